@@ -1,0 +1,192 @@
+"""The protocol between the core and a runtime: what a backend takes, and what a loaded model offers.
+
+A backend is a folder beside this file. Its `__init__` is cheap; whatever imports a runtime lies in `backend.py` and
+is resolved through an import string when the first cell needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from pytest_hfaccel.spec import Cell, ModelSpec
+
+if TYPE_CHECKING:
+    import torch
+
+    Tensors = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a loaded model really is and which precision it really runs at.
+
+    Attributes:
+        requested_device: Device id of the cell.
+        actual_devices: What the runtime reported, e.g. `("cuda:0",)` or OpenVINO's `EXECUTION_DEVICES`.
+        requested_dtype: The cell's dtype.
+        effective_dtype: What the runtime reported; `mixed` when parts run at different precisions.
+        implementation: `real`, or `emulated` for a real runtime on a software adapter.
+        details: Facts of the runtime worth keeping: device name, driver, properties read back.
+    """
+
+    requested_device: str
+    actual_devices: tuple[str, ...]
+    requested_dtype: str
+    effective_dtype: str
+    implementation: str = "real"
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plain-JSON form."""
+        return {**asdict(self), "actual_devices": list(self.actual_devices)}
+
+
+@dataclass(frozen=True)
+class WeightChange:
+    """One scalar weight made wrong, for the canary.
+
+    Attributes:
+        parameter: Dotted name of the parameter in the transformers model.
+        index: Position in the flattened parameter.
+        delta: What is added to the weight.
+    """
+
+    parameter: str
+    index: int
+    delta: float
+
+
+@dataclass
+class SampleInputs:
+    """The inputs a model is tested with, on the CPU, floating-point tensors in fp32.
+
+    Attributes:
+        forward: Keyword arguments of `forward`: a batch of two different samples.
+        generate: Keyword arguments of `generate`; `None` when the model does not generate.
+        padded: `forward` with extra, masked padding on the right of the text; `None` when that does not apply.
+        pipeline: Positional and keyword arguments for a call of the task's pipeline; `None` without a pipeline.
+        pipeline_kwargs: Keyword arguments of that call.
+        batch: Number of samples in `forward`.
+    """
+
+    forward: dict[str, torch.Tensor]
+    generate: dict[str, torch.Tensor] | None = None
+    padded: dict[str, torch.Tensor] | None = None
+    pipeline: tuple[Any, ...] | None = None
+    pipeline_kwargs: dict[str, Any] = field(default_factory=dict)
+    batch: int = 2
+
+
+class ModelSource(Protocol):
+    """Where a backend gets a model from. `pytest_hfaccel.checkpoints.Checkpoint` is the implementation."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model."""
+
+    @property
+    def directory(self) -> Path:
+        """The checkpoint on disk, loadable with `from_pretrained`."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything the checkpoint's content depends on; a key for what is derived from it."""
+
+    @property
+    def cache_dir(self) -> Path:
+        """Where a backend may keep what it derives from the checkpoint (converted models)."""
+
+    def torch_model(self, dtype: str, device: str = "cpu") -> Any:
+        """Load the transformers model in eval mode.
+
+        Args:
+            dtype: `fp64`, `fp32`, `bf16` or `fp16`.
+            device: torch device the parameters are loaded onto.
+
+        Raises:
+            CheckpointError: The checkpoint cannot be read.
+            LoadError: transformers could not build the model from it.
+        """
+
+    def sample(self) -> SampleInputs:
+        """The inputs of this model; the same object on every call."""
+
+    def processors(self) -> dict[str, Any]:
+        """The checkpoint's `tokenizer`, `image_processor`, `feature_extractor`, `processor`, as far as it has them.
+
+        The keys are the parameter names of `transformers.pipeline`.
+        """
+
+
+class LoadedModel(Protocol):
+    """A model on a device, ready to run. Tensors go in and come out on the CPU."""
+
+    @property
+    def placement(self) -> Placement:
+        """Where it is and at which precision it runs, as the runtime reports it."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes it holds on its device, measured by the device's allocator or summed over the weights."""
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Seconds per stage of loading: `load`, and `convert` and `compile` where the runtime has them."""
+
+    def forward(self, inputs: Tensors) -> dict[str, torch.Tensor]:
+        """Run the model once and wait for the result.
+
+        Returns:
+            The tensors of the model output by dotted leaf name (`logits`, `hidden_states.0`), on the CPU, in the
+            dtype the device returned. Caches (`past_key_values`) are left out.
+        """
+
+    def generate(self, inputs: Tensors, *, max_new_tokens: int, use_cache: bool) -> torch.Tensor:
+        """Generate greedily, without stopping early.
+
+        Returns:
+            The new token ids, int64 of shape (batch, max_new_tokens), on the CPU.
+
+        Raises:
+            NotImplementedError: This backend cannot generate this way (`use_cache` says which way).
+        """
+
+    def pipeline_model(self) -> Any:
+        """Return an object that `transformers.pipeline(model=...)` takes and that runs on this device."""
+
+    def perturbed(self, change: WeightChange) -> AbstractContextManager[LoadedModel]:
+        """Give the same model with one weight made wrong on the device; undone on exit."""
+
+    def memory(self) -> dict[str, int]:
+        """Bytes on the device now (`current_bytes`) and at most since `reset_peak_memory` (`peak_bytes`).
+
+        `source` is `allocator` where the device's allocator keeps count, else `process` (resident set).
+        """
+
+    def reset_peak_memory(self) -> None:
+        """Start a new peak."""
+
+    def close(self) -> None:
+        """Free the device's memory. The object is not used afterwards."""
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """The code that brings a torch model to a device and runs it."""
+
+    name: str
+
+    def load(self, cell: Cell, source: ModelSource) -> LoadedModel:
+        """Bring a model to the cell's device at the cell's dtype.
+
+        The first load on a device confirms that the device is really there.
+
+        Raises:
+            BackendUnavailable: The device does not answer, or cannot run at this precision.
+            LoadError: With the stage (`load`, `convert`, `compile`) that failed.
+            OutOfMemory: The device's memory did not suffice.
+        """

@@ -1,0 +1,171 @@
+"""What happened: statuses, stages, the outcome of a check and the record of a cell.
+
+Everything here is plain data that survives JSON in both directions, because it crosses process boundaries
+(pytest-xdist), is written to disk line by line and is read back by reports, database and predictor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+SCHEMA_VERSION = 1
+"""Version of the JSON written by reports and journal; raised when a reader would have to change."""
+
+
+class Status(StrEnum):
+    """How a check or a cell ended."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    XFAILED = "xfailed"
+    XPASSED = "xpassed"
+    SKIPPED = "skipped"
+    ERROR = "error"
+    CRASHED = "crashed"
+    TIMEOUT = "timeout"
+    OUT_OF_MEMORY = "out_of_memory"
+    UNAVAILABLE = "unavailable"
+    GATED = "gated"
+    HUB_ERROR = "hub_error"
+    INCOMPLETE = "incomplete"
+    """The run ended (Ctrl-C, `-x`) before all selected checks of the cell had run."""
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether this status fails the run."""
+        return self not in _GOOD
+
+
+_GOOD = frozenset({Status.PASSED, Status.XFAILED, Status.SKIPPED, Status.UNAVAILABLE, Status.INCOMPLETE})
+
+# A cell has one status: the first of these that one of its checks has.
+_WORST_FIRST = (
+    Status.CRASHED,
+    Status.TIMEOUT,
+    Status.OUT_OF_MEMORY,
+    Status.ERROR,
+    Status.HUB_ERROR,
+    Status.GATED,
+    Status.FAILED,
+    Status.XPASSED,
+    Status.INCOMPLETE,
+    Status.UNAVAILABLE,
+    Status.XFAILED,
+    Status.PASSED,
+    Status.SKIPPED,
+)
+
+
+class Stage(StrEnum):
+    """Where in a cell's life something happened, in order."""
+
+    RESOLVE = "resolve"
+    LOAD = "load"
+    CONVERT = "convert"
+    COMPILE = "compile"
+    RUN = "run"
+    COMPARE = "compare"
+
+
+@dataclass
+class CheckOutcome:
+    """The verdict of one check on one cell, with the numbers it rests on.
+
+    Attributes:
+        name: The check's registered name, e.g. `parity`.
+        status: How it ended.
+        stage: Where it ended, when it did not pass.
+        reason: One line (a summary) or several (a diff): why it did not pass.
+        measures: JSON values measured on the way; also recorded when the check passes. Keys name their unit
+            (`seconds`, `bytes`, `rel_l2`).
+        seconds: Wall-clock seconds the check took, without loading the model.
+    """
+
+    name: str
+    status: Status = Status.PASSED
+    stage: Stage | None = None
+    reason: str | None = None
+    measures: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plain-JSON form."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> CheckOutcome:
+        """Rebuild an outcome from what `to_json` returned."""
+        stage = data.get("stage")
+        return cls(**{**data, "status": Status(data["status"]), "stage": Stage(stage) if stage else None})
+
+
+@dataclass
+class CellResult:
+    """The record of what happened to one cell; the unit of journal, reports and database.
+
+    Attributes:
+        cell: The cell's stable id, e.g. `gpt2-cuda0-fp16`.
+        model: Registry name, hub id or directory as the user wrote it.
+        architecture: transformers class name.
+        module: Model class module without prefix, e.g. `bert` for `test_hf_bert.py`.
+        task: Task name of the model, e.g. `fill-mask`.
+        device: Requested device id, e.g. `openvino:CPU`; `class` for the checks that run once per model.
+        dtype: Requested dtype.
+        weights: `pretrained`, `random` or `tiny`.
+        weights_reason: Why these weights ran.
+        implementation: `real`, `emulated` or `unavailable`.
+        placement: What the backend reported: actual devices, effective precision (see `backends.base.Placement`).
+        timings: Seconds per stage (`load`, `convert`, `compile`), measured once per load.
+        checks: The outcomes, in the order in which they ran.
+    """
+
+    cell: str
+    model: str
+    architecture: str
+    module: str
+    task: str
+    device: str
+    dtype: str
+    weights: str
+    weights_reason: str = ""
+    implementation: str = "real"
+    placement: dict[str, Any] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)
+    checks: list[CheckOutcome] = field(default_factory=list)
+    incomplete: bool = False
+
+    @property
+    def status(self) -> Status:
+        """The worst status among the checks; `incomplete` if some never ran."""
+        found = {check.status for check in self.checks}
+        if self.incomplete:
+            found.add(Status.INCOMPLETE)
+        return next((status for status in _WORST_FIRST if status in found), Status.SKIPPED)
+
+    def _decisive(self) -> CheckOutcome | None:
+        return next((check for check in self.checks if check.status == self.status), None)
+
+    @property
+    def stage(self) -> Stage | None:
+        """The stage of the check that decided the status."""
+        decisive = self._decisive()
+        return decisive.stage if decisive else None
+
+    @property
+    def reason(self) -> str | None:
+        """The reason of the check that decided the status."""
+        decisive = self._decisive()
+        return decisive.reason if decisive else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plain-JSON form, with `status`, `stage` and `reason` spelled out."""
+        return {**asdict(self), "status": self.status, "stage": self.stage, "reason": self.reason}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> CellResult:
+        """Rebuild a result from what `to_json` returned."""
+        derived = ("status", "stage", "reason")
+        fields = {key: value for key, value in data.items() if key not in derived}
+        return cls(**{**fields, "checks": [CheckOutcome.from_json(check) for check in data["checks"]]})

@@ -1,0 +1,214 @@
+"""The plain data of the matrix: models, devices, weights, and the cells they span."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from typing import Any
+
+from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.results import Stage
+
+DTYPES = ("fp32", "bf16", "fp16", "int8")
+"""The dtypes a cell can ask for. `fp64` exists besides them, for references only."""
+
+DEVICE_KINDS = ("cpu", "cuda", "rocm", "mps", "xpu", "openvino", "webgpu", "webnn", "wasm", "fake")
+"""The kinds of device in the order in which they are listed; `fake` exists only by name."""
+
+_INDEXED = frozenset({"cuda", "rocm", "xpu", "fake"})
+_DEFAULT_TARGET = {"openvino": "CPU"}
+
+
+class Weights(StrEnum):
+    """Where a checkpoint's weights come from."""
+
+    PRETRAINED = "pretrained"
+    RANDOM = "random"
+    TINY = "tiny"
+
+
+@dataclass(frozen=True, order=True)
+class Device:
+    """An execution target.
+
+    Attributes:
+        kind: One of `DEVICE_KINDS`; it decides the backend.
+        target: Which one of its kind: an index (`0`) or the runtime's own name (`GPU.0`); empty where there is one.
+    """
+
+    kind: str
+    target: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Device:
+        """Read `cpu`, `cuda`, `cuda:1`, `openvino:GPU.0`, ...
+
+        A kind that is indexed gets index 0, `openvino` gets its CPU plugin.
+
+        Raises:
+            ConfigError: The kind is unknown or the index is not a number.
+        """
+        kind, _, target = text.strip().partition(":")
+        kind = kind.lower()
+        if kind not in DEVICE_KINDS:
+            raise ConfigError(f"{text!r} is not a device. Allowed: {', '.join(DEVICE_KINDS)}, with ':<index or name>'.")
+        if kind in _INDEXED:
+            target = target or "0"
+            if not target.isdigit():
+                raise ConfigError(f"{text!r} is not a device: {kind} takes an index, as in '{kind}:0'.")
+        elif kind in _DEFAULT_TARGET:
+            target = target.upper() or _DEFAULT_TARGET[kind]
+        elif target and kind in ("cpu", "mps"):
+            raise ConfigError(f"{text!r} is not a device: there is only one {kind!r}.")
+        return cls(kind, target)
+
+    @property
+    def id(self) -> str:
+        """The name users type and reports show: `cuda:0`, `openvino:CPU`, `cpu`."""
+        return f"{self.kind}:{self.target}" if self.target else self.kind
+
+    @property
+    def slug(self) -> str:
+        """The name inside a cell id: `cuda0`, `openvinocpu`, `cpu`."""
+        return re.sub(r"[^a-z0-9.]", "", self.id.lower())
+
+    def matches(self, pattern: str) -> bool:
+        """Whether a wildcard (`cuda*`, `openvino:*`), a kind (`cuda`) or an id names this device."""
+        return fnmatchcase(self.id.lower(), pattern.lower()) or pattern.lower() == self.kind
+
+    def __str__(self) -> str:
+        return self.id
+
+
+CPU = Device("cpu")
+CLASS_LEVEL = Device("class")
+"""Stands for "no device": the checks that run once per model. Not among `DEVICE_KINDS`, so nobody can ask for it."""
+
+
+@dataclass(frozen=True)
+class VersionBound:
+    """A bound on the transformers version, with the reason for it."""
+
+    version: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """An expected failure: data, strict, and with a mandatory reason.
+
+    Attributes:
+        device: Wildcard over device ids or a kind.
+        dtype: Wildcard over dtypes.
+        stage: Where it fails.
+        check: The check that fails. For the stages before `run` every check of the cell is covered.
+        reason: Why, with a link where there is one.
+        weights: Wildcard over the kinds of weights.
+        source: `file:line` of the entry, for the message that says which line to delete.
+    """
+
+    device: str
+    dtype: str
+    stage: Stage
+    check: str
+    reason: str
+    weights: str = "*"
+    source: str = ""
+
+    def covers(self, cell: Cell) -> bool:
+        """Whether this expectation is about `cell`."""
+        return (
+            cell.device.matches(self.device)
+            and fnmatchcase(cell.dtype, self.dtype)
+            and fnmatchcase(cell.weights.kind, self.weights)
+        )
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One model the matrix can test.
+
+    Attributes:
+        name: What users type and reports show: the hub id, a registry name, or a directory.
+        architecture: transformers class, e.g. `BertForMaskedLM`.
+        task: The task it is tested with; one of `pytest_hfaccel.tasks.TASKS`.
+        hub_id: Repository on the hub; empty for a local directory.
+        path: Local directory with the checkpoint; empty otherwise.
+        dims: Config fields that differ from the class's default config; nested for sub-configs.
+        dtypes: The dtypes it is tested with when the user names none.
+        dependencies: Requirement strings, of its class and its own.
+        requires_remote_code: Whether its repository carries the model's code.
+        gated: Whether its repository wants an accepted licence.
+        revision: Git revision of the repository.
+        parameters: Number of parameters of the real checkpoint, where the registry states it.
+        min_transformers: Lowest transformers version, with reason.
+        max_transformers: Highest transformers version, with reason.
+        expect: Expected failures.
+        source: `file:line` of the registry entry, or how the model came to be known.
+    """
+
+    name: str
+    architecture: str
+    task: str
+    hub_id: str = ""
+    path: str = ""
+    dims: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    dtypes: tuple[str, ...] = ("fp32",)
+    dependencies: tuple[str, ...] = ()
+    requires_remote_code: bool = False
+    gated: bool = False
+    revision: str | None = None
+    parameters: int | None = None
+    min_transformers: VersionBound | None = None
+    max_transformers: VersionBound | None = None
+    expect: tuple[Expectation, ...] = ()
+    source: str = ""
+
+    @property
+    def slug(self) -> str:
+        """The name inside a cell id and a file name: no `/`, `:` or `@`."""
+        text = self.path.rstrip("/").rsplit("/", 1)[-1] if self.path else self.name
+        return re.sub(r"[^A-Za-z0-9._-]+", "--", text).strip("-") or "model"
+
+
+@dataclass(frozen=True)
+class WeightsChoice:
+    """Which weights a model runs with, and why.
+
+    Attributes:
+        kind: The kind of weights.
+        reason: Half a sentence for header and reports, e.g. `not in the local cache`.
+        path: Directory of a checkpoint that is already on disk (`pretrained`), else empty.
+    """
+
+    kind: Weights
+    reason: str
+    path: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Model x device x dtype x weights: the unit of the matrix."""
+
+    model: ModelSpec
+    device: Device
+    dtype: str
+    weights: WeightsChoice
+
+    @property
+    def id(self) -> str:
+        """Stable id: `gpt2-cuda0-fp16`; for the checks that run once per model, the model's slug alone."""
+        if self.device == CLASS_LEVEL:
+            return self.model.slug
+        return f"{self.model.slug}-{self.device.slug}-{self.dtype}"
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """What makes two loaded models interchangeable: model, weights, device, dtype."""
+        return (self.model.name, str(self.weights.kind), self.device.id, self.dtype)
+
+    def __str__(self) -> str:
+        return self.id
