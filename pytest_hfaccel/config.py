@@ -29,7 +29,10 @@ class RunConfig:
     """What the user asked for. Every value is plain data, so that a controller can hand it to its workers."""
 
     all_models: bool = _option(
-        False, "Test every registered model of each selected class module.", flag="--all-models", env="HFACCEL_ALL_MODELS"
+        False,
+        "Test every registered model of each selected class module.",
+        flag="--all-models",
+        env="HFACCEL_ALL_MODELS",
     )
     all_hardware: bool = _option(
         False, "Test on every device found on this machine.", flag="--all-hardware", env="HFACCEL_ALL_HARDWARE"
@@ -143,7 +146,9 @@ class RunConfig:
                 )
             choices = option.metadata["choices"]
             if choices and given not in choices:
-                raise ConfigError(f"{option.metadata['flag']}: {given!r} is not allowed. Allowed: {', '.join(choices)}.")
+                raise ConfigError(
+                    f"{option.metadata['flag']}: {given!r} is not allowed. Allowed: {', '.join(choices)}."
+                )
             out[option.name] = given
         return cls(**out)
 

@@ -36,7 +36,9 @@ def expand_matrix(
     cells = []
     for spec in specs:
         if slugs.setdefault(spec.slug, spec.name) != spec.name:
-            raise ValueError(f"{spec.name!r} and {slugs[spec.slug]!r} both get the id {spec.slug!r}; rename one of them.")
+            raise ValueError(
+                f"{spec.name!r} and {slugs[spec.slug]!r} both get the id {spec.slug!r}; rename one of them."
+            )
         weights = weights_of(spec)
         cells += [Cell(spec, device, dtype, weights) for device in ordered for dtype in (dtypes or spec.dtypes)]
     return cells

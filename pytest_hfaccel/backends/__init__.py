@@ -70,7 +70,9 @@ class Backends:
                 )
             module, _, name = self._imports[kind].partition(":")
             # One backend may serve several kinds: share the instance.
-            made = next((self._made[k] for k, v in self._imports.items() if k in self._made and v == self._imports[kind]), None)
+            made = next(
+                (self._made[k] for k, v in self._imports.items() if k in self._made and v == self._imports[kind]), None
+            )
             try:
                 self._made[kind] = made or getattr(import_module(module), name)()
             except ImportError as error:

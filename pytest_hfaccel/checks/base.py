@@ -83,7 +83,7 @@ class CheckRegistry:
         *,
         stage: Stage = Stage.COMPARE,
         level: str = CELL,
-        applies: Callable[[Cell], bool] = lambda cell: True,
+        applies: Callable[[Cell], bool] = lambda _: True,
     ) -> Callable[[Callable[[CheckContext], CheckOutcome]], Callable[[CheckContext], CheckOutcome]]:
         """Decorate a function to register it under `name`."""
 
