@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -43,18 +43,23 @@ class Device:
     target: str = ""
 
     @classmethod
-    def parse(cls, text: str) -> Device:
+    def parse(cls, text: str, extra_kinds: Sequence[str] = ()) -> Device:
         """Read `cpu`, `cuda`, `cuda:1`, `openvino:GPU.0`, ...
 
         A kind that is indexed gets index 0, `openvino` gets its CPU plugin.
+
+        Args:
+            text: What the user wrote.
+            extra_kinds: Kinds served by third-party backends, besides `DEVICE_KINDS`.
 
         Raises:
             ConfigError: The kind is unknown or the index is not a number.
         """
         kind, _, target = text.strip().partition(":")
         kind = kind.lower()
-        if kind not in DEVICE_KINDS:
-            raise ConfigError(f"{text!r} is not a device. Allowed: {', '.join(DEVICE_KINDS)}, with ':<index or name>'.")
+        kinds = (*DEVICE_KINDS, *extra_kinds)
+        if kind not in kinds:
+            raise ConfigError(f"{text!r} is not a device. Allowed: {', '.join(kinds)}, with ':<index or name>'.")
         if kind in _INDEXED:
             target = target or "0"
             if not target.isdigit():

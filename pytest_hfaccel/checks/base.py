@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_hfaccel.backends.base import LoadedModel, ModelSource, SampleInputs
@@ -15,6 +15,21 @@ if TYPE_CHECKING:
 
 CLASS, CELL = "class", "cell"
 """The two levels: once per model, or once per cell."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement about what a pretrained model makes of its task, and whether it holds.
+
+    Attributes:
+        text: The statement, e.g. `fills 'Paris is the capital of [MASK].' with france`.
+        holds: Whether it does.
+        measures: JSON values it rests on.
+    """
+
+    text: str
+    holds: bool
+    measures: Mapping[str, Any] = field(default_factory=dict)
 
 
 class CheckContext(Protocol):
@@ -43,8 +58,11 @@ class CheckContext(Protocol):
         """The `transformers.pipeline` of the model's task on this device."""
 
     @property
-    def claims(self) -> Any:
+    def claims(self) -> Sequence[Claim]:
         """What the model class module says the model must make of its task; used by the check `task_sense`."""
+
+    def outcome_of(self, name: str) -> CheckOutcome | None:
+        """The outcome of a check that has already run on this cell; `None` if it has not run."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +129,7 @@ class CheckRegistry:
     def __contains__(self, name: object) -> bool:
         return name in self._checks
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Check]:
         return iter(self._checks.values())
 
     def __len__(self) -> int:

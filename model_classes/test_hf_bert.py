@@ -1,0 +1,14 @@
+"""BERT and its relatives: bidirectional encoders of text."""
+
+from pytest_hfaccel import ModelClassTests, main
+
+
+class TestBert(ModelClassTests):
+    """BertForMaskedLM, BertModel, DistilBertForMaskedLM, RobertaForMaskedLM and their other heads."""
+
+    architectures = ("Bert*", "DistilBert*", "Roberta*")
+    default_model = "bert-base-uncased"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(__file__))

@@ -1,0 +1,154 @@
+"""The reference: the same weights on the CPU, in fp64 where the model runs in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pytest_hfaccel.checks.leaf import LeafDifference, difference
+from pytest_hfaccel.checks.memory_need import too_large_for
+from pytest_hfaccel.errors import HfAccelError
+
+if TYPE_CHECKING:
+    import torch
+
+    from pytest_hfaccel.backends.base import LoadedModel, ModelSource, WeightChange
+
+    Load = Callable[[str], LoadedModel]
+
+# A reference model up to this size stays in memory between the checks that need it; a larger one is loaded again.
+_KEEP_BYTES = 256 * 2**20
+
+
+class Reference:
+    """What a model must compute, asked for by every cell of the model and computed once.
+
+    Made by `compute_reference`.
+
+    Attributes:
+        outputs: The tensors of `forward` by dotted leaf name; floating-point ones in fp64.
+        dtype: `fp64`, or `fp32` where fp64 was not to be had.
+        reason: Why it is not fp64; empty when it is.
+    """
+
+    def __init__(self, source: ModelSource, load: Load, dtype: str, reason: str) -> None:
+        self.dtype = dtype
+        self.reason = reason
+        self._source = source
+        self._load = load
+        self._kept: LoadedModel | None = None
+        self._generated: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._errors: dict[str, dict[str, LeafDifference]] = {}
+        with self.model() as loaded:
+            self.outputs: dict[str, torch.Tensor] = self._forward(loaded)
+
+    @contextmanager
+    def model(self) -> Iterator[LoadedModel]:
+        """Give the loaded reference model; a small one stays loaded afterwards."""
+        loaded = self._kept or self._load(self.dtype)
+        self._kept = loaded if loaded.nbytes <= _KEEP_BYTES else None
+        try:
+            yield loaded
+        finally:
+            if self._kept is None:
+                loaded.close()
+
+    def tokens(self, max_new_tokens: int) -> torch.Tensor:
+        """The greedy continuation of the sample's `generate` inputs: int64, (batch, max_new_tokens)."""
+        return self._generation(max_new_tokens)[0]
+
+    def step_logits(self, max_new_tokens: int) -> torch.Tensor:
+        """The logits each of `tokens` was chosen by: fp64, (batch, max_new_tokens, vocabulary)."""
+        return self._generation(max_new_tokens)[1]
+
+    def error_of(self, dtype: str) -> dict[str, LeafDifference]:
+        """How far the same model at `dtype` on torch's CPU is from this reference, by leaf.
+
+        Empty where torch's CPU cannot run the model at that dtype, so that nobody is excused by it.
+        """
+        if dtype not in self._errors:
+            self._errors[dtype] = self._measure_error(dtype)
+        return self._errors[dtype]
+
+    def outputs_with(self, change: WeightChange) -> dict[str, torch.Tensor]:
+        """The outputs with one weight made wrong."""
+        with self.model() as loaded, loaded.perturbed(change) as wrong:
+            return self._forward(wrong)
+
+    def close(self) -> None:
+        """Free the model, if it is still loaded. It is loaded again when needed."""
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
+
+    def _forward(self, loaded: LoadedModel) -> dict[str, torch.Tensor]:
+        outputs = loaded.forward(self._source.sample().forward)
+        return {name: leaf.double() if leaf.is_floating_point() else leaf for name, leaf in outputs.items()}
+
+    def _measure_error(self, dtype: str) -> dict[str, LeafDifference]:
+        try:
+            loaded = self._load(dtype)
+        except HfAccelError:
+            return {}
+        try:
+            outputs = loaded.forward(self._source.sample().forward)
+        except (RuntimeError, NotImplementedError):
+            return {}
+        finally:
+            loaded.close()
+        both = (name for name in self.outputs if name in outputs)
+        return {name: difference(name, outputs[name], self.outputs[name]) for name in both}
+
+    def _generation(self, max_new_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if max_new_tokens not in self._generated:
+            inputs = self._source.sample().generate
+            if inputs is None:
+                raise HfAccelError(f"{self._source.spec.name} has no inputs for generate", stage="run")
+            with self.model() as loaded, _captured_logits(loaded.pipeline_model()) as captured:
+                tokens = loaded.generate(inputs, max_new_tokens=max_new_tokens, use_cache=True)
+            self._generated[max_new_tokens] = tokens, _stacked(captured, tokens)
+        return self._generated[max_new_tokens]
+
+
+def compute_reference(source: ModelSource, load: Load) -> Reference:
+    """Run the model on the CPU in fp64, or in fp32 where fp64 does not fit or does not run.
+
+    Args:
+        source: The checkpoint.
+        load: Loads it with torch on the CPU at a dtype (`fp64`, `fp32`, ...).
+
+    Raises:
+        HfAccelError: The model cannot be loaded at all.
+        RuntimeError: It runs in neither dtype; torch's message says why.
+    """
+    reason = too_large_for(source, "fp64")
+    if not reason:
+        try:
+            return Reference(source, load, "fp64", "")
+        except (HfAccelError, RuntimeError, NotImplementedError, TypeError) as error:
+            reason = f"fp64 does not run: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    return Reference(source, load, "fp32", reason)
+
+
+@contextmanager
+def _captured_logits(model: Any) -> Iterator[list[torch.Tensor]]:
+    """Collect the last position's logits of every forward pass of a torch model."""
+    captured: list[torch.Tensor] = []
+
+    def keep(_module: Any, _inputs: Any, output: Any) -> None:
+        if hasattr(output, "logits"):
+            captured.append(output.logits[:, -1].detach().double().cpu())
+
+    handle = model.register_forward_hook(keep)
+    try:
+        yield captured
+    finally:
+        handle.remove()
+
+
+def _stacked(captured: list[torch.Tensor], tokens: torch.Tensor) -> torch.Tensor:
+    """One row of logits per generated token; passes before the first token (language detection) are left out."""
+    import torch
+
+    return torch.stack(captured[-tokens.shape[1] :], dim=1)

@@ -1,0 +1,74 @@
+"""The one table of tolerances: how far the outputs of a cell may be from the reference.
+
+The numbers are those of the design (section 5). Each row states, for the outputs of one leaf:
+
+- `rtol`, `atol`: every element must satisfy `|actual - reference| <= atol * scale + rtol * |reference|`. `scale` is
+  `max(1, max |reference|)`: an element near zero carries the rounding errors of the large ones it was summed from.
+- `rel_l2`: `||actual - reference|| / ||reference||` over the leaf. It catches many small errors in one direction.
+- `cosine`: the least allowed cosine between both; only for int8, whose elementwise errors say little.
+- `top1`: the least share of positions with the same argmax of `logits`; only for int8 on pretrained weights.
+
+fp32 presumes TF32 off and OpenVINO's precision hint f32. Tiny models are shallow, so that fp32 is nearly exact on them;
+real dimensions, and the rewritten graph of an exported model, sum in another order and get more room.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from pytest_hfaccel.spec import Cell, Weights
+
+SECOND_CHANCE_FACTOR = 3.0
+"""A leaf outside the table still passes with an error at most this many times that of the same dtype on torch's CPU.
+
+The rule is that of `torch._dynamo.utils.same`: some models amplify rounding, on every device alike.
+"""
+
+SECOND_CHANCE_CEILING = 10.0
+"""The second chance ends at this multiple of the table's `rel_l2`: without an end, a precision that is broken on the
+CPU as well would excuse any result, and on the CPU itself the rule would compare a result with itself."""
+
+_EAGER_KINDS = frozenset({"cpu", "cuda", "rocm", "mps", "xpu", "fake"})
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """One row of the table; the module's docstring explains the numbers, `None` means "not judged"."""
+
+    rel_l2: float
+    rtol: float | None = None
+    atol: float | None = None
+    cosine: float | None = None
+    top1: float | None = None
+    second_chance: bool = True
+
+
+_FP32_TINY = Tolerance(rel_l2=1e-5, rtol=1e-4, atol=1e-5)
+_FP32_TINY_EXPORTED = Tolerance(rel_l2=1e-5, rtol=1e-3, atol=1e-3)
+_FP32 = Tolerance(rel_l2=1e-3, rtol=1e-3, atol=1e-3)
+_FP16 = Tolerance(rel_l2=5e-3, rtol=5e-3, atol=5e-3)
+_BF16 = Tolerance(rel_l2=2e-2, rtol=1.6e-2, atol=1e-2)
+_INT8 = Tolerance(rel_l2=0.10, cosine=0.995, second_chance=False)
+# Nine of ten: quantisation may flip near-ties, of which real text has few.
+_INT8_TOP1 = 0.9
+
+
+def is_exported(cell: Cell) -> bool:
+    """Whether the cell runs a converted graph instead of the transformers code itself."""
+    return cell.device.kind not in _EAGER_KINDS
+
+
+def tolerance_of(cell: Cell) -> Tolerance:
+    """Return the row of the table that applies to a cell.
+
+    Raises:
+        KeyError: The cell's dtype has no row.
+    """
+    kind = cell.weights.kind
+    if cell.dtype == "int8":
+        return replace(_INT8, top1=_INT8_TOP1) if kind == Weights.PRETRAINED else _INT8
+    if cell.dtype == "fp32":
+        if kind != Weights.TINY:
+            return _FP32
+        return _FP32_TINY_EXPORTED if is_exported(cell) else _FP32_TINY
+    return {"fp16": _FP16, "bf16": _BF16}[cell.dtype]

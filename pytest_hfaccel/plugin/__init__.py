@@ -1,0 +1,137 @@
+"""The pytest plugin: hooks only. Each one hands over to the module that has the idea.
+
+This module is loaded at every start of pytest, also for suites that have no model classes. It imports nothing that
+is not needed for declaring options; the rest is imported by the hooks that need it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from pytest_hfaccel.errors import HfAccelError
+from pytest_hfaccel.plugin.fixtures import (
+    cell,
+    check,
+    hfaccel_cell_run,
+    inputs,
+    loaded,
+    pipe,
+    reference,
+    resource_pool,
+)
+from pytest_hfaccel.plugin.keys import COLLECTOR, SESSION
+from pytest_hfaccel.plugin.options import add_options, read_options
+
+__all__ = ["cell", "check", "hfaccel_cell_run", "inputs", "loaded", "pipe", "reference", "resource_pool"]
+
+_MARKER = (
+    "hf(model, architecture, device, dtype, weights, check, level): set on every test of a model class, "
+    "for -m \"hf(device='openvino') and not hf(check='memory')\""
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the options."""
+    add_options(parser)
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Declare the hooks we offer."""
+    from pytest_hfaccel.plugin import hookspecs
+
+    pluginmanager.add_hookspecs(hookspecs)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Read the options and make room for the state of this process."""
+    from pytest_hfaccel.plugin.session import HfSession, usage_error
+
+    config.addinivalue_line("markers", _MARKER)
+    try:
+        config.stash[SESSION] = HfSession(config, read_options(config))
+    except HfAccelError as error:
+        raise usage_error(error) from None
+    if not hasattr(config, "workerinput"):
+        from pytest_hfaccel.plugin.reporting import make_collector
+
+        config.stash[COLLECTOR] = make_collector(config)
+    if config.pluginmanager.hasplugin("xdist"):
+        from pytest_hfaccel.plugin.parallel import ParallelHooks
+
+        config.pluginmanager.register(ParallelHooks(config), "hfaccel-parallel")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Decide what runs before anything is collected, so that a mistake in an option is one clear message."""
+    from pytest_hfaccel.config import RunConfig
+    from pytest_hfaccel.plugin.session import usage_error
+
+    ours = session.config.stash[SESSION]
+    if ours.config != RunConfig():
+        try:
+            _ = ours.plan
+        except HfAccelError as error:
+            raise usage_error(error) from None
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give each test of a model class its cells."""
+    from pytest_hfaccel.plugin.parametrize import is_model_class, parametrize
+
+    if is_model_class(metafunc.cls):
+        parametrize(metafunc, metafunc.config.stash[SESSION])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Drop what applies to no cell, and mark the rest."""
+    from pytest_hfaccel.plugin.parametrize import drop_inapplicable, mark
+
+    drop_inapplicable(items)
+    mark(items)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Count the selected tests of each cell, and refuse a named model that nobody tests."""
+    from pytest_hfaccel.plugin.parametrize import count_per_cell
+    from pytest_hfaccel.plugin.selection import refuse_unclaimed
+
+    count_per_cell(session.items)
+    refuse_unclaimed(session.config.stash[SESSION])
+
+
+def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> list[str]:
+    """Say what runs on what, with which weights and why."""
+    from pytest_hfaccel.plugin.header import header_lines
+
+    return header_lines(config.stash[SESSION], items)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Iterator[None]:  # the generator's return value is the report, which pytest's type does not say
+    """Attach what is known about the cell to the test's report."""
+    from pytest_hfaccel.plugin.reporting import attach
+
+    report = yield
+    attach(item, call, report)
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Free the pool and write the reports."""
+    from pytest_hfaccel.plugin.reporting import finish
+
+    finish(session.config)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Print the table model x device and where the reports are."""
+    from pytest_hfaccel.plugin.reporting import print_summary
+
+    print_summary(terminalreporter, config)

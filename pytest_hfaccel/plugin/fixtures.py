@@ -1,0 +1,114 @@
+"""The fixtures for tests of model classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_hfaccel.errors import HfAccelError
+from pytest_hfaccel.plugin.keys import CELL_RUN, OUTCOME, SESSION
+from pytest_hfaccel.plugin.model_class import ModelClassTests, module_name
+from pytest_hfaccel.plugin.parametrize import item_check
+from pytest_hfaccel.results import CheckOutcome, Stage, Status
+from pytest_hfaccel.spec import Cell
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_hfaccel.backends.base import LoadedModel, SampleInputs
+    from pytest_hfaccel.checks.reference import Reference
+    from pytest_hfaccel.pool import ResourcePool
+    from pytest_hfaccel.runner import CellRun
+
+
+@pytest.fixture(scope="session")
+def resource_pool(request: pytest.FixtureRequest) -> ResourcePool:
+    """The pool of loaded models of this process."""
+    return request.config.stash[SESSION].runner.pool
+
+
+@pytest.fixture(scope="session")
+def cell(request: pytest.FixtureRequest) -> Cell:
+    """The model x device x dtype x weights that the test runs on."""
+    found: Cell = request.param
+    return found
+
+
+@pytest.fixture(scope="session")
+def hfaccel_cell_run(request: pytest.FixtureRequest, cell: Cell) -> Iterator[CellRun]:
+    """The cell's run: its lease, reference and outcomes. Ends when the next cell starts."""
+    run = request.config.stash[SESSION].runner.open(cell)
+    yield run
+    run.close()
+
+
+@pytest.fixture
+def check(request: pytest.FixtureRequest, hfaccel_cell_run: CellRun) -> Callable[[str], CheckOutcome]:
+    """Run a check of the battery by name on this cell; its verdict becomes the test's."""
+    run, node = hfaccel_cell_run, request.node
+    instance = request.instance
+    if isinstance(instance, ModelClassTests):
+        run.claim_source = instance.task_sense
+        run.module = module_name(type(instance))
+    node.stash[CELL_RUN] = run
+
+    def run_check(name: str) -> CheckOutcome:
+        outcome = run.check(name)
+        node.stash[OUTCOME] = outcome
+        _raise(outcome, required=_is_required(request, run.cell))
+        return outcome
+
+    return run_check
+
+
+@pytest.fixture
+def loaded(request: pytest.FixtureRequest, hfaccel_cell_run: CellRun) -> LoadedModel:
+    """The model on the cell's device, leased from the pool."""
+    return _or_raise(request, hfaccel_cell_run, lambda: hfaccel_cell_run.loaded)  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def inputs(request: pytest.FixtureRequest, hfaccel_cell_run: CellRun) -> SampleInputs:
+    """The inputs of the model: `inputs.forward` is a batch of two samples, on the CPU."""
+    return _or_raise(request, hfaccel_cell_run, lambda: hfaccel_cell_run.sample)  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def reference(request: pytest.FixtureRequest, hfaccel_cell_run: CellRun) -> Reference:
+    """The same weights on the CPU in fp64: `reference.outputs` by leaf name."""
+    return _or_raise(request, hfaccel_cell_run, lambda: hfaccel_cell_run.reference)  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def pipe(request: pytest.FixtureRequest, hfaccel_cell_run: CellRun) -> Any:
+    """The `transformers.pipeline` of the model's task on the cell's device."""
+    return _or_raise(request, hfaccel_cell_run, lambda: hfaccel_cell_run.pipe)
+
+
+def _or_raise(request: pytest.FixtureRequest, run: CellRun, make: Callable[[], Any]) -> Any:
+    """Make what a test of the user's asks for; a failure gets its status here, too, and is told once."""
+    try:
+        return make()
+    except HfAccelError as error:
+        outcome = CheckOutcome(item_check(request.node), Status(error.status), Stage(error.stage), str(error))
+        request.node.stash[OUTCOME] = outcome
+        request.node.stash[CELL_RUN] = run
+        _raise(outcome, required=_is_required(request, run.cell))
+
+
+def _is_required(request: pytest.FixtureRequest, cell: Cell) -> bool:
+    return any(cell.device.matches(pattern) for pattern in request.config.stash[SESSION].config.require)
+
+
+def _raise(outcome: CheckOutcome, *, required: bool) -> None:
+    text = f"{outcome.status} at stage {outcome.stage}: {outcome.reason}"
+    if outcome.status == Status.XFAILED:
+        pytest.xfail(outcome.reason or "")
+    if outcome.status == Status.UNAVAILABLE and required:
+        pytest.fail(f"required device: {text}", pytrace=False)
+    if outcome.status in (Status.SKIPPED, Status.UNAVAILABLE):
+        pytest.skip(text if outcome.status == Status.UNAVAILABLE else outcome.reason or "")
+    if outcome.status.is_bad:
+        pytest.fail(text, pytrace=False)

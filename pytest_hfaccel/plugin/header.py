@@ -1,0 +1,45 @@
+"""The lines under "collected N items": what runs on what, with which weights and why."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_hfaccel.plugin.parametrize import cell_of
+from pytest_hfaccel.spec import CLASS_LEVEL, Cell
+
+if TYPE_CHECKING:
+    from pytest_hfaccel.plugin.session import HfSession
+
+_NAMES_SHOWN = 6
+
+
+def header_lines(session: HfSession, items: Sequence[pytest.Item]) -> list[str]:
+    """Describe the selected cells; nothing for a run without model classes."""
+    cells = list(dict.fromkeys(cell for item in items if (cell := cell_of(item))))
+    if not cells:
+        return []
+    real = [cell for cell in cells if cell.device != CLASS_LEVEL]
+    models = dict.fromkeys(cell.model.name for cell in cells)
+    devices = dict.fromkeys(cell.device.id for cell in real)
+    dtypes = dict.fromkeys(cell.dtype for cell in real)
+    lines = [f"hfaccel: {len(real)} cells: {len(models)} models x {', '.join(devices)} x {', '.join(dtypes)}"]
+    lines += _weights_lines(cells)
+    if session.config.all_hardware:
+        lines += [f"hfaccel: not here: {device} ({reason})" for device, reason in session.plan.absent.items()]
+    return lines
+
+
+def _weights_lines(cells: Sequence[Cell]) -> list[str]:
+    groups: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
+    for cell in cells:
+        groups[cell.weights.kind, cell.weights.reason][cell.model.name] = None
+    lines = []
+    for (kind, reason), names in groups.items():
+        shown = ", ".join(list(names)[:_NAMES_SHOWN])
+        more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+        lines.append(f"hfaccel: weights {kind} ({reason}): {shown}{more}")
+    return lines

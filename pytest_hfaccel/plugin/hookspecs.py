@@ -1,0 +1,48 @@
+"""The hooks this plugin offers to other plugins and to `conftest.py`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_hfaccel.backends import Backends
+    from pytest_hfaccel.checks.base import CheckRegistry
+    from pytest_hfaccel.results import CellResult
+
+
+@pytest.hookspec
+def pytest_hfaccel_backends(backends: Backends) -> None:
+    """Register backends of your own.
+
+    Called once per process (in every worker of a parallel run), before the first cell is collected. Call
+    `backends.register(kind, backend)`; the return value is ignored. `--hf-device kind` then selects it.
+
+    Args:
+        backends: The registry of the run. Registering a kind that is served already raises `ValueError`.
+    """
+
+
+@pytest.hookspec
+def pytest_hfaccel_checks(checks: CheckRegistry) -> None:
+    """Register checks of your own; each becomes a test `test_extra[<check>-<cell>]` of every model class.
+
+    Called once per process, before the first cell is collected. Use `@checks.check("name", stage=..., level=...)`
+    or `checks.add(Check(...))`; the return value is ignored.
+
+    Args:
+        checks: The registry of the run. A name that is taken raises `ValueError`.
+    """
+
+
+@pytest.hookspec
+def pytest_hfaccel_cell_finished(result: CellResult) -> None:
+    """Look at a cell that has just finished.
+
+    Called in the process that writes the reports (under pytest-xdist the controller), once per cell, after its
+    record is in the journal. The return value is ignored.
+
+    Args:
+        result: The record. It is plain data; changing it changes what the reports say.
+    """

@@ -1,0 +1,28 @@
+"""Where the plugin keeps its state: typed keys into pytest's stashes, never globals."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_hfaccel.plugin.collector import ResultCollector
+    from pytest_hfaccel.plugin.session import HfSession
+    from pytest_hfaccel.results import CheckOutcome
+    from pytest_hfaccel.runner import CellRun
+
+SESSION: pytest.StashKey[HfSession] = pytest.StashKey()
+"""On the config: what this process collects and runs with."""
+
+COLLECTOR: pytest.StashKey[ResultCollector] = pytest.StashKey()
+"""On the config of the process that writes reports."""
+
+OUTCOME: pytest.StashKey[CheckOutcome] = pytest.StashKey()
+"""On an item: the outcome its check had."""
+
+CELL_RUN: pytest.StashKey[CellRun] = pytest.StashKey()
+"""On an item: the cell it ran on."""
+
+SELECTED: pytest.StashKey[int] = pytest.StashKey()
+"""On an item: how many selected items its cell has."""

@@ -1,0 +1,45 @@
+"""The pytest options, derived from the fields of `RunConfig`."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+from pytest_hfaccel.config import RunConfig
+
+if TYPE_CHECKING:
+    import pytest
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Declare one option per flagged field; an unset option is `None`, so that the environment can fill it."""
+    group = parser.getgroup("hfaccel", "Hugging Face models on hardware (pytest-hfaccel)")
+    for option in fields(RunConfig):
+        flag, choices = option.metadata["flag"], option.metadata["choices"]
+        if not flag:
+            continue
+        text = f"{option.metadata['help']} [{option.metadata['env']}]"
+        dest = f"hfaccel_{option.name}"
+        if isinstance(option.default, bool):
+            group.addoption(flag, dest=dest, action="store_const", const=True, default=None, help=text)
+        elif option.metadata["many"]:
+            group.addoption(flag, dest=dest, action="append", default=None, metavar="X", help=text)
+        elif choices:
+            group.addoption(flag, dest=dest, choices=choices, default=None, help=text)
+        else:
+            group.addoption(flag, dest=dest, default=None, metavar="PATH", help=text)
+
+
+def read_options(config: pytest.Config) -> RunConfig:
+    """Read the options back.
+
+    Raises:
+        ConfigError: A value is not allowed.
+    """
+    return RunConfig.from_values(
+        {
+            option.name: config.getoption(f"hfaccel_{option.name}", default=None)
+            for option in fields(RunConfig)
+            if option.metadata["flag"]
+        }
+    )

@@ -1,0 +1,79 @@
+"""What is different under pytest-xdist. Registered only when xdist is there."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import pytest
+
+from pytest_hfaccel.config import RunConfig
+from pytest_hfaccel.plugin.collector import PROPERTY
+from pytest_hfaccel.plugin.keys import COLLECTOR, SESSION
+from pytest_hfaccel.plugin.parametrize import check_name
+from pytest_hfaccel.plugin.reporting import POOL_STATS
+from pytest_hfaccel.plugin.session import WORKER_INPUT
+
+
+class ParallelHooks:
+    """Hooks for controller and workers."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        if hasattr(config, "workerinput"):
+            _share_cores(int(config.workerinput.get("workercount", 1)))
+        elif _wants_groups(config):
+            # One worker keeps a model's lease; xdist's own default would deal a model's cells to all workers.
+            config.option.dist = "loadgroup"
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Tell a worker what to collect."""
+        session = self._config.stash[SESSION]
+        if session.config != RunConfig():
+            node.workerinput[WORKER_INPUT] = session.plan.to_bytes()
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: Any) -> None:
+        """Take over a worker's pool statistics."""
+        del error
+        stats = json.loads(getattr(node, "workeroutput", {}).get(PROPERTY, "null"))
+        if stats is not None:
+            self._config.stash[POOL_STATS].append(stats)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
+        """Book the death of a worker on the cell it was running."""
+        name, _, cell_id = crashitem.partition("@")[0].rpartition("::")[-1].rstrip("]").partition("[")
+        collector = self._config.stash.get(COLLECTOR, None)
+        if collector is not None and cell_id:
+            identity = _identity(self._config, crashitem, cell_id)
+            collector.add_crash(identity, crashitem, check_name(name), report.longreprtext)
+
+
+def _identity(config: pytest.Config, nodeid: str, cell_id: str) -> dict[str, Any]:
+    """The crashed cell's identity: what the controller, which collected nothing, can know of it."""
+    from pytest_hfaccel.runner import identity
+
+    session = config.stash[SESSION]
+    module = nodeid.partition("::")[0].rpartition("/")[-1].removesuffix(".py").removeprefix("test_").removeprefix("hf_")
+    specs = session.plan.named or session.registry.specs
+    for cell in session.plan.cells(specs, session.store):
+        if cell.id == cell_id:
+            return identity(cell, module)
+    unknown = dict.fromkeys(("model", "architecture", "task", "device", "dtype", "weights"), "unknown")
+    return {**unknown, "cell": cell_id, "module": module}
+
+
+def _wants_groups(config: pytest.Config) -> bool:
+    arguments = [str(argument) for argument in config.invocation_params.args]
+    chosen = any(argument.startswith("--dist") for argument in arguments)
+    parallel = getattr(config.option, "numprocesses", None)
+    return bool(parallel) and not chosen and config.stash[SESSION].config != RunConfig()
+
+
+def _share_cores(workers: int) -> None:
+    """Keep the workers' thread pools from adding up to more threads than cores; read by torch when it is imported."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // max(1, workers))))

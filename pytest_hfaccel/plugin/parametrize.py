@@ -1,0 +1,127 @@
+"""Model classes -> test items: which cells a test function runs on, and in which order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_hfaccel.matrix import class_level
+from pytest_hfaccel.plugin.keys import SELECTED
+from pytest_hfaccel.plugin.model_class import ModelClassTests
+from pytest_hfaccel.spec import CLASS_LEVEL, Cell
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_hfaccel.checks.base import Check
+    from pytest_hfaccel.plugin.session import HfSession
+
+EXTRA_CHECK = "extra_check"
+
+
+def is_model_class(cls: type | None) -> bool:
+    """Whether a collected class is a model class."""
+    return cls is not None and issubclass(cls, ModelClassTests)
+
+
+def check_name(function_name: str) -> str:
+    """The check a battery test runs: `parity` for `test_parity`."""
+    return function_name.removeprefix("test_")
+
+
+def parametrize(metafunc: pytest.Metafunc, session: HfSession) -> None:
+    """Give a test of a model class the cells it applies to.
+
+    The parameter has session scope: pytest then keeps the tests of a cell together, also across modules, and the
+    cell's lease is taken once.
+    """
+    if "cell" not in metafunc.fixturenames:
+        return
+    assert metafunc.cls is not None  # noqa: S101
+    cells = session.cells_of(metafunc.cls)
+    name = check_name(metafunc.function.__name__)
+    if EXTRA_CHECK in metafunc.fixturenames:
+        _parametrize_extra(metafunc, session, cells)
+        return
+    if name in session.checks:
+        cells = _applicable(session, session.checks[name], cells)
+    _parametrize_cells(metafunc, cells)
+
+
+def _applicable(session: HfSession, check: Check, cells: Sequence[Cell]) -> list[Cell]:
+    if check.name == "performance" and not session.config.performance:
+        return []
+    candidates = class_level(cells) if check.level == "class" else cells
+    return [cell for cell in candidates if check.applies(cell)]
+
+
+def _parametrize_cells(metafunc: pytest.Metafunc, cells: Sequence[Cell]) -> None:
+    ids = [cell.id for cell in cells]
+    metafunc.parametrize("cell", cells, ids=ids, indirect=True, scope="session")
+
+
+def _parametrize_extra(metafunc: pytest.Metafunc, session: HfSession, cells: Sequence[Cell]) -> None:
+    pairs = [
+        (cell, name) for name in session.extra_checks for cell in _applicable(session, session.checks[name], cells)
+    ]
+    ids = [f"{name}-{cell.id}" for cell, name in pairs]
+    metafunc.parametrize(("cell", EXTRA_CHECK), pairs, ids=ids, indirect=["cell"], scope="session")
+
+
+def cell_of(item: pytest.Item) -> Cell | None:
+    """The cell an item runs on, if it belongs to a model class."""
+    callspec = getattr(item, "callspec", None)
+    cell = callspec.params.get("cell") if callspec is not None else None
+    return cell if isinstance(cell, Cell) else None
+
+
+def drop_inapplicable(items: list[pytest.Item]) -> None:
+    """Remove the placeholders pytest makes for a test that applies to no cell.
+
+    Such a test is not skipped - there is nothing it could have said - so it must not be counted as one.
+    """
+    items[:] = [item for item in items if not _is_placeholder(item)]
+
+
+def _is_placeholder(item: pytest.Item) -> bool:
+    return (
+        is_model_class(getattr(item, "cls", None)) and "cell" in getattr(item, "fixturenames", ()) and not cell_of(item)
+    )
+
+
+def mark(items: Sequence[pytest.Item]) -> None:
+    """Mark the items of model classes: `hf(...)` for `-m`, and `xdist_group` so that one worker keeps a model."""
+    for item in items:
+        cell = cell_of(item)
+        if cell is None:
+            continue
+        level = "class" if cell.device == CLASS_LEVEL else "cell"
+        item.add_marker(
+            pytest.mark.hf(
+                model=cell.model.name,
+                architecture=cell.model.architecture,
+                device=cell.device.kind,
+                dtype=cell.dtype,
+                weights=str(cell.weights.kind),
+                check=item_check(item),
+                level=level,
+            )
+        )
+        item.add_marker(pytest.mark.xdist_group(cell.model.slug))
+
+
+def item_check(item: pytest.Item) -> str:
+    """The name under which an item's outcome is recorded."""
+    callspec = getattr(item, "callspec", None)
+    extra = callspec.params.get(EXTRA_CHECK) if callspec is not None else None
+    return str(extra) if extra else check_name(getattr(item, "originalname", item.name))
+
+
+def count_per_cell(items: Sequence[pytest.Item]) -> None:
+    """Note on every item how many selected items its cell has, so that the end of a cell can be told."""
+    cells = {item: cell.id for item in items if (cell := cell_of(item))}
+    selected = Counter(cells.values())
+    for item, cell_id in cells.items():
+        item.stash[SELECTED] = selected[cell_id]

@@ -1,0 +1,130 @@
+"""What one pytest process collects and runs with; made when the first model class is met, not before."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_hfaccel.config import RunConfig
+from pytest_hfaccel.errors import HfAccelError
+from pytest_hfaccel.plugin.plan import Plan, make_plan
+from pytest_hfaccel.spec import Cell, ModelSpec
+
+if TYPE_CHECKING:
+    from pytest_hfaccel.backends import Backends
+    from pytest_hfaccel.checkpoints import CheckpointStore
+    from pytest_hfaccel.checks.base import CheckRegistry
+    from pytest_hfaccel.plugin.model_class import ModelClassTests
+    from pytest_hfaccel.registry import Registry
+    from pytest_hfaccel.runner import Runner
+
+WORKER_INPUT = "hfaccel_plan"
+
+
+class HfSession:
+    """The state of one pytest process. Everything is made on first use, so that other test suites pay nothing."""
+
+    def __init__(self, pytest_config: pytest.Config, config: RunConfig) -> None:
+        self._pytest_config = pytest_config
+        self.config = config
+        self.claimed: set[str] = set()
+        self.patterns: set[str] = set()
+        self.started = False
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The registered models: the shipped file, then the user's."""
+        from pathlib import Path
+
+        from pytest_hfaccel.registry import load_registry
+
+        return load_registry([Path(path) for path in self.config.registries])
+
+    @cached_property
+    def store(self) -> CheckpointStore:
+        """Where weights come from."""
+        from pytest_hfaccel.checkpoints import CheckpointStore
+
+        return CheckpointStore(
+            self.config.cache_dir,
+            trust_remote_code=self.config.trust_remote_code,
+            allow_pickle=self.config.allow_pickle,
+        )
+
+    @cached_property
+    def backends(self) -> Backends:
+        """The backends: built in, from entry points, from hooks."""
+        from pytest_hfaccel.backends import Backends
+
+        backends = Backends()
+        self._pytest_config.hook.pytest_hfaccel_backends(backends=backends)
+        return backends
+
+    @cached_property
+    def checks(self) -> CheckRegistry:
+        """The battery: built in, then from hooks."""
+        from pytest_hfaccel.checks import built_in_checks
+
+        checks = built_in_checks().copy()
+        self._pytest_config.hook.pytest_hfaccel_checks(checks=checks)
+        return checks
+
+    @cached_property
+    def extra_checks(self) -> list[str]:
+        """The names of the checks that came from hooks."""
+        from pytest_hfaccel.checks import built_in_checks
+
+        built_in = built_in_checks()
+        return [check.name for check in self.checks if check.name not in built_in]
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The decisions of the run: the controller's, when this is a worker."""
+        sent: dict[str, Any] = getattr(self._pytest_config, "workerinput", {})
+        if WORKER_INPUT in sent:
+            return Plan.from_bytes(sent[WORKER_INPUT])
+        return make_plan(self.config, self.registry, self.store, self.backends.kinds())
+
+    @cached_property
+    def runner(self) -> Runner:
+        """What runs the cells."""
+        from pytest_hfaccel.runner import Runner
+
+        self.started = True
+        return Runner(self.config, checks=self.checks, backends=self.backends)
+
+    def specs_of(self, model_class: type[ModelClassTests]) -> list[ModelSpec]:
+        """The models a class module tests in this run."""
+        if self.plan.named:
+            return [spec for spec in self.plan.named if model_class.serves(spec)]
+        registered = [spec for spec in self.registry.specs if model_class.serves(spec)]
+        if self.config.all_models:
+            return registered
+        default = [spec for spec in registered if spec.name == model_class.default_model]
+        return default or registered[:1]
+
+    def cells_of(self, model_class: type[ModelClassTests]) -> list[Cell]:
+        """The cells a class module spans in this run."""
+        specs = self.specs_of(model_class)
+        self.claimed |= {spec.name for spec in specs}
+        self.patterns |= set(model_class.architectures)
+        return self.plan.cells(specs, self.store)
+
+    def unclaimed(self) -> list[ModelSpec]:
+        """The models the user named that no collected class module tests."""
+        return [spec for spec in self.plan.named if spec.name not in self.claimed]
+
+    def close(self) -> dict[str, Any] | None:
+        """Free everything; return the pool's statistics if anything ran."""
+        if not self.started:
+            return None
+        stats = self.runner.pool.stats()
+        self.runner.close()
+        return stats
+
+
+def usage_error(error: HfAccelError) -> pytest.UsageError:
+    """Wrap an error of ours so that pytest prints it without a traceback and exits with code 4."""
+    return pytest.UsageError(str(error))

@@ -1,0 +1,282 @@
+"""One cell from lease to record: what the plugin, the command line and `run_tests` all drive.
+
+A `Runner` holds what a run shares; a `CellRun` is one cell of it. Nothing here knows about pytest.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pytest_hfaccel.backends import Backends
+from pytest_hfaccel.errors import HfAccelError
+from pytest_hfaccel.results import CellResult, CheckOutcome, Stage, Status
+from pytest_hfaccel.spec import CLASS_LEVEL, CPU, Cell, Expectation
+from pytest_hfaccel.tasks import task_of
+
+if TYPE_CHECKING:
+    from pytest_hfaccel.backends.base import LoadedModel, SampleInputs
+    from pytest_hfaccel.checkpoints import Checkpoint, CheckpointStore
+    from pytest_hfaccel.checks.base import Check, CheckRegistry
+    from pytest_hfaccel.checks.reference import Reference
+    from pytest_hfaccel.config import RunConfig
+    from pytest_hfaccel.pool import Lease, ResourcePool
+
+_BEFORE_RUN = frozenset({Stage.RESOLVE, Stage.LOAD, Stage.CONVERT, Stage.COMPILE})
+_TRACEBACK_FRAMES = 4
+
+
+class Runner:
+    """What the cells of a run share: configuration, backends, checks, checkpoints and the pool.
+
+    Args:
+        config: What the user asked for.
+        checks: The battery; the built-in one when not given.
+        backends: The backends by device kind; the built-in ones and those of entry points when not given.
+    """
+
+    def __init__(
+        self, config: RunConfig, *, checks: CheckRegistry | None = None, backends: Backends | None = None
+    ) -> None:
+        from pytest_hfaccel.checkpoints import CheckpointStore
+        from pytest_hfaccel.checks import built_in_checks
+        from pytest_hfaccel.pool import ResourcePool, device_budget
+
+        self.config = config
+        self.checks = checks if checks is not None else built_in_checks()
+        self.backends = backends if backends is not None else Backends()
+        self.store: CheckpointStore = CheckpointStore(
+            config.cache_dir, trust_remote_code=config.trust_remote_code, allow_pickle=config.allow_pickle
+        )
+        self.pool: ResourcePool = ResourcePool(self._load, budget=device_budget(config.pool_memory))
+
+    def open(self, cell: Cell, module: str = "", claims: Callable[[Any], Any] | None = None) -> CellRun:
+        """Start a cell. Nothing is loaded before a check asks for it."""
+        return CellRun(self, cell, module, claims)
+
+    def checkpoint(self, cell: Cell) -> Checkpoint:
+        """The checkpoint of the cell's model, prepared once per model and weights."""
+        key = ("checkpoint", cell.model.name, cell.weights.kind)
+        return self.pool.shared(key, lambda: self.store.prepare(cell.model, cell.weights))  # type: ignore[no-any-return]
+
+    def reference(self, cell: Cell) -> Reference:
+        """The reference of the cell's model, computed once per model and weights."""
+        from pytest_hfaccel.checks.reference import compute_reference
+
+        def load_on_cpu(dtype: str) -> LoadedModel:
+            return self._load(Cell(cell.model, CPU, dtype, cell.weights))
+
+        key = ("reference", cell.model.name, cell.weights.kind)
+        return self.pool.shared(key, lambda: compute_reference(self.checkpoint(cell), load_on_cpu))  # type: ignore[no-any-return]
+
+    def run(self, cell: Cell, module: str = "", claims: Callable[[Any], Any] | None = None) -> CellResult:
+        """Run every check that applies to a cell and return its record."""
+        cell_run = self.open(cell, module, claims)
+        try:
+            for check in self.checks_of(cell):
+                cell_run.check(check.name)
+        finally:
+            cell_run.close()
+        return cell_run.result()
+
+    def checks_of(self, cell: Cell) -> list[Check]:
+        """The checks a cell has, in the order in which they run."""
+        level = "class" if cell.device == CLASS_LEVEL else "cell"
+        found = [check for check in self.checks if check.level == level and check.applies(cell)]
+        return [check for check in found if self.config.performance or check.name != "performance"]
+
+    def close(self) -> None:
+        """Free everything the pool holds."""
+        self.pool.close()
+
+    def _load(self, cell: Cell) -> LoadedModel:
+        backend = self.backends.for_kind(cell.device.kind)
+        needs_checkpoint = getattr(backend, "needs_checkpoint", True)
+        return backend.load(cell, self.checkpoint(cell) if needs_checkpoint else None)  # type: ignore[arg-type]
+
+
+class CellRun:
+    """One cell of a run: the context of its checks, and the outcomes so far.
+
+    What a check asks for (`loaded`, `reference`, ...) is made on first use and kept until `close`. A failure to make
+    it is kept, too: the first check that meets it reports it, the others refer to that report.
+    """
+
+    def __init__(
+        self, runner: Runner, cell: Cell, module: str = "", claims: Callable[[Any], Any] | None = None
+    ) -> None:
+        self.runner = runner
+        self.cell = cell
+        self.module = module
+        self.outcomes: dict[str, CheckOutcome] = {}
+        self.claim_source = claims
+        self._lease: Lease | None = None
+        self._pipe: Any = None
+        self._failures: dict[str, tuple[Exception, str]] = {}
+        self._running = ""
+        self._facts: dict[str, Any] = {}
+
+    @property
+    def source(self) -> Checkpoint:
+        """The checkpoint."""
+        return self._once("source", lambda: self.runner.checkpoint(self.cell))  # type: ignore[no-any-return]
+
+    @property
+    def sample(self) -> SampleInputs:
+        """The inputs."""
+        return self.source.sample()
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """The model on the cell's device, leased from the pool until `close`."""
+        if self._lease is None:
+            self._lease = self._once("loaded", lambda: self.runner.pool.acquire(self.cell))
+        return self._lease.loaded
+
+    @property
+    def reference(self) -> Reference:
+        """The same weights on the CPU in fp64."""
+        return self._once("reference", lambda: self.runner.reference(self.cell))  # type: ignore[no-any-return]
+
+    @property
+    def pipe(self) -> Any:
+        """The `transformers.pipeline` of the model's task on this device."""
+        if self._pipe is None:
+            from transformers import pipeline
+
+            task = task_of(self.cell.model)
+            if task.pipeline is None:
+                raise HfAccelError(f"task {task.name!r} has no pipeline: {task.why_no_pipeline}", stage=Stage.RUN)
+            self._pipe = pipeline(task.pipeline, model=self.loaded.pipeline_model(), **self.source.processors())
+        return self._pipe
+
+    @property
+    def claims(self) -> Sequence[Any]:
+        """What the model class module says its models must make of their task."""
+        return list(self.claim_source(self.pipe)) if self.claim_source else []
+
+    def outcome_of(self, name: str) -> CheckOutcome | None:
+        """The outcome of a check that has run on this cell."""
+        return self.outcomes.get(name)
+
+    def check(self, name: str) -> CheckOutcome:
+        """Run a check by name; its failure, also by an exception, is an outcome.
+
+        Raises:
+            KeyError: No check of that name is registered.
+        """
+        check = self.runner.checks[name]
+        self._running = name
+        started = time.perf_counter()
+        outcome = self._attempt(check)
+        outcome.seconds = round(time.perf_counter() - started, 6)
+        outcome = self._judge(outcome)
+        self.outcomes[name] = outcome
+        return outcome
+
+    def facts(self) -> dict[str, Any]:
+        """What a record says beyond the outcomes: identity, placement, timings."""
+        if self._lease is not None:
+            loaded = self._lease.loaded
+            placement = loaded.placement
+            self._facts = {
+                "implementation": placement.implementation,
+                "placement": {**placement.to_json(), "bytes": loaded.nbytes},
+                "timings": {stage: round(seconds, 6) for stage, seconds in loaded.timings.items()},
+            }
+        elif "loaded" in self._failures:
+            self._facts = {"implementation": "unavailable"}
+        return {**identity(self.cell, self.module), **self._facts}
+
+    def result(self) -> CellResult:
+        """The record of this cell."""
+        return CellResult(**self.facts(), checks=list(self.outcomes.values()))
+
+    def close(self) -> None:
+        """Give the lease back to the pool."""
+        self.facts()
+        lease, self._lease, self._pipe = self._lease, None, None
+        if lease is not None:
+            lease.release()
+
+    def _once(self, what: str, make: Callable[[], Any]) -> Any:
+        if what in self._failures:
+            raise self._failures[what][0]
+        try:
+            return make()
+        except Exception as error:
+            self._failures[what] = (error, self._running)
+            raise
+
+    def _attempt(self, check: Check) -> CheckOutcome:
+        try:
+            return check.function(self)
+        except Exception as error:
+            first = next((name for known, name in self._failures.values() if known is error), check.name)
+            return _outcome_of(check, error) if first == check.name else _repeated(check.name, error, first)
+
+    def _judge(self, outcome: CheckOutcome) -> CheckOutcome:
+        for expectation in self.cell.model.expect:
+            if expectation.covers(self.cell) and self._is_about(expectation, outcome):
+                return _against(expectation, outcome)
+        return outcome
+
+    def _is_about(self, expectation: Expectation, outcome: CheckOutcome) -> bool:
+        if expectation.stage not in _BEFORE_RUN:
+            return expectation.check == outcome.name
+        # The cell was expected not to get as far as a check: its first check says so, the others follow suit.
+        return "loaded" in self._failures or not self.outcomes
+
+
+def identity(cell: Cell, module: str) -> dict[str, Any]:
+    """The fields of a `CellResult` that are known before anything runs."""
+    return {
+        "cell": cell.id,
+        "model": cell.model.name,
+        "architecture": cell.model.architecture,
+        "module": module,
+        "task": cell.model.task,
+        "device": cell.device.id,
+        "dtype": cell.dtype,
+        "weights": str(cell.weights.kind),
+        "weights_reason": cell.weights.reason,
+    }
+
+
+def _outcome_of(check: Check, error: Exception) -> CheckOutcome:
+    if isinstance(error, HfAccelError):
+        return CheckOutcome(check.name, Status(error.status), Stage(error.stage), str(error))
+    status = Status.OUT_OF_MEMORY if isinstance(error, MemoryError) else Status.ERROR
+    frames = traceback.extract_tb(error.__traceback__)[-_TRACEBACK_FRAMES:]
+    where = "".join(traceback.format_list(frames))
+    return CheckOutcome(check.name, status, Stage.RUN, f"{type(error).__name__}: {error}\n{where}".rstrip())
+
+
+def _repeated(name: str, error: Exception, first: str) -> CheckOutcome:
+    status = getattr(error, "status", Status.ERROR)
+    stage = Stage(getattr(error, "stage", Stage.RUN))
+    if status == Status.UNAVAILABLE:
+        return CheckOutcome(name, Status.UNAVAILABLE, stage, str(error))
+    return CheckOutcome(name, Status.SKIPPED, stage, f"the model did not get this far ({status}, see {first!r})")
+
+
+def _against(expectation: Expectation, outcome: CheckOutcome) -> CheckOutcome:
+    """Turn an outcome that was expected to be a failure into `xfailed` or `xpassed`."""
+    if outcome.status in (Status.PASSED, Status.XPASSED):
+        outcome.status = Status.XPASSED
+        outcome.stage = expectation.stage
+        outcome.reason = (
+            f"expected to fail at stage {expectation.stage!s} ({expectation.reason}), but it passed: "
+            f"delete the entry at {expectation.source}"
+        )
+    elif outcome.stage == expectation.stage and (outcome.status.is_bad or outcome.status == Status.SKIPPED):
+        outcome.status = Status.XFAILED
+        outcome.reason = f"{expectation.reason} [{expectation.source}]\n{outcome.reason}"
+    elif outcome.status.is_bad:
+        outcome.reason = (
+            f"{outcome.reason}\nThe entry at {expectation.source} expects a failure at stage "
+            f"{expectation.stage!s}, not {outcome.stage!s}."
+        )
+    return outcome

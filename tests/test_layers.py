@@ -1,0 +1,123 @@
+"""Who may import whom. The table is the architecture; `ARCHITECTURE.md` explains it in words."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "pytest_hfaccel"
+
+# Layer -> the layers of ours it may import, anywhere in its files.
+MAY_IMPORT: dict[str, set[str]] = {
+    "__init__": set(),
+    "__main__": {"cli"},
+    "errors": set(),
+    "results": set(),
+    "config": {"errors"},
+    "spec": {"errors", "results"},
+    "tasks": {"spec"},
+    "matrix": {"spec"},
+    "registry": {"errors", "results", "spec", "tasks"},
+    "hardware": {"errors", "spec", "backends"},
+    "backends.base": {"spec"},
+    "backends": {"backends.base", "errors", "spec", "tasks"},
+    "checkpoints": {"backends.base", "errors", "results", "spec", "tasks"},
+    "checks": {"backends.base", "backends.outputs", "errors", "registry", "results", "spec", "tasks"},
+    "pool": {"backends.base", "errors", "spec"},
+    "runner": {
+        "backends",
+        "backends.base",
+        "checkpoints",
+        "checks",
+        "config",
+        "errors",
+        "pool",
+        "results",
+        "spec",
+        "tasks",
+    },
+    "reports": {"errors", "results"},
+}
+
+# Layers that may import every layer but these.
+MAY_NOT_IMPORT: dict[str, set[str]] = {"plugin": {"cli"}, "cli": {"plugin"}}
+
+# Only these may import pytest at all.
+PYTEST_LAYERS = {"plugin"}
+
+# Never at the top of a file: the start of pytest, `--help` and collection would pay for it.
+HEAVY = {"torch", "transformers", "openvino", "onnxruntime", "duckdb", "pandas", "sklearn", "matplotlib", "numpy", "PIL"}
+
+# Files that are imported only when a cell is loaded or compared, and say so in their docstring or name.
+LATE = ("backends/torch/", "backends/openvino/", "backends/outputs.py", "checkpoints/", "checks/")
+
+
+def layer_of(dotted: str) -> str:
+    """`pytest_hfaccel.backends.base` -> `backends.base`; sub-modules belong to their package's layer."""
+    parts = dotted.removeprefix("pytest_hfaccel").strip(".").split(".")
+    two = ".".join(parts[:2])
+    return two if two in ("backends.base", "backends.outputs") else parts[0] or "__init__"
+
+
+def files() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def module_of(path: Path) -> str:
+    return ".".join(("pytest_hfaccel", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+
+
+def imports(path: Path, *, top_only: bool = False) -> Iterator[str]:
+    """Dotted names of what a file imports; `if TYPE_CHECKING:` blocks do not count as top level."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in tree.body if top_only else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: relative imports hide the layer"
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from inner if node.module in ("pytest_hfaccel", "pytest_hfaccel.backends") else [node.module]
+
+
+def ours(path: Path) -> Iterator[str]:
+    for name in imports(path):
+        if name.partition(".")[0] == "pytest_hfaccel":
+            target = layer_of(name)
+            yield "backends" if target.startswith("backends.") and target.count(".") and target not in (
+                "backends.base",
+                "backends.outputs",
+            ) else target
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_layer_imports_only_what_it_may(path: Path) -> None:
+    own = layer_of(module_of(path))
+    targets = set(ours(path)) - {own}
+    if own in MAY_NOT_IMPORT:
+        assert not targets & MAY_NOT_IMPORT[own]
+    elif own != "__init__":
+        assert targets <= MAY_IMPORT[own] | {"__init__"}, f"{own} may import {sorted(MAY_IMPORT[own])}"
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_the_plugin_imports_pytest(path: Path) -> None:
+    if layer_of(module_of(path)) not in PYTEST_LAYERS:
+        assert "pytest" not in {name.partition(".")[0] for name in imports(path)}
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_heavy_packages_are_imported_late(path: Path) -> None:
+    if not str(path.relative_to(PACKAGE).as_posix()).startswith(LATE):
+        assert not HEAVY & {name.partition(".")[0] for name in imports(path, top_only=True)}
+
+
+def test_backends_do_not_import_each_other() -> None:
+    folders = {folder.name for folder in (PACKAGE / "backends").iterdir() if folder.is_dir()}
+    for name in sorted(folders):
+        for path in (PACKAGE / "backends" / name).glob("*.py"):
+            others = {f"pytest_hfaccel.backends.{other}" for other in folders - {name}}
+            found = {imported for imported in imports(path) if imported.startswith(tuple(others))}
+            assert not found, f"{path.name} imports {found}"
