@@ -1,0 +1,47 @@
+"""Check `batch_invariance`: a sample's outputs do not depend on what else is in the batch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_hfaccel.checks.base import CheckContext, failed, passed, skipped
+from pytest_hfaccel.checks.compare import compare
+from pytest_hfaccel.checks.rows import row_of_inputs, row_of_output
+from pytest_hfaccel.checks.tolerances import tolerance_of
+from pytest_hfaccel.results import CheckOutcome
+
+if TYPE_CHECKING:
+    import torch
+
+NAME = "batch_invariance"
+
+
+def batch_invariance(context: CheckContext) -> CheckOutcome:
+    """Each sample alone gives the outputs it gives in the batch, within the tolerance of the dtype."""
+    if context.loaded.placement.details.get("dynamic_batch") is False:
+        return skipped(NAME, "the converted model takes this batch size only", batch=context.sample.batch)
+    together = context.loaded.forward(context.sample.forward)
+    measures: dict[str, object] = {}
+    for row in range(context.sample.batch):
+        problem, numbers = _row_problem(context, together, row)
+        measures[f"row_{row}"] = numbers
+        if problem:
+            return failed(NAME, f"row {row} alone differs from row {row} in the batch\n{problem}", **measures)
+    return passed(NAME, **measures)
+
+
+def _row_problem(
+    context: CheckContext, together: dict[str, torch.Tensor], row: int
+) -> tuple[str, dict[str, object]]:
+    batch = context.sample.batch
+    alone = context.loaded.forward(row_of_inputs(context.sample.forward, row, batch))
+    try:
+        shares = {
+            name: row_of_output(leaf, alone[name], row, batch) for name, leaf in together.items() if name in alone
+        }
+    except ValueError as error:
+        return str(error), {}
+    expected = {name: leaf.double() if leaf.is_floating_point() else leaf for name, leaf in shares.items()}
+    dtype = context.cell.dtype
+    comparison = compare(alone, expected, tolerance_of(context.cell), lambda: context.reference.error_of(dtype))
+    return "" if comparison.ok else comparison.text(), {"rel_l2": comparison.measures().get("rel_l2")}

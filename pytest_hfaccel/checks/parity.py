@@ -1,0 +1,32 @@
+"""Check `parity`: the outputs equal those of the reference, within the tolerance of the dtype."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_hfaccel.checks.base import CheckContext, failed, passed
+from pytest_hfaccel.checks.compare import Comparison, compare
+from pytest_hfaccel.checks.tolerances import tolerance_of
+from pytest_hfaccel.results import CheckOutcome
+
+if TYPE_CHECKING:
+    from pytest_hfaccel.backends.base import LoadedModel
+
+NAME = "parity"
+
+
+def parity(context: CheckContext) -> CheckOutcome:
+    """The outputs equal those of the same weights on the CPU in fp64, within the tolerance of the dtype."""
+    comparison = compare_with_reference(context, context.loaded)
+    measures = {"reference": context.reference.dtype, **comparison.measures()}
+    if context.reference.reason:
+        measures["reference_reason"] = context.reference.reason
+    return passed(NAME, **measures) if comparison.ok else failed(NAME, comparison.text(), **measures)
+
+
+def compare_with_reference(context: CheckContext, loaded: LoadedModel) -> Comparison:
+    """Run a loaded model on the sample and compare its outputs with the reference's."""
+    outputs = loaded.forward(context.sample.forward)
+    reference = context.reference
+    tolerance = tolerance_of(context.cell)
+    return compare(outputs, reference.outputs, tolerance, lambda: reference.error_of(context.cell.dtype))

@@ -1,0 +1,44 @@
+"""Check `placement`: the model is where it was asked to be, at the precision it was asked to run at."""
+
+from __future__ import annotations
+
+from pytest_hfaccel.checks.base import CheckContext, failed, passed
+from pytest_hfaccel.results import CheckOutcome, Stage
+from pytest_hfaccel.spec import Device
+
+NAME = "placement"
+_IMPLEMENTATIONS = ("real", "emulated")
+
+
+def placement(context: CheckContext) -> CheckOutcome:
+    """The model runs on the requested device, at the requested precision, on a real or openly emulated one."""
+    found = context.loaded.placement
+    wanted = context.cell.device
+    problems = [
+        f"asked for {wanted}, but the runtime reports {device}"
+        for device in found.actual_devices
+        if not is_same_device(wanted, device)
+    ]
+    if not found.actual_devices:
+        problems.append(f"asked for {wanted}, but the runtime reports no device at all")
+    if found.effective_dtype != context.cell.dtype:
+        problems.append(f"asked for {context.cell.dtype}, but the runtime reports {found.effective_dtype}")
+    if found.implementation not in _IMPLEMENTATIONS:
+        problems.append(f"implementation {found.implementation!r} is not one of {', '.join(_IMPLEMENTATIONS)}")
+    measures = {"bytes": context.loaded.nbytes, **found.to_json()}
+    if problems:
+        return failed(NAME, "\n".join(problems), stage=Stage.LOAD, **measures)
+    return passed(NAME, **measures)
+
+
+def is_same_device(wanted: Device, reported: str) -> bool:
+    """Whether a runtime's name for a device means the wanted one.
+
+    A runtime may leave out the kind (`CPU` for `openvino:CPU`), or add an index to a device that has no other
+    (`GPU.0` for `openvino:GPU`, `mps:0` for `mps`).
+    """
+    name = reported.lower()
+    accepted = {wanted.id.lower(), wanted.target.lower() or wanted.kind}
+    if name in accepted:
+        return True
+    return any(name in (f"{known}.0", f"{known}:0") for known in accepted)
