@@ -142,6 +142,7 @@ class ModelSpec:
         task: The task it is tested with; one of `pytest_hfaccel.tasks.TASKS`.
         hub_id: Repository on the hub; empty for a local directory.
         path: Local directory with the checkpoint; empty otherwise.
+        bundled: Installed Python package that carries the checkpoint, and the folder in it: `package/folder`.
         dims: Config fields that differ from the class's default config; nested for sub-configs.
         dtypes: The dtypes it is tested with when the user names none.
         dependencies: Requirement strings, of its class and its own.
@@ -160,6 +161,7 @@ class ModelSpec:
     task: str
     hub_id: str = ""
     path: str = ""
+    bundled: str = ""
     dims: Mapping[str, Any] = field(default_factory=dict, hash=False)
     dtypes: tuple[str, ...] = ("fp32",)
     dependencies: tuple[str, ...] = ()

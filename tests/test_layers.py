@@ -49,7 +49,18 @@ MAY_NOT_IMPORT: dict[str, set[str]] = {"plugin": {"cli"}, "cli": {"plugin"}}
 PYTEST_LAYERS = {"plugin"}
 
 # Never at the top of a file: the start of pytest, `--help` and collection would pay for it.
-HEAVY = {"torch", "transformers", "openvino", "onnxruntime", "duckdb", "pandas", "sklearn", "matplotlib", "numpy", "PIL"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "openvino",
+    "onnxruntime",
+    "duckdb",
+    "pandas",
+    "sklearn",
+    "matplotlib",
+    "numpy",
+    "PIL",
+}
 
 # Files that are imported only when a cell is loaded or compared, and say so in their docstring or name.
 LATE = ("backends/torch/", "backends/openvino/", "backends/outputs.py", "checkpoints/", "checks/")
@@ -86,10 +97,17 @@ def ours(path: Path) -> Iterator[str]:
     for name in imports(path):
         if name.partition(".")[0] == "pytest_hfaccel":
             target = layer_of(name)
-            yield "backends" if target.startswith("backends.") and target.count(".") and target not in (
-                "backends.base",
-                "backends.outputs",
-            ) else target
+            yield (
+                "backends"
+                if target.startswith("backends.")
+                and target.count(".")
+                and target
+                not in (
+                    "backends.base",
+                    "backends.outputs",
+                )
+                else target
+            )
 
 
 @pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -112,6 +112,12 @@ class ModelSource(Protocol):
             LoadError: transformers could not build the model from it.
         """
 
+    def loading_info(self) -> dict[str, Any]:
+        """What `from_pretrained` says about the checkpoint's keys.
+
+        Lists under `missing_keys`, `unexpected_keys`, `mismatched_keys` and `error_msgs`; all empty when they fit.
+        """
+
     def sample(self) -> SampleInputs:
         """The inputs of this model; the same object on every call."""
 
@@ -161,10 +167,11 @@ class LoadedModel(Protocol):
     def perturbed(self, change: WeightChange) -> AbstractContextManager[LoadedModel]:
         """Give the same model with one weight made wrong on the device; undone on exit."""
 
-    def memory(self) -> dict[str, int]:
+    def memory(self) -> dict[str, Any]:
         """Bytes on the device now (`current_bytes`) and at most since `reset_peak_memory` (`peak_bytes`).
 
-        `source` is `allocator` where the device's allocator keeps count, else `process` (resident set).
+        `source` is `allocator` where the device's allocator keeps count, else `process` (resident set);
+        `peak_source` says in words what the peak was read from.
         """
 
     def reset_peak_memory(self) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_hfaccel.backends.base import LoadedModel, ModelSource, SampleInputs
+from pytest_hfaccel.checks.claims import Claim
 from pytest_hfaccel.results import CheckOutcome, Stage, Status
 from pytest_hfaccel.spec import Cell
 
@@ -15,21 +16,6 @@ if TYPE_CHECKING:
 
 CLASS, CELL = "class", "cell"
 """The two levels: once per model, or once per cell."""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A statement about what a pretrained model makes of its task, and whether it holds.
-
-    Attributes:
-        text: The statement, e.g. `fills 'Paris is the capital of [MASK].' with france`.
-        holds: Whether it does.
-        measures: JSON values it rests on.
-    """
-
-    text: str
-    holds: bool
-    measures: Mapping[str, Any] = field(default_factory=dict)
 
 
 class CheckContext(Protocol):

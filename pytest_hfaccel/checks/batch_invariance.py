@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.checks.base import CheckContext, failed, passed, skipped
 from pytest_hfaccel.checks.compare import compare
@@ -21,7 +21,7 @@ def batch_invariance(context: CheckContext) -> CheckOutcome:
     if context.loaded.placement.details.get("dynamic_batch") is False:
         return skipped(NAME, "the converted model takes this batch size only", batch=context.sample.batch)
     together = context.loaded.forward(context.sample.forward)
-    measures: dict[str, object] = {}
+    measures: dict[str, Any] = {}
     for row in range(context.sample.batch):
         problem, numbers = _row_problem(context, together, row)
         measures[f"row_{row}"] = numbers
@@ -30,9 +30,7 @@ def batch_invariance(context: CheckContext) -> CheckOutcome:
     return passed(NAME, **measures)
 
 
-def _row_problem(
-    context: CheckContext, together: dict[str, torch.Tensor], row: int
-) -> tuple[str, dict[str, object]]:
+def _row_problem(context: CheckContext, together: dict[str, torch.Tensor], row: int) -> tuple[str, dict[str, Any]]:
     batch = context.sample.batch
     alone = context.loaded.forward(row_of_inputs(context.sample.forward, row, batch))
     try:

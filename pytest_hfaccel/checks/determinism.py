@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pytest_hfaccel.checks.base import CheckContext, failed, passed
 from pytest_hfaccel.checks.compare import compare
 from pytest_hfaccel.checks.tolerances import Tolerance, tolerance_of
@@ -23,7 +25,7 @@ def determinism(context: CheckContext) -> CheckOutcome:
     room = Tolerance(rel_l2=_SHARE_OF_TOLERANCE * tolerance_of(context.cell).rel_l2, second_chance=False)
     comparison = compare(second, {name: leaf.double() for name, leaf in first.items()}, room)
     largest = max((verdict.difference.max_abs for verdict in comparison.verdicts), default=0.0)
-    measures = {"max_abs": largest, "exact_required": exact}
+    measures: dict[str, Any] = {"max_abs": largest, "exact_required": exact}
     if exact and largest > 0.0:
         worst = max(comparison.verdicts, key=lambda verdict: verdict.difference.max_abs).difference
         return failed(NAME, f"{worst.leaf}: two runs differ by {worst.max_abs:.3g}", **measures)

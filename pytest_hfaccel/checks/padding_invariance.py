@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.checks.base import CheckContext, failed, passed, skipped
 from pytest_hfaccel.checks.compare import compare
@@ -36,7 +36,7 @@ def padding_invariance(context: CheckContext) -> CheckOutcome:
     found = {name: got for name, (_, got) in both.items()}
     dtype = context.cell.dtype
     comparison = compare(found, expected, tolerance_of(context.cell), lambda: context.reference.error_of(dtype))
-    measures = {"rel_l2": comparison.measures().get("rel_l2"), "padding": _padding(plain, padded)}
+    measures: dict[str, Any] = {"rel_l2": comparison.measures().get("rel_l2"), "padding": _padding(plain, padded)}
     return passed(NAME, **measures) if comparison.ok else failed(NAME, comparison.text(), **measures)
 
 

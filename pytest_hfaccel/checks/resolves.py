@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
-
-from packaging.requirements import Requirement
-from packaging.version import Version
+from importlib.metadata import version
 
 from pytest_hfaccel.checks.base import CheckContext, failed, passed, skipped
+from pytest_hfaccel.registry.requirements import missing_dependencies, unsupported_transformers
 from pytest_hfaccel.results import CheckOutcome, Stage
 from pytest_hfaccel.spec import ModelSpec
 
@@ -34,27 +32,9 @@ def unmet_requirements(spec: ModelSpec) -> list[str]:
 
     Reads the metadata of installed distributions and imports nothing.
     """
-    here = Version(version("transformers"))
-    unmet = []
-    if spec.min_transformers and here < Version(spec.min_transformers.version):
-        bound = spec.min_transformers
-        unmet.append(f"needs transformers >= {bound.version} ({bound.reason}), installed is {here}")
-    if spec.max_transformers and here > Version(spec.max_transformers.version):
-        bound = spec.max_transformers
-        unmet.append(f"needs transformers <= {bound.version} ({bound.reason}), installed is {here}")
-    return unmet + [problem for text in spec.dependencies if (problem := _unmet(Requirement(text)))]
-
-
-def _unmet(requirement: Requirement) -> str | None:
-    if requirement.marker is not None and not requirement.marker.evaluate():
-        return None
-    try:
-        here = version(requirement.name)
-    except PackageNotFoundError:
-        return f"needs {requirement}, which is not installed: pip install '{requirement}'"
-    if requirement.specifier.contains(here, prereleases=True):
-        return None
-    return f"needs {requirement}, installed is {here}"
+    bound = unsupported_transformers(spec)
+    missing = [f"needs {dependency}" for dependency in missing_dependencies(spec)]
+    return [bound, *missing] if bound else missing
 
 
 def _problem_of(architecture: str) -> str | None:

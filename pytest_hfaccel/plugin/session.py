@@ -40,7 +40,11 @@ class HfSession:
 
         from pytest_hfaccel.registry import load_registry
 
-        return load_registry([Path(path) for path in self.config.registries])
+        return load_registry(
+            [Path(path) for path in self.config.registries],
+            extra_kinds=self.backends.kinds(),
+            cache_dir=self.config.cache_dir,
+        )
 
     @cached_property
     def store(self) -> CheckpointStore:

@@ -1,0 +1,70 @@
+"""The computed cost of an architecture: plain numbers, without a device."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+DTYPE_BYTES = {"fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
+"""Bytes of one number, by dtype."""
+
+
+@dataclass(frozen=True)
+class RunCost:
+    """What a forward pass takes besides the weights, in fp32.
+
+    Attributes:
+        fixed_bytes: Bytes of activations alive at the peak that do not depend on the batch.
+        bytes_per_sample: Bytes of activations alive at the peak, per sample.
+        flops_per_sample: Floating-point operations per sample (a multiplication and an addition count as two).
+    """
+
+    fixed_bytes: int
+    bytes_per_sample: int
+    flops_per_sample: int
+
+
+@dataclass(frozen=True)
+class ArchitectureCost:
+    """What a model of given dimensions holds, and what running it takes.
+
+    Attributes:
+        parameters: Number of parameters, shared ones counted once.
+        buffer_bytes: Bytes of the buffers in memory.
+        stored_buffer_bytes: Bytes of those buffers that a checkpoint holds.
+        length: Tokens per sample in the forward pass that was traced.
+        run: What a forward pass takes; `None` when it could not be traced.
+        problem: Why `run` is `None`, else empty.
+    """
+
+    parameters: int
+    buffer_bytes: int
+    stored_buffer_bytes: int
+    length: int
+    run: RunCost | None
+    problem: str = ""
+
+    def weight_bytes(self, dtype: str) -> int:
+        """Bytes of parameters at a dtype and of buffers as they are."""
+        return self.parameters * DTYPE_BYTES[dtype] + self.buffer_bytes
+
+    def disk_bytes(self, dtype: str) -> int:
+        """Bytes of a checkpoint's weights at a dtype; its header and the tokenizer's files are small beside them."""
+        return self.parameters * DTYPE_BYTES[dtype] + self.stored_buffer_bytes
+
+    def activation_bytes(self, dtype: str, batch: int) -> int:
+        """Bytes of activations at the peak of a forward pass; 0 where that is not known."""
+        if self.run is None:
+            return 0
+        # Integers and what models compute in fp32 at any dtype are a small part: all of it scales with the dtype.
+        return (self.run.fixed_bytes + batch * self.run.bytes_per_sample) * DTYPE_BYTES[dtype] // DTYPE_BYTES["fp32"]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plain-JSON form."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> ArchitectureCost:
+        """Rebuild a cost from what `to_json` returned."""
+        run = data["run"]
+        return cls(**{**data, "run": RunCost(**run) if run else None})

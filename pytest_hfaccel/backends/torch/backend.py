@@ -1,0 +1,63 @@
+"""Brings a transformers model to a torch device."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+
+from pytest_hfaccel.backends.base import ModelSource, Placement
+from pytest_hfaccel.backends.out_of_memory import out_of_memory_raised
+from pytest_hfaccel.backends.torch.devices import confirm_device, dtype_of, our_name, torch_name
+from pytest_hfaccel.backends.torch.memory import DeviceMemory, weight_bytes
+from pytest_hfaccel.backends.torch.model import TorchModel
+from pytest_hfaccel.backends.torch.precision import (
+    effective_dtype,
+    forbid_reduced_fp32,
+    fp32_precision,
+    parameter_dtypes,
+)
+from pytest_hfaccel.spec import Cell
+
+
+class TorchBackend:
+    """Serves cpu, cuda, rocm, mps and xpu."""
+
+    name = "torch"
+
+    def load(self, cell: Cell, source: ModelSource) -> TorchModel:
+        """Load the checkpoint onto the cell's device at its dtype.
+
+        Raises:
+            BackendUnavailable: The device does not answer, or cannot compute at this dtype.
+            LoadError: transformers could not build the model.
+            OutOfMemory: The device's memory did not suffice.
+        """
+        dtype = dtype_of(cell.dtype, cell.device)
+        facts = confirm_device(cell.device, cell.dtype)
+        forbid_reduced_fp32()
+        device = torch.device(torch_name(cell.device))
+        memory = DeviceMemory(device)
+        before = memory.allocated()
+        started = time.perf_counter()
+        with out_of_memory_raised(cell.device.id, "load"):
+            model = source.torch_model(cell.dtype, torch_name(cell.device))
+        seconds = time.perf_counter() - started
+        # Other threads may load or free meanwhile, so the allocator's difference can be too small.
+        nbytes = max(memory.allocated() - before, weight_bytes(model))
+        return TorchModel(model, dtype, _placement(cell, model, facts), nbytes, {"load": seconds})
+
+
+def _placement(cell: Cell, model: Any, facts: dict[str, Any]) -> Placement:
+    found = sorted({our_name(t.device, cell.device.kind) for t in (*model.parameters(), *model.buffers())})
+    effective, kept_in_fp32 = effective_dtype(model, cell.dtype)
+    details = {
+        **facts,
+        "torch": torch.__version__,
+        "parameter_dtypes": parameter_dtypes(model),
+        "kept_in_fp32": kept_in_fp32,
+        "fp32_precision": fp32_precision(torch_name(cell.device).partition(":")[0]),
+        "attention": getattr(model.config, "_attn_implementation", None),
+    }
+    return Placement(cell.device.id, tuple(found), cell.dtype, effective, details=details)

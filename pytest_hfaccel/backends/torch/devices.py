@@ -1,0 +1,136 @@
+"""torch's names of our devices, and whether a device really answers."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from pytest_hfaccel.errors import BackendUnavailable
+from pytest_hfaccel.spec import Device
+
+DTYPES: dict[str, torch.dtype] = {
+    "fp64": torch.float64,
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+"""The dtypes torch loads a model at; `fp64` is for references."""
+
+_HINT = "`hfaccel hardware` lists the devices of this machine, with the reason for each one that is absent."
+_PROBE_SIZE = 8
+
+
+def torch_name(device: Device) -> str:
+    """Return torch's name of a device: ROCm builds call their devices `cuda`."""
+    if device.kind in ("cpu", "mps"):
+        return device.kind
+    return f"{'cuda' if device.kind == 'rocm' else device.kind}:{device.target or 0}"
+
+
+def our_name(device: torch.device, kind: str) -> str:
+    """Return our id of a torch device on which a model of device kind `kind` was found."""
+    if device.type in ("cpu", "mps", "meta"):
+        return device.type
+    return f"{'rocm' if kind == 'rocm' and device.type == 'cuda' else device.type}:{device.index or 0}"
+
+
+def dtype_of(name: str, device: Device) -> torch.dtype:
+    """Return torch's dtype.
+
+    Raises:
+        BackendUnavailable: torch has no such precision for a whole model.
+    """
+    if name not in DTYPES:
+        raise BackendUnavailable(
+            f"{device}: the torch backend cannot run at {name}. Allowed: {', '.join(DTYPES)}.",
+            hint="int8 needs a quantized model, which no built-in backend makes; a third-party backend may.",
+        )
+    return DTYPES[name]
+
+
+@lru_cache(maxsize=64)
+def confirm_device(device: Device, dtype: str) -> dict[str, Any]:
+    """Run a small product on the device at a dtype.
+
+    Returns:
+        What the device says about itself: `name`, and `driver` or `capability` where torch knows them.
+
+    Raises:
+        BackendUnavailable: This torch cannot use the device, or it cannot compute at the dtype; with the reason.
+    """
+    reason = _why_unusable(device)
+    if reason:
+        raise BackendUnavailable(f"{device}: {reason}", stage="load", hint=_HINT)
+    wanted = dtype_of(dtype, device)
+    try:
+        ones = torch.ones(_PROBE_SIZE, _PROBE_SIZE, device=torch_name(device), dtype=wanted)
+        total = float((ones @ ones).sum().cpu())
+    except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
+        first_line = str(error).splitlines()[0] if str(error) else ""
+        raise BackendUnavailable(
+            f"{device}: a product of two {dtype} matrices failed: {type(error).__name__}: {first_line}", stage="load"
+        ) from error
+    if total != _PROBE_SIZE**3:
+        raise BackendUnavailable(
+            f"{device}: a product of two {dtype} matrices of ones sums to {total}, not {_PROBE_SIZE**3}", stage="load"
+        )
+    return _facts(device)
+
+
+def _why_unusable(device: Device) -> str:
+    if device.kind in ("cuda", "rocm"):
+        return _why_no_cuda(device)
+    if device.kind == "mps" and not torch.backends.mps.is_available():
+        built = torch.backends.mps.is_built()
+        return "macOS 14 or later on Apple silicon is needed" if built else f"{_build()} is built without MPS"
+    if device.kind == "xpu":
+        if not torch.xpu._is_compiled():
+            return f"{_build()} is built without XPU"
+        return _why_no_index(device, torch.xpu.device_count() if torch.xpu.is_available() else 0)
+    return ""
+
+
+def _why_no_cuda(device: Device) -> str:
+    if device.kind == "cuda" and torch.version.hip:
+        return f"{_build()} is built for ROCm {torch.version.hip}: its devices are named rocm:<index>"
+    if device.kind == "rocm" and torch.version.cuda:
+        return f"{_build()} is built for CUDA {torch.version.cuda}, not for ROCm"
+    if not torch.version.cuda and not torch.version.hip:
+        return f"{_build()} is built without {'CUDA' if device.kind == 'cuda' else 'ROCm'}"
+    return _why_no_index(device, torch.cuda.device_count() if torch.cuda.is_available() else 0)
+
+
+def _why_no_index(device: Device, count: int) -> str:
+    if count == 0:
+        return f"torch finds no {device.kind} device (driver missing or too old, or devices hidden)"
+    return "" if int(device.target or 0) < count else f"torch finds {count} of its kind, numbered from 0"
+
+
+def _build() -> str:
+    return f"this torch ({torch.__version__})"
+
+
+def _facts(device: Device) -> dict[str, Any]:
+    name = torch_name(device)
+    if device.kind in ("cuda", "rocm"):
+        properties = torch.cuda.get_device_properties(name)
+        facts = {"name": properties.name, "memory_bytes": properties.total_memory}
+        if device.kind == "cuda":
+            facts["compute_capability"] = f"{properties.major}.{properties.minor}"
+            facts["runtime"] = f"CUDA {torch.version.cuda}"
+        else:
+            facts["architecture"] = properties.gcnArchName
+            facts["runtime"] = f"ROCm {torch.version.hip}"
+        return facts
+    if device.kind == "xpu":
+        properties = torch.xpu.get_device_properties(name)
+        return {
+            "name": properties.name,
+            "memory_bytes": properties.total_memory,
+            "driver": properties.driver_version,
+        }
+    if device.kind == "mps":
+        return {"name": "Apple GPU", "memory_bytes": torch.mps.recommended_max_memory()}
+    return {"name": "CPU", "threads": torch.get_num_threads(), "capability": torch.backends.cpu.get_cpu_capability()}

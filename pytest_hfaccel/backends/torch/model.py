@@ -1,0 +1,104 @@
+"""A transformers model on a torch device."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from pytest_hfaccel.backends.base import Placement, WeightChange
+from pytest_hfaccel.backends.generation import generate_greedily
+from pytest_hfaccel.backends.out_of_memory import out_of_memory_raised
+from pytest_hfaccel.backends.outputs import flatten_outputs
+from pytest_hfaccel.backends.torch.memory import DeviceMemory
+
+# Below this size a model of the CPU is left to the next collection of garbage, which takes longer than loading it.
+_COLLECT_BYTES = 64 * 2**20
+
+
+class TorchModel:
+    """A loaded model; see `pytest_hfaccel.backends.base.LoadedModel`.
+
+    Args:
+        model: The transformers model, on its device, in eval mode.
+        dtype: The dtype floating-point inputs are cast to.
+        placement: Where it is.
+        nbytes: Bytes it holds.
+        timings: Seconds per stage of loading.
+    """
+
+    def __init__(
+        self, model: Any, dtype: torch.dtype, placement: Placement, nbytes: int, timings: dict[str, float]
+    ) -> None:
+        self._model = model
+        self._dtype = dtype
+        self._device = next(model.parameters()).device
+        self._memory = DeviceMemory(self._device)
+        self.placement = placement
+        self.nbytes = nbytes
+        self.timings = timings
+
+    def forward(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Run the model once and wait for the result."""
+        with out_of_memory_raised(self.placement.requested_device, "run"), torch.inference_mode():
+            output = self._model(**self._moved(inputs))
+            leaves = flatten_outputs(output)
+            self._synchronize()
+            self._memory.note()
+            return {name: leaf.cpu() for name, leaf in leaves.items()}
+
+    def generate(self, inputs: Mapping[str, torch.Tensor], *, max_new_tokens: int, use_cache: bool) -> torch.Tensor:
+        """Generate greedily, without stopping early."""
+        with out_of_memory_raised(self.placement.requested_device, "run"), torch.inference_mode():
+            return generate_greedily(
+                self._model, self._moved(inputs), max_new_tokens=max_new_tokens, use_cache=use_cache
+            )
+
+    def pipeline_model(self) -> Any:
+        """Return the transformers model itself."""
+        return self._model
+
+    @contextmanager
+    def perturbed(self, change: WeightChange) -> Iterator[TorchModel]:
+        """Give the same model with one weight made wrong; the weight is restored bit by bit."""
+        parameters = dict(self._model.named_parameters(remove_duplicate=False))
+        if change.parameter not in parameters:
+            raise ValueError(f"{type(self._model).__name__} has no parameter {change.parameter!r}")
+        weight = parameters[change.parameter].data
+        place = tuple(int(i) for i in torch.unravel_index(torch.tensor(change.index), weight.shape))
+        original = weight[place].clone()
+        try:
+            weight[place] += change.delta
+            yield self
+        finally:
+            weight[place] = original
+
+    def memory(self) -> dict[str, Any]:
+        """Bytes on the device now and at most since `reset_peak_memory`."""
+        return self._memory.read()
+
+    def reset_peak_memory(self) -> None:
+        """Start a new peak."""
+        self._memory.reset_peak()
+
+    def close(self) -> None:
+        """Free the device's memory."""
+        self._model = None
+        on_accelerator = self._device.type != "cpu"
+        if on_accelerator or self.nbytes >= _COLLECT_BYTES:
+            gc.collect()
+        if on_accelerator:
+            torch.accelerator.empty_cache()
+
+    def _moved(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {
+            name: tensor.to(self._device, self._dtype) if tensor.is_floating_point() else tensor.to(self._device)
+            for name, tensor in inputs.items()
+        }
+
+    def _synchronize(self) -> None:
+        if self._device.type != "cpu":
+            torch.accelerator.synchronize(self._device)

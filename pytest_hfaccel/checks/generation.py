@@ -1,0 +1,108 @@
+"""Check `generation`: the greedy continuation is the reference's, with and without a cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pytest_hfaccel.checks.base import CheckContext, failed, passed, skipped
+from pytest_hfaccel.checks.tolerances import SECOND_CHANCE_FACTOR, tolerance_of
+from pytest_hfaccel.results import CheckOutcome
+
+if TYPE_CHECKING:
+    import torch
+
+NAME = "generation"
+NEW_TOKENS = 8
+_WAYS = {"with_cache": True, "without_cache": False}
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first token of a row that is not the reference's.
+
+    Attributes:
+        row: Which sample.
+        step: Which new token, from 0.
+        expected: The reference's token id.
+        found: The device's token id.
+        gap: How much larger the reference's logit of `expected` is than its logit of `found`.
+        allowed: How large a gap rounding can close.
+    """
+
+    row: int
+    step: int
+    expected: int
+    found: int
+    gap: float
+    allowed: float
+
+    @property
+    def is_rounding(self) -> bool:
+        """Whether the two tokens were so close that the dtype cannot tell them apart."""
+        return self.gap <= self.allowed
+
+    def __str__(self) -> str:
+        return (
+            f"row {self.row}, token {self.step}: {self.found} instead of {self.expected}; the reference's logits are "
+            f"{self.gap:.3g} apart, rounding explains {self.allowed:.3g}"
+        )
+
+
+def generation(context: CheckContext) -> CheckOutcome:
+    """Greedy tokens equal the reference's with and without cache, up to the first tie within the dtype's rounding."""
+    inputs = context.sample.generate
+    if inputs is None:
+        return skipped(NAME, "the sample has no inputs for generate")
+    measures: dict[str, Any] = {"new_tokens": NEW_TOKENS}
+    problems, unsupported = [], {}
+    for way, use_cache in _WAYS.items():
+        try:
+            tokens = context.loaded.generate(inputs, max_new_tokens=NEW_TOKENS, use_cache=use_cache)
+        except NotImplementedError as error:
+            unsupported[way] = measures[way] = f"not supported: {error}"
+            continue
+        found, measures[way] = _judged(context, tokens)
+        problems += [f"{way.replace('_', ' ')}: {problem}" for problem in found]
+    if len(unsupported) == len(_WAYS):
+        return skipped(NAME, "; ".join(unsupported.values()), **measures)
+    return failed(NAME, "\n".join(problems), **measures) if problems else passed(NAME, **measures)
+
+
+def _judged(context: CheckContext, tokens: torch.Tensor) -> tuple[list[str], str]:
+    expected = context.reference.tokens(NEW_TOKENS)
+    if tokens.shape != expected.shape:
+        return [f"tokens of shape {tuple(tokens.shape)}, the reference has {tuple(expected.shape)}"], "wrong shape"
+    found = divergences(context, tokens, expected)
+    if not found:
+        return [], "equal"
+    return [str(one) for one in found if not one.is_rounding], "; ".join(map(str, found))
+
+
+def divergences(context: CheckContext, tokens: torch.Tensor, expected: torch.Tensor) -> list[Divergence]:
+    """Return each row's first divergence. What follows one is not compared: it continues another text."""
+    logits = context.reference.step_logits(NEW_TOKENS)
+    found = []
+    for row in range(tokens.shape[0]):
+        steps = (tokens[row] != expected[row]).nonzero()
+        if not len(steps):
+            continue
+        step = int(steps[0])
+        want, got = int(expected[row, step]), int(tokens[row, step])
+        gap = float(logits[row, step, want] - logits[row, step, got])
+        found.append(Divergence(row, step, want, got, gap, _allowed(context, logits[row, step], want)))
+    return found
+
+
+def _allowed(context: CheckContext, logits: torch.Tensor, token: int) -> float:
+    """The gap that the tolerance of the dtype can close: both logits may be off, in opposite directions."""
+    tolerance = tolerance_of(context.cell)
+    finite = logits[logits.isfinite()]
+    if tolerance.rtol is None or tolerance.atol is None:  # int8: only its relative error over the leaf is limited
+        return 2 * tolerance.rel_l2 * float(finite.std())
+    scale = max(1.0, float(finite.abs().max()))
+    one_sided = tolerance.atol * scale + tolerance.rtol * float(logits[token].abs())
+    rounding = context.reference.error_of(context.cell.dtype).get("logits")
+    if rounding is not None and not rounding.problem:
+        one_sided = max(one_sided, SECOND_CHANCE_FACTOR * rounding.max_abs)
+    return 2 * one_sided

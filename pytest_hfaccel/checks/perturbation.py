@@ -1,0 +1,129 @@
+"""Which single weight to make wrong, and by how much, so that a comparison has to notice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pytest_hfaccel.backends.base import WeightChange
+from pytest_hfaccel.checks.base import CheckContext
+from pytest_hfaccel.checks.compare import limit_with_second_chance
+from pytest_hfaccel.checks.leaf import difference
+from pytest_hfaccel.checks.reference import Reference
+from pytest_hfaccel.checks.tolerances import tolerance_of
+
+if TYPE_CHECKING:
+    from torch.nn import Parameter
+
+_ENOUGH = 10.0
+"""The outputs should move by this many times what passes parity."""
+_LEAST = 3.0
+"""Where no weight moves them as far (int8 passes at 0.1, and normalised outputs cannot move by more than 2), this."""
+_CANDIDATES = 8
+_DOUBLINGS = 12
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """A wrong weight and what it does to the reference.
+
+    Attributes:
+        change: The weight and what is added to it.
+        rel_l2: How far it moves the reference's outputs, in the leaf that moves the furthest beyond its limit.
+        margin: That distance in multiples of what passes parity on the cell.
+    """
+
+    change: WeightChange
+    rel_l2: float
+    margin: float
+
+
+def find_perturbation(context: CheckContext) -> Perturbation | None:
+    """Search the reference for a weight that moves its outputs far beyond the cell's tolerance.
+
+    Returns:
+        The first one that moves them by 10 times what passes, else the best by at least 3 times, else `None`.
+    """
+    reference = context.reference
+    limits = _limits(context)
+    with reference.model() as loaded:
+        candidates = [
+            (name, tensor.numel() // 2, _typical(tensor)) for name, tensor in _candidates(loaded.pipeline_model())
+        ]
+        best = None
+        for tried in _tried(reference, candidates, limits):
+            if best is None or tried.margin > best.margin:
+                best = tried
+            if best.margin >= _ENOUGH:
+                break
+    return best if best is not None and best.margin >= _LEAST else None
+
+
+def _limits(context: CheckContext) -> dict[str, float]:
+    """What passes parity on this cell: rel-L2 by leaf, second chance included."""
+    tolerance = tolerance_of(context.cell)
+    errors = context.reference.error_of(context.cell.dtype) if tolerance.second_chance else {}
+    return {
+        name: limit_with_second_chance(errors[name].rel_l2 if name in errors else 0.0, tolerance)
+        for name, leaf in context.reference.outputs.items()
+        if leaf.is_floating_point()
+    }
+
+
+def _tried(
+    reference: Reference, candidates: Iterable[tuple[str, int, float]], limits: dict[str, float]
+) -> Iterator[Perturbation]:
+    for name, index, size in candidates:
+        for doubling in range(_DOUBLINGS):
+            change = WeightChange(name, index, size * 2.0**doubling)
+            effect = _effect(reference, change, limits)
+            if effect is None:
+                break  # infinite or NaN: a larger change only makes it worse
+            yield effect
+
+
+def _effect(reference: Reference, change: WeightChange, limits: dict[str, float]) -> Perturbation | None:
+    outputs = reference.outputs_with(change)
+    moved = {name: difference(name, outputs[name], reference.outputs[name]) for name in limits}
+    if any(found.problem or not math.isfinite(found.rel_l2) for found in moved.values()):
+        return None
+    furthest = max(moved, key=lambda name: moved[name].rel_l2 / limits[name])
+    rel_l2 = moved[furthest].rel_l2
+    return Perturbation(change, rel_l2, rel_l2 / limits[furthest])
+
+
+def _candidates(model: Any) -> list[tuple[str, Parameter]]:
+    """Choose parameters every token passes through: weights of norms first, then biases, then matrices.
+
+    Embeddings are left out, because the inputs may not use the row, and so are tied and reparametrised weights, which
+    a converted model need not hold under one name.
+    """
+    from torch.nn import Embedding
+
+    embeddings = {id(p) for m in model.modules() if isinstance(m, Embedding) for p in m.parameters()}
+    usable = [
+        (name, parameter)
+        for name, parameter in model.named_parameters()
+        if parameter.is_floating_point() and id(parameter) not in embeddings and "parametrizations" not in name
+    ]
+    ranked = sorted(usable, key=lambda item: _rank(*item))
+    return [item for rank in range(3) for item in _spread([i for i in ranked if _rank(*i) == rank])][:_CANDIDATES]
+
+
+def _rank(name: str, parameter: Parameter) -> int:
+    if parameter.ndim == 1:
+        return 0 if name.endswith("weight") else 1
+    return 2
+
+
+def _spread(items: list[tuple[str, Parameter]], count: int = 4) -> list[tuple[str, Parameter]]:
+    """Take a few, from the last layers to the first: a late change has the fewest layers to be normalised away in."""
+    step = max(1, len(items) // count)
+    return items[::-1][::step][:count]
+
+
+def _typical(parameter: Parameter) -> float:
+    """A change that is small for this parameter: a tenth of its values' typical size."""
+    return 0.1 * float(parameter.detach().double().abs().mean()) or 0.01

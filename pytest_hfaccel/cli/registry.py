@@ -1,0 +1,127 @@
+"""`hfaccel registry`: what is registered, whether a registry file is sound, and what could be added."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from pytest_hfaccel.config import RunConfig
+from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.registry import Registry, load_registry, missing_dependencies, unsupported_transformers
+from pytest_hfaccel.spec import ModelSpec
+
+
+def add_parser(commands: Any) -> None:
+    """Add `registry` and its subcommands to the parsers of `hfaccel`."""
+    registry = commands.add_parser("registry", help="models: list, check, add, find on the hub", description=__doc__)
+    actions = registry.add_subparsers(title="actions", metavar="ACTION", required=True)
+
+    action = _add_action(actions, "list", "Show the registered models.", _list)
+    action.add_argument("pattern", nargs="?", default="*", help="wildcard over model names, e.g. 'bert*'")
+    action.add_argument("--json", action="store_true", help="print everything that is known, as JSON")
+
+    action = _add_action(actions, "check", "Check registry files, and that what they name is installed.", _check)
+    action.add_argument("files", nargs="*", type=Path, help="files to check (default: the shipped registry)")
+
+    action = _add_action(actions, "add", "Add a model to a registry file.", _add)
+    action.add_argument("model", help="local directory or hub id")
+    action.add_argument("--to", required=True, type=Path, metavar="FILE", help="registry file; made if not there")
+    action.add_argument("--name", help="name of the entry (default: the hub id, or the directory's name)")
+
+    action = _add_action(actions, "sync", "Find popular models on the hub and print entries to add.", _sync)
+    action.add_argument("architecture", nargs="*", help="architecture class (default: all registered ones)")
+    action.add_argument("--limit", type=int, default=5, help="models per class (default: %(default)s)")
+
+
+def _add_action(
+    actions: Any, name: str, text: str, run: Callable[[argparse.Namespace], int]
+) -> argparse.ArgumentParser:
+    action: argparse.ArgumentParser = actions.add_parser(name, help=text, description=text)
+    action.add_argument(
+        "--registry", action="append", metavar="FILE", help="registry file that adds to or overrides the shipped one"
+    )
+    action.set_defaults(run=run)
+    return action
+
+
+def _load(arguments: argparse.Namespace) -> Registry:
+    config = RunConfig.from_values({"registries": arguments.registry})
+    return load_registry([Path(path) for path in config.registries], cache_dir=config.cache_dir)
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    specs = _load(arguments).match(arguments.pattern)
+    if arguments.json:
+        print(json.dumps([asdict(spec) for spec in specs], indent=2))
+        return 0
+    rows = [("MODEL", "CLASS", "TASK", "PARAMETERS", "GATED")] + [_row(spec) for spec in specs]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return 0
+
+
+def _row(spec: ModelSpec) -> tuple[str, ...]:
+    parameters = f"{spec.parameters / 1e6:,.1f} M" if spec.parameters else ""
+    return (spec.name, spec.architecture, spec.task, parameters, "yes" if spec.gated else "")
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from pytest_hfaccel.registry.installed import unknown_architectures
+
+    others = dict.fromkeys(load_registry().specs) if arguments.files else {}
+    arguments.registry = [*(arguments.registry or ()), *map(str, arguments.files)]
+    specs = [spec for spec in _load(arguments).specs if spec not in others]
+    unsupported = {spec.name: reason for spec in specs if (reason := unsupported_transformers(spec))}
+    problems = unknown_architectures(spec for spec in specs if spec.name not in unsupported)
+    problems += [
+        f"{spec.source}: models.{spec.name}: needs {text}" for spec in specs for text in missing_dependencies(spec)
+    ]
+    for line in problems:
+        print(line, file=sys.stderr)
+    for name, reason in unsupported.items():
+        print(f"note: {name} {reason}")
+    print(f"{len(specs)} models checked, {len(problems)} problems")
+    return 1 if problems else 0
+
+
+def _add(arguments: argparse.Namespace) -> int:
+    from pytest_hfaccel.registry.additions import add_entry, entry_of
+    from pytest_hfaccel.registry.installed import default_config
+    from pytest_hfaccel.registry.resolution import resolve_unregistered
+
+    spec = resolve_unregistered(arguments.model, _load(arguments))
+    name = arguments.name or (Path(spec.path).name if spec.path else spec.hub_id)
+    entry = entry_of(replace(spec, name=name), default_config(spec.architecture))
+    add_entry(arguments.to, name, entry)
+    print(f"{arguments.to}: added {name} ({spec.architecture}, {spec.task})")
+    return 0
+
+
+def _sync(arguments: argparse.Namespace) -> int:
+    from pytest_hfaccel.registry.additions import entry_text
+    from pytest_hfaccel.registry.hub import popular_models
+    from pytest_hfaccel.registry.installed import model_type_of
+
+    if arguments.limit < 1:
+        raise ConfigError(f"--limit: {arguments.limit} is not allowed; it must be 1 or more.")
+    registry = _load(arguments)
+    known = {spec.hub_id for spec in registry.specs} | {spec.name for spec in registry.specs}
+    lines = ["version: 1", "", "models:"]
+    for architecture in arguments.architecture or registry.classes:
+        model_type = model_type_of(architecture)
+        tags = ["transformers", *([model_type] if model_type else [])]
+        lines.append(f"  # {architecture}, most downloaded first")
+        for model in popular_models(architecture, tags, arguments.limit):
+            if model.hub_id not in known:
+                entry: dict[str, Any] = {"architecture": architecture}
+                entry |= {"gated": True} if model.gated else {}
+                entry |= {"parameters": model.parameters} if model.parameters else {}
+                lines.append(entry_text(model.hub_id, entry).rstrip())
+    print("\n".join(lines))
+    return 0

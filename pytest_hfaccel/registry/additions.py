@@ -1,0 +1,135 @@
+"""Adds a model to a user's registry file without touching what stands in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+from pytest_hfaccel.errors import CheckpointError, ConfigError, RegistryError
+from pytest_hfaccel.registry.document import Document, parse_document, read_document
+from pytest_hfaccel.registry.validation import validate
+from pytest_hfaccel.spec import ModelSpec
+
+_NEW_FILE = "version: 1\n\nmodels:\n"
+
+
+def add_entry(file: Path, name: str, entry: dict[str, Any]) -> None:
+    """Add an entry to a registry file, which is made if it is not there.
+
+    The entry goes to the end of `models:`. The rest of the file, comments included, stays as it is to the byte, and
+    the file is replaced in one step, after the new content was found valid.
+
+    Raises:
+        RegistryError: The file has mistakes, or the entry would be one.
+        ConfigError: The file holds the name already, or writes `models:` in a form that cannot be added to.
+        CheckpointError: The file cannot be written.
+    """
+    before = read_document(file) if file.exists() else Document(str(file), file.resolve().parent, text=_NEW_FILE)
+    _must_be_valid(before, is_new=not file.exists())
+    if name in (before.data.get("models") or {}):
+        raise ConfigError(f"{before.place(('models', name))}: {name!r} is there already.", hint="Edit it there.")
+    after = Document(before.file, before.directory, text=_insert(before, entry_text(name, entry, _indent(before))))
+    parse_document(after)
+    validate(after)
+    if after.problems or after.data.get("models") != {**(before.data.get("models") or {}), name: entry}:
+        raise ConfigError(
+            f"{before.file}: the entry cannot be added without rewriting the file.",
+            hint=f"Write `models:` in block form, at the end of the file, and add:\n\n{entry_text(name, entry)}",
+        )
+    _replace(file, after.text)
+
+
+def _must_be_valid(document: Document, *, is_new: bool) -> None:
+    if is_new:
+        parse_document(document)
+    validate(document)
+    if document.problems:
+        raise RegistryError([str(problem) for problem in document.problems])
+
+
+def entry_text(name: str, entry: dict[str, Any], indent: int = 2) -> str:
+    """Write an entry as YAML, indented to stand under `models:`."""
+    import yaml
+
+    text = yaml.safe_dump({name: entry}, sort_keys=False, allow_unicode=True, width=100)
+    return "".join(f"{' ' * indent}{line}" for line in text.splitlines(keepends=True))
+
+
+def _indent(document: Document) -> int:
+    """Return the indentation of the entries under `models:`."""
+    first = next(iter(document.data.get("models") or {}), None)
+    if first is None:
+        return 2
+    line = document.text.splitlines()[document.lines[("models", first)] - 1]
+    return len(line) - len(line.lstrip())
+
+
+def _insert(document: Document, addition: str) -> str:
+    """Put text after the last line of `models:`, before the comments that belong to the next key."""
+    lines = document.text.splitlines(keepends=True)
+    if lines and not lines[-1].endswith("\n"):
+        lines[-1] += "\n"
+    start = document.lines.get(("models",))
+    if start is None:
+        return "".join([*lines, "\nmodels:\n", addition])
+    later = [line for loc, line in document.lines.items() if len(loc) == 1 and line > start]
+    end = min(later, default=len(lines) + 1) - 1
+    while end > start and (not lines[end - 1].strip() or lines[end - 1].startswith("#")):
+        end -= 1
+    return "".join([*lines[:end], "\n", addition, *lines[end:]])
+
+
+def _replace(file: Path, text: str) -> None:
+    target = file.resolve()
+    try:
+        with NamedTemporaryFile(
+            "w", encoding="utf-8", dir=target.parent, prefix=f".{target.name}.", delete=False
+        ) as temporary:
+            temporary.write(text)
+        try:
+            Path(temporary.name).chmod(target.stat().st_mode & 0o777 if target.exists() else 0o644)
+            Path(temporary.name).replace(target)
+        except OSError:
+            Path(temporary.name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be written: {error.strerror}.", stage="resolve") from error
+
+
+def entry_of(spec: ModelSpec, defaults: dict[str, Any]) -> dict[str, Any]:
+    """Return the registry entry of a model that was resolved from its config.json.
+
+    Args:
+        spec: The model; its `dims` are the whole config.
+        defaults: The default config of its class; what is equal to it is left out of the entry.
+    """
+    entry: dict[str, Any] = {"path": spec.path} if spec.path else {}
+    if spec.hub_id not in ("", spec.name):
+        entry["hub_id"] = spec.hub_id
+    entry |= {"architecture": spec.architecture, "task": spec.task}
+    if spec.requires_remote_code:
+        entry["requires_remote_code"] = True
+    dims = _differing(dict(spec.dims), defaults)
+    return entry | ({"dims": dims} if dims else {})
+
+
+def _differing(dims: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    differing: dict[str, Any] = {}
+    for key, value in dims.items():
+        default = defaults.get(key)
+        if isinstance(value, dict) and isinstance(default, dict) and "model_type" in value:
+            value = _differing_sub_config(value, default)
+        elif key in defaults and value == default:
+            continue
+        if value != {}:
+            differing[key] = value
+    return differing
+
+
+def _differing_sub_config(value: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
+    # The defaults of another type of model say nothing about this one: keep all of it.
+    if value["model_type"] != default.get("model_type"):
+        return value
+    differing = _differing(value, default)
+    return {"model_type": value["model_type"], **differing} if differing else {}

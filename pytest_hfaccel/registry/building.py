@@ -1,0 +1,69 @@
+"""Valid entries -> `ModelSpec`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pytest_hfaccel.registry.architectures import infer_task
+from pytest_hfaccel.registry.document import Document
+from pytest_hfaccel.registry.problem import Loc
+from pytest_hfaccel.results import Stage
+from pytest_hfaccel.spec import Expectation, ModelSpec, VersionBound
+
+# Where no check is named, a failing run fails its plainest one. Before `run`, an expectation covers every check.
+_DEFAULT_CHECK = {Stage.RUN: "forward", Stage.COMPARE: "parity"}
+
+
+class IncompleteEntryError(ValueError):
+    """What the files say of a model does not suffice for a spec, or contradicts itself."""
+
+
+def entry_fields(entry: Mapping[str, Any], document: Document, loc: Loc) -> dict[str, Any]:
+    """Turn a valid entry into `ModelSpec` fields; `None` stays, and takes an earlier file's value away."""
+    return {key: None if value is None else _field(key, value, document, (*loc, key)) for key, value in entry.items()}
+
+
+def _field(key: str, value: Any, document: Document, loc: Loc) -> Any:
+    match key:
+        case "dtypes" | "dependencies":
+            return tuple(value)
+        case "min_transformers" | "max_transformers":
+            return VersionBound(**value)
+        case "path":
+            return str((document.directory / Path(value).expanduser()).resolve())
+        case "expect":
+            return tuple(_expectation(item, document.place((*loc, index))) for index, item in enumerate(value))
+    return value
+
+
+def _expectation(item: Mapping[str, Any], source: str) -> Expectation:
+    stage = Stage(item["stage"])
+    check = item.get("check") or _DEFAULT_CHECK.get(stage, "*")
+    texts = {key: item.get(key, "*") for key in ("device", "dtype", "weights")}
+    return Expectation(stage=stage, check=check, reason=item["reason"], source=source, **texts)
+
+
+def without_unset(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the fields that are `None`, so that `ModelSpec` gives them its defaults."""
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+def build_spec(name: str, fields: Mapping[str, Any], shared: Mapping[str, Any]) -> ModelSpec:
+    """Make a model of its own fields and those its class shares; dependencies and expectations add up.
+
+    Raises:
+        IncompleteEntryError: No architecture, no task, or both `hub_id` and `path`.
+    """
+    if "architecture" not in fields:
+        raise IncompleteEntryError("'architecture' is missing; name the transformers class.")
+    if "hub_id" in fields and "path" in fields:
+        raise IncompleteEntryError("'hub_id' and 'path' exclude each other.")
+    merged = {"hub_id": "" if "path" in fields else name, **shared, **fields}
+    for key in ("dependencies", "expect"):
+        merged[key] = tuple(dict.fromkeys((*shared.get(key, ()), *fields.get(key, ()))))
+    task = merged.get("task") or infer_task(merged["architecture"], merged.get("dims", {}))
+    if task is None:
+        raise IncompleteEntryError(f"'task' is missing, and nothing tells that of {merged['architecture']!r}.")
+    return ModelSpec(**{**merged, "name": name, "task": task})

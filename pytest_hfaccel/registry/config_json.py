@@ -1,0 +1,100 @@
+"""A checkpoint's config.json -> `ModelSpec`, for models that no registry file names."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from pytest_hfaccel.errors import CheckpointError, ConfigError
+from pytest_hfaccel.registry.architectures import infer_task
+from pytest_hfaccel.registry.building import build_spec
+from pytest_hfaccel.registry.catalog import Registry
+from pytest_hfaccel.spec import ModelSpec
+from pytest_hfaccel.tasks import TASKS
+
+# What config.json says about its own origin and storage, and not about the model it configures.
+_NOT_DIMS = frozenset(
+    {
+        "_commit_hash",
+        "_name_or_path",
+        "architectures",
+        "auto_map",
+        "custom_pipelines",
+        "dtype",
+        "model_type",
+        "quantization_config",
+        "task_specific_params",
+        "torch_dtype",
+        "transformers_version",
+    }
+)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a config.json.
+
+    Raises:
+        CheckpointError: It is not there, cannot be read, or is not a JSON object.
+    """
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{path.parent} holds no config.json, so it is not a transformers checkpoint.",
+            stage="resolve",
+            hint="Name the directory that `save_pretrained` wrote.",
+        ) from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}.", stage="resolve") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not JSON: {error}.", stage="resolve") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path} is not a JSON object.", stage="resolve")
+    return config
+
+
+def spec_of_config(name: str, config: dict[str, Any], registry: Registry, **fields: Any) -> ModelSpec:
+    """Make the spec of a model from its config.json and what the registry says about its class.
+
+    Args:
+        name: What the user called the model.
+        config: The content of config.json.
+        registry: Gives task, dependencies and the like of the architecture class.
+        fields: Further fields of the spec: `hub_id` or `path`, and `source`.
+
+    Raises:
+        ConfigError: The config names no class, or nothing tells the task of the class. The hint is the YAML to add.
+    """
+    architecture = _architecture(name, config, fields)
+    shared = dict(registry.classes.get(architecture, {}))
+    task = shared.get("task") or infer_task(architecture, config)
+    if task is None:
+        raise ConfigError(
+            f"{name}: nothing tells the task of {architecture}.",
+            hint=_yaml_hint(f"classes:\n  {architecture}:\n    task: <one of {', '.join(TASKS)}>"),
+        )
+    fields |= {
+        "architecture": architecture,
+        "task": task,
+        "dims": {key: value for key, value in config.items() if key not in _NOT_DIMS},
+        "requires_remote_code": bool(config.get("auto_map")),
+    }
+    return build_spec(name, fields, shared)
+
+
+def _architecture(name: str, config: dict[str, Any], fields: dict[str, Any]) -> str:
+    architectures = config.get("architectures")
+    named = architectures[0] if isinstance(architectures, list) and architectures else None
+    # The name becomes part of generated code and of attribute lookups in transformers: it must be a plain identifier.
+    if isinstance(named, str) and re.fullmatch(r"[A-Za-z]\w*", named):
+        return named
+    problem = "names no architecture class" if not named else f"names {named!r}, which is not a class name"
+    origin = f"path: {json.dumps(fields['path'])}" if fields.get("path") else f"hub_id: {fields.get('hub_id')}"
+    entry = f"models:\n  <a name>:\n    {origin}\n    architecture: <transformers class>"
+    raise ConfigError(f"{name}: its config.json {problem} (`architectures`).", hint=_yaml_hint(entry))
+
+
+def _yaml_hint(lines: str) -> str:
+    return f"Say it in a file and name that with --hf-registry:\n\nversion: 1\n{lines}"

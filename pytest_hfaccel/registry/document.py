@@ -1,0 +1,165 @@
+"""A YAML file as plain data that remembers its lines.
+
+The files are untrusted, so this reads less than YAML: no tags, no anchors, no duplicate keys, no values JSON does not
+have, and no deep nesting. It works on libyaml's events, because libyaml's own tree builder is recursive: a file of a
+few thousand opening brackets ends the process.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pytest_hfaccel.registry.problem import Loc, Problem
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_MAX_DEPTH = 24
+_PLAIN_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str"))
+_STRING_TAG = "tag:yaml.org,2002:str"
+# YAML 1.1 wants a dot in a float; without one the text "1e-5" would silently become a config value.
+_FLOAT_READ_AS_TEXT = re.compile(r"[-+]?\d+[eE][-+]?\d+")
+
+
+@dataclass
+class Document:
+    """A file that was read.
+
+    Attributes:
+        file: The file as messages name it.
+        directory: Where it lies; relative paths in it start there.
+        text: Its content.
+        data: Its plain data, `None` if it is not YAML at all.
+        lines: Line number (from 1) of each key and item.
+        problems: What is wrong with it as YAML.
+    """
+
+    file: str
+    directory: Path
+    text: str = ""
+    data: Any = None
+    lines: dict[Loc, int] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def line(self, loc: Loc) -> int:
+        """Return the line of a location, or of what encloses it when it is not there itself."""
+        while loc and loc not in self.lines:
+            loc = loc[:-1]
+        return self.lines.get(loc, 1)
+
+    def place(self, loc: Loc) -> str:
+        """Return `file:line` of a location."""
+        return f"{self.file}:{self.line(loc)}"
+
+    def add_problem(self, loc: Loc, text: str, line: int | None = None) -> None:
+        """Note a mistake."""
+        self.problems.append(Problem(self.file, self.line(loc) if line is None else line, loc, text))
+
+
+def read_document(path: Path, file: str = "") -> Document:
+    """Read a YAML file. Never raises for what is in it: mistakes are in the document's `problems`.
+
+    Args:
+        path: The file.
+        file: How messages are to name it; by default its path, relative to the working directory if it is below.
+    """
+    document = Document(file or _shown(path), path.resolve().parent)
+    try:
+        document.text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        document.add_problem((), f"cannot be read: {reason}.", line=0)
+        return document
+    parse_document(document)
+    return document
+
+
+def parse_document(document: Document) -> None:
+    """Fill `data`, `lines` and `problems` from `text`."""
+    try:
+        document.data = _EventReader(document).read()
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        what = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be parsed"
+        document.add_problem((), f"not YAML: {what}.", line=mark.line + 1 if mark else 0)
+
+
+def _shown(path: Path) -> str:
+    absolute = path.absolute()
+    return str(absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute)
+
+
+class _EventReader:
+    """Builds plain data from the loader's events, noting lines and problems in the document."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._loader = _Loader(document.text)
+
+    def read(self) -> Any:
+        self._loader.get_event()  # start of the stream
+        if isinstance(self._loader.get_event(), yaml.StreamEndEvent):
+            self._document.add_problem((), "is empty.")
+            return None
+        data = self._value((), self._loader.get_event())
+        self._loader.get_event()  # end of the document
+        if not isinstance(self._loader.get_event(), yaml.StreamEndEvent):
+            self._document.add_problem((), "holds more than one document ('---').")
+        return data
+
+    def _value(self, loc: Loc, event: Any) -> Any:
+        line = event.start_mark.line + 1
+        self._document.lines.setdefault(loc, line)
+        if isinstance(event, yaml.AliasEvent):
+            self._document.add_problem(loc, "aliases ('*name') are not supported; write the value out.", line)
+            return None
+        if event.tag is not None:
+            self._document.add_problem(loc, f"tags ({event.tag!r}) are not supported.", line)
+        if isinstance(event, yaml.ScalarEvent):
+            return self._scalar(loc, event)
+        if len(loc) > _MAX_DEPTH:
+            raise yaml.MarkedYAMLError(problem="it is nested too deeply", problem_mark=event.start_mark)
+        return self._mapping(loc) if isinstance(event, yaml.MappingStartEvent) else self._sequence(loc)
+
+    def _sequence(self, loc: Loc) -> list[Any]:
+        items: list[Any] = []
+        while not isinstance(event := self._loader.get_event(), yaml.SequenceEndEvent):
+            items.append(self._value((*loc, len(items)), event))
+        return items
+
+    def _mapping(self, loc: Loc) -> dict[str, Any]:
+        items: dict[str, Any] = {}
+        while not isinstance(event := self._loader.get_event(), yaml.MappingEndEvent):
+            line = event.start_mark.line + 1
+            if not isinstance(event, yaml.ScalarEvent) or self._tag(event) != _STRING_TAG:
+                self._value((*loc, "?"), event)
+                self._value((*loc, "?"), self._loader.get_event())
+                self._document.add_problem(loc, "a key must be text; put it in quotes.", line)
+                continue
+            key = (*loc, event.value)
+            first = self._document.lines.setdefault(key, line)
+            value = self._value(key, self._loader.get_event())
+            if event.value in items:
+                self._document.add_problem(key, f"this key is there already, in line {first}.", line)
+            items.setdefault(event.value, value)
+        return items
+
+    def _tag(self, event: Any) -> str:
+        return str(self._loader.resolve(yaml.ScalarNode, event.value, event.implicit))
+
+    def _scalar(self, loc: Loc, event: Any) -> Any:
+        tag = self._tag(event)
+        line = event.start_mark.line + 1
+        if tag not in _PLAIN_TAGS:
+            kind = tag.rpartition(":")[2]
+            self._document.add_problem(loc, f"YAML reads {event.value!r} as a {kind}; put it in quotes.", line)
+            return None
+        if tag == _STRING_TAG:
+            if event.implicit[0] and _FLOAT_READ_AS_TEXT.fullmatch(event.value):
+                text = re.sub("[eE]", ".0e", event.value, count=1)
+                self._document.add_problem(loc, f"YAML reads {event.value!r} as text; write {text}.", line)
+            return event.value
+        return self._loader.construct_object(yaml.ScalarNode(tag, event.value))

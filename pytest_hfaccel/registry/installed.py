@@ -1,0 +1,51 @@
+"""What the installed transformers knows. For `hfaccel registry` only: the names take a second, a class imports torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+from pytest_hfaccel.registry.problem import suggest
+from pytest_hfaccel.spec import ModelSpec
+
+
+@cache
+def _names() -> frozenset[str]:
+    import transformers
+
+    return frozenset(dir(transformers))
+
+
+def unknown_architectures(specs: Iterable[ModelSpec]) -> list[str]:
+    """Return a line for each model whose class the installed transformers does not have."""
+    return [
+        f"{spec.source}: models.{spec.name}.architecture: transformers {version('transformers')} has no class "
+        f"{spec.architecture!r}.{suggest(spec.architecture, _names())}"
+        for spec in specs
+        if not spec.requires_remote_code and spec.architecture not in _names()
+    ]
+
+
+def model_type_of(architecture: str) -> str | None:
+    """Return the model type of a class (`bert` of `BertForMaskedLM`), or `None` if transformers lacks the class."""
+    config_class = _config_class(architecture)
+    return config_class.model_type if config_class else None
+
+
+def default_config(architecture: str) -> dict[str, Any]:
+    """Return the default config of a class as JSON has it; empty if transformers lacks the class."""
+    config_class = _config_class(architecture)
+    if config_class is None:
+        return {}
+    # By way of JSON, as config.json went: its keys are text, its tuples are lists.
+    plain: dict[str, Any] = json.loads(json.dumps(config_class().to_dict(), default=str))
+    return plain
+
+
+def _config_class(architecture: str) -> Any:
+    import transformers
+
+    return getattr(getattr(transformers, architecture, None), "config_class", None)

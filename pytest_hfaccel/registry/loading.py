@@ -1,0 +1,44 @@
+"""Registry files -> `Registry`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pytest_hfaccel.errors import RegistryError
+from pytest_hfaccel.registry.building import without_unset
+from pytest_hfaccel.registry.catalog import Registry
+from pytest_hfaccel.registry.document import read_document
+from pytest_hfaccel.registry.merging import MergedFiles
+from pytest_hfaccel.registry.validation import validate
+
+SHIPPED = Path(__file__).with_name("models.yaml")
+"""The registry inside this package."""
+
+_SHIPPED_NAME = "pytest_hfaccel/registry/models.yaml"
+
+
+def load_registry(
+    paths: Sequence[Path] = (), *, extra_kinds: Sequence[str] = (), cache_dir: Path | None = None
+) -> Registry:
+    """Load the shipped registry and what the user's files add to it or override.
+
+    Args:
+        paths: The user's files, later ones over earlier ones.
+        extra_kinds: Device kinds of third-party backends, allowed in `expect` besides the known ones.
+        cache_dir: Where file contents that were found valid are remembered, so that the next start is quicker.
+
+    Raises:
+        RegistryError: With every mistake of every file.
+    """
+    documents = [read_document(SHIPPED, _SHIPPED_NAME), *map(read_document, paths)]
+    merged = MergedFiles()
+    for document in documents:
+        validate(document, extra_kinds, cache_dir)
+        merged.add(document)
+    specs = merged.build()
+    if merged.problems:
+        order = [document.file for document in documents]
+        merged.problems.sort(key=lambda problem: (order.index(problem.file), problem.line))
+        raise RegistryError([str(problem) for problem in merged.problems])
+    return Registry(specs, {name: without_unset(fields) for name, fields in merged.classes.items()})

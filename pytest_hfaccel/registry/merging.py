@@ -1,0 +1,72 @@
+"""Several registry files laid over each other, field by field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pytest_hfaccel.registry.building import IncompleteEntryError, build_spec, entry_fields, without_unset
+from pytest_hfaccel.registry.document import Document
+from pytest_hfaccel.registry.problem import Loc, Problem, suggest
+from pytest_hfaccel.spec import ModelSpec
+
+
+class MergedFiles:
+    """The entries of all files. Those with mistakes are left out, so that each mistake is told once.
+
+    Attributes:
+        classes: Per architecture class the fields its models share.
+        problems: The mistakes of all files.
+    """
+
+    def __init__(self) -> None:
+        self.classes: dict[str, dict[str, Any]] = {}
+        self.problems: list[Problem] = []
+        self._models: dict[str, dict[str, Any]] = {}
+        self._places: dict[str, tuple[Document, Loc]] = {}
+        self._broken: set[Loc] = set()
+
+    def add(self, document: Document) -> None:
+        """Lay a validated document over what is there."""
+        self.problems += document.problems
+        broken = {problem.loc[:2] for problem in document.problems}
+        self._broken |= broken
+        if not isinstance(document.data, dict) or broken & {("classes",), ("models",)}:
+            return
+        for name, entry in (document.data.get("classes") or {}).items():
+            if ("classes", name) not in broken:
+                self.classes.setdefault(name, {}).update(entry_fields(entry, document, ("classes", name)))
+        for name, entry in (document.data.get("models") or {}).items():
+            if ("models", name) not in broken:
+                self._add_model(name, entry, document)
+
+    def _add_model(self, name: str, entry: dict[str, Any] | None, document: Document) -> None:
+        loc = ("models", name)
+        if entry is not None:
+            fields = entry_fields(entry, document, loc)
+            self._models.setdefault(name, {}).update(fields, source=document.place(loc))
+            self._places[name] = (document, loc)
+        elif self._models.pop(name, None) is None and loc not in self._broken:
+            self._note(document, loc, f"there is no such model to remove.{suggest(name, self._models)}")
+
+    def build(self) -> tuple[ModelSpec, ...]:
+        """Make the specs, noting what only the merged entries show to be wrong."""
+        specs: dict[str, ModelSpec] = {}
+        for name, fields in self._models.items():
+            architecture = fields.get("architecture")
+            if ("models", name) in self._broken or ("classes", architecture) in self._broken:
+                continue
+            shared = without_unset(self.classes.get(str(architecture), {}))
+            try:
+                spec = build_spec(name, without_unset(fields), shared)
+            except IncompleteEntryError as flaw:
+                near = suggest(str(architecture), self.classes) if architecture not in self.classes else ""
+                self._note(*self._places[name], f"{flaw}{near if architecture else ''}")
+                continue
+            other = specs.setdefault(spec.slug, spec)
+            if other is not spec:
+                text = f"its tests would be called {spec.slug!r}, like those of {other.name!r}; rename one."
+                self._note(*self._places[name], text)
+        return tuple(specs.values())
+
+    def _note(self, document: Document, loc: Loc, text: str) -> None:
+        self.problems.append(Problem(document.file, document.line(loc), loc, text))

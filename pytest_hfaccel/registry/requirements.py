@@ -1,0 +1,51 @@
+"""What a model needs to be installed. Reads package metadata; imports none of the packages."""
+
+from __future__ import annotations
+
+from pytest_hfaccel.spec import ModelSpec
+
+
+def missing_dependencies(spec: ModelSpec) -> list[str]:
+    """Return the dependencies of a model that are not met here, each with what is there instead.
+
+    Returns:
+        Lines such as `sentencepiece>=0.2 (not installed)` or `pillow>=99 (13.0.0 is installed)`; empty if all are met.
+    """
+    from importlib.metadata import PackageNotFoundError, version
+
+    from packaging.requirements import Requirement
+
+    missing = []
+    for text in spec.dependencies:
+        requirement = Requirement(text)
+        if requirement.marker and not requirement.marker.evaluate():
+            continue
+        try:
+            installed = version(requirement.name)
+        except PackageNotFoundError:
+            missing.append(f"{text} (not installed)")
+            continue
+        if not requirement.specifier.contains(installed, prereleases=True):
+            missing.append(f"{text} ({installed} is installed)")
+    return missing
+
+
+def unsupported_transformers(spec: ModelSpec) -> str | None:
+    """Return why the installed transformers is too old or too new for a model, or `None` if it is neither.
+
+    Both bounds are inclusive, and a development version counts as the release it leads to.
+    """
+    if spec.min_transformers is None and spec.max_transformers is None:
+        return None
+    from importlib.metadata import version
+
+    from packaging.version import Version
+
+    installed = version("transformers")
+    here = Version(Version(installed).base_version)
+    low, high = spec.min_transformers, spec.max_transformers
+    if low and here < Version(low.version):
+        return f"needs transformers >= {low.version} ({installed} is installed): {low.reason}"
+    if high and here > Version(high.version):
+        return f"needs transformers <= {high.version} ({installed} is installed): {high.reason}"
+    return None

@@ -1,0 +1,65 @@
+"""What a user means by a model: a registered name, a wildcard, a directory or a repository on the hub."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from pytest_hfaccel.errors import ConfigError, HfAccelError
+from pytest_hfaccel.registry.catalog import Registry
+from pytest_hfaccel.registry.config_json import read_config, spec_of_config
+from pytest_hfaccel.registry.hub import CONFIG, fetch_config
+from pytest_hfaccel.spec import ModelSpec
+
+_WILDCARD = re.compile(r"[*?\[]")
+
+
+def resolve_model(name: str, registry: Registry) -> list[ModelSpec]:
+    """Find the models a user means.
+
+    A registered name comes before a directory of the same name (which `./name` still reaches), a directory before the
+    hub.
+
+    Args:
+        name: Registered name, part of one after the `/`, wildcard, local directory or hub id.
+        registry: The models that are known.
+
+    Raises:
+        ConfigError: There is no such model or directory, or its config.json does not say what it is.
+        CheckpointError: The directory holds no readable config.json.
+        GatedError: The repository wants an accepted licence and a token.
+        HubError: The hub was needed and did not answer.
+    """
+    if name in registry:
+        return [registry.get(name)]
+    is_wildcard = bool(_WILDCARD.search(name))
+    if not Path(name).expanduser().is_dir():
+        # What follows the `/` names a registered model too, unless it looks like a repository of its own.
+        found = registry.match(name) if is_wildcard or "/" not in name else []
+        if found:
+            return found
+        if is_wildcard:
+            known = ", ".join(spec.name for spec in registry.specs)
+            raise ConfigError(f"{name!r} matches no registered model.", hint=f"Registered: {known}.")
+    return [resolve_unregistered(name, registry)]
+
+
+def resolve_unregistered(name: str, registry: Registry) -> ModelSpec:
+    """Learn what a local directory or a repository on the hub holds, from its config.json.
+
+    The registry gives task, dependencies and the like of the architecture class. Raises what `resolve_model` raises.
+    """
+    directory = Path(name).expanduser()
+    if directory.is_dir():
+        config = directory / CONFIG
+        return spec_of_config(name, read_config(config), registry, path=str(directory.resolve()), source=str(config))
+    if name.startswith((".", "/", "~")):
+        raise ConfigError(f"{name}: there is no such directory.")
+    try:
+        file, origin = fetch_config(name)
+    except HfAccelError as error:
+        near = registry.suggest(name)
+        if near:
+            error.hint = f"It is not registered.{near}" + (f"\n{error.hint}" if error.hint else "")
+        raise
+    return spec_of_config(name, read_config(file), registry, hub_id=name, source=f"{CONFIG} in the {origin}")

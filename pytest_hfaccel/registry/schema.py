@@ -1,0 +1,148 @@
+"""The form of a registry file. Imported late: pydantic takes longer to import than a registry takes to read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Annotated, Any
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.version import InvalidVersion, Version
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
+from pydantic_core import PydanticCustomError
+
+from pytest_hfaccel.results import Stage
+from pytest_hfaccel.spec import CLASS_LEVEL, DEVICE_KINDS, DTYPES, Weights
+from pytest_hfaccel.tasks import TASKS
+
+
+def _refuse(noun: str, allowed: Sequence[Any]) -> PydanticCustomError:
+    return PydanticCustomError("not_allowed", "{noun}", {"noun": noun, "allowed": [str(name) for name in allowed]})
+
+
+def _one_of(allowed: Sequence[Any], noun: str) -> AfterValidator:
+    def check(value: Any) -> Any:
+        if value not in allowed:
+            raise _refuse(noun, allowed)
+        return value
+
+    return AfterValidator(check)
+
+
+def _matching(allowed: Sequence[str], noun: str) -> AfterValidator:
+    """Check a wildcard: it must match something."""
+
+    def check(value: str) -> str:
+        if not any(fnmatchcase(name, value.lower()) for name in allowed):
+            raise _refuse(noun, allowed)
+        return value
+
+    return AfterValidator(check)
+
+
+def _device(value: str, info: ValidationInfo) -> str:
+    kinds = (*DEVICE_KINDS, *(info.context or {}).get("extra_kinds", ()), CLASS_LEVEL.kind)
+    if not any(fnmatchcase(kind, value.partition(":")[0].lower()) for kind in kinds):
+        raise _refuse("a device", kinds)
+    return value
+
+
+def _like(pattern: str, noun: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise PydanticCustomError("malformed", "{noun}", {"noun": noun})
+        return value
+
+    return AfterValidator(check)
+
+
+def _requirement(value: str) -> str:
+    try:
+        Requirement(value)
+    except InvalidRequirement as error:
+        noun = "a requirement such as 'pillow>=10'"
+        raise PydanticCustomError("malformed", "{noun}", {"noun": noun}) from error
+    return value
+
+
+def _version(value: str) -> str:
+    try:
+        Version(value)
+    except InvalidVersion as error:
+        raise PydanticCustomError("malformed", "{noun}", {"noun": "a version such as '5.16'"}) from error
+    return value
+
+
+RepoId = Annotated[str, _like(r"\w[\w.-]*(/\w[\w.-]*)?", "a hub id such as 'gpt2' or 'openai/whisper-tiny'")]
+ClassName = Annotated[str, _like(r"[A-Za-z]\w*", "a class name such as 'BertForMaskedLM'")]
+Revision = Annotated[str, _like(r"\w[\w./-]*", "a branch, tag or commit")]
+Reason = Annotated[str, _like(r"(?s).*\S.*", "a reason; say why")]
+Task = Annotated[str, _one_of(tuple(TASKS), "a task")]
+Dtype = Annotated[str, _one_of(DTYPES, "a dtype")]
+Dependency = Annotated[str, AfterValidator(_requirement)]
+
+
+class Entry(BaseModel):
+    """A mapping whose keys are all known and whose values have exactly the type that is asked for."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Bound(Entry):
+    """A bound on the transformers version."""
+
+    version: Annotated[str, AfterValidator(_version)]
+    reason: Reason
+
+
+class Expect(Entry):
+    """An expected failure."""
+
+    device: Annotated[str, AfterValidator(_device)] = "*"
+    dtype: Annotated[str, _matching(DTYPES, "a dtype")] = "*"
+    weights: Annotated[str, _matching(tuple(Weights), "a kind of weights")] = "*"
+    stage: Annotated[str, _one_of(tuple(Stage), "a stage")]
+    check: str | None = None
+    reason: Reason
+
+
+class ClassEntry(Entry):
+    """What the models of an architecture class share."""
+
+    task: Task | None = None
+    dtypes: Annotated[list[Dtype], Field(min_length=1)] | None = None
+    dependencies: list[Dependency] | None = None
+    min_transformers: Bound | None = None
+    max_transformers: Bound | None = None
+    expect: list[Expect] | None = None
+
+
+class ModelEntry(ClassEntry):
+    """A model; what it leaves out comes from its class."""
+
+    architecture: ClassName | None = None
+    hub_id: RepoId | None = None
+    path: Annotated[str, Field(min_length=1)] | None = None
+    revision: Revision | None = None
+    dims: dict[str, Any] | None = None
+    parameters: Annotated[int, Field(gt=0)] | None = None
+    requires_remote_code: bool | None = None
+    gated: bool | None = None
+
+
+class RegistryFile(Entry):
+    """A whole file. A model that is `null` is removed."""
+
+    version: Annotated[int, _one_of((1,), "a version of this format")]
+    classes: dict[ClassName, ClassEntry] | None = None
+    models: dict[RepoId, ModelEntry | None] | None = None
+
+
+def entry_at(parent: tuple[str | int, ...]) -> type[Entry]:
+    """Return the form of the mapping at a location, e.g. `ModelEntry` at `("models", "gpt2")`."""
+    if len(parent) < 2:
+        return RegistryFile
+    if len(parent) == 2:
+        return ClassEntry if parent[0] == "classes" else ModelEntry
+    return Expect if parent[2] == "expect" else Bound

@@ -1,0 +1,104 @@
+"""A real pytest run in a subprocess, and what it left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pytest_hfaccel.results import CellResult
+
+BERT_MODULE = """
+from pytest_hfaccel import ModelClassTests
+
+
+class TestBert(ModelClassTests):
+    architectures = ("Bert*", "DistilBert*")
+    default_model = "bert-base-uncased"
+"""
+
+_COUNT = re.compile(r"(\d+) (passed|failed|skipped|xfailed|xpassed|error|errors|deselected)")
+
+
+@dataclass
+class HfRun:
+    """The outcome of a run: exit code, output, pytest's counts and our reports."""
+
+    code: int
+    output: str
+    reports: Path
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """pytest's closing counts, e.g. `{"passed": 12}`."""
+        closing = [line for line in self.output.splitlines() if re.search(r" in [\d.]+s", line)]
+        return {name: int(number) for number, name in _COUNT.findall(closing[-1])} if closing else {}
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """`summary.json`."""
+        data: dict[str, Any] = json.loads((self.reports / "summary.json").read_text(encoding="utf-8"))
+        return data
+
+    @property
+    def results(self) -> dict[str, CellResult]:
+        """The cells of `by_class`, by id."""
+        found = {}
+        for path in sorted((self.reports / "by_class").glob("*.json")):
+            for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+                found[cell["cell"]] = CellResult.from_json(cell)
+        return found
+
+    def statuses(self, cell: str) -> dict[str, str]:
+        """Status by check of one cell."""
+        return {check.name: str(check.status) for check in self.results[cell].checks}
+
+
+def environment(cache: Path, **extra: str) -> dict[str, str]:
+    """An environment without hub, with the caches of this test run, free of the user's settings."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HFACCEL_", "PYTEST_", "HF_"))}
+    ours = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(cache / "hf"), "HFACCEL_CACHE": str(cache / "hfaccel")}
+    return {**kept, **ours, "TRANSFORMERS_VERBOSITY": "error", **extra}
+
+
+class Project:
+    """A user's project: one model class module, perhaps a conftest, and pytest runs in it.
+
+    Args:
+        directory: Where it is made.
+        cache: Caches, shared with the other projects of the test run.
+    """
+
+    def __init__(self, directory: Path, cache: Path) -> None:
+        self.directory = directory
+        self.cache = cache
+        self.write("test_hf_bert.py", BERT_MODULE)
+
+    def write(self, name: str, text: str) -> Path:
+        """Write a file of the project."""
+        path = self.directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    def command(self, *arguments: str) -> list[str]:
+        """The command line of a pytest run."""
+        return [sys.executable, "-m", "pytest", "-rA", "-p", "no:cacheprovider", *arguments]
+
+    def run(self, *arguments: str, timeout: float = 280, **env: str) -> HfRun:
+        """Run pytest on the project's modules, with its environment and `env`."""
+        done = subprocess.run(
+            self.command(*arguments),
+            cwd=self.directory,
+            env=environment(self.cache, **env),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        return HfRun(done.returncode, done.stdout + done.stderr, self.directory / "reports")

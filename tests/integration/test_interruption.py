@@ -1,0 +1,90 @@
+"""A run that is cut short keeps what it finished."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from pytest_hfaccel.reports import read_journal
+from tests.harness import Project, environment
+
+pytestmark = pytest.mark.slow
+
+SLOW_AFTER_THE_FIRST_CELL = """
+import time
+
+
+def pytest_hfaccel_checks(checks):
+    @checks.check("slow", applies=lambda cell: cell.model.name == "distilbert-base-uncased")
+    def slow(context):
+        time.sleep(120)
+"""
+
+ARGUMENTS = ("--hf-model", "bert-base-uncased", "--hf-model", "distilbert-base-uncased", "--hf-device", "cpu")
+FINISHED = "bert-base-uncased-cpu-fp32"
+
+
+def start_until_first_cell(project: Project) -> tuple[subprocess.Popen[str], Path]:
+    project.write("conftest.py", SLOW_AFTER_THE_FIRST_CELL)
+    process = subprocess.Popen(
+        project.command(*ARGUMENTS),
+        cwd=project.directory,
+        env=environment(project.cache),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    journal = project.directory / "reports" / "journal.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if journal.exists() and FINISHED in journal.read_text(encoding="utf-8"):
+            return process, journal
+        time.sleep(0.1)
+    output = process.communicate(timeout=30)[0]
+    raise AssertionError(f"no cell finished\n{output}")
+
+
+def test_kill_leaves_the_finished_cells_in_the_journal(project: Project) -> None:
+    process, journal = start_until_first_cell(project)
+    process.kill()
+    process.communicate(timeout=30)
+    _, results = read_journal(journal)[:2]
+    assert FINISHED in {result.cell for result in results}
+
+
+def test_ctrl_c_writes_the_reports(project: Project) -> None:
+    process, journal = start_until_first_cell(project)
+    process.send_signal(signal.SIGINT)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 2, output
+    results = {result.cell: result for result in read_journal(journal)[1]}
+    assert results[FINISHED].status == "passed"
+    assert (journal.parent / "summary.json").exists()
+
+
+def test_stopping_at_the_first_failure_marks_the_cell_incomplete(project: Project) -> None:
+    project.write(
+        "conftest.py",
+        """
+from pytest_hfaccel.checks.base import failed
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: "test_extra" not in item.name)
+
+
+def pytest_hfaccel_checks(checks):
+    @checks.check("broken")
+    def broken(context):
+        return failed("broken", "it is broken")
+""",
+    )
+    run = project.run("-x", "--hf-device", "cpu")
+    assert run.code == 1, run.output
+    result = run.results["bert-base-uncased-cpu-fp32"]
+    assert result.incomplete
+    assert result.status == "failed"
