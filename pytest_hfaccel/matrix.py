@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from pytest_hfaccel.errors import ConfigError
 from pytest_hfaccel.spec import CLASS_LEVEL, CPU, Cell, Device, ModelSpec, WeightsChoice
 
 
@@ -29,14 +30,14 @@ def expand_matrix(
         The cells, a model's cells side by side.
 
     Raises:
-        ValueError: Two models have the same slug, so that their cells' ids would collide.
+        ConfigError: Two models have the same slug, so that their cells' ids would collide.
     """
     ordered = sorted(devices, key=lambda device: device != CPU)
     slugs: dict[str, str] = {}
     cells = []
     for spec in specs:
         if slugs.setdefault(spec.slug, spec.name) != spec.name:
-            raise ValueError(
+            raise ConfigError(
                 f"{spec.name!r} and {slugs[spec.slug]!r} both get the id {spec.slug!r}; rename one of them."
             )
         weights = weights_of(spec)

@@ -17,11 +17,14 @@ class RunCost:
         fixed_bytes: Bytes of activations alive at the peak that do not depend on the batch.
         bytes_per_sample: Bytes of activations alive at the peak, per sample.
         flops_per_sample: Floating-point operations per sample (a multiplication and an addition count as two).
+        multiplied_bytes: Bytes of the weights that go into matrix products and convolutions. Runtimes that bring
+            those into a layout of their own hold them twice; tables of embeddings they do not.
     """
 
     fixed_bytes: int
     bytes_per_sample: int
     flops_per_sample: int
+    multiplied_bytes: int
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,12 @@ class ArchitectureCost:
     def disk_bytes(self, dtype: str) -> int:
         """Bytes of a checkpoint's weights at a dtype; its header and the tokenizer's files are small beside them."""
         return self.parameters * DTYPE_BYTES[dtype] + self.stored_buffer_bytes
+
+    def multiplied_bytes(self, dtype: str) -> int:
+        """Bytes of the weights that go into matrix products; all of them where that is not known."""
+        if self.run is None:
+            return self.weight_bytes(dtype)
+        return self.run.multiplied_bytes * DTYPE_BYTES[dtype] // DTYPE_BYTES["fp32"]
 
     def activation_bytes(self, dtype: str, batch: int) -> int:
         """Bytes of activations at the peak of a forward pass; 0 where that is not known."""

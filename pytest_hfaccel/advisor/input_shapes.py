@@ -10,6 +10,7 @@ _SECONDS_OF_AUDIO = 1
 _SAMPLING_RATE = 16_000
 """Samples per second of the speech models that take a waveform (wav2vec2 and its relatives)."""
 _FALLBACK_IMAGE, _FALLBACK_FRAMES, _FALLBACK_MELS = 224, 8, 80
+_POSITIONS = ("max_position_embeddings", "n_positions", "max_target_positions")
 _VIDEO = ("xclip", "videomae", "vivit", "timesformer", "vjepa2")
 """Model types whose `pixel_values` are videos: an axis of frames before the channels."""
 
@@ -22,6 +23,12 @@ class InputShape:
     floating: bool = False
 
 
+def text_length(config: Any, wanted: int) -> int:
+    """Return the tokens per sample a model can take, at most `wanted`; models with few positions take fewer."""
+    limits = [getattr(part, name, None) for part in _with_parts(config) for name in _POSITIONS]
+    return min([wanted, *(limit for limit in limits if isinstance(limit, int) and limit > 0)])
+
+
 def input_shapes(
     config: Any, arguments: Mapping[str, bool], main_input: str, batch: int, length: int
 ) -> dict[str, InputShape]:
@@ -32,7 +39,7 @@ def input_shapes(
         arguments: Argument names of `forward`, and whether each must be given.
         main_input: The model's `main_input_name`.
         batch: Samples.
-        length: Tokens per sample.
+        length: Tokens per sample; see `text_length`.
     """
     text = InputShape((batch, length))
     shapes: dict[str, InputShape] = {}

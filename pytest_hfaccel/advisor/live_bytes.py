@@ -16,19 +16,30 @@ from torch.utils.flop_counter import flop_registry
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[misc]
-    """Counts what operators allocate, and when it is freed again. Works on fake tensors, whose storages only have sizes.
+    """Counts what operators allocate and free; works on fake tensors, whose storages only have sizes.
+
+    Args:
+        weights: The model's tensors: not counted.
+        inputs: Its inputs: not counted.
 
     Attributes:
-        peak: Largest number of bytes alive at once, without those of `known`.
+        peak: Largest number of bytes alive at once.
         flops: Floating-point operations of matrix products, convolutions and attention: what the rest does is small.
     """
 
-    def __init__(self, known: Iterable[torch.Tensor] = ()) -> None:
+    def __init__(self, weights: Iterable[torch.Tensor], inputs: Iterable[torch.Tensor] = ()) -> None:
         super().__init__()
         self.peak = 0
         self.flops = 0
         self._live = 0
-        self._seen: set[int] = {_storage_key(tensor) for tensor in known}
+        self._weights = {_storage_key(tensor) for tensor in weights}
+        self._multiplied: dict[int, int] = {}
+        self._seen = self._weights | {_storage_key(tensor) for tensor in inputs}
+
+    @property
+    def multiplied_bytes(self) -> int:
+        """Bytes of the weights that went into matrix products and convolutions, each storage once."""
+        return sum(self._multiplied.values())
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operator and note what it allocated."""
@@ -36,8 +47,16 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[misc]
         for leaf in tree_leaves(out):
             if isinstance(leaf, torch.Tensor):
                 self._note(leaf)
-        self.flops += _flops(func, args, kwargs or {}, out)
+        flops = _flops(func, args, kwargs or {}, out)
+        self.flops += flops
+        if flops:
+            self._note_multiplied(args)
         return out
+
+    def _note_multiplied(self, args: Any) -> None:
+        for leaf in tree_leaves(args):
+            if isinstance(leaf, torch.Tensor) and _storage_key(leaf) in self._weights:
+                self._multiplied[_storage_key(leaf)] = int(leaf.untyped_storage().nbytes())
 
     def _note(self, tensor: torch.Tensor) -> None:
         storage, key = tensor.untyped_storage(), _storage_key(tensor)

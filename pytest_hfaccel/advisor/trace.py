@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,8 +15,9 @@ import transformers
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pytest_hfaccel.advisor.cost import ArchitectureCost, RunCost
-from pytest_hfaccel.advisor.input_shapes import InputShape, input_shapes
+from pytest_hfaccel.advisor.input_shapes import InputShape, input_shapes, text_length
 from pytest_hfaccel.advisor.live_bytes import LiveBytes
+from pytest_hfaccel.advisor.vision_language import run_in_parts
 from pytest_hfaccel.errors import LoadError
 
 _BATCHES = (1, 2)
@@ -35,6 +36,7 @@ def trace_architecture(architecture: str, dims: Mapping[str, Any], length: int) 
         LoadError: transformers has no such class, or cannot build it from these dimensions.
     """
     model = meta_model(architecture, dims)
+    length = text_length(model.config, length)
     buffers = dict(model.named_buffers())
     stored = model.state_dict().keys()
     return ArchitectureCost(
@@ -65,14 +67,19 @@ def meta_model(architecture: str, dims: Mapping[str, Any]) -> Any:
 
 def _runs(model: Any, length: int) -> dict[str, Any]:
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-            held = _swap_for_fakes(model, mode)
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            held = _swap_for_fakes(model)
             one, two = (_run(model, held, batch, length) for batch in _BATCHES)
     except Exception as error:
         # A forward pass may depend on values, which fake tensors do not have: parameters are known all the same.
         return {"run": None, "problem": f"no forward pass on fake tensors: {type(error).__name__}: {error}"[:300]}
     per_sample = max(0, two.peak - one.peak)
-    run = RunCost(fixed_bytes=max(0, one.peak - per_sample), bytes_per_sample=per_sample, flops_per_sample=one.flops)
+    run = RunCost(
+        fixed_bytes=max(0, one.peak - per_sample),
+        bytes_per_sample=per_sample,
+        flops_per_sample=one.flops,
+        multiplied_bytes=one.multiplied_bytes,
+    )
     return {"run": run, "problem": ""}
 
 
@@ -81,19 +88,31 @@ def _run(model: Any, held: list[torch.Tensor], batch: int, length: int) -> LiveB
     required = {name: argument.default is inspect.Parameter.empty for name, argument in arguments.items()}
     shapes = input_shapes(model.config, required, model.main_input_name, batch, length)
     inputs = {name: _empty(shape) for name, shape in shapes.items()}
-    counter = LiveBytes([*held, *inputs.values()])
+    forward = run_in_parts if _is_vision_language(model, inputs) else _run_whole
+    counter = LiveBytes(held, inputs.values())
     with torch.no_grad(), counter:
-        outputs = model(**inputs)
+        outputs = forward(model, inputs, length)
     del outputs
     return counter
+
+
+def _is_vision_language(model: Any, inputs: Mapping[str, torch.Tensor]) -> bool:
+    return hasattr(model, "get_image_features") and hasattr(model, "generate") and "pixel_values" in inputs
+
+
+def _run_whole(model: Any, inputs: Mapping[str, torch.Tensor], _length: int) -> Any:
+    return model(**inputs)
 
 
 def _empty(shape: InputShape) -> torch.Tensor:
     return torch.empty(shape.shape, dtype=torch.float32 if shape.floating else torch.int64)
 
 
-def _swap_for_fakes(model: Any, mode: FakeTensorMode) -> list[torch.Tensor]:
-    """Put fake CPU tensors in the place of all meta tensors of a model, so that it runs as it would on the CPU."""
+def _swap_for_fakes(model: Any) -> list[torch.Tensor]:
+    """Put fake CPU tensors in the place of all meta tensors of a model: it then runs as it would on the CPU.
+
+    To be called while fake tensors are made instead of real ones.
+    """
     made: dict[int, torch.Tensor] = {}
     kept = []
 

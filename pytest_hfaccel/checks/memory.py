@@ -80,7 +80,7 @@ def _growth(context: CheckContext, output_bytes: int) -> tuple[int, str]:
 
 
 def _round(context: CheckContext) -> int:
-    before = context.loaded.memory()["current_bytes"]
+    before = int(context.loaded.memory()["current_bytes"])
     for _ in range(_RUNS):
         context.loaded.forward(context.sample.forward)
-    return context.loaded.memory()["current_bytes"] - before
+    return int(context.loaded.memory()["current_bytes"]) - before

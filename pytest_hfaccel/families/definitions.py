@@ -31,7 +31,15 @@ MODEL_FAMILIES: dict[str, Definition] = {
             "sentiment-analysis",
             "text-embedding",
         ],
-        "methods": ["encode", "embed", "embed_query", "embed_documents", "get_embeddings", "mean_pooling", "similarity"],
+        "methods": [
+            "encode",
+            "embed",
+            "embed_query",
+            "embed_documents",
+            "get_embeddings",
+            "mean_pooling",
+            "similarity",
+        ],
     },
     "text_generation": {
         "description": "Text generation and language models",
@@ -102,7 +110,13 @@ MODEL_FAMILIES: dict[str, Definition] = {
             "any-to-any",
             "text-to-image",
         ],
-        "methods": ["get_image_features", "get_image_text_features", "caption", "answer_visual_question", "encode_image"],
+        "methods": [
+            "get_image_features",
+            "get_image_text_features",
+            "caption",
+            "answer_visual_question",
+            "encode_image",
+        ],
     },
     "video": {
         "description": "Models of moving pictures",
@@ -124,7 +138,7 @@ MODEL_SUBFAMILIES: dict[str, dict[str, Definition]] = {
         "sentence_transformer": {
             "keywords": ["sentence", "embedding", "similarity"],
             "tasks": ["sentence-similarity", "feature-extraction", "text-embedding"],
-            "methods": ["encode", "embed", "embed_query", "embed_documents", "mean_pooling", "similarity"],
+            "methods": ["encode", "embed", "embed_query", "embed_documents", "mean_pooling"],
         },
         "token_classifier": {
             "keywords": ["ner", "classifier", "sentiment"],
@@ -216,12 +230,16 @@ MODEL_SUBFAMILIES: dict[str, dict[str, Definition]] = {
         "image_text_encoder": {
             "keywords": ["retrieval"],
             "tasks": ["zero-shot-image-classification", "image-text-retrieval", "visual-document-retrieval"],
-            "methods": ["get_image_features", "encode_image", "get_image_text_features"],
+            "methods": ["get_image_features", "encode_image"],
         },
         "document_qa": {"keywords": ["document"], "tasks": ["document-question-answering"], "methods": []},
     },
     "video": {
-        "video_classifier": {"keywords": ["kinetics"], "tasks": ["video-classification"], "methods": ["classify_video"]},
+        "video_classifier": {
+            "keywords": ["kinetics"],
+            "tasks": ["video-classification"],
+            "methods": ["classify_video"],
+        },
         "video_text_encoder": {
             "keywords": [],
             "tasks": ["zero-shot-video-classification"],

@@ -131,7 +131,7 @@ class ModelClassTests:
         )
         runner = Runner(config)
         try:
-            plan = make_plan(config, load_registry(), runner.store)
+            plan = make_plan(config, load_registry(cache_dir=config.cache_dir), runner.store)
             return run_class(runner, plan.cells(plan.named, runner.store), module_name(type(self)), self.task_sense)
         finally:
             runner.close()

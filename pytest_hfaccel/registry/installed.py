@@ -1,4 +1,4 @@
-"""What the installed transformers knows. For `hfaccel registry` only: the names take a second, a class imports torch."""
+"""What the installed transformers knows, for `hfaccel registry`: names take a second, a class also imports torch."""
 
 from __future__ import annotations
 

@@ -77,6 +77,9 @@ def _version(value: str) -> str:
 RepoId = Annotated[str, _like(r"\w[\w.-]*(/\w[\w.-]*)?", "a hub id such as 'gpt2' or 'openai/whisper-tiny'")]
 ClassName = Annotated[str, _like(r"[A-Za-z]\w*", "a class name such as 'BertForMaskedLM'")]
 Revision = Annotated[str, _like(r"\w[\w./-]*", "a branch, tag or commit")]
+Bundled = Annotated[
+    str, _like(r"[A-Za-z_]\w*(/\w[\w.-]*)*", "an importable package and a folder in it: 'package/folder'")
+]
 Reason = Annotated[str, _like(r"(?s).*\S.*", "a reason; say why")]
 Task = Annotated[str, _one_of(tuple(TASKS), "a task")]
 Dtype = Annotated[str, _one_of(DTYPES, "a dtype")]
@@ -124,6 +127,7 @@ class ModelEntry(ClassEntry):
     architecture: ClassName | None = None
     hub_id: RepoId | None = None
     path: Annotated[str, Field(min_length=1)] | None = None
+    bundled: Bundled | None = None
     revision: Revision | None = None
     dims: dict[str, Any] | None = None
     parameters: Annotated[int, Field(gt=0)] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
@@ -61,14 +62,13 @@ def test_without_an_estimate_the_measured_bytes_of_the_first_load_are_reserved()
     seen_while_loading = []
 
     def load(cell: Cell) -> SizedModel:
-        seen_while_loading.append(sum(entry["bytes"] for entry in pool.usage()))
+        seen_while_loading.append([(entry["key"].split()[0], entry["bytes"] // MIB) for entry in pool.usage()])
         return SizedModel(cell)
 
     pool = ResourcePool(load, budget=lambda _: 100 * MIB)
     touch(pool, "a-60", "b-60", "a-60")
-    assert seen_while_loading == [0, 60 * MIB, 60 * MIB]
     # The first load of b found out its size only afterwards; the second load of a made room beforehand.
-    assert pool.stats()["peak_bytes_by_device"] == {"cpu": 60 * MIB}
+    assert seen_while_loading == [[("a-60", 0)], [("a-60", 60), ("b-60", 0)], [("a-60", 60)]]
 
 
 def test_an_estimate_makes_room_before_the_load() -> None:
@@ -253,6 +253,32 @@ def test_two_threads_that_wait_for_each_other_do_not_wait_for_long() -> None:
         errors = [future.exception(LIMIT) for future in asked]
     assert any(isinstance(error, PoolExhausted) for error in errors)
     assert all(error is None or isinstance(error, PoolExhausted) for error in errors)
+
+
+def test_who_counts_on_a_lease_learns_that_its_holder_waits_too() -> None:
+    pool = ResourcePool(SizedModel, budget=lambda _: 100 * MIB, estimate=lambda _: 50 * MIB, patience=1000.0)
+    go_on = threading.Event()
+
+    def hold_and_want_more() -> int:
+        with pool.lease(make_cell("b-50")):
+            assert go_on.wait(LIMIT)
+            with pool.lease(make_cell("d-50")) as loaded:
+                return loaded.nbytes
+
+    touch(pool, "a-100")  # its size is known from now on
+    other = pool.acquire(make_cell("c-50"))
+    with ThreadPoolExecutor(2) as threads:
+        holder = threads.submit(hold_and_want_more)
+        while len(pool.usage()) < 2:
+            time.sleep(0.001)
+        wants_all = threads.submit(pool.acquire, make_cell("a-100"))
+        time.sleep(0.1)  # it waits for b and c now
+        assert not wants_all.done()
+        go_on.set()
+        with pytest.raises(PoolExhausted):  # while c is still leased, and long before its patience ends
+            wants_all.result(LIMIT)
+        other.release()
+        assert holder.result(LIMIT) == 50 * MIB
 
 
 def test_patience_ends() -> None:

@@ -44,6 +44,10 @@ ENTRY = "version: 1\nmodels:\n  m:\n    architecture: BertModel\n    "
         (ENTRY + "dims: [1]\n", "r.yaml:5: models.m.dims: [1] is not a mapping."),
         (ENTRY + "dtypes: fp32\n", "r.yaml:5: models.m.dtypes: 'fp32' is not a list."),
         (ENTRY + "hub_id: a/b/c\n", "r.yaml:5: models.m.hub_id: 'a/b/c' is not a hub id such as"),
+        (
+            ENTRY + "bundled: pkg/../x\n",
+            "r.yaml:5: models.m.bundled: 'pkg/../x' is not an importable package and a folder",
+        ),
         (ENTRY + "revision: ' x'\n", "r.yaml:5: models.m.revision: ' x' is not a branch, tag or commit."),
         (ENTRY + "dependencies: ['a b']\n", "r.yaml:5: models.m.dependencies[0]: 'a b' is not a requirement such as"),
         (

@@ -57,7 +57,7 @@ def _placement(cell: Cell, model: Any, facts: dict[str, Any]) -> Placement:
         "torch": torch.__version__,
         "parameter_dtypes": parameter_dtypes(model),
         "kept_in_fp32": kept_in_fp32,
-        "fp32_precision": fp32_precision(torch_name(cell.device).partition(":")[0]),
+        "fp32_precision": fp32_precision(),
         "attention": getattr(model.config, "_attn_implementation", None),
     }
     return Placement(cell.device.id, tuple(found), cell.dtype, effective, details=details)

@@ -15,24 +15,21 @@ _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 def forbid_reduced_fp32() -> None:
     """Make fp32 mean fp32: no TensorFloat-32 or bf16 inside matrix products and convolutions.
 
-    Process-wide switches of torch; the CPU's oneDNN has them too.
+    These switches are process-wide. They are torch's older ones: `torch.export` reads them, and raises when the newer
+    `fp32_precision` attributes have been set instead.
     """
-    torch.backends.cuda.matmul.fp32_precision = "ieee"
-    torch.backends.cudnn.conv.fp32_precision = "ieee"
-    torch.backends.cudnn.rnn.fp32_precision = "ieee"
-    torch.backends.mkldnn.matmul.fp32_precision = "ieee"
-    torch.backends.mkldnn.conv.fp32_precision = "ieee"
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
 
 
-def fp32_precision(device_type: str) -> dict[str, str]:
-    """Read back what fp32 means on a torch device type: `ieee`, `tf32` or `bf16` by kind of operation."""
-    if device_type == "cuda":
-        backends = torch.backends
-        return {"matmul": backends.cuda.matmul.fp32_precision, "conv": backends.cudnn.conv.fp32_precision}
-    if device_type == "cpu":
-        mkldnn = torch.backends.mkldnn
-        return {"matmul": mkldnn.matmul.fp32_precision, "conv": mkldnn.conv.fp32_precision}
-    return {}
+def fp32_precision() -> dict[str, Any]:
+    """Read back what fp32 means to torch: `highest` matrix products, and whether TensorFloat-32 is allowed."""
+    return {
+        "matmul": torch.get_float32_matmul_precision(),
+        "matmul_tf32": torch.backends.cuda.matmul.allow_tf32,
+        "conv_tf32": torch.backends.cudnn.allow_tf32,
+    }
 
 
 def parameter_dtypes(model: Any) -> dict[str, int]:

@@ -1,0 +1,256 @@
+"""What a model is, where it should run here, and what it needs there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_hfaccel.advisor.candidates import Candidates
+from pytest_hfaccel.advisor.choice import Choice, choose
+from pytest_hfaccel.advisor.compatibility import CompatibilityMatrix
+from pytest_hfaccel.advisor.cost import DTYPE_BYTES
+from pytest_hfaccel.advisor.costs import DEFAULT_LENGTH, cost_of
+from pytest_hfaccel.advisor.declared import KINDS
+from pytest_hfaccel.advisor.machine import Machine
+from pytest_hfaccel.advisor.measured import measured_cells
+from pytest_hfaccel.advisor.model_source import KnownModel, find_model
+from pytest_hfaccel.advisor.requirements import requirements_on
+from pytest_hfaccel.config import RunConfig
+from pytest_hfaccel.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pytest_hfaccel.families import ModelFamilyClassifier
+    from pytest_hfaccel.registry import Registry
+
+AnyPath = str | os.PathLike[str]
+
+
+class HardwareAwareModelClassifier:
+    """Classifies models and says where they should run, what they need there, and why.
+
+    Args:
+        hardware_cache_path: File in which the detected hardware is kept; see `pytest_hfaccel.hardware`.
+        model_db_path: JSON file in which classifications are kept; see `pytest_hfaccel.families`.
+        force_refresh: Detect the hardware anew, whatever the cache says.
+        reports: Directory with the reports of earlier runs (default: `RunConfig`'s), for the compatibility matrix.
+        registry: The models that are known (default: the shipped ones).
+        machine: The machine to advise for (default: this one).
+    """
+
+    def __init__(
+        self,
+        hardware_cache_path: AnyPath | None = None,
+        model_db_path: AnyPath | None = None,
+        force_refresh: bool = False,
+        *,
+        reports: AnyPath | None = None,
+        registry: Registry | None = None,
+        machine: Machine | None = None,
+    ) -> None:
+        self._hardware_cache = hardware_cache_path
+        self._database = model_db_path
+        self._force_refresh = force_refresh
+        self._config = RunConfig.from_values({})
+        self._reports = Path(reports) if reports is not None else self._config.reports_dir
+        self._given_registry, self._given_machine = registry, machine
+
+    @cached_property
+    def machine(self) -> Machine:
+        """The machine the advice is for."""
+        if self._given_machine is not None:
+            return self._given_machine
+        from pytest_hfaccel.advisor.detection import detect_machine
+
+        return detect_machine(self._hardware_cache, force_refresh=self._force_refresh)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The models that are known."""
+        from pytest_hfaccel.registry import load_registry
+
+        return self._given_registry or load_registry(cache_dir=self._config.cache_dir)
+
+    @cached_property
+    def matrix(self) -> CompatibilityMatrix:
+        """Declared support, overwritten by the cells of earlier runs."""
+        return CompatibilityMatrix(measured_cells(self._reports))
+
+    @cached_property
+    def _families(self) -> ModelFamilyClassifier:
+        from pytest_hfaccel.families import ModelFamilyClassifier
+
+        return ModelFamilyClassifier(model_db_path=self._database)
+
+    @cached_property
+    def _candidates(self) -> Candidates:
+        return Candidates(self.machine, self.matrix, self._config.cache_dir)
+
+    def classify_model(
+        self,
+        model_name: str,
+        model_class: str | None = None,
+        tasks: Sequence[str] | None = None,
+        methods: Sequence[str] | None = None,
+        hw_compat_override: Mapping[str, Mapping[str, Any]] | None = None,
+        hardware: Sequence[str] | None = None,
+    ) -> dict[str, Any]:
+        """Classify a model and recommend where to run it.
+
+        Args:
+            model_name: Registered name, local directory, hub id, or any name.
+            model_class: Architecture class, e.g. `GPT2LMHeadModel`.
+            tasks: Task names.
+            methods: Names of methods the model offers.
+            hw_compat_override: Kind of device -> `{"compatible": bool, "memory_usage": {"peak": MB}}`, believed over
+                what is declared or measured.
+            hardware: The kinds of device to choose among, present or not (default: those present).
+
+        Returns:
+            The classification (`model_name, family, subfamily, confidence, analyses, ...`, see
+            `pytest_hfaccel.families.Classification`) with `recommended_hardware`, `torch_device`,
+            `recommended_dtype`, `recommended_template`, `resource_requirements` (MB of 2**20 bytes, on the recommended
+            hardware), `hardware_profile` (by kind of device), `explanation` and `source`.
+
+        Raises:
+            ConfigError: `hardware` or the override names an unknown kind of device.
+        """
+        asked = _kinds(hardware or (), "hardware")
+        _kinds(hw_compat_override or (), "hw_compat_override")
+        answer = self._families.classify_model(model_name, model_class, tasks, methods, hw_compat_override)
+        known = find_model(model_name, model_class, self.registry)
+        found = self._candidates.of(known, model_name, model_class, answer["family"], hw_compat_override or {})
+        choice = choose(found, asked)
+        return {
+            **answer,
+            "classification_source": answer["source"],
+            **self._recommendation(choice, known),
+            "recommended_template": self._families.get_template_for_family(answer["family"], answer["subfamily"]),
+            "hardware_profile": {each.kind: each.profile() for each in found},
+        }
+
+    def _recommendation(self, choice: Choice, known: KnownModel | str) -> dict[str, Any]:
+        chosen = choice.chosen
+        about = f" {known}" if isinstance(known, str) else ""
+        assumed = f" Dimensions: {known.origin}." if isinstance(known, KnownModel) and known.is_assumed else ""
+        return {
+            "recommended_hardware": chosen.kind,
+            "torch_device": torch_device(chosen.kind),
+            "recommended_dtype": chosen.needs.dtype if chosen.needs else "fp32",
+            "resource_requirements": chosen.requirements(),
+            "explanation": f"{choice.explanation}{assumed}{about}",
+            "source": choice.source,
+        }
+
+    def get_requirements(
+        self,
+        model_name: str,
+        model_class: str | None = None,
+        hardware: Sequence[str] | None = None,
+        *,
+        dtype: str = "fp32",
+        length: int = DEFAULT_LENGTH,
+    ) -> dict[str, dict[str, Any]]:
+        """Return what a model needs, by kind of device.
+
+        Args:
+            model_name: Registered name, local directory or hub id.
+            model_class: Architecture class to use instead of the checkpoint's own.
+            hardware: Kinds of device, present or not (default: those present).
+            dtype: dtype of weights and activations.
+            length: Tokens per sample of texts.
+
+        Raises:
+            ConfigError: A kind of device or the dtype is unknown, or nothing is known of the model's dimensions.
+            LoadError: transformers cannot build the model.
+        """
+        if dtype not in DTYPE_BYTES:
+            raise ConfigError(f"dtype: {dtype!r} is not a dtype. Allowed: {', '.join(DTYPE_BYTES)}.")
+        known = find_model(model_name, model_class, self.registry)
+        if isinstance(known, str):
+            raise ConfigError(known, hint="Name a registered model, a directory with a config.json, or the class.")
+        cost = cost_of(known.spec.architecture, known.spec.dims, length=length, cache_dir=self._config.cache_dir)
+        kinds = _kinds(hardware or (), "hardware") or self.machine.present
+        return {
+            kind: requirements_on(
+                kind,
+                cost,
+                dtype=dtype,
+                memory_bytes=self.machine.facts(kind).memory_bytes,
+                cores=self.machine.cores,
+                origin=known.origin,
+            ).to_json()
+            for kind in kinds
+        }
+
+    def recommend_model_for_task(
+        self, task: str, hardware_constraints: Sequence[str] | None = None, **options: Any
+    ) -> dict[str, Any]:
+        """Recommend registered models for a task; see `advisor.recommendation.recommend`."""
+        from pytest_hfaccel.advisor.recommendation import recommend
+
+        return recommend(self, task, _kinds(hardware_constraints or (), "hardware_constraints"), **options)
+
+    def get_compatible_models_for_hardware(self, models: Sequence[str] | str, hardware: str | None = None) -> list[str]:
+        """Return the models that run on a kind of device and, where its memory is known, fit it.
+
+        Args:
+            models: Names of models. `get_compatible_models_for_hardware("cuda")` asks about all registered ones.
+            hardware: Kind of device, present or not.
+
+        Raises:
+            ConfigError: The kind of device is unknown.
+        """
+        if hardware is None:
+            if not isinstance(models, str):
+                raise ConfigError("get_compatible_models_for_hardware: 'hardware' is missing.")
+            hardware = models
+            models = [spec.name for spec in self.registry.specs]
+        names = [models] if isinstance(models, str) else models
+        kind = _kinds([hardware], "hardware")[0]
+        profiles = {name: self.classify_model(name)["hardware_profile"][kind] for name in names}
+        return [name for name, profile in profiles.items() if profile["compatible"]]
+
+    def get_optimal_resource_pool_config(self, models: Sequence[str]) -> dict[str, Any]:
+        """Return how to set up the pool for a set of models; see `advisor.pool_config.pool_config`."""
+        from pytest_hfaccel.advisor.pool_config import pool_config
+
+        return pool_config(self.machine, [self.classify_model(name) for name in models])
+
+    def get_compatibility_matrix(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Return family -> kind of device -> entry; each says whether it is declared or measured."""
+        return self.matrix.by_family(
+            lambda architecture: str(self._families.analyze_model_class(architecture)["family"])
+        )
+
+
+def get_hardware_aware_model_classification(
+    model_name: str,
+    model_class: str | None = None,
+    tasks: Sequence[str] | None = None,
+    methods: Sequence[str] | None = None,
+    hw_compat_override: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    hardware_cache_path: AnyPath | None = None,
+    model_db_path: AnyPath | None = None,
+    force_refresh: bool = False,
+) -> dict[str, Any]:
+    """Classify a model and recommend where to run it; see `HardwareAwareModelClassifier.classify_model`."""
+    classifier = HardwareAwareModelClassifier(hardware_cache_path, model_db_path, force_refresh)
+    return classifier.classify_model(model_name, model_class, tasks, methods, hw_compat_override)
+
+
+def torch_device(kind: str) -> str:
+    """Return the torch device of a kind: where the torch part of a model on it lies."""
+    return {"cuda": "cuda:0", "rocm": "cuda:0", "xpu": "xpu:0", "mps": "mps"}.get(kind, "cpu")
+
+
+def _kinds(kinds: Sequence[str] | Mapping[str, Any], option: str) -> list[str]:
+    """Return kinds of device in lower case, without an index."""
+    found = [kind.lower().partition(":")[0] for kind in kinds]
+    unknown = [kind for kind in found if kind not in KINDS]
+    if unknown:
+        raise ConfigError(f"{option}: {unknown[0]!r} is not a kind of device. Allowed: {', '.join(KINDS)}.")
+    return found

@@ -1,0 +1,51 @@
+"""Brings a transformers model to an OpenVINO device."""
+
+from __future__ import annotations
+
+from pytest_hfaccel.backends.base import ModelSource, Placement
+from pytest_hfaccel.backends.openvino.device import device_facts, read_property, require_device
+from pytest_hfaccel.backends.openvino.graphs import Graph, Graphs
+from pytest_hfaccel.backends.openvino.model import OpenVINOModel
+from pytest_hfaccel.backends.openvino.precision import (
+    confirm_precision,
+    effective_dtype,
+    hint_of,
+    runtime_precisions,
+)
+from pytest_hfaccel.spec import Cell
+
+
+class OpenVINOBackend:
+    """Serves every OpenVINO device: CPU, GPU, NPU, and those that choose among them."""
+
+    name = "openvino"
+
+    def load(self, cell: Cell, source: ModelSource) -> OpenVINOModel:
+        """Convert the checkpoint, unless that has been done, and compile it for the cell's device.
+
+        Raises:
+            BackendUnavailable: The device is not there, or computes at another precision than the asked one.
+            LoadError: Conversion (stage `convert`) or compilation (stage `compile`) failed.
+            OutOfMemory: Memory ran out.
+        """
+        hint_of(cell.dtype, cell.device)
+        require_device(cell.device)
+        confirm_precision(cell.device, cell.dtype)
+        graphs = Graphs(source, cell.device, cell.dtype)
+        graph = graphs.graph(source.sample().forward)
+        return OpenVINOModel(source, graphs, _placement(cell, graph, reused=graphs.reused > 0))
+
+
+def _placement(cell: Cell, graph: Graph, *, reused: bool) -> Placement:
+    executed = read_property(graph.compiled, "EXECUTION_DEVICES") or ()
+    details = {
+        **device_facts(cell.device),
+        "shapes": graph.converted.shapes,
+        "shapes_tried": graph.converted.problems,
+        "convert_cached": reused,
+        "runtime_precisions": runtime_precisions(graph.compiled),
+        "converter": graph.converted.metadata.packages,
+    }
+    effective = effective_dtype(graph.compiled, cell.dtype)
+    devices = (executed,) if isinstance(executed, str) else tuple(str(device) for device in executed)
+    return Placement(cell.device.id, devices, cell.dtype, effective, details=details)

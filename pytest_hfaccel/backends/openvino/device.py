@@ -1,0 +1,82 @@
+"""OpenVINO's runtime: which devices answer, and with which properties models are compiled."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import openvino as ov
+
+from pytest_hfaccel.errors import BackendUnavailable
+from pytest_hfaccel.spec import Device
+
+VIRTUAL = frozenset({"AUTO", "HETERO", "MULTI", "BATCH"})
+"""Devices of OpenVINO that hand the work on to others."""
+
+
+@lru_cache(maxsize=1)
+def core() -> ov.Core:
+    """Return the runtime, one per process: making one loads plugin libraries."""
+    return ov.Core()
+
+
+def require_device(device: Device) -> None:
+    """Make sure the runtime has a device.
+
+    Raises:
+        BackendUnavailable: It does not; the message names those it has.
+    """
+    available = core().available_devices
+    # GPU means GPU.0; with two GPUs the runtime lists GPU.0 and GPU.1, and takes GPU as well.
+    if device.target.partition(":")[0] in VIRTUAL or any(
+        device.target == name or name == f"{device.target}.0" for name in available
+    ):
+        return
+    raise BackendUnavailable(
+        f"{device}: OpenVINO {ov.__version__} finds no such device. Found: {', '.join(available) or 'none'}; and "
+        f"{', '.join(sorted(VIRTUAL))}, which choose among them.",
+        stage="load",
+        hint="A GPU or NPU needs its driver (on Linux: OpenCL and Level Zero) and access to /dev/dri or /dev/accel.",
+    )
+
+
+def compile_options(device: Device, hint: str, threads: int | None = None) -> dict[str, Any]:
+    """Return the properties a model is compiled with.
+
+    The precision is always given: left alone, a CPU with AMX runs fp32 models at bf16, a GPU at fp16.
+
+    Args:
+        device: The device.
+        hint: OpenVINO's name of the inference precision: `f32`, `bf16`, `f16`.
+        threads: Threads of the CPU plugin; its own choice when not given.
+    """
+    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
+    if threads is not None and device.target == "CPU":
+        options["INFERENCE_NUM_THREADS"] = threads
+    return options
+
+
+def read_property(owner: Any, name: str, *arguments: Any) -> Any:
+    """Return a property of a compiled model or of the runtime's device; `None` where it has none by that name."""
+    try:
+        return owner.get_property(*arguments, name)
+    except RuntimeError:
+        return None
+
+
+def device_facts(device: Device) -> dict[str, Any]:
+    """Return what the runtime says about a device: full name, capabilities, driver, version."""
+    facts: dict[str, Any] = {"openvino": ov.__version__}
+    if device.target.partition(":")[0] in VIRTUAL:
+        return facts
+    for key, name in (("name", "FULL_DEVICE_NAME"), ("driver", "GPU_DRIVER_VERSION"), ("driver", "NPU_DRIVER_VERSION")):
+        value = read_property(core(), name, device.target)
+        if value is not None:
+            facts[key] = str(value)
+    facts["capabilities"] = capabilities(device)
+    return facts
+
+
+def capabilities(device: Device) -> list[str]:
+    """Return the precisions and features a device says it has (`OPTIMIZATION_CAPABILITIES`), sorted."""
+    return sorted(read_property(core(), "OPTIMIZATION_CAPABILITIES", device.target) or ())

@@ -1,0 +1,120 @@
+"""Conversion of a transformers model to OpenVINO's IR, with transformers' own exporter."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pytest_hfaccel.backends.openvino.shapes import FOLDED, varying_axes
+from pytest_hfaccel.backends.out_of_memory import is_out_of_memory
+from pytest_hfaccel.errors import LoadError, OutOfMemory
+
+if TYPE_CHECKING:
+    import torch
+
+# The exporter patches torch and the model's class while it traces.
+_ONE_AT_A_TIME = threading.Lock()
+
+_CHATTY = ("transformers", "torch.export", "torch._export", "torch.fx.experimental", "torch._dynamo", "torch._inductor")
+
+
+def export_model(model: Any, inputs: Mapping[str, torch.Tensor], *, static: bool) -> tuple[Any, str, list[str]]:
+    """Trace and convert a model.
+
+    Three ways are tried, the first that works counts: only the axes that vary between calls are kept open (`varying`),
+    every axis is (`all`), none is (`static`).
+
+    Args:
+        model: The transformers model on the CPU in fp32.
+        inputs: Example inputs of `forward`.
+        static: Only the third way: the device takes static shapes only.
+
+    Returns:
+        transformers' `ExportedModel`, the way that worked, and one line per way that did not.
+
+    Raises:
+        LoadError: No way worked.
+        OutOfMemory: Memory ran out.
+    """
+    from transformers.exporters import OpenVINOConfig, OpenVINOExporter
+
+    _switch_off_caches(model.config)
+    problems: list[str] = []
+    first: Exception | None = None
+    with _ONE_AT_A_TIME, _quiet():
+        for name, options in _ways(inputs, static).items():
+            try:
+                config = OpenVINOConfig(stateful=False, **options)
+                exported = OpenVINOExporter().export(model, dict(inputs), config)
+            except Exception as error:
+                if is_out_of_memory(error):
+                    raise OutOfMemory(f"memory ran out while converting: {error}", stage="convert") from error
+                first = first or error
+                problems.append(f"{name}: {type(error).__name__}: {(str(error).strip() or '-').splitlines()[0]}")
+                continue
+            _require_feedable(exported, inputs)
+            return exported, name, problems
+    raise LoadError(
+        f"{type(model).__name__} cannot be converted to OpenVINO. Tried: " + "; ".join(problems), stage="convert"
+    ) from first
+
+
+def _ways(inputs: Mapping[str, torch.Tensor], static: bool) -> dict[str, dict[str, Any]]:
+    import torch
+
+    if static:
+        return {"static": {}}
+    auto = torch.export.Dim.AUTO
+    axes = {
+        # The exporter turns these into lists of tuples of numbers, none of which is an axis.
+        name: [(None,) * tensor.shape[1]] * tensor.shape[0]
+        if name in FOLDED
+        else dict.fromkeys(varying_axes(name, tensor), auto)
+        for name, tensor in inputs.items()
+    }
+    return {"varying": {"dynamic_shapes": axes}, "all": {"dynamic": True}, "static": {}}
+
+
+def _switch_off_caches(config: Any) -> None:
+    """Set `use_cache` to false on a config and every config in it, so that no cache becomes an output of the graph."""
+    from transformers import PretrainedConfig
+
+    if hasattr(config, "use_cache"):
+        config.use_cache = False
+    for value in list(vars(config).values()):
+        if isinstance(value, PretrainedConfig):
+            _switch_off_caches(value)
+
+
+def _require_feedable(exported: Any, inputs: Mapping[str, torch.Tensor]) -> None:
+    """Refuse a graph with inputs that the exporter computed before tracing: nobody computes them for later calls."""
+    (component,) = exported.components.values()
+    traced = component.metadata.kwargs
+    added = [name for name, facts in traced.items() if "rank" in facts and name not in inputs]
+    folded = [name for name in inputs if name in traced and "rank" not in traced[name] and name not in FOLDED]
+    if added or folded:
+        raise LoadError(
+            f"{component.metadata.architecture}: transformers' exporter computes {', '.join(added + folded)} outside "
+            "the graph, from values of the example inputs. This backend cannot do so for other inputs.",
+            stage="convert",
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the tracer's remarks about its own work out of the test run, where a warning may be an error."""
+    loggers = [logging.getLogger(name) for name in _CHATTY]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,190 @@
+"""The compiled graphs of one model: one for most models, more where a graph cannot take every shape."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import openvino as ov
+
+from pytest_hfaccel.backends.base import ModelSource
+from pytest_hfaccel.backends.openvino.converted import Converted, ConvertedModels, conversion_key
+from pytest_hfaccel.backends.openvino.device import compile_options, core
+from pytest_hfaccel.backends.openvino.export import export_model
+from pytest_hfaccel.backends.openvino.precision import hint_of, require_precision
+from pytest_hfaccel.backends.openvino.shapes import FOLDED, same_batch, signature, widened
+from pytest_hfaccel.backends.out_of_memory import out_of_memory_raised
+from pytest_hfaccel.errors import HfAccelError, LoadError
+from pytest_hfaccel.spec import Device
+
+if TYPE_CHECKING:
+    import torch
+
+    Tensors = Mapping[str, torch.Tensor]
+    Edit = Callable[[ov.Model], ov.Model]
+
+STATIC_ONLY = frozenset({"NPU"})
+"""Devices whose compiler takes static shapes only."""
+
+
+class Graph:
+    """A converted model, compiled for a device.
+
+    Attributes:
+        converted: What was compiled.
+        compiled: OpenVINO's compiled model.
+        nbytes: Bytes of its constants.
+    """
+
+    def __init__(self, converted: Converted, program: ov.Model, compiled: Any) -> None:
+        self.converted = converted
+        self.compiled = compiled
+        self.nbytes = sum(op.get_byte_size() for op in program.get_ops() if op.get_type_name() == "Constant")
+        self._runner = self._new_runner()
+        self._traced = converted.metadata.kwargs
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The inputs it was traced with."""
+        return frozenset(self._traced)
+
+    def run(self, inputs: Tensors) -> Any:
+        """Run it once; returns the class's `ModelOutput`."""
+        import torch
+
+        cast = {
+            name: tensor.to(getattr(torch, self._traced[name]["dtype"]))
+            for name, tensor in inputs.items()
+            if name not in FOLDED
+        }
+        try:
+            return self._runner(**cast)
+        except RuntimeError:
+            # A request that failed half-way keeps the shapes it failed with, and fails on good ones, too.
+            self._runner = self._new_runner()
+            raise
+
+    def was_traced_with_batch_of(self, inputs: Tensors) -> bool:
+        """Whether the example inputs had as many rows as these."""
+        return same_batch(inputs, {name: facts["shape"] for name, facts in self._traced.items() if "shape" in facts})
+
+    def _new_runner(self) -> Any:
+        from transformers.exporters.runners.runner_openvino import OpenVINOModelRunner
+
+        return OpenVINOModelRunner(self.compiled, self.converted.metadata)
+
+
+class Graphs:
+    """Finds, converts and compiles the graph a call needs.
+
+    The first graph serves every batch and text length. A call with other inputs (an extra mask), other values of an
+    input that is a constant of the graph, or a batch size the model's code unrolls over gets a graph of its own.
+
+    Args:
+        source: The checkpoint.
+        device: The device.
+        dtype: The precision to compute at.
+        edit: Changes a converted model before it is compiled, for the canary.
+    """
+
+    def __init__(self, source: ModelSource, device: Device, dtype: str, edit: Edit | None = None) -> None:
+        self._source = source
+        self._device = device
+        self._dtype = dtype
+        self._edit = edit
+        self._store = ConvertedModels(source.cache_dir / "openvino")
+        self._graphs: dict[str, Graph] = {}
+        self._fixed_batch: set[str] = set()
+        self._static = device.target.partition(".")[0] in STATIC_ONLY
+        self.timings: dict[str, float] = {}
+        self.reused = 0
+
+    @property
+    def loaded(self) -> list[Graph]:
+        """The graphs in memory, the oldest first."""
+        return list(self._graphs.values())
+
+    @property
+    def takes_any_batch(self) -> bool:
+        """Whether no call has met a graph that is tied to a batch size."""
+        return not self._fixed_batch and not self._static
+
+    def edited(self, edit: Edit) -> Graphs:
+        """Return the same graphs with a change made to each of them before it is compiled."""
+        return Graphs(self._source, self._device, self._dtype, edit)
+
+    def run(self, inputs: Tensors) -> Any:
+        """Run the model on inputs of any shape it takes; returns the class's `ModelOutput`."""
+        general = signature(inputs, exact=self._static, fixed_batch=False)
+        graph = self.graph(inputs)
+        same_batch_as_traced = self._static or graph.was_traced_with_batch_of(inputs)
+        if general in self._fixed_batch and not same_batch_as_traced:
+            return self.graph(inputs, fixed_batch=True).run(inputs)
+        try:
+            return graph.run(inputs)
+        except RuntimeError:
+            if same_batch_as_traced:
+                raise
+            # The model's code unrolls over the batch (a Python loop over images): trace it for this batch size.
+            output = self.graph(inputs, fixed_batch=True).run(inputs)
+            self._fixed_batch.add(general)
+            return output
+
+    def graph(self, inputs: Tensors, *, fixed_batch: bool = False) -> Graph:
+        """Return the compiled graph for inputs like these.
+
+        Raises:
+            LoadError: It cannot be converted (stage `convert`) or compiled (stage `compile`).
+            BackendUnavailable: The device would compute at another precision.
+            OutOfMemory: Memory ran out.
+        """
+        kind = signature(inputs, exact=self._static, fixed_batch=fixed_batch)
+        if kind not in self._graphs:
+            self._graphs[kind] = self._compile(self._convert(inputs, kind, fixed_batch))
+        return self._graphs[kind]
+
+    def close(self) -> None:
+        """Free the compiled graphs."""
+        self._graphs.clear()
+
+    def _convert(self, inputs: Tensors, kind: str, fixed_batch: bool) -> Converted:
+        key = conversion_key(self._source.fingerprint, kind)
+        started = time.perf_counter()
+        self.reused += self._store.has(key)
+        if not self._store.has(key):
+            examples = dict(inputs) if self._static else widened(inputs, fixed_batch=fixed_batch)
+
+            def export() -> tuple[Any, str, list[str]]:
+                with out_of_memory_raised(self._device.id, "convert"):
+                    return export_model(self._source.torch_model("fp32"), examples, static=self._static)
+
+            self._store.make(key, export)
+            self._add_time("convert", started)
+        self.timings.setdefault("convert", 0.0)
+        started = time.perf_counter()
+        converted = self._store.read(key)
+        self._add_time("load", started)
+        return converted
+
+    def _compile(self, converted: Converted) -> Graph:
+        import torch
+
+        program = self._edit(converted.program) if self._edit else converted.program
+        options = compile_options(self._device, hint_of(self._dtype, self._device), torch.get_num_threads())
+        started = time.perf_counter()
+        try:
+            with out_of_memory_raised(self._device.id, "compile"):
+                compiled = core().compile_model(program, self._device.target, options)
+        except HfAccelError:
+            raise
+        except RuntimeError as error:
+            raise LoadError(
+                f"{self._source.spec.architecture} cannot be compiled for {self._device}: {error}", stage="compile"
+            ) from error
+        self._add_time("compile", started)
+        require_precision(compiled, self._device, self._dtype)
+        return Graph(converted, program, compiled)
+
+    def _add_time(self, stage: str, started: float) -> None:
+        self.timings[stage] = self.timings.get(stage, 0.0) + time.perf_counter() - started

@@ -1,0 +1,49 @@
+"""Memory of an OpenVINO device: the GPU plugin's own count, or the process's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pytest_hfaccel.backends.openvino.device import core, read_property
+from pytest_hfaccel.backends.process_memory import ProcessMemory
+
+
+class DeviceMemory:
+    """Bytes in use by OpenVINO on a device.
+
+    Args:
+        target: OpenVINO's name of the device, e.g. `GPU.0`.
+    """
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._process = ProcessMemory()
+        self._peak = 0
+
+    def reset_peak(self) -> None:
+        """Start a new peak."""
+        self._process.reset_peak()
+        self._peak = 0
+
+    def note(self) -> None:
+        """Look at the device's memory right after a run: the GPU plugin keeps no peak."""
+        self._peak = max(self._peak, self._on_gpu() or 0)
+
+    def read(self) -> dict[str, Any]:
+        """Return `current_bytes`, `peak_bytes`, `source` and `peak_source`."""
+        current = self._on_gpu()
+        if current is None:
+            return self._process.read()
+        return {
+            "current_bytes": current,
+            "peak_bytes": max(current, self._peak),
+            "source": "allocator",
+            "peak_source": "GPU_MEMORY_STATISTICS after each run",
+        }
+
+    def _on_gpu(self) -> int | None:
+        """Sum the plugin's statistics (bytes by kind of allocation); `None` for devices without them."""
+        if not self._target.startswith("GPU"):
+            return None
+        statistics = read_property(core(), "GPU_MEMORY_STATISTICS", self._target)
+        return None if statistics is None else sum(int(value) for value in statistics.values())

@@ -1,0 +1,102 @@
+"""A transformers model on an OpenVINO device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pytest_hfaccel.backends.base import ModelSource, Placement, WeightChange
+from pytest_hfaccel.backends.generation import generate_greedily
+from pytest_hfaccel.backends.openvino.graphs import Graphs
+from pytest_hfaccel.backends.openvino.memory import DeviceMemory
+from pytest_hfaccel.backends.out_of_memory import out_of_memory_raised
+from pytest_hfaccel.backends.outputs import flatten_outputs
+
+if TYPE_CHECKING:
+    import torch
+
+
+class OpenVINOModel:
+    """A loaded model; see `pytest_hfaccel.backends.base.LoadedModel`.
+
+    Args:
+        source: The checkpoint.
+        graphs: Its compiled graphs; the one for the sample inputs is there.
+        placement: Where it runs, without what changes while it runs.
+    """
+
+    def __init__(self, source: ModelSource, graphs: Graphs, placement: Placement) -> None:
+        self._source = source
+        self._graphs = graphs
+        self._placement = placement
+        self._memory = DeviceMemory(placement.requested_device.partition(":")[2])
+        self._architecture: Any = None
+
+    @property
+    def placement(self) -> Placement:
+        """Where it is and at which precision it runs, as the runtime reports it."""
+        self._placement.details["graphs"] = len(self._graphs.loaded)
+        self._placement.details["one_graph_for_any_batch"] = self._graphs.takes_any_batch
+        return self._placement
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the graphs' constants."""
+        return sum(graph.nbytes for graph in self._graphs.loaded)
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Seconds of conversion (0 when it had been converted), reading (`load`) and compilation, over all graphs."""
+        return dict(self._graphs.timings)
+
+    def forward(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Run the model once and wait for the result."""
+        with out_of_memory_raised(self._placement.requested_device, "run"):
+            leaves = flatten_outputs(self._graphs.run(inputs))
+        self._memory.note()
+        return leaves
+
+    def generate(self, inputs: Mapping[str, torch.Tensor], *, max_new_tokens: int, use_cache: bool) -> torch.Tensor:
+        """Generate greedily, each step over all tokens so far.
+
+        Raises:
+            NotImplementedError: `use_cache`: the graph has no cache.
+        """
+        if use_cache:
+            raise NotImplementedError("the OpenVINO graph is converted without a key-value cache")
+        with out_of_memory_raised(self._placement.requested_device, "run"):
+            return generate_greedily(self.pipeline_model(), inputs, max_new_tokens=max_new_tokens, use_cache=False)
+
+    def pipeline_model(self) -> Any:
+        """Return the architecture class without weights, running on these graphs."""
+        if self._architecture is None:
+            from pytest_hfaccel.backends.openvino.architecture import architecture_on_openvino
+
+            names = self._graphs.graph(self._source.sample().forward).names
+            self._architecture = architecture_on_openvino(self._source, self._graphs.run, names)
+        return self._architecture
+
+    @contextmanager
+    def perturbed(self, change: WeightChange) -> Iterator[OpenVINOModel]:
+        """Give the same model with one weight made wrong: another compiled graph beside this one."""
+        from pytest_hfaccel.backends.openvino.perturbation import perturbed_graphs
+
+        graphs = perturbed_graphs(self._source, self._graphs, change)
+        try:
+            yield OpenVINOModel(self._source, graphs, self._placement)
+        finally:
+            graphs.close()
+
+    def memory(self) -> dict[str, Any]:
+        """Bytes in use now and at most since `reset_peak_memory`."""
+        return self._memory.read()
+
+    def reset_peak_memory(self) -> None:
+        """Start a new peak."""
+        self._memory.reset_peak()
+
+    def close(self) -> None:
+        """Free the compiled graphs."""
+        self._architecture = None
+        self._graphs.close()

@@ -1,0 +1,112 @@
+"""The precision OpenVINO really computes at, read back from what it compiled."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import lru_cache
+from typing import Any
+
+import openvino as ov
+
+from pytest_hfaccel.backends.openvino.device import capabilities, compile_options, core, read_property
+from pytest_hfaccel.errors import BackendUnavailable, LoadError
+from pytest_hfaccel.spec import Device
+
+HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+"""OpenVINO's names of our dtypes."""
+
+_NAMES = {hint: dtype for dtype, hint in HINTS.items()}
+_PROBE_SIZE = 16
+
+
+def hint_of(dtype: str, device: Device) -> str:
+    """Return OpenVINO's name of a dtype.
+
+    Raises:
+        BackendUnavailable: This backend does not run at that dtype.
+    """
+    if dtype not in HINTS:
+        raise BackendUnavailable(
+            f"{device}: the OpenVINO backend cannot run at {dtype}. Allowed: {', '.join(HINTS)}.",
+            stage="compile",
+            hint="int8 needs a quantized model, which no built-in backend makes; a third-party backend may.",
+        )
+    return HINTS[dtype]
+
+
+def effective_dtype(compiled: Any, asked: str) -> str:
+    """Return the dtype a compiled model computes at.
+
+    Devices that choose among others (AUTO) hide the property; there the executed graph's own nodes are asked.
+
+    Args:
+        compiled: The compiled model.
+        asked: The dtype that was asked for.
+    """
+    readback = read_property(compiled, "INFERENCE_PRECISION_HINT")
+    if readback is not None:
+        name = readback.get_type_name()
+        return _NAMES.get(name, name)
+    found = {_NAMES[name] for name in runtime_precisions(compiled) if name in _NAMES}
+    if asked in found:
+        return asked
+    return found.pop() if len(found) == 1 else "mixed"
+
+
+def runtime_precisions(compiled: Any) -> dict[str, int]:
+    """Count the executed graph's nodes by the precision they run at; constants are not counted."""
+    counts: Counter[str] = Counter()
+    for node in compiled.get_runtime_model().get_ordered_ops():
+        facts = node.get_rt_info()
+        if "runtimePrecision" in facts and facts["layerType"].value != "Const":
+            counts[str(facts["runtimePrecision"].value)] += 1
+    return dict(counts)
+
+
+def require_precision(compiled: Any, device: Device, asked: str) -> None:
+    """Make sure that a compiled model computes at the asked dtype.
+
+    Raises:
+        BackendUnavailable: The runtime fell back to another precision.
+    """
+    real = effective_dtype(compiled, asked)
+    if real != asked:
+        raise BackendUnavailable(
+            f"{device}: asked for {asked}, but the runtime would compute at {real} without saying so. Capabilities of "
+            f"the device: {', '.join(capabilities(device)) or 'not told'}.",
+            stage="compile",
+            hint=f"Test it at {real} (--hf-dtype {real}), or on a device whose capabilities include {asked.upper()}.",
+        )
+
+
+@lru_cache(maxsize=64)
+def confirm_precision(device: Device, dtype: str) -> None:
+    """Compile and run one matrix product on a device at a dtype, which takes milliseconds where a model takes seconds.
+
+    Raises:
+        BackendUnavailable: The device would compute at another precision.
+        LoadError: The device cannot compile or run at all.
+    """
+    import numpy as np
+    from openvino import opset14 as ops
+
+    ones = np.ones((_PROBE_SIZE, _PROBE_SIZE), dtype=np.float32)
+    parameter = ops.parameter(list(ones.shape), ov.Type.f32)
+    probe = ov.Model([ops.matmul(parameter, ops.constant(ones), False, False)], [parameter], "probe")
+    try:
+        compiled = core().compile_model(probe, device.target, compile_options(device, hint_of(dtype, device)))
+        total = float(next(iter(compiled(ones).values())).sum())
+    except RuntimeError as error:
+        raise LoadError(
+            f"{device}: a product of two matrices cannot be compiled or run: {_last_line(error)}", stage="compile"
+        ) from error
+    require_precision(compiled, device, dtype)
+    if total != _PROBE_SIZE**3:
+        raise LoadError(
+            f"{device}: a product of two matrices of ones sums to {total}, not {_PROBE_SIZE**3}", stage="compile"
+        )
+
+
+def _last_line(error: Exception) -> str:
+    """Return the line of OpenVINO's message that says something: the first ones name its source files."""
+    return next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)

@@ -1,0 +1,76 @@
+"""Which weights a model runs with. Imports neither torch nor transformers: collection asks it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pytest_hfaccel.checkpoints.hub import cached_snapshot, hub_answers
+from pytest_hfaccel.errors import CheckpointError, ConfigError
+from pytest_hfaccel.spec import ModelSpec, Weights, WeightsChoice
+
+
+def choose_weights(spec: ModelSpec, wanted: str, *, named: bool, allow_pickle: bool = False) -> WeightsChoice:
+    """Choose the weights of a model.
+
+    Args:
+        spec: The model.
+        wanted: `auto`, `pretrained`, `random` or `tiny`.
+        named: Whether the user named the model; only then may `auto` download it.
+        allow_pickle: Whether weights that are not safetensors count as present.
+
+    Raises:
+        ConfigError: `tiny` or `random` weights were asked for a model whose class is in its repository.
+    """
+    if wanted in (Weights.RANDOM, Weights.TINY):
+        if spec.requires_remote_code:
+            raise ConfigError(f"{spec.name}: {wanted} weights need a class of transformers, and its class is its own.")
+        return WeightsChoice(Weights(wanted), "asked for by --hf-weights")
+    local = _on_disk(spec, allow_pickle)
+    if local is not None:
+        return local
+    if wanted == Weights.PRETRAINED:
+        return WeightsChoice(Weights.PRETRAINED, "asked for by --hf-weights")
+    return _auto(spec, named=named)
+
+
+def _on_disk(spec: ModelSpec, allow_pickle: bool) -> WeightsChoice | None:
+    if spec.path:
+        return WeightsChoice(Weights.PRETRAINED, "a local directory", spec.path)
+    if spec.bundled:
+        directory = bundled_directory(spec.bundled)
+        if directory is not None:
+            package = spec.bundled.partition("/")[0]
+            return WeightsChoice(Weights.PRETRAINED, f"in the installed package {package}", str(directory))
+    snapshot = cached_snapshot(spec, allow_pickle=allow_pickle) if spec.hub_id else None
+    return WeightsChoice(Weights.PRETRAINED, "in the local cache", str(snapshot)) if snapshot else None
+
+
+def _auto(spec: ModelSpec, *, named: bool) -> WeightsChoice:
+    reason = "not in the local cache"
+    if named and spec.hub_id:
+        refusal = hub_answers(spec)
+        if refusal is None:
+            return WeightsChoice(Weights.PRETRAINED, "named, and on the hub")
+        reason = f"{reason}; {refusal}"
+    if spec.requires_remote_code:
+        # There is no class to build a tiny model of: its absence is the cell's error, with this reason.
+        return WeightsChoice(Weights.PRETRAINED, reason)
+    return WeightsChoice(Weights.TINY, reason)
+
+
+def bundled_directory(bundled: str) -> Path | None:
+    """Return the checkpoint directory inside an installed package, or `None` where the package is not installed.
+
+    Raises:
+        CheckpointError: The package is installed, but has no such checkpoint.
+    """
+    from importlib.util import find_spec
+
+    package, _, folder = bundled.partition("/")
+    found = find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        return None
+    directory = Path(found.submodule_search_locations[0]) / folder
+    if not (directory / "config.json").is_file():
+        raise CheckpointError(f"the installed package {package} has no checkpoint in {folder!r}: no config.json there.")
+    return directory

@@ -1,0 +1,103 @@
+"""Text inputs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pytest_hfaccel.backends.base import SampleInputs
+from pytest_hfaccel.checkpoints.inputs.raw import MASKED, SENTENCES, need
+from pytest_hfaccel.tasks import generates
+
+if TYPE_CHECKING:
+    import torch
+
+    from pytest_hfaccel.checkpoints.checkpoint import Checkpoint
+
+EXTRA_PADDING = 4
+NEW_TOKENS = 8
+_DECODER_TEXT = "Das Haus ist wonderful"
+_PER_TOKEN = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "position_ids"}
+
+
+def plain(checkpoint: Checkpoint) -> SampleInputs:
+    """Sentences; with a mask for masked models."""
+    tokenizer = need(checkpoint, "tokenizer")
+    sentences = _sentences(checkpoint, tokenizer)
+    forward = encode(tokenizer, sentences)
+    return SampleInputs(
+        forward=forward,
+        generate=prompts(tokenizer, sentences) if generates(checkpoint.spec) else None,
+        padded=pad_further(forward, tokenizer),
+        pipeline=(sentences[0],),
+        pipeline_kwargs=_pipeline_options(checkpoint),
+    )
+
+
+def seq2seq(checkpoint: Checkpoint) -> SampleInputs:
+    """Sentences for the encoder, the beginning of an answer for the decoder."""
+    import torch
+
+    tokenizer = need(checkpoint, "tokenizer")
+    encoder = encode(tokenizer, list(SENTENCES))
+    answer = tokenizer(_DECODER_TEXT, return_tensors="pt")["input_ids"]
+    decoder = torch.cat([answer, answer.flip(1)])
+    forward = {**encoder, "decoder_input_ids": decoder}
+    padded = pad_further(encoder, tokenizer)
+    return SampleInputs(
+        forward=forward,
+        generate=encoder,
+        padded={**padded, "decoder_input_ids": decoder} if padded else None,
+    )
+
+
+def encode(tokenizer: Any, sentences: list[str]) -> dict[str, torch.Tensor]:
+    """Tokenize a batch, the shorter sentence padded on the right."""
+    if tokenizer.pad_token_id is None:
+        # Without a padding token, equal length is the way to a batch.
+        ids = [tokenizer(sentence)["input_ids"] for sentence in sentences]
+        shortest = min(map(len, ids))
+        return dict(tokenizer.pad({"input_ids": [one[:shortest] for one in ids]}, padding=False, return_tensors="pt"))
+    return dict(tokenizer(sentences, padding=True, padding_side="right", return_tensors="pt"))
+
+
+def prompts(tokenizer: Any, sentences: list[str]) -> dict[str, torch.Tensor]:
+    """Tokenize prompts of equal length: what a decoder continues must not end in padding."""
+    ids = [tokenizer(sentence)["input_ids"] for sentence in sentences]
+    shortest = min(map(len, ids))
+    return equal_length([one[:shortest] for one in ids])
+
+
+def equal_length(ids: list[list[int]]) -> dict[str, torch.Tensor]:
+    """Return rows of one length as ids and mask."""
+    import torch
+
+    rows = torch.tensor(ids)
+    return {"input_ids": rows, "attention_mask": torch.ones_like(rows)}
+
+
+def pad_further(encoded: dict[str, torch.Tensor], tokenizer: Any) -> dict[str, torch.Tensor] | None:
+    """Add masked padding on the right of a tokenized batch; `None` where the tokenizer has no mask or no padding."""
+    import torch
+
+    if "attention_mask" not in encoded or tokenizer.pad_token_id is None:
+        return None
+    fill = {"input_ids": tokenizer.pad_token_id}
+    padded = {}
+    for name, tensor in encoded.items():
+        if name in _PER_TOKEN:
+            extra = torch.full((tensor.shape[0], EXTRA_PADDING), fill.get(name, 0), dtype=tensor.dtype)
+            tensor = torch.cat([tensor, extra], dim=1)
+        padded[name] = tensor
+    return padded
+
+
+def _sentences(checkpoint: Checkpoint, tokenizer: Any) -> list[str]:
+    if checkpoint.spec.task == "fill-mask":
+        return [sentence.format(mask=tokenizer.mask_token) for sentence in MASKED]
+    return list(SENTENCES)
+
+
+def _pipeline_options(checkpoint: Checkpoint) -> dict[str, Any]:
+    if checkpoint.spec.task == "text-generation":
+        return {"max_new_tokens": NEW_TOKENS, "do_sample": False, "return_full_text": False}
+    return {}

@@ -1,0 +1,90 @@
+"""`hfaccel classify`: which family a model belongs to, how sure that is, and why."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from typing import Any
+
+from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.families import UNKNOWN, Classification, ModelFamilyClassifier
+from pytest_hfaccel.families.records import HardwareProfile
+
+
+def add_parser(commands: Any) -> None:
+    """Add `classify` to the parsers of `hfaccel`."""
+    parser = commands.add_parser("classify", help="the family of a model, and why", description=__doc__)
+    parser.add_argument("name", help="hub id, local directory or any other name")
+    parser.add_argument("--class", dest="model_class", metavar="CLASS", help="architecture class, e.g. BertForMaskedLM")
+    parser.add_argument("--tasks", default="", metavar="A,B", help="tasks, e.g. fill-mask,feature-extraction")
+    parser.add_argument("--methods", default="", metavar="A,B", help="methods the model offers, e.g. generate")
+    parser.add_argument(
+        "--hw", default="", metavar="JSON", help='where it runs, e.g. \'{"cuda": {"compatible": true}}\''
+    )
+    parser.add_argument("--db", metavar="PATH", help="JSON file in which classifications are kept")
+    parser.add_argument("--json", action="store_true", help="print the whole answer as JSON")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    classifier = ModelFamilyClassifier(model_db_path=arguments.db)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        answer = classifier.classify_model(
+            arguments.name,
+            model_class=arguments.model_class,
+            tasks=_listed(arguments.tasks),
+            methods=_listed(arguments.methods),
+            hw_compatibility=_profile(arguments.hw),
+        )
+    for warning in caught:
+        print(f"hfaccel: {warning.message}", file=sys.stderr)
+    template = classifier.get_template_for_family(answer["family"], answer["subfamily"])
+    if arguments.json:
+        print(json.dumps({**answer, "recommended_template": template}, indent=2))
+    else:
+        print(_text(answer, template))
+    return 0 if answer["family"] != UNKNOWN else 1
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _profile(text: str) -> HardwareProfile | None:
+    """Read the value of `--hw`.
+
+    Raises:
+        ConfigError: It is not a JSON object of objects.
+    """
+    if not text:
+        return None
+    try:
+        profile = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"--hw: {text!r} is not JSON: {error}", hint=_PROFILE_HINT) from error
+    if not isinstance(profile, dict) or not all(isinstance(entry, dict) for entry in profile.values()):
+        raise ConfigError(f"--hw: {text!r} is not an object of objects", hint=_PROFILE_HINT)
+    return profile
+
+
+_PROFILE_HINT = (
+    'Write it as \'{"cuda": {"compatible": true, "memory_usage": {"peak": 1500}}, "mps": {"compatible": false}}\'.'
+)
+
+
+def _text(answer: Classification, template: str) -> str:
+    lines = [
+        f"=== Classification of {answer['model_name']} ===",
+        f"Family: {answer['family']}",
+        f"Subfamily: {answer['subfamily'] or '-'}",
+        f"Confidence: {answer['confidence']:.2f} (subfamily {answer['subfamily_confidence']:.2f})",
+        f"Recommended Template: {template}",
+        f"Source: {answer['source']}",
+        "",
+        "Evidence:",
+    ]
+    lines += [f"  {each['source']}: {each['family'] or '-'}; {each['reason']}" for each in answer["analyses"]]
+    return "\n".join(lines)

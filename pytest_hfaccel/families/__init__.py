@@ -1,0 +1,24 @@
+"""Which family a model belongs to, and how sure that is.
+
+Reads transformers' tables without importing transformers; needs neither torch nor the network.
+"""
+
+from __future__ import annotations
+
+from pytest_hfaccel.families.classifier import ModelFamilyClassifier, classify_model
+from pytest_hfaccel.families.database import DamagedDatabaseWarning
+from pytest_hfaccel.families.definitions import MODEL_FAMILIES, MODEL_SUBFAMILIES
+from pytest_hfaccel.families.records import UNKNOWN, Analysis, Classification
+from pytest_hfaccel.families.templates import TEMPLATE_FOLDER
+
+__all__ = [
+    "MODEL_FAMILIES",
+    "MODEL_SUBFAMILIES",
+    "TEMPLATE_FOLDER",
+    "UNKNOWN",
+    "Analysis",
+    "Classification",
+    "DamagedDatabaseWarning",
+    "ModelFamilyClassifier",
+    "classify_model",
+]

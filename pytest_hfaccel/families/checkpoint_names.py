@@ -1,0 +1,191 @@
+"""Well-known checkpoint families whose names are not model types of transformers.
+
+Keys are matched as whole words of the name, joined without separators (`sentence t5` = `sentence-t5` = `sentencet5`).
+The tables know what a *name* stands for; what a class is for is never looked up here unless transformers does not
+list it.
+"""
+
+from __future__ import annotations
+
+from pytest_hfaccel.families.model_types import (
+    AUDIO,
+    CAUSAL,
+    CHAT,
+    CLASSIFIER,
+    DEPTH,
+    DETECTOR,
+    DOCUMENT,
+    DUAL,
+    IMAGE,
+    MASKED,
+    SEGMENTATION,
+    SENTENCE,
+    SEQ2SEQ,
+    SERIES,
+    SOUND,
+    SPEECH,
+    TTS,
+    VIDEO,
+    VIDEO_TEXT,
+    VISION,
+    VLM,
+    Kind,
+)
+
+_NAMES: tuple[tuple[Kind, str], ...] = (
+    (
+        SENTENCE,
+        "acge alldistilroberta allminilm allmpnet ance arcticembed bge colbert contriever distiluse e5 gritlm gtr "
+        "instructor jinabert jinaembeddings labse m3e minilm msmarco multiqa mxbaiembed nomicembed nvembed "
+        "piccolo sapbert sbert sentencet5 sfr sfrembedding simcse specter splade stella text2vec tsdae uae",
+    ),
+    (
+        MASKED,
+        "bertin bertweet caduceus chinesebert chinesemacbert codesage dnabert ernie2 ernie3 esm1b esm1v esm2 "
+        "esmfold hyenadna lert macbert minilml12h384 minilml6h384 minilmv2 mlm multilingualminilm muril "
+        "nucleotide retribert structbert tinybert unixcoder wobert wwm xlmmlm xlmr xtremedistil",
+    ),
+    (
+        CLASSIFIER,
+        "finbert gliner promptguard tapex",
+    ),
+    (
+        CAUSAL,
+        "aquila baichuan bielik biomedlm bloomz calm2 cerebrasgpt codegeex codegemma codellama codestral command "
+        "croissantllm dclm decilm deepseek deepseekcoder dialoglm elyza eurollm exaone falcon3 galactica gemma31b "
+        "gemma3270m gpt grok hunyuan incoder internlm jais japanesegpt kanana kimi kogpt llama2 llama3 longcat "
+        "lucie magicoder mathstral meditron megatrongpt mgpt minicpm mobilellm nekomata openelm openhathi "
+        "openllama phi1 phi2 phind plamo polycoder polyglot poro powermoe progen protgpt2 pythia qwen qwen1 qwq "
+        "redpajama refact replitcode retnet rinna rugpt salamandra santacoder sealion seallm skywork smollm "
+        "smollm2 solar stablecode starcoder starcoderbase stripedhyena swallow telechat teuken tinyllama "
+        "tinystories transformerxl transfoxl viking weblab wizardcoder xgen xverse yi youri",
+    ),
+    (
+        CHAT,
+        "airoboros alpaca aya baize blenderbot c4aicommand chatglm chatglm2 chatglm3 commanda commandr "
+        "commandrplus dialogpt dolly dolphin guanaco hermes koala manticore medalpaca neuralchat noushermes oasst "
+        "openassistant openchat openhermes orca orca2 platypus saiga samantha stablebeluga starling tulu vicuna "
+        "wizardlm xwin zephyr",
+    ),
+    (
+        SEQ2SEQ,
+        "arat5 barthez bartpho bert2bert byt5 codet5 coedit distilbart flant5 flanul2 godel indicbart indictrans "
+        "indictrans2 kot5 macaw madlad madlad400 marianmt mbart50 mengzit5 mrebel mt0 nllb opus opusmt prott5 "
+        "ptt5 rag rebel roberta2roberta switchbase t0 t0pp tkinstruct ul2 unifiedqa wmt19",
+    ),
+    (
+        IMAGE,
+        "beit3 coatnet convmixer davit densenet dino dinov3 dit edgenext efficientformer efficientnetv2 "
+        "efficientvit eva eva02 fastvit gcvit ghostnet inception mae maxvit mit mobilenet mobilenetv3 mobilenetv4 "
+        "mobileone nat nfnet nsfw phikon raddino regnety resnext rexnet seresnet simmim tfefficientnet tinyvit "
+        "vgg virchow volo wideresnet xception xcit",
+    ),
+    (
+        DETECTOR,
+        "deta doclayout fasterrcnn llmdet owl yolo yolo11 yolov10 yolov5 yolov8 yolox",
+    ),
+    (
+        SEGMENTATION,
+        "birefnet deeplab deeplabv3 fastsam isnet maskrcnn medsam mobilesam rmbg slimsam u2net unet",
+    ),
+    (
+        DEPTH,
+        "depthanythingv2 marigold metric3d midas",
+    ),
+    (
+        VISION,
+        "esrgan flux sdxl stablediffusion",
+    ),
+    (
+        SPEECH,
+        "audioflamingo citrinet crisperwhisper distilhubert kotobawhisper mhubert mms moshika moshiko paraformer "
+        "parakeet quartznet reazonspeech s2t s2tt seamless sensevoice speech2text stt ultravox w2v w2vbert "
+        "wav2vec xlsr xlsr300m xlsr53",
+    ),
+    (
+        SOUND,
+        "ast audiomae ecapa ecapatdnn largerclap lid mert mmslid panns pyannote yamnet",
+    ),
+    (
+        TTS,
+        "audiogen audioldm audioldm2 chattts cosyvoice f5tts fastspeech fastspeech2 fishspeech hifigan jukebox "
+        "kokoro matchatts melotts mmstts orpheus outetts parler parlertts riffusion stableaudio styletts2 "
+        "tacotron tacotron2 tts vocoder vocos xtts",
+    ),
+    (
+        AUDIO,
+        "snac speechtokenizer wavtokenizer",
+    ),
+    (
+        VLM,
+        "bakllava bunny cambrian cogagent cogvlm cogvlm2 emu2 florence gitbase gitlarge glm41v glm45v internvl2 "
+        "internvl25 internvl3 kimik25 kimik26 kimivl kosmos llama32vision minicpmo minicpmv minigpt4 "
+        "mistralsmall31 mistralsmall32 mobilevlm molmo molmoe moondream moondream2 mplug mplugowl multimodality "
+        "nanovlm nemotronnanovl nvila nvlm obsidian ofa openflamingo openvla ovis phi35vision phi3v phi3vision "
+        "phi4mm qvq qwenvl tinyllava videollama vila vitgpt2 xgenmm yivl",
+    ),
+    (
+        DUAL,
+        "biomedclip blipitm colqwen colqwen2 colsmolvlm evaclip fashionclip imagebind jinaclip metaclip "
+        "mobileclip openclip plip pubmedclip remoteclip streetclip tinyclip",
+    ),
+    (
+        DOCUMENT,
+        "deplot docowl docquery docvqa donut layoutxlm matcha nougat texify",
+    ),
+    (
+        VIDEO,
+        "cogvideo cogvideox internvideo internvideo2 movinet slowfast uniformer vjepa x3d",
+    ),
+    (
+        VIDEO_TEXT,
+        "clip4clip languagebindvideo viclip",
+    ),
+    (
+        SERIES,
+        "chronos lagllama moirai moment sundial timegpt timeseries tinytimemixer tspulse ttm",
+    ),
+)
+
+CHECKPOINT_NAMES: dict[str, Kind] = {name: kind for kind, names in _NAMES for name in names.split()}
+"""Joined words -> what a checkpoint of that name is for."""
+
+# Patterns over one word of a name, tried when the word itself is not known. The first that fits decides.
+AFFIXES: tuple[tuple[str, Kind], ...] = (
+    (r"\w*(hubert|wav2vec|whisper|wavlm)\w*", SPEECH),
+    (r"(visual|vil|vl)bert|\w{2,}vlm?|\w+llava|llava\w+|\w*blip\w*", VLM),
+    (r"\w*(simcse|sbert|embed|embedding|embeddings|embedder|embedding\w+)", SENTENCE),
+    (r"\w*berta?|\w*roberta|\w*electra|bert\w*|roberta\w*|\w*deberta\w*", MASKED),
+    (
+        r"vit[a-z]{0,3}\d{1,3}\w*|\w*resnet\w*|\w*efficientnet\w*|\w*mobilenet\w*|\w*convnext\w*|dinov?\d+\w*",
+        IMAGE,
+    ),
+    (r"\w*yolo\w*|\w*detr\w*", DETECTOR),
+    (r"\w+sam\d?|sam\d\w*|segformer\w*|mask2former\w*", SEGMENTATION),
+    (r"\w+clip|clip\w+|\w*siglip\w*", DUAL),
+    (r"\w+tts|tts\w+", TTS),
+    (r"\w+asr", SPEECH),
+    (r"\w+ocr", VLM),
+    (r"\w*(layoutlm|layoutxlm|docvqa)\w*", DOCUMENT),
+    (r"\w*chat\w*|\w*instruct\w*|\w+hermes", CHAT),
+    (r"\w*bart|\w+t5p?|t5\w*|wmt\d+|\w+pegasus", SEQ2SEQ),
+    (r"\w*gpt\d*|\w*llama\d*|\w*mistral|\w*mixtral|\w*qwen\d*|\w*gemma\d*|\w+falcon|\w*coder\w*|\w+llm|\w+lm", CAUSAL),
+)
+
+ORGANISATIONS: dict[str, Kind] = {
+    "sentencetransformers": SENTENCE,
+    "crossencoder": CLASSIFIER,
+    "timm": IMAGE,
+    "speechbrain": SPEECH,
+    "pyannote": SOUND,
+    "parlertts": TTS,
+    "espnet": TTS,
+    "coqui": TTS,
+    "helsinkinlp": SEQ2SEQ,
+    "llavahf": VLM,
+    "opengvlab": VLM,
+    "ultralytics": DETECTOR,
+    "mcgnju": VIDEO,
+    "amazonchronos": SERIES,
+}
+"""Joined words of a namespace on the hub that publishes one kind of model."""

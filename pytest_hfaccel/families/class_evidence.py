@@ -1,0 +1,199 @@
+"""What the architecture class says: `Wav2Vec2ForCTC` recognises speech.
+
+A class of the installed transformers is looked up in its auto mappings. Any other class (remote code, other
+versions) is read: the head by its suffix, the modality by the words before it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+from pytest_hfaccel.families.markers import find_marker
+from pytest_hfaccel.families.matching import words
+from pytest_hfaccel.families.model_types import (
+    CAUSAL,
+    CLASSIFIER,
+    DEPTH,
+    DETECTOR,
+    DOCUMENT,
+    DUAL,
+    IMAGE,
+    MASKED,
+    SEGMENTATION,
+    SENTENCE,
+    SEQ2SEQ,
+    SERIES,
+    SOUND,
+    SPEECH,
+    TTS,
+    VIDEO,
+    VISION,
+    VLM,
+    Kind,
+    family_of_type,
+)
+from pytest_hfaccel.families.records import Analysis, analysis, nothing
+from pytest_hfaccel.families.transformers_tables import auto_tables
+
+SOURCE = "class_analysis"
+LISTED = 0.95
+"""Confidence in a class that transformers lists. Not 1: `Qwen3ForCausalLM` also carries an embedding model."""
+READ = 0.85
+"""Confidence in a class that only its name describes."""
+READ_CAUSAL = 0.8
+"""The same for one that ends in a causal head: remote code names vision-language models so, too."""
+
+_TEXT = frozenset({"embedding", "text_generation"})
+
+# Heads that say what a class does, whatever its type; tried in this order. `FOR_IMAGE` and `FOR_BACKBONE` list base
+# models of several modalities (video, detection), so they are not among them.
+_HEADS: tuple[tuple[str, Kind], ...] = (
+    ("FOR_CTC", SPEECH),
+    ("FOR_RNNT", SPEECH),
+    ("FOR_TDT", SPEECH),
+    ("FOR_AUDIO_CLASSIFICATION", SOUND),
+    ("FOR_AUDIO_FRAME_CLASSIFICATION", SOUND),
+    ("FOR_AUDIO_XVECTOR", SOUND),
+    ("FOR_VIDEO_CLASSIFICATION", VIDEO),
+    ("FOR_OBJECT_DETECTION", DETECTOR),
+    ("FOR_ZERO_SHOT_OBJECT_DETECTION", DETECTOR),
+    ("FOR_IMAGE_SEGMENTATION", SEGMENTATION),
+    ("FOR_SEMANTIC_SEGMENTATION", SEGMENTATION),
+    ("FOR_INSTANCE_SEGMENTATION", SEGMENTATION),
+    ("FOR_UNIVERSAL_SEGMENTATION", SEGMENTATION),
+    ("FOR_DEPTH_ESTIMATION", DEPTH),
+    ("FOR_IMAGE_CLASSIFICATION", IMAGE),
+    ("FOR_MASKED_IMAGE_MODELING", IMAGE),
+    ("FOR_DOCUMENT_QUESTION_ANSWERING", DOCUMENT),
+    ("FOR_RETRIEVAL", DUAL),
+    ("FOR_KEYPOINT_DETECTION", VISION),
+    ("FOR_KEYPOINT_MATCHING", VISION),
+    ("FOR_POSE_ESTIMATION", VISION),
+    ("FOR_IMAGE_MATTING", VISION),
+    ("FOR_IMAGE_TO_IMAGE", VISION),
+    ("FOR_NORMAL_ESTIMATION", VISION),
+    ("FOR_POINTMAP_ESTIMATION", VISION),
+)
+
+# Heads over text: what they are depends on the model under them (LayoutLM classifies documents, LLaMA texts).
+_TEXT_HEADS: tuple[tuple[str, Kind], ...] = (
+    ("FOR_SEQ_TO_SEQ_CAUSAL_LM", SEQ2SEQ),
+    ("FOR_MASKED_LM", MASKED),
+    ("FOR_CAUSAL_LM", CAUSAL),
+)
+_TEXT_CLASSIFIERS = frozenset(
+    f"FOR_{head}"
+    for head in (
+        "SEQUENCE_CLASSIFICATION",
+        "TOKEN_CLASSIFICATION",
+        "QUESTION_ANSWERING",
+        "TABLE_QUESTION_ANSWERING",
+        "MULTIPLE_CHOICE",
+        "NEXT_SENTENCE_PREDICTION",
+    )
+)
+
+_SPEAKING = frozenset({"FOR_TEXT_TO_SPECTROGRAM", "FOR_TEXT_TO_WAVEFORM"})
+
+# Suffix of a class that is not listed -> what it is when the words before it say no more.
+_SUFFIXES: tuple[tuple[str, Kind], ...] = (
+    (r"ForCTC|ForSpeechToText|ForRNNT|ForTDT", SPEECH),
+    (r"For(Audio\w*Classification|XVector)", SOUND),
+    (r"For(TextToSpeech|SpeechToSpeech|TextToWaveform|TextToSpectrogram)|HifiGan|Vocoder", TTS),
+    (r"ForVideoClassification", VIDEO),
+    (r"For\w*ObjectDetection", DETECTOR),
+    (r"For\w*Segmentation", SEGMENTATION),
+    (r"For\w*DepthEstimation", DEPTH),
+    (r"For(Vision2Seq|VisionText2Text|ImageTextToText|ImagesAndTextClassification)", VLM),
+    (r"For(ImageTextRetrieval|ImageAndTextRetrieval|ContrastiveLearning|Retrieval)", DUAL),
+    (r"For(Masked|Causal)?Image(Classification|Modeling)?\w*|Backbone", IMAGE),
+    (r"ForDocumentQuestionAnswering", DOCUMENT),
+    (r"ForPrediction|ForRegression|ForTimeSeries\w+|ForForecasting", SERIES),
+    (r"For(Token|Sequence)Classification|ForQuestionAnswering|ForMultipleChoice|ForNextSentencePrediction", CLASSIFIER),
+    (r"ForMaskedLM|ForPreTraining|ForMasking", MASKED),
+    (r"ForCausalLM|LMHead\w*Model|ForGeneration|CausalLM|LMHeadModel|DoubleHeadsModel", CAUSAL),
+    (r"ForConditionalGeneration|MTModel|EncoderDecoderModel", SEQ2SEQ),
+    (r"TextModel(WithProjection)?|EncoderModel|ContextEncoder|QuestionEncoder", SENTENCE),
+    (r"VisionModel(WithProjection)?|VisionTransformer|ImageModel", IMAGE),
+)
+
+
+def analyze_class(class_name: str) -> Analysis:
+    """Say what an architecture class is for."""
+    name = class_name.rpartition(".")[-1].strip()
+    if not name:
+        return nothing(SOURCE, "no class was given")
+    listed = auto_tables().heads_of_class.get(name)
+    kind = _listed_kind(name, listed) if listed else None
+    if listed and kind:
+        heads = ", ".join(head or "base model" for head in listed)
+        return analysis(SOURCE, *kind, LISTED, _certainty(name, kind), f"transformers lists {name} under {heads}")
+    return _read(name)
+
+
+def _certainty(name: str, kind: Kind) -> float:
+    """How sure the subfamily is: a base model serves several, and no class tells chat models from other LMs."""
+    if kind in (CAUSAL, SEQ2SEQ) or "For" not in name:
+        return 0.75
+    return LISTED
+
+
+def _listed_kind(name: str, heads: Mapping[str, tuple[str, ...]]) -> Kind | None:
+    by_head = next((kind for head, kind in _HEADS if head in heads), None)
+    homes = [home for types in heads.values() for model_type in types if (home := family_of_type(model_type))]
+    if by_head and not (by_head[0] == "vision" and homes and homes[0][0] == "video"):
+        return by_head
+    home = next((home for home in homes if home[0] in _TEXT), homes[0] if homes else None)
+    if home is None:
+        return None
+    if home[0] == "audio":
+        return TTS if _SPEAKING & heads.keys() else home
+    if home[0] not in _TEXT:
+        return _by_part(name) or home
+    if "FOR_TEXT_ENCODING" in heads and name.endswith("EncoderModel"):
+        return SENTENCE
+    by_text_head = next((kind for head, kind in _TEXT_HEADS if head in heads), None)
+    if by_text_head:
+        return by_text_head
+    return CLASSIFIER if home[0] == "embedding" and _TEXT_CLASSIFIERS & heads.keys() else home
+
+
+def _by_part(name: str) -> Kind | None:
+    """A tower of a multimodal model is of the tower's own modality."""
+    return IMAGE if re.search(r"Vision(Model|Transformer|Encoder)$", name) else None
+
+
+@cache
+def _patterns() -> Sequence[tuple[re.Pattern[str], Kind]]:
+    return [(re.compile(f"({suffix})$"), kind) for suffix, kind in _SUFFIXES]
+
+
+def _read(name: str) -> Analysis:
+    """Read a class that transformers does not list."""
+    match, kind = next(
+        ((found, kind) for pattern, kind in _patterns() if (found := pattern.search(name))),
+        (None, None),
+    )
+    stem = name[: match.start()] if match else re.sub(r"(Model|Pipeline)$", "", name)
+    marker = find_marker(_class_words(stem))
+    reason = f"{name} is not a class of this transformers"
+    if kind and (marker is None or _stands(kind, marker.kind)):
+        confidence = READ_CAUSAL if kind == CAUSAL else READ
+        return analysis(SOURCE, *kind, confidence, confidence, f"{reason}; its name ends in a head of this family")
+    if marker:
+        return analysis(SOURCE, *marker.kind, READ, READ - 0.1, f"{reason}; its name holds {marker.text!r}")
+    return nothing(SOURCE, f"{reason}, and its name tells nothing")
+
+
+def _stands(head: Kind, stem: Kind) -> bool:
+    """Whether the head decides: it is no head over text, or the model under it is one of text that it fits."""
+    if head[0] not in _TEXT:
+        return True
+    return stem[0] == "embedding" if head == CLASSIFIER else stem[0] in _TEXT
+
+
+def _class_words(stem: str) -> list[str]:
+    """`LlavaQwen2` -> `llava`, `qwen2`; runs of capitals stay together (`CLIPSeg` -> `clipseg` is tried joined)."""
+    return words(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", stem))

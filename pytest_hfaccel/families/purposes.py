@@ -1,0 +1,162 @@
+"""Words of a name that say what a model is for, whatever it is built from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from pytest_hfaccel.families.model_types import (
+    CHAT,
+    CLASSIFIER,
+    DEPTH,
+    DETECTOR,
+    DOCUMENT,
+    DUAL,
+    IMAGE,
+    SEGMENTATION,
+    SENTENCE,
+    SEQ2SEQ,
+    SERIES,
+    SOUND,
+    SPEECH,
+    TTS,
+    VIDEO,
+    VLM,
+    Kind,
+)
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """What purpose words add to a name.
+
+    Attributes:
+        kind: Family and subfamily with the purpose taken into account.
+        why: The word, for the reason.
+        stated: Whether the name states the purpose so plainly that it outweighs the class.
+    """
+
+    kind: Kind
+    why: str
+    stated: bool = False
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """When a word of `pattern` is in the name of a model of one of `families`, it is of `kind`."""
+
+    pattern: str
+    families: frozenset[str]
+    kind: Kind
+    stated: bool = False
+
+
+_TEXT = frozenset({"embedding", "text_generation"})
+_IMAGE_TEXT = frozenset({"multimodal"})
+_SOUND_WORDS = (
+    r"ks|er|sv|sd|sid|ic|lid|emotion\w*|genres?|gender|speaker\w*|diarization|classification|classifier|"
+    r"audioset|gtzan|speechcommands|keyword|lang|accent|vad|verification|deepfake"
+)
+_CLASSIFIER_WORDS = (
+    r"ner|pos|sentiment\w*|emotions?|sst\d?|mnli|xnli|nli|anli|qnli|squad\w*|toxic\w*|hate\w*|spam|detector|detection|"
+    r"classification|classifier|conll\w*|pii|punctuation|deid|irony|offensive|wikineural|intent\w*|stance|"
+    r"sarcasm|fake|phishing|moderation|topic|cola|mrpc|qqp|zeroshot|guard|safety|ontonotes|chunking|keyphrase"
+)
+
+_RULES: tuple[_Rule, ...] = (
+    _Rule(r"rerank\w*|crossencoder", _TEXT, CLASSIFIER, stated=True),
+    _Rule(r"\w*embed|embedder|\w*embeddings?|embedding\w*|sentence|sbert|retriever", _TEXT, SENTENCE, stated=True),
+    _Rule(r"docvqa|docqa|doc|document|invoices?|receipts?|cord|funsd|rvlcdip", _IMAGE_TEXT, DOCUMENT),
+    _Rule(r"textcaps|caption\w*|vqa|vqav2|image2text|img2txt", _TEXT | _IMAGE_TEXT | {"vision"}, VLM),
+    _Rule(r"vl|vlm|vlms|vision|visual|multimodal|omni|vla|img", frozenset({"text_generation"}), VLM),
+    _Rule(r"timeseries|forecast\w*|patchtst|ttm|tspulse", _TEXT, SERIES),
+    _Rule(r"vision|image", frozenset({"embedding"}), IMAGE),
+    _Rule(r"tts|vocoder|hifigan|vc|speechsynthesis", frozenset({*_TEXT, "audio"}), TTS),
+    _Rule(r"asr|stt|transcribe|transcription|s2t", frozenset({*_TEXT, "audio"}), SPEECH),
+    _Rule(_SOUND_WORDS, frozenset({"audio"}), SOUND),
+    _Rule(r"audio|speech|voice", _TEXT, SPEECH),
+    _Rule(r"video|kinetics|kinetics400|k400|k600|ssv2|ucf101", frozenset({"vision"}), VIDEO),
+    _Rule(r"panoptic|ade|ade20k|cityscapes|segmentation|semantic|matting|clothes", frozenset({"vision"}), SEGMENTATION),
+    _Rule(r"depth|nyu|kitti|midas", frozenset({"vision"}), DEPTH),
+    _Rule(r"itm|itr", frozenset({"multimodal"}), DUAL),
+    _Rule(_CLASSIFIER_WORDS, frozenset({"embedding"}), CLASSIFIER),
+    _Rule(
+        r"it|instruct|instruction|instructions|\w*chat\w*|assistant|dpo|rlhf|sft|ppo|orpo|simpo|\w*hermes|conversational|"
+        r"dialogue?|alpaca|zephyr|vicuna|oasst\d?|dolly|guanaco|thinking|roleplay",
+        frozenset({"text_generation"}),
+        CHAT,
+    ),
+)
+
+# Words that suffice alone, strongest first.
+_ALONE: tuple[tuple[str, Kind], ...] = (
+    (r"rerank\w*", CLASSIFIER),
+    (r"embed\w*|sentence\w*|retriever", SENTENCE),
+    (r"tts|vocoder", TTS),
+    (r"asr|stt|speech\w*|transcri\w+|phoneme|librispeech", SPEECH),
+    (r"audio\w*|sounds?|speaker\w*|\w*voice\w*|vad|genres?|music\w*|diarization", SOUND),
+    (r"docvqa|docqa|invoices?|receipts?|documents?|ocr", DOCUMENT),
+    (r"caption\w*|vqa|vlm|multimodal|vl|vision2seq", VLM),
+    (r"video\w*|kinetics\w*", VIDEO),
+    (r"segment\w*|parsing|panoptic|matting|ade20k|cityscapes", SEGMENTATION),
+    (r"depth|nyu|kitti", DEPTH),
+    (r"coco|pascal|detr|detector|detection", DETECTOR),
+    (r"images?|vision|imagenet\w*|in1k|in21k|face\w*|photo\w*|pixel\w*|224|nsfw|facial", IMAGE),
+    (r"forecast\w*|timeseries", SERIES),
+    (r"summar\w+|translat\w+|paraphras\w+|mt|seq2seq|grammar|headline", SEQ2SEQ),
+    (r"instruct\w*|\w*chat\w*|dialog\w*|assistant|conversational", CHAT),
+    (_CLASSIFIER_WORDS, CLASSIFIER),
+)
+
+
+def refine(kind: Kind, tokens: Sequence[str], later: Sequence[Kind], published: Kind | None) -> Purpose | None:
+    """Say how the purpose in a name changes what its first marker says, or `None`.
+
+    Args:
+        kind: What the marker says.
+        tokens: The words of the name.
+        later: What the markers after the first say.
+        published: What the namespace publishes, if it publishes one kind.
+    """
+    if published and (published[0] == kind[0] or {published[0], kind[0]} <= _TEXT):
+        stated = published in (SENTENCE, CLASSIFIER)
+        if stated or kind[1] is None:
+            return Purpose(published, "published where such models are", stated)
+    for rule in _RULES:
+        applies = kind[0] in rule.families and not _protected(kind, rule)
+        if applies and (word := _first(rule.pattern, tokens)):
+            return Purpose(rule.kind, f"and {word!r} says what it is for", rule.stated)
+    if kind[0] == "vision" and kind == IMAGE and any(other[0] in _TEXT for other in later):
+        return Purpose(VLM, "with a language model after it")
+    return None
+
+
+def _protected(kind: Kind, rule: _Rule) -> bool:
+    """Subfamilies that a weaker word does not change: a T5 is no chat model, a detector trained on depth is one."""
+    if rule.kind == CHAT:
+        return kind == SEQ2SEQ
+    if rule.kind == CLASSIFIER and not rule.stated:
+        return kind == SENTENCE
+    if rule.kind in (SEGMENTATION, DEPTH):
+        return kind == SEGMENTATION or (rule.kind == DEPTH and kind == DETECTOR)
+    return rule.kind == DUAL and kind != VLM
+
+
+def purpose_without_family(tokens: Sequence[str]) -> Purpose | None:
+    """Say what a name is for that holds no known model, or `None`."""
+    for pattern, kind in _ALONE:
+        if word := _first(pattern, tokens):
+            return Purpose(kind, f"{word!r} says what it is for")
+    return None
+
+
+def _first(pattern: str, tokens: Sequence[str]) -> str | None:
+    fits = _compiled(pattern).fullmatch
+    return next((token for token in tokens if fits(token)), None)
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern)

@@ -1,0 +1,29 @@
+"""Values on their way into a file: strict JSON, and no secret in it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+from pytest_hfaccel.reports.redact import redact
+
+
+def to_plain(value: Any) -> Any:
+    """Return `value` as strict JSON with its texts redacted.
+
+    JSON has no NaN and no infinity: they become the texts `nan`, `inf` and `-inf`, which `float()` reads back. What is
+    not JSON at all becomes its text, so that an odd measure costs no report.
+    """
+    if isinstance(value, Enum):
+        return to_plain(value.value)
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, Mapping):
+        return {redact(str(key)): to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    return redact(str(value))

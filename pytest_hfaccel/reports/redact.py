@@ -1,0 +1,38 @@
+"""No secret in a report: tokens are cut out of every text that is written."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+
+MASK = "***"
+"""What stands in a secret's place."""
+
+_TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACEHUB_API_TOKEN")
+_SHORTEST_SECRET = 8  # a shorter value of a variable is a placeholder, and would be found inside ordinary words
+
+# Tokens of the hub: `hf_` or `api_org_` and 34 letters or digits. Shorter ones with a digit are taken for tokens, too,
+# but `hf_performance` is an option.
+_HUB_TOKEN = re.compile(
+    r"(?<![A-Za-z0-9])(hf_|api_org_)(?:(?=[A-Za-z]*[0-9])[A-Za-z0-9]{8,}|[A-Za-z0-9]{16,})(?![A-Za-z0-9_])"
+)
+_BEARER = re.compile(r"\b(bearer\s+)[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE)
+_URL_USER = re.compile(r"\b([a-z][a-z0-9+.-]*://)[^\s/@]+@", re.IGNORECASE)
+
+
+def redact(text: str, environ: Mapping[str, str] | None = None) -> str:
+    """Return `text` without hub tokens, bearer tokens and credentials in URLs.
+
+    Args:
+        text: What is about to be written.
+        environ: Environment to read instead of `os.environ`: the values of its token variables are secrets as well.
+    """
+    environ = os.environ if environ is None else environ
+    for name in _TOKEN_VARIABLES:
+        secret = environ.get(name, "").strip()
+        if len(secret) >= _SHORTEST_SECRET:
+            text = text.replace(secret, MASK)
+    text = _HUB_TOKEN.sub(rf"\1{MASK}", text)
+    text = _BEARER.sub(rf"\1{MASK}", text)
+    return _URL_USER.sub(rf"\1{MASK}@", text)

@@ -1,0 +1,102 @@
+"""The run on one page: counts, failures with reasons, weights with reasons, and the pool's numbers."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from pytest_hfaccel.reports.envelope import envelope
+from pytest_hfaccel.reports.plain import to_plain
+from pytest_hfaccel.results import CellResult, Status
+
+_SUMMED = ("requests", "hits", "misses", "loads", "failures", "evictions", "oom_retries", "load_seconds")
+
+
+def summary_of(results: Sequence[CellResult], header: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the contents of `summary.json`."""
+    body = {
+        "passed": not any(result.status.is_bad for result in results),
+        "counts": counts_of(results),
+        "by_class_and_device": _by_class_and_device(results),
+        "weights": _weights(results),
+        "failures": _notable(results, lambda status: status.is_bad),
+        "expected_failures": _notable(results, lambda status: status == Status.XFAILED),
+        "unavailable": _notable(results, lambda status: status == Status.UNAVAILABLE),
+        "skipped_checks": _skipped_checks(results),
+        "absent_devices": dict(header.get("absent_devices") or {}),
+        "pool": _pool_totals(header.get("pool") or []),
+    }
+    plain: dict[str, Any] = to_plain(body)
+    return {**envelope("summary", header), **plain}
+
+
+def counts_of(results: Iterable[CellResult]) -> dict[str, dict[str, int]]:
+    """Count cells and checks by status; a status that did not occur is left out."""
+    listed = list(results)
+    return {
+        "cells": _count(result.status for result in listed),
+        "checks": _count(check.status for result in listed for check in result.checks),
+    }
+
+
+def _count(statuses: Iterable[Status]) -> dict[str, int]:
+    found = Counter(statuses)
+    return {str(status): found[status] for status in Status if status in found}
+
+
+def _by_class_and_device(results: Iterable[CellResult]) -> dict[str, dict[str, dict[str, int]]]:
+    groups: dict[str, dict[str, list[Status]]] = defaultdict(lambda: defaultdict(list))
+    for result in results:
+        groups[result.module][result.device].append(result.status)
+    return {
+        module: {device: _count(statuses) for device, statuses in devices.items()} for module, devices in groups.items()
+    }
+
+
+def _weights(results: Iterable[CellResult]) -> list[dict[str, str]]:
+    found = dict.fromkeys((result.model, result.weights, result.weights_reason) for result in results)
+    return [{"model": model, "weights": weights, "reason": reason} for model, weights, reason in found]
+
+
+def _notable(results: Iterable[CellResult], wanted: Callable[[Status], bool]) -> list[dict[str, Any]]:
+    return [
+        {
+            "cell": result.cell,
+            "model": result.model,
+            "architecture": result.architecture,
+            "device": result.device,
+            "dtype": result.dtype,
+            "weights": result.weights,
+            "status": result.status,
+            "stage": result.stage,
+            "reason": result.reason,
+            "checks": [check.name for check in result.checks if wanted(check.status)],
+        }
+        for result in results
+        if wanted(result.status)
+    ]
+
+
+def _skipped_checks(results: Iterable[CellResult]) -> list[dict[str, Any]]:
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for result in results:
+        for check in result.checks:
+            if check.status == Status.SKIPPED:
+                found[check.name, check.reason or ""].append(result.cell)
+    return [{"check": check, "reason": reason, "cells": cells} for (check, reason), cells in found.items()]
+
+
+def _pool_totals(processes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Add up the statistics of the processes of a parallel run; each process has a pool of its own."""
+    loads: Counter[str] = Counter()
+    for process in processes:
+        loads.update(process.get("loads_by_key", {}))
+    totals = {name: sum(process.get(name, 0) for process in processes) for name in _SUMMED}
+    errors = [error for process in processes for error in process.get("close_errors", [])]
+    return {
+        "processes": len(processes),
+        **totals,
+        "loads_by_key": dict(sorted(loads.items())),
+        "close_errors": errors,
+    }

@@ -1,0 +1,155 @@
+"""A tiny model and the context of a check around it, made without the registry, the pool and the runner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pytest_hfaccel.backends.base import SampleInputs
+from pytest_hfaccel.backends.torch.backend import TorchBackend
+from pytest_hfaccel.checks import built_in_checks
+from pytest_hfaccel.checks.reference import Reference, compute_reference
+from pytest_hfaccel.results import CheckOutcome
+from pytest_hfaccel.spec import CPU, Cell, Device, ModelSpec, Weights, WeightsChoice
+
+_DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_SIZES = {
+    "BertForMaskedLM": {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "vocab_size": 100,
+        "max_position_embeddings": 64,
+    },
+    "GPT2LMHeadModel": {"n_embd": 32, "n_layer": 2, "n_head": 2, "vocab_size": 100, "n_positions": 64},
+}
+_WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "paris", "is", "the", "capital", "of", "france", ".", "hot"]
+_TASKS = {"BertForMaskedLM": "fill-mask", "GPT2LMHeadModel": "text-generation"}
+
+
+class TinySource:
+    """A checkpoint with seeded weights of an architecture in `_SIZES`, in a directory."""
+
+    fingerprint = "tiny"
+
+    def __init__(self, architecture: str, directory: Path) -> None:
+        import transformers
+
+        self.spec = ModelSpec(f"tiny-{architecture}", architecture, _TASKS[architecture])
+        self.directory = self.cache_dir = directory
+        self._class = getattr(transformers, architecture)
+        self._sample = _sample(architecture)
+        self.info: dict[str, list[str]] = {}
+        torch.manual_seed(0)
+        model = self._class(self._class.config_class(**_SIZES[architecture]))
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += 0.2 * torch.randn_like(parameter)
+        model.save_pretrained(directory)
+
+    def torch_model(self, dtype: str, device: str = "cpu") -> Any:
+        return self._class.from_pretrained(self.directory, dtype=_DTYPES[dtype]).eval().to(device)
+
+    def loading_info(self) -> dict[str, Any]:
+        return self.info
+
+    def sample(self) -> SampleInputs:
+        return self._sample
+
+    def processors(self) -> dict[str, Any]:
+        from transformers import BertTokenizer
+
+        words = _WORDS + [f"word{index}" for index in range(100 - len(_WORDS))]
+        return {"tokenizer": BertTokenizer(vocab={word: index for index, word in enumerate(words)})}
+
+
+def _sample(architecture: str) -> SampleInputs:
+    ids = torch.arange(5, 19).reshape(2, 7)
+    mask = torch.ones_like(ids)
+    if architecture == "BertForMaskedLM":
+        mask[1, 5:] = 0
+    padded = {"input_ids": _right(ids, 3, 99), "attention_mask": _right(mask, 3, 0)}
+    forward = {"input_ids": ids, "attention_mask": mask}
+    return SampleInputs(
+        forward,
+        generate=forward if architecture == "GPT2LMHeadModel" else None,
+        padded=padded,
+        pipeline=("Paris is [MASK] france.",) if architecture == "BertForMaskedLM" else None,
+    )
+
+
+def _right(tensor: torch.Tensor, count: int, value: int) -> torch.Tensor:
+    return torch.nn.functional.pad(tensor, (0, count), value=value)
+
+
+def run(name: str, context: TinyContext) -> CheckOutcome:
+    """Run a built-in check on a context."""
+    return built_in_checks()[name].function(context)
+
+
+def with_forward(context: TinyContext, change: Callable[..., Any]) -> TinyContext:
+    """Replace the model's forward by `change(right forward, inputs)`."""
+    right = context.loaded
+    context.loaded = Misbehaving(right, forward=lambda inputs: change(right.forward, inputs))
+    return context
+
+
+@dataclass
+class TinyContext:
+    """The context of a check on the CPU; `loaded` can be replaced by a model that misbehaves."""
+
+    source: TinySource
+    dtype: str = "fp32"
+    device: Device = CPU
+    claims: list[Any] = field(default_factory=list)
+    outcomes: dict[str, CheckOutcome] = field(default_factory=dict)
+    pipe: Any = None
+    """The pipeline; the BERT's own unless a test gives another."""
+
+    def __post_init__(self) -> None:
+        self.cell = Cell(self.source.spec, self.device, self.dtype, WeightsChoice(Weights.TINY, "test"))
+        self.sample = self.source.sample()
+        self.loaded: Any = self._load(self.dtype)
+        self._reference: Reference | None = None
+        if self.pipe is None and self.source.sample().pipeline:
+            from transformers import pipeline
+
+            self.pipe = pipeline("fill-mask", model=self.loaded.pipeline_model(), **self.source.processors())
+
+    @property
+    def reference(self) -> Reference:
+        self._reference = self._reference or compute_reference(self.source, self._load)
+        return self._reference
+
+    def outcome_of(self, name: str) -> CheckOutcome | None:
+        return self.outcomes.get(name)
+
+    def _load(self, dtype: str) -> Any:
+        return TorchBackend().load(Cell(self.source.spec, CPU, dtype, WeightsChoice(Weights.TINY, "test")), self.source)
+
+
+class Misbehaving:
+    """A loaded model that behaves like another one, but for what a test overrides.
+
+    Args:
+        loaded: The model.
+        overrides: Attributes and methods that replace the model's.
+    """
+
+    def __init__(self, loaded: Any, **overrides: Any) -> None:
+        self._loaded = loaded
+        self._overrides = overrides
+
+    def __getattr__(self, name: str) -> Any:
+        return self._overrides[name] if name in self._overrides else getattr(self._loaded, name)
+
+    @contextmanager
+    def perturbed(self, change: Any) -> Any:
+        with self._loaded.perturbed(change):
+            yield self

@@ -1,0 +1,53 @@
+"""The checks that run once per model, on models that do not fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from pytest_hfaccel.results import Status
+from tests.unit.checks.support import Misbehaving, TinyContext, TinySource, run
+
+pytestmark = pytest.mark.slow
+
+
+def test_an_unknown_architecture_does_not_resolve(bert: TinySource) -> None:
+    context = TinyContext(bert)
+    context.cell = replace(context.cell, model=replace(bert.spec, architecture="BertForMaskedLMs"))
+    outcome = run("resolves", context)
+    assert outcome.status == Status.FAILED
+    assert "Did you mean 'BertForMaskedLM'?" in (outcome.reason or "")
+
+
+def test_a_missing_dependency_skips_with_what_to_install(bert: TinySource) -> None:
+    context = TinyContext(bert)
+    context.cell = replace(context.cell, model=replace(bert.spec, dependencies=("no-such-package>=2",)))
+    outcome = run("resolves", context)
+    assert outcome.status == Status.SKIPPED
+    assert "no-such-package>=2" in (outcome.reason or "")
+
+
+def test_missing_keys_fail_from_pretrained(bert: TinySource, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bert, "info", {"missing_keys": ["cls.bias"], "unexpected_keys": []})
+    outcome = run("from_pretrained", TinyContext(bert))
+    assert outcome.status == Status.FAILED
+    assert outcome.reason == "missing keys: cls.bias"
+
+
+def test_a_model_that_forgets_a_weight_when_saved_fails_from_pretrained(bert: TinySource) -> None:
+    context = TinyContext(bert)
+    right = bert.torch_model("fp32")
+
+    def save(directory: str) -> None:
+        other = bert.torch_model("fp32")
+        with torch.no_grad():
+            other.bert.encoder.layer[0].output.dense.bias[0] += 1e-3
+        type(other).save_pretrained(other, directory)
+
+    right.save_pretrained = save
+    context.source = Misbehaving(bert, torch_model=lambda _dtype: right)  # type: ignore[assignment]
+    outcome = run("from_pretrained", context)
+    assert outcome.status == Status.FAILED
+    assert "other outputs: logits" in (outcome.reason or "")

@@ -1,0 +1,88 @@
+"""The check `generation`: equal tokens, or a divergence that rounding explains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from pytest_hfaccel.backends.base import WeightChange
+from pytest_hfaccel.results import Status
+from tests.unit.checks.support import Misbehaving, TinyContext, TinySource, run
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_right_model_generates_what_the_reference_does(gpt2: TinySource) -> None:
+    outcome = run("generation", TinyContext(gpt2))
+    assert outcome.status == Status.PASSED, outcome.reason
+    assert outcome.measures == {"new_tokens": 8, "with_cache": "equal", "without_cache": "equal"}
+
+
+def _generating(context: TinyContext, generate: Any) -> TinyContext:
+    context.loaded = Misbehaving(context.loaded, generate=generate)
+    return context
+
+
+def test_a_wrong_token_fails_with_row_step_and_gap(gpt2: TinySource) -> None:
+    context = TinyContext(gpt2)
+    right = context.loaded.generate
+
+    def wrong(inputs: Any, **options: Any) -> torch.Tensor:
+        tokens = right(inputs, **options).clone()
+        worst = context.reference.step_logits(8)[1, 2].argmin()
+        tokens[1, 2] = worst
+        return tokens
+
+    outcome = run("generation", _generating(context, wrong))
+    assert outcome.status == Status.FAILED
+    assert (outcome.reason or "").startswith("with cache: row 1, token 2: ")
+
+
+def test_a_tie_may_go_either_way_and_what_follows_it_is_another_text(gpt2: TinySource) -> None:
+    context = TinyContext(gpt2)
+    logits = context.reference.step_logits(8)
+    best = context.reference.tokens(8)
+    second = logits[0, 3].topk(2).indices[1]
+    logits[0, 3, second] = logits[0, 3, best[0, 3]] - 1e-7
+
+    def diverging(_inputs: Any, **_options: Any) -> torch.Tensor:
+        tokens = best.clone()
+        tokens[0, 3] = second
+        tokens[0, 4:] = 0
+        return tokens
+
+    outcome = run("generation", _generating(context, diverging))
+    assert outcome.status == Status.PASSED, outcome.reason
+    assert "row 0, token 3" in outcome.measures["with_cache"]
+
+
+def test_one_unsupported_way_is_recorded_and_two_skip_the_check(gpt2: TinySource) -> None:
+    context = TinyContext(gpt2)
+    right = context.loaded.generate
+
+    def without_cache(inputs: Any, *, use_cache: bool, max_new_tokens: int) -> torch.Tensor:
+        if use_cache:
+            raise NotImplementedError("no cache here")
+        return right(inputs, use_cache=False, max_new_tokens=max_new_tokens)
+
+    def never(_inputs: Any, **_options: Any) -> torch.Tensor:
+        raise NotImplementedError("cannot generate")
+
+    outcome = run("generation", _generating(context, without_cache))
+    assert outcome.status == Status.PASSED
+    assert outcome.measures["with_cache"] == "not supported: no cache here"
+    assert run("generation", _generating(context, never)).status == Status.SKIPPED
+
+
+def test_a_wrong_weight_changes_the_text(gpt2: TinySource) -> None:
+    context = TinyContext(gpt2)
+    with context.loaded.perturbed(WeightChange("transformer.ln_f.weight", 16, 100.0)):
+        assert run("generation", context).status == Status.FAILED
+
+
+def test_the_logits_are_those_the_tokens_were_chosen_by(gpt2: TinySource) -> None:
+    reference = TinyContext(gpt2).reference
+    assert reference.step_logits(8).dtype == torch.float64
+    assert torch.equal(reference.step_logits(8).argmax(-1), reference.tokens(8))

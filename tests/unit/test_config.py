@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from pytest_hfaccel.config import RunConfig
+from pytest_hfaccel.errors import ConfigError
+
+GUIDE = Path(__file__).parents[2] / "docs" / "guide.md"
+
+
+def test_defaults() -> None:
+    assert RunConfig.from_values({}, environ={}) == RunConfig()
+
+
+def test_options_come_before_the_environment() -> None:
+    environ = {"HFACCEL_WEIGHTS": "random", "HFACCEL_DEVICE": "cuda:0,cpu", "HFACCEL_ALL_MODELS": "1"}
+    config = RunConfig.from_values({"weights": "tiny", "devices": None}, environ)
+    assert config.weights == "tiny"
+    assert config.devices == ("cuda:0", "cpu")
+    assert config.all_models
+
+
+def test_lists_are_split_at_commas_but_models_are_not() -> None:
+    config = RunConfig.from_values({"dtypes": ["fp32, bf16", "fp16"], "models": ["a,b"]}, {})
+    assert config.dtypes == ("fp32", "bf16", "fp16")
+    assert config.models == ("a,b",)
+
+
+@pytest.mark.parametrize("text", ["0", "false", "no", ""])
+def test_what_switches_a_flag_off(text: str) -> None:
+    assert not RunConfig.from_values({}, {"HFACCEL_ALL_MODELS": text}).all_models
+
+
+def test_a_value_that_is_not_allowed() -> None:
+    with pytest.raises(ConfigError, match=r"--hf-weights: 'huge' is not allowed\. Allowed: auto"):
+        RunConfig.from_values({}, {"HFACCEL_WEIGHTS": "huge"})
+
+
+def test_every_option_is_documented() -> None:
+    text = GUIDE.read_text(encoding="utf-8")
+    for option in fields(RunConfig):
+        name = option.metadata["flag"] or option.metadata["env"]
+        assert f"`{name}" in text, f"docs/guide.md does not mention {name}"

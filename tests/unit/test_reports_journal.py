@@ -1,0 +1,149 @@
+"""The journal survives kills, full disks and the next run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.reports import Journal, read_journal
+from pytest_hfaccel.reports.journal import KEPT
+from tests.unit.report_samples import HEADER, sample_results
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "reports" / "journal.jsonl"
+
+
+def test_what_is_written_is_read_back(path: Path) -> None:
+    journal = Journal(path, HEADER)
+    for result in sample_results():
+        journal.append(result)
+    assert read_journal(path).results == sample_results()  # while the run goes on
+    assert not read_journal(path).is_complete
+    journal.close()
+    journal.close()
+    header, results, problems, is_complete = read_journal(path)
+    assert header["schema"] == "pytest-hfaccel/journal"
+    assert header["machine"] == HEADER["machine"]
+    assert header["run"]["command"] == HEADER["command"]
+    assert (results, problems, is_complete) == (sample_results(), [], True)
+
+
+def test_a_killed_process_loses_nothing_that_was_appended(path: Path) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from pytest_hfaccel.reports import Journal\n"
+        "from tests.unit.report_samples import HEADER, sample_results\n"
+        "journal = Journal(Path(sys.argv[1]), HEADER)\n"
+        "[journal.append(result) for result in sample_results()[:3]]\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    root = Path(__file__).parents[2]
+    killed = subprocess.run([sys.executable, "-c", code, str(path)], cwd=root, check=False, timeout=60)
+    assert killed.returncode == -9
+    contents = read_journal(path)
+    assert contents.results == sample_results()[:3]
+    assert (contents.problems, contents.is_complete) == ([], False)
+
+
+def test_a_torn_last_line_is_reported_and_the_rest_is_read(path: Path) -> None:
+    with closing(Journal(path, HEADER)) as journal:
+        for result in sample_results()[:2]:
+            journal.append(result)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:2]) + lines[2][:50])
+    contents = read_journal(path)
+    assert contents.results == sample_results()[:1]
+    (problem,) = contents.problems
+    assert problem.startswith(f"{path}:3: this line is torn")
+
+
+def test_a_damaged_line_in_the_middle_is_reported(path: Path) -> None:
+    with closing(Journal(path, HEADER)) as journal:
+        for result in sample_results()[:2]:
+            journal.append(result)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], '["no object"]', '{"type": "cell"}', *lines[2:]]))
+    contents = read_journal(path)
+    assert contents.results == sample_results()[1:2]
+    assert [problem.split(" (")[0] for problem in contents.problems] == [
+        f"{path}:2: this line is damaged",
+        f"{path}:3: this line is damaged",
+    ]
+
+
+def test_a_journal_that_is_not_there(path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"journal\.jsonl: the journal cannot be read: No such file"):
+        read_journal(path)
+
+
+def test_the_journals_of_earlier_runs_are_kept(path: Path) -> None:
+    for result in sample_results()[:2]:
+        with closing(Journal(path, HEADER)) as journal:
+            journal.append(result)
+        os.utime(path, (1_800_000_000, 1_800_000_000))  # a file system with coarse times
+    Journal(path, HEADER).close()
+    earlier = sorted(set(path.parent.iterdir()) - {path})
+    assert [file.name for file in earlier] == [
+        "journal-20270115T080000.000000Z-2.jsonl",
+        "journal-20270115T080000.000000Z.jsonl",
+    ]
+    assert {read_journal(file).results[0].cell for file in earlier} == {r.cell for r in sample_results()[:2]}
+
+
+def test_only_so_many_are_kept_and_only_ours_go(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    (path.parent / "journal-mine.jsonl").write_text("keep")
+    for run in range(KEPT + 4):
+        Journal(path, {"number": run}).close()
+        os.utime(path, (1_800_000_000 + run, 1_800_000_000 + run))
+    kept = sorted(path.parent.glob("journal-2*.jsonl"))
+    assert [read_journal(file).header["run"]["number"] for file in kept] == list(range(3, KEPT + 3))
+    assert (path.parent / "journal-mine.jsonl").exists()
+
+
+def test_a_line_that_does_not_fit_on_the_disk_leaves_the_others_whole(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(path, HEADER)
+    first, second, third, *_ = sample_results()
+    journal.append(first)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(
+            ConfigError, match=r"journal\.jsonl: the journal cannot be written: No space left on device"
+        ):
+            journal.append(second)
+    journal.append(third)
+    journal.close()
+    assert read_journal(path).results == [first, third]
+    assert read_journal(path).problems == []
+
+
+def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "reports").write_text("a file")
+    with pytest.raises(ConfigError, match=r"the journal cannot be written: .*\nFree space or change the permissions"):
+        Journal(tmp_path / "reports" / "journal.jsonl", HEADER)
+
+
+def test_no_token_is_written(path: Path) -> None:
+    token = "hf_" + "AbCdEfGhIjKlMnOpQrStUvWxYz01234567"
+    result = sample_results()[2]
+    result.checks[1].reason = f"gated: {token}"
+    with closing(Journal(path, {"options": {"models": [token]}})) as journal:
+        journal.append(result)
+    text = path.read_text(encoding="utf-8")
+    assert token not in text
+    assert json.loads(text.splitlines()[1])["result"]["reason"] == "gated: hf_***"

@@ -1,0 +1,146 @@
+"""How a cell's checks are run and judged, with a battery and a backend made for the test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pytest_hfaccel.backends import Backends, Placement
+from pytest_hfaccel.checks.base import CheckRegistry, failed, passed
+from pytest_hfaccel.config import RunConfig
+from pytest_hfaccel.errors import BackendUnavailable, HfAccelError, LoadError, OutOfMemory
+from pytest_hfaccel.results import CheckOutcome, Stage, Status
+from pytest_hfaccel.runner import CellRun, Runner
+from pytest_hfaccel.spec import Cell, Device, Expectation, ModelSpec, Weights, WeightsChoice
+
+PLACEMENT = Placement("test:0", ("test:0",), "fp32", "fp32")
+
+
+class ListBackend:
+    """Loads nothing, and raises what it is told to."""
+
+    name = "list"
+    needs_checkpoint = False
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.loads = 0
+
+    def load(self, cell: Cell, source: Any) -> Any:
+        del cell, source
+        self.loads += 1
+        if self.error:
+            raise self.error
+        return SimpleNamespace(placement=PLACEMENT, nbytes=1, timings={"load": 0.5}, close=lambda: None)
+
+
+def battery() -> CheckRegistry:
+    checks = CheckRegistry()
+
+    @checks.check("first", stage=Stage.RUN)
+    def first(context: Any) -> CheckOutcome:
+        return passed("first", bytes=context.loaded.nbytes)
+
+    @checks.check("second")
+    def second(context: Any) -> CheckOutcome:
+        return failed("second", "too far", rel_l2=0.5) if context.loaded else passed("second")
+
+    @checks.check("third")
+    def third(context: Any) -> CheckOutcome:
+        raise ZeroDivisionError("oops")
+
+    return checks
+
+
+def run_of(tmp_path: Path, backend: ListBackend, *expect: Expectation) -> CellRun:
+    backends = Backends()
+    backends.register("test", backend)
+    runner = Runner(RunConfig(cache=str(tmp_path)), checks=battery(), backends=backends)
+    model = ModelSpec("a", "A", "fill-mask", expect=expect)
+    return runner.open(Cell(model, Device("test", "0"), "fp32", WeightsChoice(Weights.TINY, "for a test")), "module")
+
+
+def expectation(stage: Stage, check: str) -> Expectation:
+    return Expectation("test*", "*", stage, check, "known", source="file.yaml:3")
+
+
+def test_outcomes_and_record(tmp_path: Path) -> None:
+    run = run_of(tmp_path, ListBackend())
+    statuses = [run.check(name).status for name in ("first", "second", "third")]
+    assert statuses == [Status.PASSED, Status.FAILED, Status.ERROR]
+    assert "ZeroDivisionError: oops" in str(run.outcomes["third"].reason)
+    run.close()
+    result = run.result()
+    assert result.placement["bytes"] == 1
+    assert result.timings == {"load": 0.5}
+    assert [check.name for check in result.checks] == ["first", "second", "third"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "stage"),
+    [
+        (LoadError("cannot convert", stage="convert"), Status.ERROR, Stage.CONVERT),
+        (OutOfMemory("full"), Status.OUT_OF_MEMORY, Stage.LOAD),
+        (HfAccelError("no"), Status.ERROR, Stage.RESOLVE),
+        (RuntimeError("boom"), Status.ERROR, Stage.RUN),
+        (MemoryError(), Status.OUT_OF_MEMORY, Stage.RUN),
+    ],
+)
+def test_a_failed_load_is_told_once_and_tried_once(
+    tmp_path: Path, error: Exception, status: Status, stage: Stage
+) -> None:
+    backend = ListBackend(error)
+    run = run_of(tmp_path, backend)
+    first, second = run.check("first"), run.check("second")
+    assert (first.status, first.stage) == (status, stage)
+    assert second.status == Status.SKIPPED
+    assert "'first'" in str(second.reason)
+    assert backend.loads <= 2  # out of memory is retried once, by the pool
+    assert run.result().implementation == "unavailable"
+
+
+def test_an_absent_device_is_unavailable_in_every_check(tmp_path: Path) -> None:
+    run = run_of(tmp_path, ListBackend(BackendUnavailable("no driver")))
+    assert [run.check(name).status for name in ("first", "second")] == [Status.UNAVAILABLE] * 2
+
+
+def test_an_expected_failure(tmp_path: Path) -> None:
+    run = run_of(tmp_path, ListBackend(), expectation(Stage.COMPARE, "second"))
+    assert run.check("first").status == Status.PASSED
+    outcome = run.check("second")
+    assert outcome.status == Status.XFAILED
+    assert "known [file.yaml:3]" in str(outcome.reason)
+
+
+def test_an_expected_failure_that_passes(tmp_path: Path) -> None:
+    run = run_of(tmp_path, ListBackend(), expectation(Stage.RUN, "first"))
+    outcome = run.check("first")
+    assert outcome.status == Status.XPASSED
+    assert "delete the entry at file.yaml:3" in str(outcome.reason)
+
+
+def test_an_expected_failure_at_another_stage(tmp_path: Path) -> None:
+    run = run_of(tmp_path, ListBackend(), expectation(Stage.RUN, "second"))
+    outcome = run.check("second")
+    assert outcome.status == Status.FAILED
+    assert "expects a failure at stage run, not compare" in str(outcome.reason)
+
+
+def test_an_expected_load_failure_covers_every_check(tmp_path: Path) -> None:
+    run = run_of(tmp_path, ListBackend(LoadError("no", stage="convert")), expectation(Stage.CONVERT, "*"))
+    assert [run.check(name).status for name in ("first", "second")] == [Status.XFAILED] * 2
+
+
+def test_an_expected_load_failure_that_loads_fails_the_first_check_only(tmp_path: Path) -> None:
+    run = run_of(tmp_path, ListBackend(), expectation(Stage.CONVERT, "*"))
+    assert run.check("first").status == Status.XPASSED
+    assert run.check("second").status == Status.FAILED
+
+
+def test_absence_is_not_an_expected_failure(tmp_path: Path) -> None:
+    """A device that is not here says nothing about the defect: the entry must not be confirmed by it."""
+    run = run_of(tmp_path, ListBackend(BackendUnavailable("no driver")), expectation(Stage.RESOLVE, "*"))
+    assert run.check("first").status == Status.UNAVAILABLE

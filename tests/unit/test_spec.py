@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import pytest
+
+from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.matrix import class_level, expand_matrix
+from pytest_hfaccel.results import Stage
+from pytest_hfaccel.spec import CLASS_LEVEL, CPU, Cell, Device, Expectation, ModelSpec, Weights, WeightsChoice
+
+TINY = WeightsChoice(Weights.TINY, "for a test")
+
+
+def spec(name: str, **fields: object) -> ModelSpec:
+    return ModelSpec(name, "BertForMaskedLM", "fill-mask", **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "id_", "slug"),
+    [
+        ("cpu", "cpu", "cpu"),
+        ("cuda", "cuda:0", "cuda0"),
+        ("CUDA:1", "cuda:1", "cuda1"),
+        ("openvino", "openvino:CPU", "openvinocpu"),
+        ("openvino:gpu.0", "openvino:GPU.0", "openvinogpu.0"),
+        ("mps", "mps", "mps"),
+    ],
+)
+def test_device_from_text(text: str, id_: str, slug: str) -> None:
+    device = Device.parse(text)
+    assert (device.id, device.slug) == (id_, slug)
+    assert Device.parse(device.id) == device
+
+
+@pytest.mark.parametrize("text", ["", "tpu", "cuda:x", "cuda:-1", "cpu:0", "mps:1", "class"])
+def test_what_is_no_device(text: str) -> None:
+    with pytest.raises(ConfigError, match="is not a device"):
+        Device.parse(text)
+
+
+def test_a_third_party_kind() -> None:
+    assert Device.parse("npu:0", extra_kinds=["npu"]) == Device("npu", "0")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matches"),
+    [
+        ("cuda", True),
+        ("cuda:*", True),
+        ("cuda:1", True),
+        ("cuda:0", False),
+        ("*", True),
+        ("cu", False),
+        ("CUDA:1", True),
+    ],
+)
+def test_device_patterns(pattern: str, matches: bool) -> None:
+    assert Device("cuda", "1").matches(pattern) is matches
+
+
+@pytest.mark.parametrize(
+    ("fields", "slug"),
+    [
+        ({"name": "meta-llama/Llama-2-7b"}, "meta-llama--Llama-2-7b"),
+        ({"name": "./models/my bert", "path": "/a/models/my bert/"}, "my--bert"),
+        ({"name": "a::b@c"}, "a--b--c"),
+    ],
+)
+def test_slug_is_safe_in_test_ids_and_file_names(fields: dict[str, str], slug: str) -> None:
+    assert spec(**fields).slug == slug
+
+
+def test_cells_of_a_model_are_side_by_side_and_the_cpu_comes_first() -> None:
+    devices = [Device("openvino", "CPU"), CPU]
+    cells = expand_matrix([spec("a"), spec("b", dtypes=("fp32", "bf16"))], devices, (), lambda _: TINY)
+    assert [cell.id for cell in cells] == [
+        "a-cpu-fp32",
+        "a-openvinocpu-fp32",
+        "b-cpu-fp32",
+        "b-cpu-bf16",
+        "b-openvinocpu-fp32",
+        "b-openvinocpu-bf16",
+    ]
+    assert [cell.id for cell in class_level(cells)] == ["a", "b"]
+    assert all(cell.device == CLASS_LEVEL for cell in class_level(cells))
+
+
+def test_dtypes_the_user_asked_for_replace_the_model_s_own() -> None:
+    (cell,) = expand_matrix([spec("a", dtypes=("fp32", "bf16"))], [CPU], ["fp16"], lambda _: TINY)
+    assert cell.dtype == "fp16"
+
+
+def test_two_models_with_one_id_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"a--b' and 'a/b'"):
+        expand_matrix([spec("a/b"), spec("a--b")], [CPU], (), lambda _: TINY)
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "weights", "covers"),
+    [
+        ("*", "*", "*", True),
+        ("openvino", "fp32", "tiny", True),
+        ("openvino:CPU", "fp32", "*", True),
+        ("openvino:GPU*", "*", "*", False),
+        ("*", "bf16", "*", False),
+        ("*", "*", "pretrained", False),
+    ],
+)
+def test_what_an_expectation_covers(device: str, dtype: str, weights: str, covers: bool) -> None:
+    expectation = Expectation(device, dtype, Stage.COMPARE, "parity", "because", weights)
+    assert expectation.covers(Cell(spec("a"), Device("openvino", "CPU"), "fp32", TINY)) is covers
