@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.backends import Backends
@@ -59,7 +59,7 @@ class Runner:
     def checkpoint(self, cell: Cell) -> Checkpoint:
         """The checkpoint of the cell's model, prepared once per model and weights."""
         key = ("checkpoint", cell.model.name, cell.weights.kind)
-        return self.pool.shared(key, lambda: self.store.prepare(cell.model, cell.weights))  # type: ignore[no-any-return]
+        return self._shared(key, lambda: self.store.prepare(cell.model, cell.weights))  # type: ignore[no-any-return]
 
     def reference(self, cell: Cell) -> Reference:
         """The reference of the cell's model, computed once per model and weights."""
@@ -69,7 +69,7 @@ class Runner:
             return self._load(Cell(cell.model, CPU, dtype, cell.weights))
 
         key = ("reference", cell.model.name, cell.weights.kind)
-        return self.pool.shared(key, lambda: compute_reference(self.checkpoint(cell), load_on_cpu))  # type: ignore[no-any-return]
+        return self._shared(key, lambda: compute_reference(self.checkpoint(cell), load_on_cpu))  # type: ignore[no-any-return]
 
     def run(self, cell: Cell, module: str = "", claims: Callable[[Any], Any] | None = None) -> CellResult:
         """Run every check that applies to a cell and return its record."""
@@ -91,10 +91,24 @@ class Runner:
         """Free everything the pool holds."""
         self.pool.close()
 
+    def _shared(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """Compute once per run, a failure included: a hub that timed out for one cell would time out for the next."""
+        value, error = self.pool.shared(key, lambda: _attempted(make))
+        if error is not None:
+            raise error
+        return value
+
     def _load(self, cell: Cell) -> LoadedModel:
         backend = self.backends.for_kind(cell.device.kind)
         needs_checkpoint = getattr(backend, "needs_checkpoint", True)
         return backend.load(cell, self.checkpoint(cell) if needs_checkpoint else None)  # type: ignore[arg-type]
+
+
+def _attempted(make: Callable[[], Any]) -> tuple[Any, Exception | None]:
+    try:
+        return make(), None
+    except Exception as error:
+        return None, error
 
 
 class CellRun:
@@ -116,6 +130,7 @@ class CellRun:
         self._pipe: Any = None
         self._failures: dict[str, tuple[Exception, str]] = {}
         self._running = ""
+        self._making = 0.0
         self._facts: dict[str, Any] = {}
 
     @property
@@ -168,10 +183,10 @@ class CellRun:
             KeyError: No check of that name is registered.
         """
         check = self.runner.checks[name]
-        self._running = name
+        self._running, self._making = name, 0.0
         started = time.perf_counter()
         outcome = self._attempt(check)
-        outcome.seconds = round(time.perf_counter() - started, 6)
+        outcome.seconds = round(time.perf_counter() - started - self._making, 6)
         outcome = self._judge(outcome)
         self.outcomes[name] = outcome
         return outcome
@@ -204,11 +219,15 @@ class CellRun:
     def _once(self, what: str, make: Callable[[], Any]) -> Any:
         if what in self._failures:
             raise self._failures[what][0]
+        started, others = time.perf_counter(), self._making
         try:
             return make()
         except Exception as error:
             self._failures[what] = (error, self._running)
             raise
+        finally:
+            # Making one thing may make another on the way: count the outermost only.
+            self._making = others + time.perf_counter() - started
 
     def _attempt(self, check: Check) -> CheckOutcome:
         try:

@@ -46,7 +46,8 @@ class Candidate:
         parts.append(f"{self.support.basis} {self.support.support}")
         if self.peak_mb is not None:
             verdict = {True: "fits", False: "does not fit", None: "its memory is not known"}[self.fits]
-            parts.append(f"needs {self.peak_mb} MB at least, {verdict}")
+            dtype = f" at {self.needs.dtype}" if self.needs else ""
+            parts.append(f"needs at least {self.peak_mb} MB{dtype}, {verdict}")
         if self.latency_ms is not None:
             parts.append(f"{self.latency_ms:.3g} ms measured")
         return f"{self.kind}: {', '.join(parts)}"

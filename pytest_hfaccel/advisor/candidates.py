@@ -10,12 +10,11 @@ from pytest_hfaccel.advisor.candidate import Candidate
 from pytest_hfaccel.advisor.compatibility import CompatibilityMatrix
 from pytest_hfaccel.advisor.cost import ArchitectureCost
 from pytest_hfaccel.advisor.costs import DEFAULT_LENGTH, cost_of
-from pytest_hfaccel.advisor.declared import KINDS
 from pytest_hfaccel.advisor.machine import Machine
 from pytest_hfaccel.advisor.model_source import KnownModel
 from pytest_hfaccel.advisor.requirements import MB, USABLE_SHARE, Requirements, requirements_on
 from pytest_hfaccel.advisor.support import Support
-from pytest_hfaccel.errors import LoadError
+from pytest_hfaccel.errors import HfAccelError
 
 _DTYPES = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "bf16"), "rocm": ("fp32", "bf16"), "xpu": ("fp32", "bf16")}
 _DTYPES |= {"mps": ("fp32", "fp16")}
@@ -58,12 +57,14 @@ class Candidates:
         cost = self._cost(known) if isinstance(known, KnownModel) else None
         names = (known.spec.name, known.spec.architecture) if isinstance(known, KnownModel) else (name, model_class)
         origin = known.origin if isinstance(known, KnownModel) else ""
-        return [self._candidate(kind, *names, family, cost, origin, override.get(kind)) for kind in KINDS]
+        return [
+            self._candidate(kind, *names, family, cost, origin, override.get(kind)) for kind in self._machine.preference
+        ]
 
     def _cost(self, known: KnownModel) -> ArchitectureCost | None:
         try:
             return cost_of(known.spec.architecture, known.spec.dims, length=self._length, cache_dir=self._cache_dir)
-        except LoadError:
+        except HfAccelError:
             if known.spec.requires_remote_code or known.is_assumed:
                 return None  # its class is not transformers' own, or nothing but a guess
             raise

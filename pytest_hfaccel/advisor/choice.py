@@ -37,9 +37,9 @@ def choose(candidates: Sequence[Candidate], asked: Sequence[str] = ()) -> Choice
     usable = [each for each in considered if each.is_usable]
     ordered = _by_latency(sorted(usable, key=lambda each: not each.is_present))
     if not ordered:
-        largest = max(considered, key=lambda each: (each.support.runs, each.needs.batch_size if each.needs else 0))
-        why = "Nothing considered can run it."
-        return Choice(largest, f"{why} {_describe(considered)}", "no device passed")
+        nearest = min(considered, key=lambda each: (not each.support.runs, each.peak_mb or 0))
+        why = "No device considered can run it; the one named lacks the least."
+        return Choice(nearest, f"{why} {_describe(considered)}", "no device passed")
     chosen = ordered[0]
     timed = [each for each in usable if each.latency_ms is not None]
     faster = chosen.latency_ms is not None and len(timed) > 1

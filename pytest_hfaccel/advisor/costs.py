@@ -30,6 +30,7 @@ def cost_of(architecture: str, dims: Mapping[str, Any], *, length: int, cache_di
 
     Raises:
         LoadError: transformers has no such class, or cannot build it from these dimensions.
+        ConfigError: The class's config does not take these dimensions.
     """
     file = cache_dir / "costs" / f"{_key(architecture, dims, length)}.json"
     remembered = _read(file)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pytest_hfaccel.advisor.declared import KINDS
 
@@ -23,6 +23,9 @@ class DeviceFacts:
     reason: str = ""
 
 
+_ABSENT = DeviceFacts(False, None, "not found on this machine")
+
+
 @dataclass(frozen=True)
 class Machine:
     """A machine as far as advice needs to know it.
@@ -32,20 +35,20 @@ class Machine:
         cores: Cores this process may use.
         available_bytes: Main memory this process can still take.
         total_bytes: Main memory this process may have at most.
+        preference: All kinds of device, preferred ones first.
     """
 
     devices: Mapping[str, DeviceFacts]
     cores: int = 1
     available_bytes: int = 0
     total_bytes: int = 0
-    source: str = ""
-    _absent: DeviceFacts = field(default=DeviceFacts(False, None, "not found on this machine"), repr=False)
+    preference: tuple[str, ...] = KINDS
 
     def facts(self, kind: str) -> DeviceFacts:
         """Return what is known of a kind of device."""
-        return self.devices.get(kind, self._absent)
+        return self.devices.get(kind, _ABSENT)
 
     @property
     def present(self) -> list[str]:
         """The kinds of device that are here, preferred ones first."""
-        return [kind for kind in KINDS if self.facts(kind).is_present]
+        return [kind for kind in self.preference if self.facts(kind).is_present]

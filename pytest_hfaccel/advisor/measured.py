@@ -88,5 +88,6 @@ def _of_journal(file: Path) -> Iterator[MeasuredCell]:
 
 def _measured(result: CellResult, header: dict[str, Any]) -> MeasuredCell:
     run, machine = header.get("run") or {}, header.get("machine") or {}
-    name = str(machine.get("cpu") or machine.get("platform") or "") if isinstance(machine, dict) else str(machine)
-    return MeasuredCell(result, str(run.get("started", "")), name)
+    cpu = machine.get("cpu") if isinstance(machine, dict) else None
+    name = cpu.get("name") if isinstance(cpu, dict) else cpu
+    return MeasuredCell(result, str(run.get("started", "")), str(name or ""))

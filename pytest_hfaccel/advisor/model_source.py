@@ -53,9 +53,10 @@ def _origin(spec: ModelSpec) -> str:
 
 
 def _assume(name: str, model_class: str | None, registry: Registry, why: str) -> KnownModel | str:
+    why = why.rstrip(".")
     architecture = model_class or _class_of_type(name, registry)
     if architecture is None:
-        return f"{why} Its name holds no model type of the installed transformers."
+        return f"{why}. Its name holds no model type of the installed transformers."
     spec = ModelSpec(name=name, architecture=architecture, task="", source="assumed")
     return KnownModel(spec, f"{architecture}'s default config, assumed because: {why}", is_assumed=True)
 

@@ -44,7 +44,9 @@ class Overhead:
         """Bytes a process (or an accelerator's memory) holds at the peak, imports included."""
         runtime = self.import_bytes + self.base_bytes
         again = self.per_multiplied_byte * cost.multiplied_bytes(dtype)
-        return int(runtime + cost.weight_bytes(dtype) + again + self.per_activation_byte * cost.activation_bytes(dtype, batch))
+        return int(
+            runtime + cost.weight_bytes(dtype) + again + self.per_activation_byte * cost.activation_bytes(dtype, batch)
+        )
 
 
 def overhead_of(kind: str) -> Overhead:

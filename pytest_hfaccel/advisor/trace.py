@@ -1,6 +1,6 @@
-"""What an architecture costs, seen by building it without memory and running it once on fake tensors.
+"""What an architecture costs, seen by building it without memory and running it on fake tensors.
 
-Imports torch and transformers: import this file late.
+Imports torch: import this file late.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import transformers
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pytest_hfaccel.advisor.cost import ArchitectureCost, RunCost
 from pytest_hfaccel.advisor.input_shapes import InputShape, input_shapes, text_length
 from pytest_hfaccel.advisor.live_bytes import LiveBytes
 from pytest_hfaccel.advisor.vision_language import run_in_parts
+from pytest_hfaccel.checkpoints.configs import model_class, real_config
 from pytest_hfaccel.errors import LoadError
+from pytest_hfaccel.spec import ModelSpec
 
 _BATCHES = (1, 2)
 """Two batch sizes give fixed and per-sample bytes of the activations, which grow linearly with the batch."""
@@ -34,6 +35,7 @@ def trace_architecture(architecture: str, dims: Mapping[str, Any], length: int) 
 
     Raises:
         LoadError: transformers has no such class, or cannot build it from these dimensions.
+        ConfigError: The class's config does not take these dimensions.
     """
     model = meta_model(architecture, dims)
     length = text_length(model.config, length)
@@ -53,15 +55,16 @@ def meta_model(architecture: str, dims: Mapping[str, Any]) -> Any:
 
     Raises:
         LoadError: transformers has no such class, or cannot build it from these dimensions.
+        ConfigError: The class's config does not take these dimensions.
     """
+    spec = ModelSpec(name=architecture, architecture=architecture, task="", dims=dims)
+    model_class_, config = model_class(spec), real_config(spec)
     try:
-        model_class = getattr(transformers, architecture)
-        config = model_class.config_class(**dims)
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return model_class(config).eval()
+            return model_class_(config).eval()
     except Exception as error:
-        # Any config can fail in any constructor: all of it is "this cannot be built".
+        # Any constructor can fail in any way: all of it is "this cannot be built".
         raise LoadError(f"{architecture} cannot be built without memory: {type(error).__name__}: {error}") from error
 
 

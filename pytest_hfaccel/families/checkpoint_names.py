@@ -35,19 +35,20 @@ from pytest_hfaccel.families.model_types import (
 _NAMES: tuple[tuple[Kind, str], ...] = (
     (
         SENTENCE,
-        "acge alldistilroberta allminilm allmpnet ance arcticembed bge colbert contriever distiluse e5 gritlm gtr "
-        "instructor jinabert jinaembeddings labse m3e minilm msmarco multiqa mxbaiembed nomicembed nvembed "
-        "piccolo sapbert sbert sentencet5 sfr sfrembedding simcse specter splade stella text2vec tsdae uae",
+        "acge alldistilroberta allminilm allmpnet ance arcticembed bge colbert contriever distiluse dragonplus e5 "
+        "gritlm gtr instructor jinabert jinaembeddings labse m3e minilm msmarco multiqa mxbaiembed nomicembed "
+        "nvembed piccolo sapbert sbert sentencet5 sfr sfrembedding simcse specter splade stella text2vec tsdae "
+        "uae",
     ),
     (
         MASKED,
         "bertin bertweet caduceus chinesebert chinesemacbert codesage dnabert ernie2 ernie3 esm1b esm1v esm2 "
-        "esmfold hyenadna lert macbert minilml12h384 minilml6h384 minilmv2 mlm multilingualminilm muril "
+        "esmfold hyenadna lert macbert minilml12h384 minilml6h384 minilmv2 mlm mluke multilingualminilm muril "
         "nucleotide retribert structbert tinybert unixcoder wobert wwm xlmmlm xlmr xtremedistil",
     ),
     (
         CLASSIFIER,
-        "finbert gliner promptguard tapex",
+        "finbert gliner promptguard tapex textclassification textclassifier",
     ),
     (
         CAUSAL,
@@ -58,7 +59,7 @@ _NAMES: tuple[tuple[Kind, str], ...] = (
         "openllama phi1 phi2 phind plamo polycoder polyglot poro powermoe progen protgpt2 pythia qwen qwen1 qwq "
         "redpajama refact replitcode retnet rinna rugpt salamandra santacoder sealion seallm skywork smollm "
         "smollm2 solar stablecode starcoder starcoderbase stripedhyena swallow telechat teuken tinyllama "
-        "tinystories transformerxl transfoxl viking weblab wizardcoder xgen xverse yi youri",
+        "tinystories transformerxl transfoxl viking weblab wizardcoder xgen xlmclm xverse yi youri",
     ),
     (
         CHAT,
@@ -77,8 +78,8 @@ _NAMES: tuple[tuple[Kind, str], ...] = (
         IMAGE,
         "beit3 coatnet convmixer davit densenet dino dinov3 dit edgenext efficientformer efficientnetv2 "
         "efficientvit eva eva02 fastvit gcvit ghostnet inception mae maxvit mit mobilenet mobilenetv3 mobilenetv4 "
-        "mobileone nat nfnet nsfw phikon raddino regnety resnext rexnet seresnet simmim tfefficientnet tinyvit "
-        "vgg virchow volo wideresnet xception xcit",
+        "mobileone nat nfnet phikon raddino regnety resnext rexnet seresnet simmim tfefficientnet tinyvit vgg "
+        "virchow volo wideresnet xception xcit",
     ),
     (
         DETECTOR,
@@ -118,16 +119,16 @@ _NAMES: tuple[tuple[Kind, str], ...] = (
     ),
     (
         VLM,
-        "bakllava bunny cambrian cogagent cogvlm cogvlm2 emu2 florence gitbase gitlarge glm41v glm45v internvl2 "
-        "internvl25 internvl3 kimik25 kimik26 kimivl kosmos llama32vision minicpmo minicpmv minigpt4 "
-        "mistralsmall31 mistralsmall32 mobilevlm molmo molmoe moondream moondream2 mplug mplugowl multimodality "
-        "nanovlm nemotronnanovl nvila nvlm obsidian ofa openflamingo openvla ovis phi35vision phi3v phi3vision "
-        "phi4mm qvq qwenvl tinyllava videollama vila vitgpt2 xgenmm yivl",
+        "bakllava bunny cambrian cogagent cogvlm cogvlm2 docling emu2 florence gitbase gitlarge glm41v glm45v "
+        "internvl2 internvl25 internvl3 kimik25 kimik26 kimivl kosmos llama32vision medgemma minicpmllama3v "
+        "minicpmo minicpmv minigpt4 mistralsmall31 mistralsmall32 mobilevlm molmo molmoe moondream moondream2 "
+        "mplug mplugowl multimodality nanovlm nemotronnanovl nvila nvlm obsidian ofa openflamingo openvla ovis "
+        "phi35vision phi3v phi3vision phi4mm qvq qwenvl smoldocling tinyllava videollama vila vitgpt2 xgenmm yivl",
     ),
     (
         DUAL,
         "biomedclip blipitm colqwen colqwen2 colsmolvlm evaclip fashionclip imagebind jinaclip metaclip "
-        "mobileclip openclip plip pubmedclip remoteclip streetclip tinyclip",
+        "mobileclip openclip pecore plip pubmedclip remoteclip streetclip tinyclip",
     ),
     (
         DOCUMENT,
@@ -167,9 +168,12 @@ AFFIXES: tuple[tuple[str, Kind], ...] = (
     (r"\w+asr", SPEECH),
     (r"\w+ocr", VLM),
     (r"\w*(layoutlm|layoutxlm|docvqa)\w*", DOCUMENT),
-    (r"\w*chat\w*|\w*instruct\w*|\w+hermes", CHAT),
+    (r"chat(?!gpt)\w*|\w+chat\w*|\w*instruct\w*|\w+hermes", CHAT),
     (r"\w*bart|\w+t5p?|t5\w*|wmt\d+|\w+pegasus", SEQ2SEQ),
-    (r"\w*gpt\d*|\w*llama\d*|\w*mistral|\w*mixtral|\w*qwen\d*|\w*gemma\d*|\w+falcon|\w*coder\w*|\w+llm|\w+lm", CAUSAL),
+    (
+        r"\w*gpt\d*|\w*llama\d*|\w*mistral|\w*mixtral|\w*qwen\d*|\w*gemma\d*|\w+falcon|\w*(?<!en)(?<!de)coder\d?|\w+llm|\w+lm",
+        CAUSAL,
+    ),
 )
 
 ORGANISATIONS: dict[str, Kind] = {

@@ -20,6 +20,7 @@ from pytest_hfaccel.families.model_types import (
     DOCUMENT,
     DUAL,
     IMAGE,
+    KIND_OF_HEAD,
     MASKED,
     SEGMENTATION,
     SENTENCE,
@@ -29,7 +30,6 @@ from pytest_hfaccel.families.model_types import (
     SPEECH,
     TTS,
     VIDEO,
-    VISION,
     VLM,
     Kind,
     family_of_type,
@@ -42,39 +42,42 @@ LISTED = 0.95
 """Confidence in a class that transformers lists. Not 1: `Qwen3ForCausalLM` also carries an embedding model."""
 READ = 0.85
 """Confidence in a class that only its name describes."""
-READ_CAUSAL = 0.8
-"""The same for one that ends in a causal head: remote code names vision-language models so, too."""
+READ_FAINTLY = 0.8
+"""The same for one that ends in no head, or in a causal one: remote code names vision-language models so, too."""
 
 _TEXT = frozenset({"embedding", "text_generation"})
 
-# Heads that say what a class does, whatever its type; tried in this order. `FOR_IMAGE` and `FOR_BACKBONE` list base
-# models of several modalities (video, detection), so they are not among them.
-_HEADS: tuple[tuple[str, Kind], ...] = (
-    ("FOR_CTC", SPEECH),
-    ("FOR_RNNT", SPEECH),
-    ("FOR_TDT", SPEECH),
-    ("FOR_AUDIO_CLASSIFICATION", SOUND),
-    ("FOR_AUDIO_FRAME_CLASSIFICATION", SOUND),
-    ("FOR_AUDIO_XVECTOR", SOUND),
-    ("FOR_VIDEO_CLASSIFICATION", VIDEO),
-    ("FOR_OBJECT_DETECTION", DETECTOR),
-    ("FOR_ZERO_SHOT_OBJECT_DETECTION", DETECTOR),
-    ("FOR_IMAGE_SEGMENTATION", SEGMENTATION),
-    ("FOR_SEMANTIC_SEGMENTATION", SEGMENTATION),
-    ("FOR_INSTANCE_SEGMENTATION", SEGMENTATION),
-    ("FOR_UNIVERSAL_SEGMENTATION", SEGMENTATION),
-    ("FOR_DEPTH_ESTIMATION", DEPTH),
-    ("FOR_IMAGE_CLASSIFICATION", IMAGE),
-    ("FOR_MASKED_IMAGE_MODELING", IMAGE),
-    ("FOR_DOCUMENT_QUESTION_ANSWERING", DOCUMENT),
-    ("FOR_RETRIEVAL", DUAL),
-    ("FOR_KEYPOINT_DETECTION", VISION),
-    ("FOR_KEYPOINT_MATCHING", VISION),
-    ("FOR_POSE_ESTIMATION", VISION),
-    ("FOR_IMAGE_MATTING", VISION),
-    ("FOR_IMAGE_TO_IMAGE", VISION),
-    ("FOR_NORMAL_ESTIMATION", VISION),
-    ("FOR_POINTMAP_ESTIMATION", VISION),
+# Heads that say what a class does, whatever its type. `FOR_IMAGE` and `FOR_BACKBONE` list base models of several
+# modalities (video, detection), so they are not among them.
+_DECISIVE = frozenset(
+    f"FOR_{head}"
+    for head in (
+        "CTC",
+        "RNNT",
+        "TDT",
+        "AUDIO_CLASSIFICATION",
+        "AUDIO_FRAME_CLASSIFICATION",
+        "AUDIO_XVECTOR",
+        "VIDEO_CLASSIFICATION",
+        "OBJECT_DETECTION",
+        "ZERO_SHOT_OBJECT_DETECTION",
+        "IMAGE_SEGMENTATION",
+        "SEMANTIC_SEGMENTATION",
+        "INSTANCE_SEGMENTATION",
+        "UNIVERSAL_SEGMENTATION",
+        "DEPTH_ESTIMATION",
+        "IMAGE_CLASSIFICATION",
+        "MASKED_IMAGE_MODELING",
+        "DOCUMENT_QUESTION_ANSWERING",
+        "RETRIEVAL",
+        "KEYPOINT_DETECTION",
+        "KEYPOINT_MATCHING",
+        "POSE_ESTIMATION",
+        "IMAGE_MATTING",
+        "IMAGE_TO_IMAGE",
+        "NORMAL_ESTIMATION",
+        "POINTMAP_ESTIMATION",
+    )
 )
 
 # Heads over text: what they are depends on the model under them (LayoutLM classifies documents, LLaMA texts).
@@ -141,7 +144,7 @@ def _certainty(name: str, kind: Kind) -> float:
 
 
 def _listed_kind(name: str, heads: Mapping[str, tuple[str, ...]]) -> Kind | None:
-    by_head = next((kind for head, kind in _HEADS if head in heads), None)
+    by_head = next((kind for head, kind in KIND_OF_HEAD.items() if head in heads and head in _DECISIVE), None)
     homes = [home for types in heads.values() for model_type in types if (home := family_of_type(model_type))]
     if by_head and not (by_head[0] == "vision" and homes and homes[0][0] == "video"):
         return by_head
@@ -180,10 +183,12 @@ def _read(name: str) -> Analysis:
     marker = find_marker(_class_words(stem))
     reason = f"{name} is not a class of this transformers"
     if kind and (marker is None or _stands(kind, marker.kind)):
-        confidence = READ_CAUSAL if kind == CAUSAL else READ
+        confidence = READ_FAINTLY if kind == CAUSAL else READ
         return analysis(SOURCE, *kind, confidence, confidence, f"{reason}; its name ends in a head of this family")
     if marker:
-        return analysis(SOURCE, *marker.kind, READ, READ - 0.1, f"{reason}; its name holds {marker.text!r}")
+        return analysis(
+            SOURCE, *marker.kind, READ_FAINTLY, READ_FAINTLY - 0.1, f"{reason}; its name holds {marker.text!r}"
+        )
     return nothing(SOURCE, f"{reason}, and its name tells nothing")
 
 

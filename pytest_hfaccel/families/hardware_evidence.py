@@ -49,4 +49,4 @@ def _all_fail(works: dict[str, bool], kinds: tuple[str, ...]) -> bool:
 def _peak(profile: HardwareProfile) -> float:
     """The largest stated peak in MB, or 0."""
     usages = (entry.get("memory_usage") for entry in profile.values())
-    return max((float(usage.get("peak", 0)) for usage in usages if isinstance(usage, dict)), default=0.0)
+    return max((float(usage.get("peak") or 0) for usage in usages if isinstance(usage, dict)), default=0.0)

@@ -16,7 +16,7 @@ _LONGEST = 6
 """Words of the longest model types (`higgs_audio_v2_tokenizer` has four)."""
 
 # Model types that are also everyday words, so that a name may hold them by accident.
-_EVERYDAY = frozenset({"beam", "bit", "mvp", "radio", "flint", "doge", "step", "mobile", "vision", "timer", "eagle"})
+_EVERYDAY = frozenset({"beam", "bit", "doge", "flint", "mvp", "radio"})
 
 
 @dataclass(frozen=True)

@@ -61,13 +61,14 @@ _SOUND_WORDS = (
 )
 _CLASSIFIER_WORDS = (
     r"ner|pos|sentiment\w*|emotions?|sst\d?|mnli|xnli|nli|anli|qnli|squad\w*|toxic\w*|hate\w*|spam|detector|detection|"
-    r"classification|classifier|conll\w*|pii|punctuation|deid|irony|offensive|wikineural|intent\w*|stance|"
+    r"classification|classifier|conll\w*|pii|punctuation|deid\w*|irony|offensive|wikineural|intent\w*|stance|"
     r"sarcasm|fake|phishing|moderation|topic|cola|mrpc|qqp|zeroshot|guard|safety|ontonotes|chunking|keyphrase"
 )
 
 _RULES: tuple[_Rule, ...] = (
     _Rule(r"rerank\w*|crossencoder", _TEXT, CLASSIFIER, stated=True),
     _Rule(r"\w*embed|embedder|\w*embeddings?|embedding\w*|sentence|sbert|retriever", _TEXT, SENTENCE, stated=True),
+    _Rule(r"hate\w*|toxic\w*", frozenset({"embedding"}), CLASSIFIER),
     _Rule(r"docvqa|docqa|doc|document|invoices?|receipts?|cord|funsd|rvlcdip", _IMAGE_TEXT, DOCUMENT),
     _Rule(r"textcaps|caption\w*|vqa|vqav2|image2text|img2txt", _TEXT | _IMAGE_TEXT | {"vision"}, VLM),
     _Rule(r"vl|vlm|vlms|vision|visual|multimodal|omni|vla|img", frozenset({"text_generation"}), VLM),
@@ -92,7 +93,7 @@ _RULES: tuple[_Rule, ...] = (
 
 # Words that suffice alone, strongest first.
 _ALONE: tuple[tuple[str, Kind], ...] = (
-    (r"rerank\w*", CLASSIFIER),
+    (r"rerank\w*|hate\w*|toxic\w*", CLASSIFIER),
     (r"embed\w*|sentence\w*|retriever", SENTENCE),
     (r"tts|vocoder", TTS),
     (r"asr|stt|speech\w*|transcri\w+|phoneme|librispeech", SPEECH),

@@ -13,16 +13,7 @@ TEMPLATE_FOLDER = Path(__file__).parents[1] / "generator" / "templates"
 
 _FAMILIES = ("embedding", "text_generation", "vision", "audio", "multimodal", "video", "time_series")
 
-# A family's template is that of its usual subfamily; the others have their own, named after them.
-_USUAL: Mapping[str, str] = {
-    "embedding": "masked_lm",
-    "text_generation": "causal_lm",
-    "vision": "image_classifier",
-    "audio": "speech_recognition",
-    "multimodal": "vision_language",
-    "video": "video_classifier",
-    "time_series": "forecaster",
-}
+# A family's template is made for its usual subfamily; the others have their own, named after them.
 _OWN: Mapping[str, tuple[str, ...]] = {
     "embedding": ("sentence_transformer", "token_classifier"),
     "text_generation": ("seq2seq", "chat_model"),
@@ -40,8 +31,3 @@ def template_for(family: str | None, subfamily: str | None = None) -> str:
     if subfamily in _OWN.get(family, ()):
         return f"hf_{subfamily}_template.py"
     return f"hf_{family}_template.py"
-
-
-def usual_subfamily(family: str) -> str | None:
-    """Return the subfamily a family's own template is made for."""
-    return _USUAL.get(family)

@@ -6,7 +6,7 @@ is not needed for declaring options; the rest is imported by the hooks that need
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import pytest
@@ -78,6 +78,19 @@ def pytest_collection(session: pytest.Session) -> None:
             raise usage_error(error) from None
 
 
+def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: object) -> list[pytest.Item] | None:
+    """Leave out the model classes, and the tests of their batteries, that have nothing to run on."""
+    from pytest_hfaccel.plugin.parametrize import has_cells, is_model_class
+
+    session = collector.config.stash[SESSION]
+    owner = getattr(collector, "obj", None)
+    if is_model_class(obj) and name.startswith("Test"):
+        return None if has_cells(session, obj) else []
+    if is_model_class(owner) and name.startswith("test_"):
+        return None if has_cells(session, owner, name) else []
+    return None
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give each test of a model class its cells."""
     from pytest_hfaccel.plugin.parametrize import is_model_class, parametrize
@@ -88,10 +101,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Drop what applies to no cell, and mark the rest."""
-    from pytest_hfaccel.plugin.parametrize import drop_inapplicable, mark
+    """Mark the tests of model classes."""
+    from pytest_hfaccel.plugin.parametrize import mark
 
-    drop_inapplicable(items)
     mark(items)
 
 
@@ -114,7 +126,7 @@ def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Ite
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
-) -> Iterator[None]:  # the generator's return value is the report, which pytest's type does not say
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Attach what is known about the cell to the test's report."""
     from pytest_hfaccel.plugin.reporting import attach
 

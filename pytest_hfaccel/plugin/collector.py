@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from pytest_hfaccel.errors import HfAccelError
 from pytest_hfaccel.results import CellResult, CheckOutcome, Stage, Status
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class ResultCollector:
         self._results: dict[str, CellResult] = {}
         self._missing: dict[str, int] = {}
         self._seen: set[str] = set()
+        self.problems: dict[str, None] = {}
+        """What could not be written, each text once."""
 
     @property
     def results(self) -> list[CellResult]:
@@ -73,9 +76,13 @@ class ResultCollector:
                 self._write(result)
 
     def _write(self, result: CellResult) -> None:
-        if self._journal is None:
-            self._journal = self._open_journal()
-        self._journal.append(result)
+        """Write a finished cell to the journal; a full disk must not end the run before its summary."""
+        try:
+            if self._journal is None:
+                self._journal = self._open_journal()
+            self._journal.append(result)
+        except HfAccelError as error:
+            self.problems.setdefault(str(error))
         self._finished(result)
 
     def close(self) -> list[CellResult]:
@@ -85,6 +92,9 @@ class ResultCollector:
                 result.incomplete = True
                 self._write(result)
                 self._missing[cell_id] = 0
-        if self._journal is not None:
-            self._journal.close()
+        try:
+            if self._journal is not None:
+                self._journal.close()
+        except HfAccelError as error:
+            self.problems.setdefault(str(error))
         return self.results

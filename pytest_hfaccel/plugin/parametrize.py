@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import pytest
 
@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from pytest_hfaccel.plugin.session import HfSession
 
 EXTRA_CHECK = "extra_check"
+_EXTRA_TEST = "extra"
 
 
-def is_model_class(cls: type | None) -> bool:
+def is_model_class(cls: object) -> TypeGuard[type[ModelClassTests]]:
     """Whether a collected class is a model class."""
-    return cls is not None and issubclass(cls, ModelClassTests)
+    return isinstance(cls, type) and issubclass(cls, ModelClassTests)
 
 
 def check_name(function_name: str) -> str:
@@ -48,6 +49,18 @@ def parametrize(metafunc: pytest.Metafunc, session: HfSession) -> None:
     if name in session.checks:
         cells = _applicable(session, session.checks[name], cells)
     _parametrize_cells(metafunc, cells)
+
+
+def has_cells(session: HfSession, model_class: type[ModelClassTests], function_name: str = "") -> bool:
+    """Whether a model class, or one test of its battery, has anything to run on.
+
+    What has not is not collected at all: a test that could have said nothing must not be counted as skipped.
+    """
+    cells = session.cells_of(model_class)
+    name = check_name(function_name)
+    if name == _EXTRA_TEST:
+        return any(_applicable(session, session.checks[extra], cells) for extra in session.extra_checks)
+    return bool(_applicable(session, session.checks[name], cells) if name in session.checks else cells)
 
 
 def _applicable(session: HfSession, check: Check, cells: Sequence[Cell]) -> list[Cell]:
@@ -75,20 +88,6 @@ def cell_of(item: pytest.Item) -> Cell | None:
     callspec = getattr(item, "callspec", None)
     cell = callspec.params.get("cell") if callspec is not None else None
     return cell if isinstance(cell, Cell) else None
-
-
-def drop_inapplicable(items: list[pytest.Item]) -> None:
-    """Remove the placeholders pytest makes for a test that applies to no cell.
-
-    Such a test is not skipped - there is nothing it could have said - so it must not be counted as one.
-    """
-    items[:] = [item for item in items if not _is_placeholder(item)]
-
-
-def _is_placeholder(item: pytest.Item) -> bool:
-    return (
-        is_model_class(getattr(item, "cls", None)) and "cell" in getattr(item, "fixturenames", ()) and not cell_of(item)
-    )
 
 
 def mark(items: Sequence[pytest.Item]) -> None:

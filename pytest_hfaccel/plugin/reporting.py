@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 POOL_STATS: pytest.StashKey[list[dict[str, Any]]] = pytest.StashKey()
 WRITTEN: pytest.StashKey[list[Path]] = pytest.StashKey()
-FAILED_TO_WRITE: pytest.StashKey[str] = pytest.StashKey()
 _STARTED: pytest.StashKey[float] = pytest.StashKey()
 
 
@@ -128,15 +127,17 @@ def finish(config: pytest.Config) -> None:
         if results:
             config.stash[WRITTEN] = _write(config, results)
     except HfAccelError as error:
-        config.stash[FAILED_TO_WRITE] = str(error)
+        collector.problems.setdefault(str(error))
 
 
 def _write(config: pytest.Config, results: list[Any]) -> list[Path]:
     from pytest_hfaccel.reports import write_reports
+    from pytest_hfaccel.reports.commit import git_commit
 
     header = run_header(config)
     header["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
     header["pool"] = config.stash[POOL_STATS]
+    header["commit"] = git_commit(config.rootpath)
     return write_reports(config.stash[SESSION].config.reports_dir, results, header)
 
 
@@ -150,8 +151,7 @@ def print_summary(terminal: Any, config: pytest.Config) -> None:
     terminal.section("models x devices")
     for line in model_device_table(collector.results, width=terminal._tw.fullwidth).splitlines():
         terminal.write_line(line)
-    if FAILED_TO_WRITE in config.stash:
-        terminal.write_line(f"The reports could not be written: {config.stash[FAILED_TO_WRITE]}", red=True)
-        terminal.write_line("Finished cells are in the journal.", red=True)
+    for problem in collector.problems:
+        terminal.write_line(f"not written: {problem}", red=True)
     for path in config.stash.get(WRITTEN, [])[-1:]:
         terminal.write_line(f"reports: {path.parent} ({path.name}, by_class/, by_hardware/, journal.jsonl)")

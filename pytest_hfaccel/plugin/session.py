@@ -31,6 +31,7 @@ class HfSession:
         self.config = config
         self.claimed: set[str] = set()
         self.patterns: set[str] = set()
+        self._cells: dict[type[ModelClassTests], list[Cell]] = {}
         self.started = False
 
     @cached_property
@@ -111,10 +112,12 @@ class HfSession:
 
     def cells_of(self, model_class: type[ModelClassTests]) -> list[Cell]:
         """The cells a class module spans in this run."""
-        specs = self.specs_of(model_class)
-        self.claimed |= {spec.name for spec in specs}
-        self.patterns |= set(model_class.architectures)
-        return self.plan.cells(specs, self.store)
+        if model_class not in self._cells:
+            specs = self.specs_of(model_class)
+            self.claimed |= {spec.name for spec in specs}
+            self.patterns |= set(model_class.architectures)
+            self._cells[model_class] = self.plan.cells(specs, self.store)
+        return self._cells[model_class]
 
     def unclaimed(self) -> list[ModelSpec]:
         """The models the user named that no collected class module tests."""
@@ -124,9 +127,8 @@ class HfSession:
         """Free everything; return the pool's statistics if anything ran."""
         if not self.started:
             return None
-        stats = self.runner.pool.stats()
         self.runner.close()
-        return stats
+        return self.runner.pool.stats()
 
 
 def usage_error(error: HfAccelError) -> pytest.UsageError:

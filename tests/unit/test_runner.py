@@ -86,7 +86,7 @@ def test_outcomes_and_record(tmp_path: Path) -> None:
         (OutOfMemory("full"), Status.OUT_OF_MEMORY, Stage.LOAD),
         (HfAccelError("no"), Status.ERROR, Stage.RESOLVE),
         (RuntimeError("boom"), Status.ERROR, Stage.RUN),
-        (MemoryError(), Status.OUT_OF_MEMORY, Stage.RUN),
+        (MemoryError(), Status.OUT_OF_MEMORY, Stage.LOAD),
     ],
 )
 def test_a_failed_load_is_told_once_and_tried_once(

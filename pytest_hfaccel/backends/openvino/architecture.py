@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Run = Callable[[Mapping[str, torch.Tensor]], Any]
 
 
-class DeferredEncoder(nn.Module):
+class DeferredEncoder(nn.Module):  # type: ignore[misc]
     """Stands for the encoder while tokens are generated: it hands its input on.
 
     The converted graph holds encoder and decoder, so each step runs both, on the input this passes along.

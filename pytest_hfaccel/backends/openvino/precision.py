@@ -45,7 +45,7 @@ def effective_dtype(compiled: Any, asked: str) -> str:
     """
     readback = read_property(compiled, "INFERENCE_PRECISION_HINT")
     if readback is not None:
-        name = readback.get_type_name()
+        name = str(readback.get_type_name())
         return _NAMES.get(name, name)
     found = {_NAMES[name] for name in runtime_precisions(compiled) if name in _NAMES}
     if asked in found:

@@ -32,7 +32,7 @@ def torch_name(device: Device) -> str:
 def our_name(device: torch.device, kind: str) -> str:
     """Return our id of a torch device on which a model of device kind `kind` was found."""
     if device.type in ("cpu", "mps", "meta"):
-        return device.type
+        return str(device.type)
     return f"{'rocm' if kind == 'rocm' and device.type == 'cuda' else device.type}:{device.index or 0}"
 
 

@@ -75,7 +75,6 @@ def chat_image(checkpoint: Checkpoint) -> SampleInputs:
         pipeline=(),
         pipeline_kwargs={
             "text": asked,
-            "return_full_text": False,
             "generate_kwargs": {"max_new_tokens": NEW_TOKENS, "do_sample": False},
         },
     )

@@ -99,5 +99,5 @@ def _sentences(checkpoint: Checkpoint, tokenizer: Any) -> list[str]:
 
 def _pipeline_options(checkpoint: Checkpoint) -> dict[str, Any]:
     if checkpoint.spec.task == "text-generation":
-        return {"max_new_tokens": NEW_TOKENS, "do_sample": False, "return_full_text": False}
+        return {"max_new_tokens": NEW_TOKENS, "do_sample": False}
     return {}

@@ -1,0 +1,78 @@
+"""The script of the fake backend: what is to happen to which model.
+
+It is the JSON value of the environment variable `HFACCEL_FAKE`, so that it reaches every worker process:
+
+    {"gpt2*": {"load_seconds": 0.2}, "bert-*": {"crash": "SIGSEGV"}, "*": {}}
+
+The first pattern that matches the model's slug counts. `HFACCEL_FAKE_LOG` names a file that every load, run and close
+is appended to, one JSON object per line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from fnmatch import fnmatchcase
+from typing import Any
+
+from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.results import Stage
+
+SCRIPT = "HFACCEL_FAKE"
+LOG = "HFACCEL_FAKE_LOG"
+
+_LOAD_STAGES = (Stage.LOAD, Stage.CONVERT, Stage.COMPILE)
+
+
+@dataclass(frozen=True)
+class Script:
+    """What happens to a model.
+
+    Attributes:
+        load_seconds: How long loading takes.
+        forward_seconds: How long a forward pass takes.
+        fail_stage: `load`, `convert` or `compile`: loading fails there; `run`: the forward pass fails.
+        crash: Name of a signal that kills the process in the forward pass, e.g. `SIGSEGV`.
+        wrong: The outputs are off by one.
+        oom_first: How many loads of the model, per process, run out of memory before one succeeds.
+        nbytes: Bytes it says it holds.
+    """
+
+    load_seconds: float = 0.0
+    forward_seconds: float = 0.0
+    fail_stage: str = ""
+    crash: str = ""
+    wrong: bool = False
+    oom_first: int = 0
+    nbytes: int = 1_000_000
+
+
+def script_for(slug: str, environ: Mapping[str, str] | None = None) -> Script:
+    """Return what is to happen to a model.
+
+    Args:
+        slug: The model's slug.
+        environ: Environment to read instead of `os.environ`.
+
+    Raises:
+        ConfigError: The script is not one.
+    """
+    text = (os.environ if environ is None else environ).get(SCRIPT) or "{}"
+    try:
+        plan = json.loads(text)
+        chosen: dict[str, Any] = next((entry for pattern, entry in plan.items() if fnmatchcase(slug, pattern)), {})
+        script = Script(**chosen)
+    except (ValueError, TypeError, AttributeError) as error:
+        allowed = ", ".join(field.name for field in fields(Script))
+        raise ConfigError(f"{SCRIPT}: {text!r} is not a script: {error}. Allowed per pattern: {allowed}.") from error
+    stages = ("", *_LOAD_STAGES, Stage.RUN)
+    if script.fail_stage not in stages:
+        raise ConfigError(
+            f"{SCRIPT}: fail_stage {script.fail_stage!r} is not allowed. Allowed: {', '.join(stages[1:])}."
+        )
+    if script.crash and script.crash not in signal.Signals.__members__:
+        raise ConfigError(f"{SCRIPT}: crash {script.crash!r} is not a signal of this system, e.g. SIGSEGV.")
+    return script

@@ -1,0 +1,66 @@
+"""Devices hidden by environment variables such as `CUDA_VISIBLE_DEVICES`.
+
+They can hide and reorder what the driver has. They cannot invent a device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Visibility:
+    """Which of the driver's devices a process sees, in the order in which it numbers them.
+
+    Attributes:
+        order: Indices of the driver's devices.
+        reason: Which variable hides the others; empty when none does.
+    """
+
+    order: tuple[int, ...]
+    reason: str = ""
+
+
+def visible_devices(count: int, variables: Sequence[str], environ: Mapping[str, str], ids: Sequence[str]) -> Visibility:
+    """Apply visibility variables one after the other, as the runtimes do.
+
+    An entry that is neither an index in range nor the beginning of an id ends the list: the CUDA programming guide
+    ("CUDA environment variables") says so, and HIP follows it.
+
+    Args:
+        count: Number of devices the driver has.
+        variables: Names of the variables, outermost first.
+        environ: The environment.
+        ids: The devices' unique ids (`GPU-...`), by index; may be shorter than `count`.
+    """
+    order = tuple(range(count))
+    reasons = []
+    for name in variables:
+        value = environ.get(name)
+        if value is None:
+            continue
+        kept = _listed(value, order, ids)
+        if kept != order:
+            reasons.append(f"{name}={value!r} shows {len(kept)} of {len(order)}")
+        order = kept
+    return Visibility(order, "; ".join(reasons))
+
+
+def _listed(value: str, order: tuple[int, ...], ids: Sequence[str]) -> tuple[int, ...]:
+    kept: list[int] = []
+    for entry in (part.strip() for part in value.split(",")):
+        index = _index(entry, order, ids)
+        if index is None or index in kept:
+            break
+        kept.append(index)
+    return tuple(kept)
+
+
+def _index(entry: str, order: tuple[int, ...], ids: Sequence[str]) -> int | None:
+    if entry.isdigit():
+        return order[int(entry)] if int(entry) < len(order) else None
+    if not entry:
+        return None
+    matches = [index for index in order if index < len(ids) and ids[index].startswith(entry)]
+    return matches[0] if len(matches) == 1 else None

@@ -1,0 +1,104 @@
+"""The answer of a probe: each device with its presence and the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pytest_hfaccel.spec import CPU, Device
+
+# Best first. OpenVINO's NPU comes after the CPU: it takes static shapes only, which most models do not have.
+_PREFERENCE = ("cuda", "rocm", "xpu", "mps", "openvino:GPU", "cpu", "openvino:NPU", "openvino:CPU")
+
+_OPENVINO_CHOOSERS = ("AUTO", "HETERO", "MULTI", "BATCH")
+"""OpenVINO devices that are not hardware: they choose among those that are."""
+
+
+@dataclass(frozen=True)
+class Presence:
+    """Whether a device is there.
+
+    Attributes:
+        device: The device.
+        present: Whether it can be used.
+        reason: How that is known, or why it cannot be used; one line.
+        name: What the device calls itself; empty when not known.
+        memory_bytes: Its memory: its own, or what this process may have of the host's. `None` when not known.
+        details: Further facts (driver, compute capability, ...), JSON values.
+    """
+
+    device: Device
+    present: bool
+    reason: str
+    name: str = ""
+    memory_bytes: int | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plain-JSON form."""
+        return {
+            "device": self.device.id,
+            "present": self.present,
+            "reason": self.reason,
+            "name": self.name,
+            "memory_bytes": self.memory_bytes,
+            "details": self.details,
+        }
+
+
+@dataclass(frozen=True)
+class HardwareReport:
+    """All devices that were looked for.
+
+    Attributes:
+        presences: One entry per device that is there, and at least one per kind that is not.
+    """
+
+    presences: tuple[Presence, ...]
+
+    def present(self) -> list[Device]:
+        """The devices that are there, in the order in which kinds are listed; the CPU is always among them."""
+        return [presence.device for presence in self.presences if presence.present]
+
+    def absent(self) -> list[Presence]:
+        """The devices that are not there, with their reasons."""
+        return [presence for presence in self.presences if not presence.present]
+
+    def best(self) -> Device:
+        """The device of a plain run: an accelerator if there is one, else the CPU."""
+        return min(self.present(), key=_rank, default=CPU)
+
+    def find(self, device: Device) -> Presence | None:
+        """Return what is known of a device; `None` for a kind that is not probed (`fake`, third-party kinds)."""
+        same_kind = [presence for presence in self.presences if presence.device.kind == device.kind]
+        if device.kind == "openvino" and device.target.partition(":")[0] in _OPENVINO_CHOOSERS:
+            there = any(presence.present for presence in same_kind)
+            return Presence(device, there, "chooses among OpenVINO's devices" if there else same_kind[0].reason)
+        exact = next((presence for presence in same_kind if _is_same(presence.device, device)), None)
+        if exact is not None or not same_kind:
+            return exact
+        found = ", ".join(presence.device.id for presence in same_kind if presence.present)
+        return Presence(device, False, f"not among those found: {found}" if found else same_kind[0].reason)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plain-JSON form."""
+        return {"best": self.best().id, "devices": [presence.to_json() for presence in self.presences]}
+
+
+def report_of(presences: Iterable[Presence]) -> HardwareReport:
+    """Collect the answers of several probes."""
+    return HardwareReport(tuple(presences))
+
+
+def _is_same(one: Device, other: Device) -> bool:
+    """Whether two names mean one device: OpenVINO's `GPU` is `GPU.0`."""
+    return one.target == other.target or one.target == f"{other.target}.0" or other.target == f"{one.target}.0"
+
+
+def _rank(device: Device) -> tuple[int, str]:
+    for rank, wanted in enumerate(_PREFERENCE):
+        kind, _, target = wanted.partition(":")
+        if device.kind == kind and device.target.startswith(target):
+            return rank, device.target
+    return len(_PREFERENCE), device.id

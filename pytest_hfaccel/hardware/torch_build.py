@@ -1,0 +1,58 @@
+"""What the installed torch was built for, read from its files: importing it would take seconds."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+_ASSIGNED = re.compile(r"^(\w+)\s*(?::[^=]*)?=\s*'([^']*)'\s*$", re.MULTILINE)
+
+INSTALL_HELP = "https://pytorch.org/get-started/locally/"
+"""Where torch's own builds for each kind of device are listed."""
+
+
+@dataclass(frozen=True)
+class TorchBuild:
+    """A torch installation.
+
+    Attributes:
+        version: E.g. `2.13.0+cpu`; empty when torch is not installed.
+        cuda: CUDA version it is built for; empty without.
+        hip: ROCm's HIP version it is built for; empty without.
+        xpu: SYCL version it is built for; empty without.
+    """
+
+    version: str = ""
+    cuda: str = ""
+    hip: str = ""
+    xpu: str = ""
+
+    def why_not(self, kind: str) -> str:
+        """Return why this torch cannot use a kind of device (`cuda`, `rocm`, `xpu`); empty when it can."""
+        if not self.version:
+            return "torch is not installed"
+        if {"cuda": self.cuda, "rocm": self.hip, "xpu": self.xpu}[kind]:
+            return ""
+        name = {"cuda": "CUDA", "rocm": "ROCm", "xpu": "XPU"}[kind]
+        return f"this torch ({self.version}) is built without {name}; builds with it: {INSTALL_HELP}"
+
+
+def installed_torch(folder: Path | None = None) -> TorchBuild:
+    """Read torch's `version.py`.
+
+    Args:
+        folder: Folder of the torch package; found among the installed packages when not given.
+    """
+    if folder is None:
+        spec = find_spec("torch")
+        if spec is None or not spec.submodule_search_locations:
+            return TorchBuild()
+        folder = Path(next(iter(spec.submodule_search_locations)))
+    try:
+        text = (folder / "version.py").read_text(encoding="utf-8")
+    except OSError:
+        return TorchBuild()
+    found = dict(_ASSIGNED.findall(text))
+    return TorchBuild(found.get("__version__", ""), found.get("cuda", ""), found.get("hip", ""), found.get("xpu", ""))

@@ -1,0 +1,184 @@
+"""The classifier over a given machine, with given costs: no torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_hfaccel.advisor import DeviceFacts, HardwareAwareModelClassifier, Machine
+from pytest_hfaccel.advisor.cost import ArchitectureCost, RunCost
+from pytest_hfaccel.errors import ConfigError, LoadError
+
+GIB = 2**30
+MACHINE = Machine(
+    {"cpu": DeviceFacts(True, 16 * GIB, "8 cores"), "openvino": DeviceFacts(True, 16 * GIB, "openvino")},
+    cores=8,
+    available_bytes=12 * GIB,
+    total_bytes=16 * GIB,
+)
+PARAMETERS = {"GPT2LMHeadModel": 124_439_808, "LlamaForCausalLM": 6_738_415_616}
+
+
+def cost(architecture: str, _dims: Any, *, length: int, cache_dir: Path) -> ArchitectureCost:
+    assert cache_dir.name
+    if architecture == "NoSuchModel":
+        raise LoadError("there is no such class")
+    run = RunCost(0, 10**7, 10**10, 10**8)
+    return ArchitectureCost(PARAMETERS.get(architecture, 10**8), 0, 0, length, run)
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.setenv("HFACCEL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("pytest_hfaccel.advisor.candidates.cost_of", cost)
+    monkeypatch.setattr("pytest_hfaccel.advisor.classifier.cost_of", cost)
+
+
+@pytest.fixture
+def classifier(tmp_path: Path) -> HardwareAwareModelClassifier:
+    return HardwareAwareModelClassifier(reports=tmp_path / "reports", machine=MACHINE)
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "subfamily", "template"),
+    [
+        ("bert-base-uncased", "embedding", "masked_lm", "hf_embedding_template.py"),
+        ("gpt2", "text_generation", "causal_lm", "hf_text_generation_template.py"),
+        ("vit-base-patch16-224", "vision", "image_classifier", "hf_vision_template.py"),
+    ],
+)
+def test_the_examples_of_the_guide(
+    classifier: HardwareAwareModelClassifier, name: str, family: str, subfamily: str, template: str
+) -> None:
+    answer = classifier.classify_model(name)
+    assert (answer["model_name"], answer["family"], answer["subfamily"]) == (name, family, subfamily)
+    assert answer["recommended_template"] == template
+    assert (answer["recommended_hardware"], answer["torch_device"]) == ("cpu", "cpu")
+    assert answer["explanation"]
+    assert answer["source"] == "declared support, order of preference"
+    assert set(answer["hardware_profile"]) >= {"cuda", "mps", "rocm", "openvino", "webnn", "webgpu", "cpu"}
+    assert json.loads(json.dumps(answer)) == answer
+
+
+def test_a_smaller_dtype_is_recommended_where_the_full_one_does_not_fit(
+    classifier: HardwareAwareModelClassifier,
+) -> None:
+    answer = classifier.classify_model("meta-llama/Llama-2-7b-hf")
+    # 6.7e9 parameters are 25 GiB at fp32, 12.6 at bf16: neither fits 70 % of 16 GiB.
+    assert answer["resource_requirements"]["fits"] is False
+    large = Machine({"cpu": DeviceFacts(True, 24 * GIB)}, cores=8)
+    answer = HardwareAwareModelClassifier(machine=large, reports="none").classify_model("meta-llama/Llama-2-7b-hf")
+    assert (answer["recommended_dtype"], answer["resource_requirements"]["fits"]) == ("bf16", True)
+
+
+def test_a_custom_profile_is_believed(classifier: HardwareAwareModelClassifier) -> None:
+    profile = {
+        "cuda": {"compatible": True, "memory_usage": {"peak": 2000}},
+        "mps": {"compatible": False},
+        "cpu": {"compatible": False},
+    }
+    answer = classifier.classify_model("gpt2", hw_compat_override=profile)
+    found = answer["hardware_profile"]
+    assert (found["mps"]["compatible"], found["mps"]["basis"]) == (False, "override")
+    assert found["cuda"]["memory_usage"] == {"peak": 2000}
+    assert found["rocm"]["basis"] == "declared"
+    assert answer["recommended_hardware"] == "openvino"
+
+
+def test_an_unknown_model_has_no_made_up_numbers(classifier: HardwareAwareModelClassifier) -> None:
+    answer = classifier.classify_model("my-custom-model")
+    assert answer["family"] == "unknown"
+    assert answer["resource_requirements"]["min_memory_mb"] is None
+    assert "switches the hub off" in answer["explanation"]
+
+
+def test_an_assumption_is_said(classifier: HardwareAwareModelClassifier) -> None:
+    answer = classifier.classify_model("facebook/wav2vec2-base")
+    assert answer["resource_requirements"]["min_memory_mb"] > 0
+    assert "Wav2Vec2ForCTC's default config, assumed because" in answer["explanation"]
+
+
+def test_a_class_that_cannot_be_built_leaves_the_numbers_out(classifier: HardwareAwareModelClassifier) -> None:
+    answer = classifier.classify_model("unheard-of", model_class="NoSuchModel")
+    assert answer["resource_requirements"]["min_memory_mb"] is None
+
+
+def test_unknown_hardware_is_refused(classifier: HardwareAwareModelClassifier) -> None:
+    with pytest.raises(ConfigError, match="hardware: 'gpu' is not a kind of device"):
+        classifier.classify_model("gpt2", hardware=["gpu"])
+    with pytest.raises(ConfigError, match="hw_compat_override: 'gpu'"):
+        classifier.classify_model("gpt2", hw_compat_override={"gpu": {"compatible": True}})
+
+
+def test_compatible_models(classifier: HardwareAwareModelClassifier) -> None:
+    models = ["gpt2", "meta-llama/Llama-2-7b-hf", "llava-hf/llava-1.5-7b-hf"]
+    assert classifier.get_compatible_models_for_hardware(models, "cuda") == models
+    assert classifier.get_compatible_models_for_hardware(models, "openvino") == ["gpt2"]
+    assert "gpt2" in classifier.get_compatible_models_for_hardware("cpu")
+
+
+def test_recommendations_for_a_task(classifier: HardwareAwareModelClassifier) -> None:
+    found = classifier.recommend_model_for_task(task="text-generation")
+    names = [model["model_name"] for model in found["recommendations"]]
+    assert names[0] == "gpt2"
+    assert "meta-llama/Llama-2-7b-hf" in found["excluded"]
+    assert "does not fit" in found["excluded"]["meta-llama/Llama-2-7b-hf"]
+    assert all(model["explanation"] and model["source"] for model in found["recommendations"])
+    asked = classifier.recommend_model_for_task("Text_Generation", hardware_constraints=["cuda"], limit=2)
+    assert [model["recommended_hardware"] for model in asked["recommendations"]] == ["cuda", "cuda"]
+    assert asked["hardware_constraints"] == ["cuda"]
+
+
+def test_other_names_of_tasks_and_unknown_ones(classifier: HardwareAwareModelClassifier) -> None:
+    assert classifier.recommend_model_for_task("translation")["task"] == "text2text-generation"
+    with pytest.raises(ConfigError, match="Did you mean 'text-generation'"):
+        classifier.recommend_model_for_task("text-generatoin")
+
+
+def test_the_pool_configuration(classifier: HardwareAwareModelClassifier) -> None:
+    config = classifier.get_optimal_resource_pool_config(["bert-base-uncased", "gpt2", "my-custom-model"])
+    pool, needs = config["resource_pool_config"], config["resource_requirements"]
+    assert (pool["low_memory_mode"], pool["recommended_timeout_mins"]) == (False, 30)
+    assert needs["unknown_models"] == ["my-custom-model"]
+    assert needs["max_memory_mb"] < needs["total_memory_mb"] < 2 * needs["max_memory_mb"]
+    assert config["hardware_recommendations"]["preferred_hardware"] == "cpu"
+    assert json.loads(json.dumps(config)) == config
+
+
+@pytest.mark.parametrize(("available", "total", "minutes"), [(3, 8, 10), (3, 64, 5), (60, 64, 30)])
+def test_little_memory_means_low_memory_mode(available: int, total: int, minutes: int, tmp_path: Path) -> None:
+    machine = Machine({"cpu": DeviceFacts(True, total * GIB)}, available_bytes=available * GIB, total_bytes=total * GIB)
+    config = HardwareAwareModelClassifier(reports=tmp_path, machine=machine).get_optimal_resource_pool_config(["gpt2"])
+    assert config["resource_pool_config"]["low_memory_mode"] is (available < 4)
+    assert config["resource_pool_config"]["recommended_timeout_mins"] == minutes
+
+
+def test_requirements_by_device(classifier: HardwareAwareModelClassifier) -> None:
+    found = classifier.get_requirements("gpt2", hardware=["cuda", "cpu"], dtype="bf16")
+    assert list(found) == ["cuda", "cpu"]
+    assert found["cuda"]["weights_mb"] == 238
+    assert found["cpu"]["min_memory_mb"] > found["cuda"]["min_memory_mb"]
+    assert list(classifier.get_requirements("gpt2")) == ["cpu", "openvino"]
+    with pytest.raises(ConfigError, match="fp61"):
+        classifier.get_requirements("gpt2", dtype="fp61")
+    with pytest.raises(ConfigError, match="Its name holds no model type"):
+        classifier.get_requirements("my-custom-model")
+
+
+def test_the_matrix_says_what_is_declared(classifier: HardwareAwareModelClassifier) -> None:
+    matrix = classifier.get_compatibility_matrix()
+    assert {entry["basis"] for row in matrix.values() for entry in row.values()} == {"declared"}
+
+
+def test_the_database_keeps_classifications(tmp_path: Path) -> None:
+    file = tmp_path / "models.json"
+    classifier = HardwareAwareModelClassifier(model_db_path=file, reports=tmp_path, machine=MACHINE)
+    first = classifier.classify_model("gpt2")
+    assert first["classification_source"] == "combined_analysis"
+    assert classifier.classify_model("gpt2")["classification_source"] == "model_database"
+    assert "gpt2" in file.read_text()

@@ -1,0 +1,123 @@
+"""The matrix: declared, then overwritten by what reports and journals say was measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pytest_hfaccel.advisor.compatibility import CompatibilityMatrix
+from pytest_hfaccel.advisor.declared import FAMILIES, KINDS, declared_support
+from pytest_hfaccel.advisor.measured import MeasuredCell, measured_cells
+from pytest_hfaccel.results import CellResult, CheckOutcome, Status
+
+
+def cell(
+    status: Status = Status.PASSED,
+    *,
+    model: str = "gpt2",
+    device: str = "openvino:CPU",
+    when: str = "2026-01-01T00:00:00+00:00",
+    implementation: str = "real",
+    dtype: str = "fp32",
+    weights: str = "random",
+    **measures: float,
+) -> MeasuredCell:
+    checks = [CheckOutcome("performance", status, reason="why" if status.is_bad else None, measures=measures)]
+    result = CellResult(
+        cell=f"{model}-{device}-{dtype}",
+        model=model,
+        architecture="GPT2LMHeadModel",
+        module="gpt",
+        task="text-generation",
+        device=device,
+        dtype=dtype,
+        weights=weights,
+        implementation=implementation,
+        checks=checks,
+    )
+    return MeasuredCell(result, when, "some CPU")
+
+
+def entry(*cells: MeasuredCell, model: str = "gpt2", kind: str = "openvino", family: str = "text_generation"):
+    return CompatibilityMatrix(cells).entry(model, "GPT2LMHeadModel", family, kind)
+
+
+def test_without_measurements_the_declaration_stands() -> None:
+    found = entry()
+    assert (found.support, found.basis, found.when) == ("real", "declared", "")
+
+
+def test_nothing_is_declared_as_simulated() -> None:
+    supports = {declared_support(family, kind).support for family in FAMILIES for kind in KINDS}
+    assert supports == {"real", "unavailable"}
+    assert not declared_support("multimodal", "webgpu").runs
+    assert "simulation" in declared_support("multimodal", "webgpu").reason
+    assert not declared_support("time_series", "openvino").runs
+
+
+def test_a_measured_cell_overwrites_the_declaration() -> None:
+    found = entry(cell(), family="multimodal")
+    assert (found.support, found.basis) == ("real", "measured")
+    assert (found.cell, found.where) == ("gpt2-openvino:CPU-fp32", "openvino:CPU of some CPU")
+    assert entry(cell(Status.FAILED)).support == "failing"
+    assert entry(cell(implementation="emulated", device="webgpu"), kind="webgpu").support == "emulated"
+
+
+def test_a_cell_of_the_same_class_counts_after_one_of_the_model() -> None:
+    other = cell(Status.CRASHED, model="distilgpt2")
+    assert entry(other).support == "failing"
+    assert entry(cell(), other).support == "real"
+
+
+def test_the_last_run_stands_and_its_best_dtype_speaks() -> None:
+    before = cell(when="2025-01-01T00:00:00+00:00")
+    now = [cell(Status.FAILED, dtype="int8"), cell(dtype="fp32")]
+    assert entry(before, *now).support == "real"
+    assert entry(before, now[0]).support == "failing"
+
+
+@pytest.mark.parametrize("status", [Status.HUB_ERROR, Status.GATED, Status.SKIPPED, Status.INCOMPLETE])
+def test_a_cell_that_was_not_tried_says_nothing(status: Status) -> None:
+    assert entry(cell(status)).basis == "declared"
+
+
+def test_an_absent_device_says_nothing_about_the_model() -> None:
+    found = entry(cell(Status.UNAVAILABLE, device="cuda:0"), kind="cuda")
+    assert (found.support, found.basis) == ("real", "declared")
+    assert "not measured: unavailable" in found.reason
+
+
+def test_latency_is_of_real_dimensions_and_the_same_dtype() -> None:
+    matrix = CompatibilityMatrix([cell(median_ms=7.0), cell(weights="tiny", median_ms=0.1)])
+    assert matrix.latency_ms("gpt2", "openvino", "fp32") == 7.0
+    assert matrix.latency_ms("gpt2", "openvino", "bf16") is None
+
+
+def test_the_matrix_by_family_counts_what_was_measured() -> None:
+    matrix = CompatibilityMatrix([cell(), cell(Status.FAILED, model="distilgpt2")])
+    rows = matrix.by_family(lambda _: "text_generation")
+    measured = rows["text_generation"]["openvino"]
+    assert (measured["support"], measured["basis"]) == ("real", "measured")
+    assert (measured["cells_that_ran"], measured["cells_measured"]) == (1, 2)
+    assert rows["vision"]["openvino"]["basis"] == "declared"
+    assert list(rows) == list(FAMILIES)
+
+
+def test_cells_are_read_from_reports_and_journals(tmp_path: Path) -> None:
+    from pytest_hfaccel.reports import Journal, write_reports
+
+    header = {"started": "2026-02-01T00:00:00+00:00", "machine": {"cpu": {"name": "a CPU"}}}
+    write_reports(tmp_path, [cell().result], header)
+    with_journal = Journal(tmp_path / "journal.jsonl", {**header, "started": "2026-03-01T00:00:00+00:00"})
+    with_journal.append(cell(model="distilgpt2").result)
+    with_journal.close()
+    (tmp_path / "by_class" / "other.json").write_text(json.dumps({"cells": 1}))
+    found = measured_cells(tmp_path)
+    assert [(each.result.model, each.when[:10]) for each in found] == [
+        ("gpt2", "2026-02-01"),
+        ("distilgpt2", "2026-03-01"),
+    ]
+    assert found[0].machine == "a CPU"
+    assert measured_cells(tmp_path / "absent") == []
