@@ -11,7 +11,7 @@ import pytest
 from pytest_hfaccel.config import RunConfig
 from pytest_hfaccel.plugin.collector import PROPERTY
 from pytest_hfaccel.plugin.keys import COLLECTOR, SESSION
-from pytest_hfaccel.plugin.parametrize import check_name
+from pytest_hfaccel.plugin.parametrize import EXTRA_SEPARATOR, check_name
 from pytest_hfaccel.plugin.reporting import POOL_STATS
 from pytest_hfaccel.plugin.session import WORKER_INPUT
 
@@ -23,9 +23,15 @@ class ParallelHooks:
         self._config = config
         if hasattr(config, "workerinput"):
             _share_cores(int(config.workerinput.get("workercount", 1)))
-        elif _wants_groups(config):
-            # One worker keeps a model's lease; xdist's own default would deal a model's cells to all workers.
-            config.option.dist = "loadgroup"
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
+        """Keep a model's tests in one worker, unless the user chose a distribution of their own."""
+        if not _wants_groups(config):
+            return None
+        from pytest_hfaccel.plugin.scheduling import ModelScheduling
+
+        return ModelScheduling(config, log)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -45,11 +51,12 @@ class ParallelHooks:
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
         """Book the death of a worker on the cell it was running."""
-        name, _, cell_id = crashitem.partition("@")[0].rpartition("::")[-1].rstrip("]").partition("[")
+        name, _, parameter = crashitem.rpartition("::")[-1].rstrip("]").partition("[")
+        cell_id, _, extra = parameter.partition(EXTRA_SEPARATOR)
         collector = self._config.stash.get(COLLECTOR, None)
         if collector is not None and cell_id:
             identity = _identity(self._config, crashitem, cell_id)
-            collector.add_crash(identity, crashitem, check_name(name), report.longreprtext)
+            collector.add_crash(identity, crashitem, extra or check_name(name), report.longreprtext)
 
 
 def _identity(config: pytest.Config, nodeid: str, cell_id: str) -> dict[str, Any]:
@@ -68,9 +75,8 @@ def _identity(config: pytest.Config, nodeid: str, cell_id: str) -> dict[str, Any
 
 def _wants_groups(config: pytest.Config) -> bool:
     arguments = [str(argument) for argument in config.invocation_params.args]
-    chosen = any(argument.startswith("--dist") for argument in arguments)
-    parallel = getattr(config.option, "numprocesses", None)
-    return bool(parallel) and not chosen and config.stash[SESSION].config != RunConfig()
+    chosen = [argument for argument in arguments if argument.startswith("--dist") and "loadgroup" not in arguments]
+    return not chosen and config.stash[SESSION].config != RunConfig()
 
 
 def _share_cores(workers: int) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pytest_hfaccel.plugin.session import HfSession
 
 EXTRA_CHECK = "extra_check"
+EXTRA_SEPARATOR = "+"
+"""Between cell id and check name in the id of an extra check; no cell id has it."""
 _EXTRA_TEST = "extra"
 
 
@@ -79,7 +81,7 @@ def _parametrize_extra(metafunc: pytest.Metafunc, session: HfSession, cells: Seq
     pairs = [
         (cell, name) for name in session.extra_checks for cell in _applicable(session, session.checks[name], cells)
     ]
-    ids = [f"{name}-{cell.id}" for cell, name in pairs]
+    ids = [f"{cell.id}{EXTRA_SEPARATOR}{name}" for cell, name in pairs]
     metafunc.parametrize(("cell", EXTRA_CHECK), pairs, ids=ids, indirect=["cell"], scope="session")
 
 
@@ -91,7 +93,7 @@ def cell_of(item: pytest.Item) -> Cell | None:
 
 
 def mark(items: Sequence[pytest.Item]) -> None:
-    """Mark the items of model classes: `hf(...)` for `-m`, and `xdist_group` so that one worker keeps a model."""
+    """Mark the items of model classes with `hf(...)`, for `-m`."""
     for item in items:
         cell = cell_of(item)
         if cell is None:
@@ -108,7 +110,6 @@ def mark(items: Sequence[pytest.Item]) -> None:
                 level=level,
             )
         )
-        item.add_marker(pytest.mark.xdist_group(cell.model.slug))
 
 
 def item_check(item: pytest.Item) -> str:

@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+import pytest
+
+from pytest_hfaccel.plugin.scheduling import group_of
+
+
+@pytest.mark.parametrize(
+    ("nodeid", "group"),
+    [
+        ("a.py::TestA::test_parity[gpt2-cuda0-fp16]", "gpt2"),
+        ("a.py::TestA::test_parity[openai--whisper-tiny-openvinogpu.0-fp32]", "openai--whisper-tiny"),
+        ("a.py::TestA::test_resolves[gpt2]", "gpt2"),
+        ("a.py::TestA::test_extra[gpt2-cpu-fp32+my_check]", "gpt2"),
+        ("a.py::test_other", "a.py::test_other"),
+    ],
+)
+def test_a_model_is_a_group(nodeid: str, group: str) -> None:
+    assert group_of(nodeid) == group
