@@ -32,6 +32,8 @@ DEVICES = {"cpu": 400_000_000, "openvino": 170_000_000}
 LENGTH, RUNS = 128, 3
 SMALL_FLOPS = 60e9
 """A model below this much work per sample runs with a batch of four, one above it with a batch of one."""
+MOST_FLOPS = 2e12
+"""Models with more work per sample are left out: on two cores they would take minutes each."""
 TIMEOUT = 240
 
 
@@ -51,7 +53,7 @@ def main() -> None:
 
 def measure_all(kept: Path | None) -> list[dict[str, Any]]:
     """Measure every model on every device, each in a process of its own."""
-    from pytest_hfaccel.advisor.trace import trace_architecture
+    from pytest_hfaccel.advisor.tracing.architecture import trace_architecture
     from pytest_hfaccel.registry import load_registry
 
     rows = json.loads(kept.read_text()) if kept and kept.exists() else []
@@ -61,7 +63,10 @@ def measure_all(kept: Path | None) -> list[dict[str, Any]]:
             if (spec.parameters or most) >= most or (spec.name, device) in done:
                 continue
             cost = trace_architecture(spec.architecture, spec.dims, LENGTH)
-            batch = 4 if cost.run and cost.run.flops_per_sample < SMALL_FLOPS else 1
+            flops = cost.run.flops_per_sample if cost.run else 0
+            if flops > MOST_FLOPS:
+                continue
+            batch = 4 if flops < SMALL_FLOPS else 1
             row = {"model": spec.name, "device": device, "batch": batch, **_in_a_process(spec.name, device, batch)}
             print(json.dumps(row), flush=True)
             rows.append(row)
@@ -131,7 +136,7 @@ def _inputs(model: Any, batch: int) -> dict[str, Any]:
 
     import torch
 
-    from pytest_hfaccel.advisor.input_shapes import input_shapes, text_length
+    from pytest_hfaccel.advisor.tracing.input_shapes import input_shapes, text_length
 
     arguments = inspect.signature(model.forward).parameters
     required = {name: argument.default is inspect.Parameter.empty for name, argument in arguments.items()}
@@ -181,7 +186,7 @@ def _status(field: str) -> int:
 
 def with_costs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Add to each measured row what is computed for it."""
-    from pytest_hfaccel.advisor.trace import trace_architecture
+    from pytest_hfaccel.advisor.tracing.architecture import trace_architecture
     from pytest_hfaccel.registry import load_registry
 
     registry = load_registry()
@@ -194,16 +199,20 @@ def _computed(cost: Any, batch: int) -> dict[str, Any]:
     return {
         "predicted_weight_bytes": cost.weight_bytes("fp32"),
         "multiplied_bytes": cost.multiplied_bytes("fp32"),
+        "output_bytes": cost.output_bytes("fp32", batch),
         "activation_bytes": cost.activation_bytes("fp32", batch),
         "flops": batch * cost.run.flops_per_sample if cost.run else 0,
     }
 
 
-TERMS = ("multiplied_bytes", "activation_bytes")
+TERMS = ("multiplied_bytes", "activation_bytes", "output_bytes")
 
 
 def fit(rows: list[dict[str, Any]]) -> list[float]:
-    """Fit `peak = weights + base + a * multiplied + b * activations` to the relative errors; none is negative."""
+    """Fit `peak = weights + base + a * multiplied + b * activations + c * outputs`, to the relative errors.
+
+    None of the constants is negative.
+    """
     import numpy
     from scipy.optimize import nnls  # type: ignore[import-untyped]
 
@@ -231,13 +240,14 @@ def report(rows: list[dict[str, Any]]) -> None:
 
 
 def _constants(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    base, per_multiplied, per_activation = fit(rows)
+    base, per_multiplied, per_activation, per_output = fit(rows)
     rates = [row["flops"] / row["seconds"] / row["threads"] for row in rows]
     return {
         "import_bytes": int(median(row["baseline_bytes"] for row in rows)),
         "base_bytes": int(base),
         "per_multiplied_byte": round(per_multiplied, 4),
         "per_activation_byte": round(per_activation, 4),
+        "per_output_byte": round(per_output, 4),
         "flops_per_second_and_core": int(median(rates)),
         "measured": {
             "models": len(rows),

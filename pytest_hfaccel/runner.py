@@ -42,7 +42,7 @@ class Runner:
     ) -> None:
         from pytest_hfaccel.checkpoints import CheckpointStore
         from pytest_hfaccel.checks import built_in_checks
-        from pytest_hfaccel.pool import ResourcePool, device_budget
+        from pytest_hfaccel.pool import device_budget, open_run_pool
 
         self.config = config
         self.checks = checks if checks is not None else built_in_checks()
@@ -50,7 +50,7 @@ class Runner:
         self.store: CheckpointStore = CheckpointStore(
             config.cache_dir, trust_remote_code=config.trust_remote_code, allow_pickle=config.allow_pickle
         )
-        self.pool: ResourcePool = ResourcePool(self._load, budget=device_budget(config.pool_memory))
+        self.pool: ResourcePool = open_run_pool(self._load, device_budget(config.pool_memory))
 
     def open(self, cell: Cell, module: str = "", claims: Callable[[Any], Any] | None = None) -> CellRun:
         """Start a cell. Nothing is loaded before a check asks for it."""
@@ -164,7 +164,9 @@ class CellRun:
             task = task_of(self.cell.model)
             if task.pipeline is None:
                 raise HfAccelError(f"task {task.name!r} has no pipeline: {task.why_no_pipeline}", stage=Stage.RUN)
-            self._pipe = pipeline(task.pipeline, model=self.loaded.pipeline_model(), **self.source.processors())
+            model = self.loaded.pipeline_model()
+            # Without a device, transformers moves the model to the first accelerator it finds.
+            self._pipe = pipeline(task.pipeline, model=model, device=model.device, **self.source.processors())
         return self._pipe
 
     @property

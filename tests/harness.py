@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -90,8 +91,19 @@ class Project:
         """The command line of a pytest run."""
         return [sys.executable, "-m", "pytest", "-rA", "-p", "no:cacheprovider", *arguments]
 
-    def run(self, *arguments: str, timeout: float = 280, **env: str) -> HfRun:
-        """Run pytest on the project's modules, with its environment and `env`."""
+    def run(self, *arguments: str, timeout: float = 280, largest_file: int | None = None, **env: str) -> HfRun:
+        """Run pytest on the project's modules, with its environment and `env`.
+
+        Args:
+            *arguments: Command-line arguments.
+            timeout: Seconds.
+            largest_file: Bytes; writing more to a file fails, as it does on a full disk.
+            **env: Environment variables.
+        """
+
+        def limit() -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file or -1, -1))
+
         done = subprocess.run(
             self.command(*arguments),
             cwd=self.directory,
@@ -100,5 +112,6 @@ class Project:
             text=True,
             timeout=timeout,
             check=False,
+            preexec_fn=limit if largest_file else None,
         )
         return HfRun(done.returncode, done.stdout + done.stderr, self.directory / "reports")

@@ -23,11 +23,24 @@ MAY_IMPORT: dict[str, set[str]] = {
     "registry": {"errors", "results", "spec", "tasks"},
     "families": {"errors", "registry", "spec"},
     "hardware": {"errors", "spec", "backends"},
+    "advisor": {
+        "checkpoints",
+        "config",
+        "errors",
+        "families",
+        "hardware",
+        "registry",
+        "reports",
+        "results",
+        "spec",
+        "tasks",
+    },
     "backends.base": {"spec"},
-    "backends": {"backends.base", "errors", "spec", "tasks"},
+    "backends.outputs": set(),
+    "backends": {"backends.base", "backends.outputs", "errors", "spec", "tasks"},
     "checkpoints": {"backends.base", "errors", "results", "spec", "tasks"},
     "checks": {"backends.base", "backends.outputs", "errors", "registry", "results", "spec", "tasks"},
-    "pool": {"backends.base", "errors", "spec"},
+    "pool": {"backends.base", "errors", "families", "hardware", "reports", "spec"},
     "runner": {
         "backends",
         "backends.base",
@@ -64,7 +77,7 @@ HEAVY = {
 }
 
 # Files that are imported only when a cell is loaded or compared, and say so in their docstring or name.
-LATE = ("backends/torch/", "backends/openvino/", "backends/outputs.py", "checkpoints/", "checks/")
+LATE = ("advisor/tracing/", "backends/torch/", "backends/openvino/", "backends/outputs.py", "checkpoints/", "checks/")
 
 
 def layer_of(dotted: str) -> str:

@@ -71,7 +71,8 @@ class HardwareAwareModelClassifier:
         """The models that are known."""
         from pytest_hfaccel.registry import load_registry
 
-        return self._given_registry or load_registry(cache_dir=self._config.cache_dir)
+        files = [Path(file) for file in self._config.registries]
+        return self._given_registry or load_registry(files, cache_dir=self._config.cache_dir)
 
     @cached_property
     def matrix(self) -> CompatibilityMatrix:

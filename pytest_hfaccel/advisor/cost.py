@@ -16,6 +16,7 @@ class RunCost:
     Attributes:
         fixed_bytes: Bytes of activations alive at the peak that do not depend on the batch.
         bytes_per_sample: Bytes of activations alive at the peak, per sample.
+        output_bytes_per_sample: Bytes of the outputs per sample, caches included.
         flops_per_sample: Floating-point operations per sample (a multiplication and an addition count as two).
         multiplied_bytes: Bytes of the weights that go into matrix products and convolutions. Runtimes that bring
             those into a layout of their own hold them twice; tables of embeddings they do not.
@@ -23,6 +24,7 @@ class RunCost:
 
     fixed_bytes: int
     bytes_per_sample: int
+    output_bytes_per_sample: int
     flops_per_sample: int
     multiplied_bytes: int
 
@@ -67,6 +69,12 @@ class ArchitectureCost:
             return 0
         # Integers and what models compute in fp32 at any dtype are a small part: all of it scales with the dtype.
         return (self.run.fixed_bytes + batch * self.run.bytes_per_sample) * DTYPE_BYTES[dtype] // DTYPE_BYTES["fp32"]
+
+    def output_bytes(self, dtype: str, batch: int) -> int:
+        """Bytes of the outputs of a forward pass, which are part of the activations; 0 where that is not known."""
+        if self.run is None:
+            return 0
+        return batch * self.run.output_bytes_per_sample * DTYPE_BYTES[dtype] // DTYPE_BYTES["fp32"]
 
     def to_json(self) -> dict[str, Any]:
         """Return the plain-JSON form."""

@@ -15,7 +15,7 @@ from pytest_hfaccel.advisor.cost import ArchitectureCost
 DEFAULT_LENGTH = 128
 """Tokens per sample of texts when the caller does not say: the length of a short paragraph."""
 
-_VERSION = 2
+_VERSION = 3
 """Raised when a change of the trace makes remembered costs wrong."""
 
 
@@ -36,7 +36,7 @@ def cost_of(architecture: str, dims: Mapping[str, Any], *, length: int, cache_di
     remembered = _read(file)
     if remembered is not None:
         return remembered
-    from pytest_hfaccel.advisor.trace import trace_architecture
+    from pytest_hfaccel.advisor.tracing.architecture import trace_architecture
 
     cost = trace_architecture(architecture, dims, length)
     _write(file, cost)

@@ -65,9 +65,11 @@ def measured_cells(reports: Path) -> list[MeasuredCell]:
 
     Files that are not ours or are damaged are passed over: a matrix needs no complete history.
     """
-    cells = [cell for file in sorted(reports.glob("by_class/*.json")) for cell in _of_report(file)]
-    cells += [cell for file in sorted(reports.glob("journal*.jsonl")) for cell in _of_journal(file)]
-    return sorted((cell for cell in cells if cell.result.device != "class"), key=lambda cell: cell.when)
+    cells = [cell for file in sorted(reports.glob("journal*.jsonl")) for cell in _of_journal(file)]
+    cells += [cell for file in sorted(reports.glob("by_class/*.json")) for cell in _of_report(file)]
+    # The last run is in both, and its report is complete.
+    once = {(cell.when, cell.result.cell): cell for cell in cells if cell.result.device != "class"}
+    return sorted(once.values(), key=lambda cell: cell.when)
 
 
 def _of_report(file: Path) -> Iterator[MeasuredCell]:

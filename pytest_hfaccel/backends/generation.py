@@ -28,19 +28,24 @@ def generate_greedily(
         The new token ids, int64 of shape (batch, max_new_tokens), on the CPU. The prompt of a decoder-only model and
         the start token of an encoder-decoder model are not among them.
     """
-    from transformers import GenerationMixin
+    from transformers import GenerationConfig, GenerationMixin
 
     # Speech models override `generate` with a loop over 30-second windows that picks language, task and temperature.
     is_speech = model.main_input_name == "input_features"
     generate = GenerationMixin.generate.__get__(model) if is_speech else model.generate
-    with _neutral_settings(model, max_new_tokens, use_cache) as config:
-        sequences = generate(**inputs, generation_config=config)
+    with neutral_settings(model, use_cache=use_cache) as neutral:
+        asked = GenerationConfig(**{**neutral.to_diff_dict(), "max_new_tokens": max_new_tokens, "use_cache": use_cache})
+        sequences = generate(**inputs, generation_config=asked)
     return sequences[:, -max_new_tokens:].long().cpu()
 
 
 @contextmanager
-def _neutral_settings(model: Any, max_new_tokens: int, use_cache: bool) -> Iterator[Any]:
-    """Replace the model's generation settings, which `generate` would otherwise fill every gap from."""
+def neutral_settings(model: Any, *, use_cache: bool) -> Iterator[Any]:
+    """Replace a model's generation settings, which `generate` fills every gap from, by ones that decode greedily.
+
+    Yields:
+        The settings (`GenerationConfig`): the special tokens a model needs to start, and no end token.
+    """
     from transformers import GenerationConfig
 
     own = model.generation_config
@@ -55,10 +60,9 @@ def _neutral_settings(model: Any, max_new_tokens: int, use_cache: bool) -> Itera
         eos_token_id=None,
         pad_token_id=_first(own.pad_token_id, getattr(config, "pad_token_id", None), 0),
     )
-    asked = GenerationConfig(**{**neutral.to_diff_dict(), "max_new_tokens": max_new_tokens, "use_cache": use_cache})
     model.generation_config = neutral
     try:
-        yield asked
+        yield neutral
     finally:
         model.generation_config = own
 

@@ -37,6 +37,8 @@ def start_until_first_cell(project: Project) -> tuple[subprocess.Popen[str], Pat
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        # Jobs of a shell without job control inherit an ignored SIGINT, and Python would then ignore it, too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     journal = project.directory / "reports" / "journal.jsonl"
     deadline = time.monotonic() + 120
@@ -88,3 +90,21 @@ def pytest_hfaccel_checks(checks):
     result = run.results["bert-base-uncased-cpu-fp32"]
     assert result.incomplete
     assert result.status == "failed"
+
+
+def test_a_full_disk_is_a_clear_error(project: Project, tmp_path: Path) -> None:
+    run = project.run("--hf-device", "cpu", "-k", "forward", "--hf-cache", str(tmp_path / "full"), largest_file=200_000)
+    assert run.code == 1, run.output
+    (result,) = run.results.values()
+    assert result.status == "error"
+    assert str(tmp_path / "full") in str(result.reason)
+    assert "--hf-cache" in str(result.reason)
+    assert not [path for path in (tmp_path / "full" / "checkpoints").iterdir() if path.is_dir()]
+
+
+def test_reports_that_cannot_be_written_do_not_hide_the_outcome(project: Project) -> None:
+    project.write("reports", "a file where the directory should be")
+    run = project.run("--hf-device", "cpu", "-k", "forward")
+    assert run.counts == {"passed": 1, "deselected": run.counts["deselected"]}
+    assert "not written:" in run.output
+    assert "--hf-reports" in run.output

@@ -26,7 +26,7 @@ def cost(architecture: str, _dims: Any, *, length: int, cache_dir: Path) -> Arch
     assert cache_dir.name
     if architecture == "NoSuchModel":
         raise LoadError("there is no such class")
-    run = RunCost(0, 10**7, 10**10, 10**8)
+    run = RunCost(0, 10**7, 10**6, 10**10, 10**8)
     return ArchitectureCost(PARAMETERS.get(architecture, 10**8), 0, 0, length, run)
 
 

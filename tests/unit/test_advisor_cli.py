@@ -22,7 +22,7 @@ MACHINE = Machine({"cpu": DeviceFacts(True, 16 * GIB, "8 cores")}, 8, 12 * GIB, 
 def known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def cost(*_: Any, length: int, cache_dir: Path) -> ArchitectureCost:
         assert cache_dir == tmp_path / "cache"
-        return ArchitectureCost(10**8, 0, 0, length, RunCost(0, 10**7, 10**10, 10**8))
+        return ArchitectureCost(10**8, 0, 0, length, RunCost(0, 10**7, 10**6, 10**10, 10**8))
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HFACCEL_CACHE", str(tmp_path / "cache"))

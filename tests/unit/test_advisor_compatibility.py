@@ -110,6 +110,9 @@ def test_cells_are_read_from_reports_and_journals(tmp_path: Path) -> None:
 
     header = {"started": "2026-02-01T00:00:00+00:00", "machine": {"cpu": {"name": "a CPU"}}}
     write_reports(tmp_path, [cell().result], header)
+    same_run = Journal(tmp_path / "journal.jsonl", header)
+    same_run.append(cell().result)
+    same_run.close()
     with_journal = Journal(tmp_path / "journal.jsonl", {**header, "started": "2026-03-01T00:00:00+00:00"})
     with_journal.append(cell(model="distilgpt2").result)
     with_journal.close()

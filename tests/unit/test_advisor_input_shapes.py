@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from pytest_hfaccel.advisor.input_shapes import input_shapes, text_length
+from pytest_hfaccel.advisor.tracing.input_shapes import input_shapes, text_length
 
 
 def config(**fields: object) -> SimpleNamespace:

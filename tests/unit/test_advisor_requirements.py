@@ -8,7 +8,9 @@ from pytest_hfaccel.advisor.cost import ArchitectureCost, RunCost
 from pytest_hfaccel.advisor.overhead import Overhead, overhead_of
 from pytest_hfaccel.advisor.requirements import MB, requirements_on
 
-RUN = RunCost(fixed_bytes=0, bytes_per_sample=64 * MB, flops_per_sample=10**9, multiplied_bytes=0)
+RUN = RunCost(
+    fixed_bytes=0, bytes_per_sample=64 * MB, output_bytes_per_sample=0, flops_per_sample=10**9, multiplied_bytes=0
+)
 COST = ArchitectureCost(parameters=100 * MB // 4, buffer_bytes=0, stored_buffer_bytes=0, length=128, run=RUN)
 
 
@@ -48,10 +50,10 @@ def test_measured_overhead_is_part_of_the_peak() -> None:
 
 
 def test_openvino_holds_multiplied_weights_again() -> None:
-    overhead = Overhead(0, 10 * MB, 0.5, 2.0, 0, "test")
-    run = RunCost(0, 64 * MB, 10**9, multiplied_bytes=80 * MB)
+    overhead = Overhead(0, 10 * MB, 0.5, 2.0, 3.0, 0, "test")
+    run = RunCost(0, 64 * MB, 4 * MB, 10**9, multiplied_bytes=80 * MB)
     cost = ArchitectureCost(100 * MB // 4, 0, 0, 128, run)
-    assert overhead.peak_bytes(cost, "fp32", 1) == (10 + 100 + 40 + 128) * MB
+    assert overhead.peak_bytes(cost, "fp32", 1) == (10 + 100 + 40 + 128 + 12) * MB
 
 
 def test_an_unmeasured_device_says_so() -> None:
@@ -75,8 +77,8 @@ def test_every_number_has_a_source_and_survives_json() -> None:
 
 
 def test_cores_follow_the_work_and_stop_at_those_present() -> None:
-    heavy = ArchitectureCost(1, 0, 0, 128, RunCost(0, 0, 10**15, 0))
-    light = ArchitectureCost(1, 0, 0, 128, RunCost(0, 0, 10**6, 0))
+    heavy = ArchitectureCost(1, 0, 0, 128, RunCost(0, 0, 0, 10**15, 0))
+    light = ArchitectureCost(1, 0, 0, 128, RunCost(0, 0, 0, 10**6, 0))
     assert needs("cpu", cost=heavy).cpu_cores == 8
     assert needs("cpu", cost=light).cpu_cores == 1
     assert needs("cuda", cost=heavy).cpu_cores == 1

@@ -19,12 +19,11 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from pytest_hfaccel.errors import ConfigError
-from pytest_hfaccel.results import Stage
 
 SCRIPT = "HFACCEL_FAKE"
 LOG = "HFACCEL_FAKE_LOG"
 
-_LOAD_STAGES = (Stage.LOAD, Stage.CONVERT, Stage.COMPILE)
+_STAGES = ("load", "convert", "compile", "run")
 
 
 @dataclass(frozen=True)
@@ -68,11 +67,8 @@ def script_for(slug: str, environ: Mapping[str, str] | None = None) -> Script:
     except (ValueError, TypeError, AttributeError) as error:
         allowed = ", ".join(field.name for field in fields(Script))
         raise ConfigError(f"{SCRIPT}: {text!r} is not a script: {error}. Allowed per pattern: {allowed}.") from error
-    stages = ("", *_LOAD_STAGES, Stage.RUN)
-    if script.fail_stage not in stages:
-        raise ConfigError(
-            f"{SCRIPT}: fail_stage {script.fail_stage!r} is not allowed. Allowed: {', '.join(stages[1:])}."
-        )
+    if script.fail_stage not in ("", *_STAGES):
+        raise ConfigError(f"{SCRIPT}: fail_stage {script.fail_stage!r} is not allowed. Allowed: {', '.join(_STAGES)}.")
     if script.crash and script.crash not in signal.Signals.__members__:
         raise ConfigError(f"{SCRIPT}: crash {script.crash!r} is not a signal of this system, e.g. SIGSEGV.")
     return script

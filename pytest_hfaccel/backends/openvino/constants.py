@@ -9,7 +9,14 @@ import openvino as ov
 from openvino import opset14 as ops
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from pytest_hfaccel.backends.base import WeightChange
+
+    Array = NDArray[np.float32]
+
+_ROUNDING = 1e-6
+"""Relative difference that one fp32 multiplication can make, with room."""
 
 
 class NotFound(Exception):
@@ -34,29 +41,49 @@ def with_changed_weight(program: ov.Model, weights: dict[str, Any], change: Weig
     changed = original.copy()
     changed[place] += change.delta
     copy = program.clone()
-    hits = 0
-    for node in [op for op in copy.get_ordered_ops() if op.get_type_name() == "Constant"]:
-        new = _replacement(node, original, changed)
-        if new is not None:
-            constant = ops.constant(new, dtype=node.get_element_type())
-            constant.set_friendly_name(node.get_friendly_name())
-            node.output(0).replace(constant.output(0))
-            hits += 1
-    if not hits:
-        raise NotFound(f"no constant has the values of {change.parameter}")
-    copy.validate_nodes_and_infer_types()
-    return copy
+    constants = [op for op in copy.get_ordered_ops() if op.get_type_name() == "Constant"]
+    for values_of in (_equal, _proportional):
+        replacements = [(node, values_of(node, original, changed)) for node in constants if _can_hold(node, original)]
+        found = [(node, values) for node, values in replacements if values is not None]
+        if found:
+            for node, values in found:
+                _replace(node, values)
+            copy.validate_nodes_and_infer_types()
+            return copy
+    raise NotFound(f"no constant has the values of {change.parameter}")
 
 
-def _replacement(node: Any, original: np.ndarray[Any, Any], changed: np.ndarray[Any, Any]) -> Any:
-    """Return the constant's new values if it holds the weight, as it is, transposed or in another shape."""
-    if node.get_byte_size() != original.nbytes or node.get_element_type() != ov.Type.f32:
-        return None
+def _can_hold(node: Any, original: Array) -> bool:
+    return bool(node.get_byte_size() == original.nbytes and node.get_element_type() == ov.Type.f32)
+
+
+def _equal(node: Any, original: Array, changed: Array) -> Array | None:
+    """Return the new values of a constant that is the weight: as it is, transposed or in another shape."""
     found = node.data
     for old, new in ((original, changed), (original.T, changed.T)):
         if np.array_equal(found.ravel(), old.ravel()):
             return new.reshape(found.shape)
     return None
+
+
+def _proportional(node: Any, original: Array, changed: Array) -> Array | None:
+    """Return the new values of a constant that is the weight times a number the converter merged into it."""
+    found = node.data
+    for old, new in ((original, changed), (original.T, changed.T)):
+        largest = int(np.abs(old).argmax())
+        if old.ravel()[largest] == 0 or np.ptp(old) == 0:
+            return None
+        scale = found.ravel()[largest] / old.ravel()[largest]
+        if np.allclose(found.ravel(), scale * old.ravel(), rtol=_ROUNDING, atol=0):
+            scaled: Array = (scale * new).reshape(found.shape)
+            return scaled
+    return None
+
+
+def _replace(node: Any, values: Array) -> None:
+    constant = ops.constant(values.astype(np.float32), dtype=node.get_element_type())
+    constant.set_friendly_name(node.get_friendly_name())
+    node.output(0).replace(constant.output(0))
 
 
 def _is_ambiguous(weights: dict[str, Any], name: str) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from pytest_hfaccel.backends.generation import neutral_settings
 from pytest_hfaccel.backends.openvino.shapes import FOLDED, varying_axes
 from pytest_hfaccel.backends.out_of_memory import is_out_of_memory
 from pytest_hfaccel.errors import LoadError, OutOfMemory
@@ -61,6 +62,35 @@ def export_model(model: Any, inputs: Mapping[str, torch.Tensor], *, static: bool
     raise LoadError(
         f"{type(model).__name__} cannot be converted to OpenVINO. Tried: " + "; ".join(problems), stage="convert"
     ) from first
+
+
+def export_decoder(model: Any, prompts: Mapping[str, torch.Tensor]) -> tuple[Any, str, list[str]]:
+    """Trace and convert a decoding step that keeps the key-value cache as state inside the graph.
+
+    Args:
+        model: A decoder-only transformers model on the CPU in fp32.
+        prompts: `input_ids` and `attention_mask` to generate a few tokens from, at least 2 x 2.
+
+    Returns:
+        As `export_model`.
+
+    Raises:
+        LoadError: The step cannot be converted.
+    """
+    from transformers.exporters import OpenVINOConfig, OpenVINOExporter
+    from transformers.exporters.utils import decompose_prefill_decode
+
+    with _ONE_AT_A_TIME, _quiet(), neutral_settings(model, use_cache=True):
+        try:
+            parts = decompose_prefill_decode(model, dict(prompts), multi_token_decode=True)
+            step, inputs = parts["decode"]
+            exported = OpenVINOExporter().export(step, inputs, OpenVINOConfig(stateful=True, dynamic=True))
+        except Exception as error:
+            raise LoadError(
+                f"{type(model).__name__} cannot be converted with a cache: {type(error).__name__}: {error}",
+                stage="convert",
+            ) from error
+    return exported, "all", []
 
 
 def _ways(inputs: Mapping[str, torch.Tensor], static: bool) -> dict[str, dict[str, Any]]:

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.backends.base import ModelSource, Placement, WeightChange
 from pytest_hfaccel.backends.generation import generate_greedily
+from pytest_hfaccel.backends.openvino.decoding import TASK, CachedDecoder, is_padded
 from pytest_hfaccel.backends.openvino.graphs import Graphs
 from pytest_hfaccel.backends.openvino.memory import DeviceMemory
 from pytest_hfaccel.backends.out_of_memory import out_of_memory_raised
 from pytest_hfaccel.backends.outputs import flatten_outputs
+from pytest_hfaccel.errors import LoadError
+from pytest_hfaccel.spec import Device
 
 if TYPE_CHECKING:
     import torch
@@ -24,14 +27,17 @@ class OpenVINOModel:
         source: The checkpoint.
         graphs: Its compiled graphs; the one for the sample inputs is there.
         placement: Where it runs, without what changes while it runs.
+        is_original: Whether its weights are the checkpoint's.
     """
 
-    def __init__(self, source: ModelSource, graphs: Graphs, placement: Placement) -> None:
+    def __init__(self, source: ModelSource, graphs: Graphs, placement: Placement, *, is_original: bool = True) -> None:
         self._source = source
         self._graphs = graphs
         self._placement = placement
         self._memory = DeviceMemory(placement.requested_device.partition(":")[2])
         self._architecture: Any = None
+        self._is_original = is_original
+        self._decoders: dict[bool, CachedDecoder] = {}
 
     @property
     def placement(self) -> Placement:
@@ -43,12 +49,17 @@ class OpenVINOModel:
     @property
     def nbytes(self) -> int:
         """Bytes of the graphs' constants."""
-        return sum(graph.nbytes for graph in self._graphs.loaded)
+        graphs = sum(graph.nbytes for graph in self._graphs.loaded)
+        return graphs + sum(decoder.nbytes for decoder in self._decoders.values())
 
     @property
     def timings(self) -> dict[str, float]:
         """Seconds of conversion (0 when it had been converted), reading (`load`) and compilation, over all graphs."""
-        return dict(self._graphs.timings)
+        total = dict(self._graphs.timings)
+        for decoder in self._decoders.values():
+            for stage, seconds in decoder.timings.items():
+                total[stage] += seconds
+        return total
 
     def forward(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Run the model once and wait for the result."""
@@ -58,14 +69,14 @@ class OpenVINOModel:
         return leaves
 
     def generate(self, inputs: Mapping[str, torch.Tensor], *, max_new_tokens: int, use_cache: bool) -> torch.Tensor:
-        """Generate greedily, each step over all tokens so far.
+        """Generate greedily: with a cache on a graph of its own, without one each step over all tokens so far.
 
         Raises:
-            NotImplementedError: `use_cache`: the graph has no cache.
+            NotImplementedError: `use_cache`: the model takes more than text, or cannot be converted with a cache.
         """
-        if use_cache:
-            raise NotImplementedError("the OpenVINO graph is converted without a key-value cache")
         with out_of_memory_raised(self._placement.requested_device, "run"):
+            if use_cache:
+                return self._decoder(is_padded(inputs)).generate(inputs, max_new_tokens)
             return generate_greedily(self.pipeline_model(), inputs, max_new_tokens=max_new_tokens, use_cache=False)
 
     def pipeline_model(self) -> Any:
@@ -84,7 +95,7 @@ class OpenVINOModel:
 
         graphs = perturbed_graphs(self._source, self._graphs, change)
         try:
-            yield OpenVINOModel(self._source, graphs, self._placement)
+            yield OpenVINOModel(self._source, graphs, self._placement, is_original=False)
         finally:
             graphs.close()
 
@@ -99,4 +110,19 @@ class OpenVINOModel:
     def close(self) -> None:
         """Free the compiled graphs."""
         self._architecture = None
+        self._decoders.clear()
         self._graphs.close()
+
+    def _decoder(self, with_mask: bool) -> CachedDecoder:
+        if self._source.spec.task != TASK or not self._is_original:
+            raise NotImplementedError(
+                f"a graph with a key-value cache is made for the checkpoint's own weights and the task {TASK} only"
+            )
+        if with_mask not in self._decoders:
+            device = Device.parse(self._placement.requested_device)
+            dtype = self._placement.requested_dtype
+            try:
+                self._decoders[with_mask] = CachedDecoder(self._source, device, dtype, with_mask=with_mask)
+            except LoadError as error:
+                raise NotImplementedError(error.message) from error
+        return self._decoders[with_mask]

@@ -23,6 +23,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[misc]
         inputs: Its inputs: not counted.
 
     Attributes:
+        live: Bytes alive now; after a forward pass whose outputs are still held, those of the outputs.
         peak: Largest number of bytes alive at once.
         flops: Floating-point operations of matrix products, convolutions and attention: what the rest does is small.
     """
@@ -31,7 +32,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[misc]
         super().__init__()
         self.peak = 0
         self.flops = 0
-        self._live = 0
+        self.live = 0
         self._weights = {_storage_key(tensor) for tensor in weights}
         self._multiplied: dict[int, int] = {}
         self._seen = self._weights | {_storage_key(tensor) for tensor in inputs}
@@ -64,13 +65,13 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[misc]
             return
         size = int(storage.nbytes())
         self._seen.add(key)
-        self._live += size
-        self.peak = max(self.peak, self._live)
+        self.live += size
+        self.peak = max(self.peak, self.live)
         weakref.finalize(storage, self._freed, key, size)
 
     def _freed(self, key: int, size: int) -> None:
         self._seen.discard(key)
-        self._live -= size
+        self.live -= size
 
 
 def _storage_key(tensor: torch.Tensor) -> int:

@@ -14,9 +14,9 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pytest_hfaccel.advisor.cost import ArchitectureCost, RunCost
-from pytest_hfaccel.advisor.input_shapes import InputShape, input_shapes, text_length
-from pytest_hfaccel.advisor.live_bytes import LiveBytes
-from pytest_hfaccel.advisor.vision_language import run_in_parts
+from pytest_hfaccel.advisor.tracing.input_shapes import InputShape, input_shapes, text_length
+from pytest_hfaccel.advisor.tracing.live_bytes import LiveBytes
+from pytest_hfaccel.advisor.tracing.vision_language import run_in_parts
 from pytest_hfaccel.checkpoints.configs import model_class, real_config
 from pytest_hfaccel.errors import LoadError
 from pytest_hfaccel.spec import ModelSpec
@@ -72,7 +72,7 @@ def _runs(model: Any, length: int) -> dict[str, Any]:
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
             held = _swap_for_fakes(model)
-            one, two = (_run(model, held, batch, length) for batch in _BATCHES)
+            (one, output_bytes), (two, _) = (_run(model, held, batch, length) for batch in _BATCHES)
     except Exception as error:
         # A forward pass may depend on values, which fake tensors do not have: parameters are known all the same.
         return {"run": None, "problem": f"no forward pass on fake tensors: {type(error).__name__}: {error}"[:300]}
@@ -81,12 +81,13 @@ def _runs(model: Any, length: int) -> dict[str, Any]:
         fixed_bytes=max(0, one.peak - per_sample),
         bytes_per_sample=per_sample,
         flops_per_sample=one.flops,
+        output_bytes_per_sample=output_bytes,
         multiplied_bytes=one.multiplied_bytes,
     )
     return {"run": run, "problem": ""}
 
 
-def _run(model: Any, held: list[torch.Tensor], batch: int, length: int) -> LiveBytes:
+def _run(model: Any, held: list[torch.Tensor], batch: int, length: int) -> tuple[LiveBytes, int]:
     arguments = inspect.signature(model.forward).parameters
     required = {name: argument.default is inspect.Parameter.empty for name, argument in arguments.items()}
     shapes = input_shapes(model.config, required, model.main_input_name, batch, length)
@@ -95,8 +96,9 @@ def _run(model: Any, held: list[torch.Tensor], batch: int, length: int) -> LiveB
     counter = LiveBytes(held, inputs.values())
     with torch.no_grad(), counter:
         outputs = forward(model, inputs, length)
+    output_bytes = counter.live
     del outputs
-    return counter
+    return counter, output_bytes
 
 
 def _is_vision_language(model: Any, inputs: Mapping[str, torch.Tensor]) -> bool:

@@ -1,0 +1,62 @@
+"""Checkpoints for the tests of backends: built by the checkpoints package, or made up on the spot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pytest_hfaccel.backends.base import SampleInputs
+from pytest_hfaccel.checkpoints import CheckpointStore
+from pytest_hfaccel.spec import Cell, Device, ModelSpec, Weights, WeightsChoice
+
+TINY = WeightsChoice(Weights.TINY, "test")
+
+
+def make_cell(spec: ModelSpec, device: str = "cpu", dtype: str = "fp32") -> Cell:
+    return Cell(spec, Device.parse(device), dtype, TINY)
+
+
+def tiny_checkpoint(folder: Path, architecture: str, task: str) -> Any:
+    """Build a tiny checkpoint of a class."""
+    spec = ModelSpec(architecture.lower(), architecture, task)
+    return CheckpointStore(folder).prepare(spec, TINY)
+
+
+@dataclass
+class CountingSource:
+    """A checkpoint that counts how often its weights were loaded with torch."""
+
+    inner: Any
+    torch_loads: int = 0
+
+    def torch_model(self, dtype: str, device: str = "cpu") -> Any:
+        self.torch_loads += 1
+        return self.inner.torch_model(dtype, device)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+@dataclass
+class MadeUpSource:
+    """A checkpoint whose model is made by a function, without files."""
+
+    model: Any
+    inputs: dict[str, Any]
+    cache_dir: Path
+    fingerprint: str = "made-up"
+    spec: ModelSpec = field(default_factory=lambda: ModelSpec("made-up", "MadeUp", "feature-extraction"))
+
+    @property
+    def directory(self) -> Path:
+        return self.cache_dir
+
+    def torch_model(self, dtype: str, device: str = "cpu") -> Any:  # noqa: ARG002 - made for fp32 on the CPU
+        return self.model
+
+    def sample(self) -> SampleInputs:
+        return SampleInputs(self.inputs)
+
+    def processors(self) -> dict[str, Any]:
+        return {}

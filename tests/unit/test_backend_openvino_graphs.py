@@ -1,0 +1,115 @@
+"""Models that one graph does not serve, and what decides which graph a call gets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.backend_sources import MadeUpSource, make_cell
+
+pytestmark = pytest.mark.slow
+pytest.importorskip("openvino", reason="openvino is an extra of this package")
+
+
+def made_up_model(forward: Any) -> Any:
+    """Return a transformers model with one linear layer and a given forward."""
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel
+
+    class MadeUp(PreTrainedModel):  # type: ignore[misc]
+        config_class = PretrainedConfig
+
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            self.linear = torch.nn.Linear(4, 4)
+            self.post_init()
+
+    MadeUp.forward = forward
+    torch.manual_seed(0)
+    return MadeUp(PretrainedConfig()).eval().requires_grad_(False)
+
+
+def unrolled(self: Any, pixel_values: Any) -> Any:
+    """Loop over the batch, as models with several images per sample do."""
+    import torch
+    from transformers.modeling_outputs import BaseModelOutput
+
+    rows = [self.linear(row) * (index + 1) for index, row in enumerate(list(pixel_values))]
+    return BaseModelOutput(last_hidden_state=torch.stack(rows))
+
+
+def masked(self: Any, pixel_values: Any, pixel_mask: Any = None) -> Any:
+    """Take a mask or leave it."""
+    from transformers.modeling_outputs import BaseModelOutput
+
+    hidden = self.linear(pixel_values)
+    return BaseModelOutput(last_hidden_state=hidden if pixel_mask is None else hidden * pixel_mask[..., None])
+
+
+def load(source: MadeUpSource) -> Any:
+    from pytest_hfaccel.backends.openvino.backend import OpenVINOBackend
+
+    return OpenVINOBackend().load(make_cell(source.spec, "openvino:CPU"), source)
+
+
+def difference(loaded: Any, model: Any, inputs: dict[str, Any]) -> float:
+    return float((loaded.forward(inputs)["last_hidden_state"] - model(**inputs).last_hidden_state).abs().max())
+
+
+def test_a_model_that_unrolls_over_the_batch_gets_a_graph_per_batch_size(tmp_path: Path) -> None:
+    import torch
+
+    model = made_up_model(unrolled)
+    source = MadeUpSource(model, {"pixel_values": torch.randn(2, 3, 4)}, tmp_path)
+    loaded = load(source)
+    for rows in (2, 1, 2, 3, 1):
+        assert difference(loaded, model, {"pixel_values": torch.randn(rows, 3, 4)}) < 1e-5
+    assert loaded.placement.details["one_graph_for_any_batch"] is False
+    assert loaded.placement.details["graphs"] == 3
+
+
+def test_an_additional_input_gets_a_graph_of_its_own(tmp_path: Path) -> None:
+    import torch
+
+    model = made_up_model(masked)
+    loaded = load(MadeUpSource(model, {"pixel_values": torch.randn(2, 3, 4)}, tmp_path))
+    mask = torch.tensor([[1, 0, 1]])
+    assert difference(loaded, model, {"pixel_values": torch.randn(1, 3, 4), "pixel_mask": mask}) < 1e-5
+    assert difference(loaded, model, {"pixel_values": torch.randn(5, 3, 4)}) < 1e-5
+    assert loaded.placement.details["graphs"] == 2
+
+
+def test_a_model_that_cannot_be_converted_names_every_way_that_was_tried(tmp_path: Path) -> None:
+    import torch
+
+    from pytest_hfaccel.errors import LoadError
+
+    def hopeless(self: Any, pixel_values: Any) -> Any:
+        return self.linear(pixel_values).numpy()
+
+    source = MadeUpSource(made_up_model(hopeless), {"pixel_values": torch.randn(2, 3, 4)}, tmp_path)
+    with pytest.raises(LoadError, match=r"MadeUp cannot be converted .* varying: .*; all: .*; static: ") as caught:
+        load(source)
+    assert caught.value.stage == "convert"
+
+
+def test_what_calls_must_have_in_common() -> None:
+    import torch
+
+    from pytest_hfaccel.backends.openvino.shapes import signature, widened
+
+    def of(fixed_batch: bool = False, exact: bool = False, **inputs: Any) -> str:
+        return signature(inputs, exact=exact, fixed_batch=fixed_batch)
+
+    ids = torch.ones(2, 5, dtype=torch.long)
+    assert of(input_ids=ids) == of(input_ids=ids[:1, :3])
+    assert of(input_ids=ids) != of(input_ids=ids, attention_mask=ids)
+    assert of(True, input_ids=ids) != of(True, input_ids=ids[:1])
+    assert of(True, input_ids=ids) == of(True, input_ids=ids[:, :3])
+    assert of(exact=True, input_ids=ids) != of(exact=True, input_ids=ids[:, :3])
+    assert of(pixel_values=ids[None]) != of(pixel_values=ids[None, :, :3])
+    assert of(image_sizes=ids) != of(image_sizes=ids + 1)
+    wide = widened({"input_ids": ids[:1, :1], "pixel_values": torch.ones(1, 3)}, fixed_batch=False)
+    assert {name: tuple(tensor.shape) for name, tensor in wide.items()} == {"input_ids": (2, 2), "pixel_values": (2, 3)}
