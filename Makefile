@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: matrix test lint bench clean
 
 matrix: $(INSTALLED)
-	$(PY) -m pytest model_classes --all-models --all-hardware
+	$(PY) -m pytest model_classes --all-models --all-hardware -n 2
 
 test: $(INSTALLED)
 	$(PY) -m pytest tests

@@ -11,6 +11,7 @@ in fp64 included. Nothing is cached between the measurements; the order alternat
 from __future__ import annotations
 
 import argparse
+import logging
 import statistics
 import tempfile
 import time
@@ -100,12 +101,15 @@ def measure(spec: ModelSpec, rounds: int) -> dict[str, Seconds]:
 
 
 def be_quiet() -> None:
-    """Keep progress bars and remarks about tracing out of the table."""
-    from transformers.utils import logging
+    """Keep progress bars and remarks about tracing out of the table, and busy neighbours out of its numbers."""
+    import torch
+    from transformers.utils.logging import disable_progress_bar
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    logging.disable(logging.WARNING)
+    disable_progress_bar()
     warnings.simplefilter("ignore")
+    # Tiny models gain nothing from threads, which on a busy machine wait for each other at every operator.
+    torch.set_num_threads(1)
 
 
 def main() -> None:

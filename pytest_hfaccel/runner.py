@@ -62,14 +62,15 @@ class Runner:
         return self._shared(key, lambda: self.store.prepare(cell.model, cell.weights))  # type: ignore[no-any-return]
 
     def reference(self, cell: Cell) -> Reference:
-        """The reference of the cell's model, computed once per model and weights."""
+        """The reference of the cell's model; models that share a checkpoint (tiny ones of a class) share it."""
         from pytest_hfaccel.checks.reference import compute_reference
 
         def load_on_cpu(dtype: str) -> LoadedModel:
             return self._load(Cell(cell.model, CPU, dtype, cell.weights))
 
-        key = ("reference", cell.model.name, cell.weights.kind)
-        return self._shared(key, lambda: compute_reference(self.checkpoint(cell), load_on_cpu))  # type: ignore[no-any-return]
+        checkpoint = self.checkpoint(cell)
+        key = ("reference", checkpoint.fingerprint)
+        return self._shared(key, lambda: compute_reference(checkpoint, load_on_cpu))  # type: ignore[no-any-return]
 
     def run(self, cell: Cell, module: str = "", claims: Callable[[Any], Any] | None = None) -> CellResult:
         """Run every check that applies to a cell and return its record."""

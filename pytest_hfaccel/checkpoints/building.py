@@ -1,27 +1,40 @@
-"""Builds a checkpoint on disk: config, seeded weights, tokenizer and processors."""
+"""Builds a checkpoint on disk: seeded weights, tokenizer and processors."""
 
 from __future__ import annotations
 
+import math
 import shutil
+import threading
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from pytest_hfaccel.checkpoints.checkpoint import quiet
-from pytest_hfaccel.checkpoints.configs import config_for, model_class
+from pytest_hfaccel.checkpoints.configs import model_class
 from pytest_hfaccel.checkpoints.makers import make_processors
+from pytest_hfaccel.checkpoints.quiet import quiet
 from pytest_hfaccel.errors import CheckpointError, HfAccelError, LoadError
-from pytest_hfaccel.spec import ModelSpec, Weights
+from pytest_hfaccel.spec import ModelSpec
 
-_NOISE = 0.02
+_GAIN = 0.8
+"""How much the noise alone amplifies its input, whatever a layer's width: enough that tiny language models generate
+varied tokens, too little to drown deep models in their own rounding errors."""
+
+_VECTOR_NOISE = 0.1
+"""Standard deviation of the noise on biases and on the weights of normalisations."""
+
 _SPARE = 1.1
+_BYTES_PER_PARAMETER = 4
+
+_SEEDED = threading.Lock()
+"""torch's generator belongs to the process: two models that draw from it at once would get each other's numbers."""
 
 
-def build_checkpoint(spec: ModelSpec, kind: Weights, directory: Path, *, seed: int) -> None:
+def build_checkpoint(spec: ModelSpec, config: Any, directory: Path, *, seed: int) -> None:
     """Fill an empty directory with a checkpoint that `from_pretrained` and `pipeline` load.
 
     Args:
         spec: The model.
-        kind: `tiny` or `random`.
+        config: The config of its class, tiny or of the real dimensions.
         directory: Where it goes.
         seed: The same seed gives the same weights.
 
@@ -29,26 +42,35 @@ def build_checkpoint(spec: ModelSpec, kind: Weights, directory: Path, *, seed: i
         CheckpointError: The disk has no room for it.
         LoadError: transformers could not build the model.
     """
+    from safetensors import SafetensorError
+
+    config = deepcopy(config)
     try:
         with quiet():
-            config = config_for(spec, kind)
             processors = make_processors(config, spec)
-            model = _seeded_model(model_class(spec), config, seed)
-            need = int(_SPARE * sum(p.numel() * p.element_size() for p in model.parameters()))
-            _demand_space(directory, need)
-            model.save_pretrained(directory)
+            cls = model_class(spec)
+            _demand_space(directory, cls, config)
+            _seeded_model(cls, config, seed).save_pretrained(directory)
             for processor in processors:
                 processor.save_pretrained(directory)
     except (HfAccelError, OSError, MemoryError):
         raise
+    except SafetensorError as error:
+        # safetensors reports a full disk as an error of its own.
+        raise CheckpointError(
+            f"{directory.parent}: the weights cannot be written: {error}.",
+            hint="Free space, or choose another directory with --hf-cache.",
+        ) from error
     except Exception as error:
-        raise LoadError(f"a {kind} {spec.architecture} cannot be built: {type(error).__name__}: {error}") from error
+        raise LoadError(
+            f"a {spec.architecture} cannot be built: {type(error).__name__}: {str(error).strip()}"
+        ) from error
 
 
 def _seeded_model(cls: Any, config: Any, seed: int) -> Any:
     import torch
 
-    with torch.random.fork_rng(devices=[]):
+    with _SEEDED, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = cls(config).eval()
         _perturb(model)
@@ -65,11 +87,24 @@ def _perturb(model: Any) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.is_floating_point():
-                parameter.add_(torch.randn(parameter.shape, dtype=parameter.dtype), alpha=_NOISE)
+                noise = torch.randn(parameter.shape, dtype=parameter.dtype)
+                parameter.add_(noise, alpha=_noise_level(parameter))
 
 
-def _demand_space(directory: Path, need: int) -> None:
-    free = shutil.disk_usage(directory).free
+def _noise_level(parameter: Any) -> float:
+    if parameter.dim() < 2:
+        return _VECTOR_NOISE
+    inputs = parameter.numel() / parameter.shape[0]
+    return float(_GAIN / math.sqrt(inputs))
+
+
+def _demand_space(directory: Path, cls: Any, config: Any) -> None:
+    """Refuse before the work is done: filling the disk would disturb everybody else on the machine."""
+    import torch
+
+    with torch.device("meta"):
+        parameters = sum(parameter.numel() for parameter in cls(deepcopy(config)).parameters())
+    need, free = int(_SPARE * _BYTES_PER_PARAMETER * parameters), shutil.disk_usage(directory).free
     if need > free:
         raise CheckpointError(
             f"{directory.parent}: the checkpoint needs {need / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free.",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_hfaccel.errors import CheckpointError, LoadError
+from pytest_hfaccel.checkpoints.quiet import quiet
+from pytest_hfaccel.checkpoints.reading import reading
+from pytest_hfaccel.errors import LoadError
 from pytest_hfaccel.spec import ModelSpec, WeightsChoice
 
 if TYPE_CHECKING:
@@ -41,30 +41,27 @@ class Checkpoint:
     _sample: SampleInputs | None = field(default=None, repr=False)
     _processors: dict[str, Any] | None = field(default=None, repr=False)
     _loading_info: dict[str, list[str]] | None = field(default=None, repr=False)
+    _parameters: int | None = field(default=None, repr=False)
 
     def model_class(self) -> Any:
-        """Return the transformers class.
+        """Return the model's class: of transformers, or of the code in the directory where that may run.
 
         Raises:
-            LoadError: This transformers has no such class.
+            LoadError: There is no such class.
         """
-        import transformers
+        from pytest_hfaccel.checkpoints.configs import model_class
+        from pytest_hfaccel.checkpoints.remote_code import remote_class
 
-        if self.trust_remote_code:
-            return transformers.AutoModel
-        found = getattr(transformers, self.spec.architecture, None)
-        if found is None:
-            raise LoadError(
-                f"transformers {transformers.__version__} has no class {self.spec.architecture!r}.", stage="resolve"
-            )
-        return found
+        return remote_class(self.directory, self.spec) if self.trust_remote_code else model_class(self.spec)
 
     def torch_model(self, dtype: str, device: str = "cpu") -> Any:
         """Load the transformers model in eval mode; see `ModelSource.torch_model`."""
         import torch
 
         names = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-        with reading(self.directory), quiet():
+        if dtype not in names:
+            raise LoadError(f"{dtype!r} is not a dtype of torch models. Allowed: {', '.join(names)}.")
+        with reading(self.directory, allow_pickle=self.allow_pickle), quiet():
             model, info = self.model_class().from_pretrained(
                 self.directory,
                 dtype=names[dtype],
@@ -74,7 +71,16 @@ class Checkpoint:
                 output_loading_info=True,
             )
         self._loading_info = {key: sorted(map(str, info.get(key) or ())) for key in _KEYS}
+        self._parameters = sum(parameter.numel() for parameter in model.parameters())
         return model.to(device).eval().requires_grad_(False)
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters, tied ones counted once; loads the model if nothing has been loaded."""
+        if self._parameters is None:
+            self.torch_model("fp32")
+        assert self._parameters is not None  # noqa: S101
+        return self._parameters
 
     def loading_info(self) -> dict[str, list[str]]:
         """What the last load found: `missing_keys`, `unexpected_keys`, `mismatched_keys`; loads if nothing has been."""
@@ -88,7 +94,9 @@ class Checkpoint:
         if self._sample is None:
             from pytest_hfaccel.checkpoints.inputs import make_sample
 
-            self._sample = make_sample(self)
+            self.processors()
+            with quiet():
+                self._sample = make_sample(self)
         return self._sample
 
     def processors(self) -> dict[str, Any]:
@@ -96,48 +104,6 @@ class Checkpoint:
         if self._processors is None:
             from pytest_hfaccel.checkpoints.processors import load_processors
 
-            with reading(self.directory), quiet():
+            with reading(self.directory, allow_pickle=self.allow_pickle), quiet():
                 self._processors = load_processors(self.directory, trust_remote_code=self.trust_remote_code)
         return self._processors
-
-
-@contextmanager
-def reading(directory: Path) -> Iterator[None]:
-    """Turn what goes wrong while reading a checkpoint into our errors."""
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"{directory}: the safetensors weights cannot be read: {error}.",
-            hint="The file is damaged or incomplete; download or save the checkpoint again.",
-        ) from error
-    except MemoryError:
-        raise
-    except OSError as error:
-        raise CheckpointError(f"{directory}: the checkpoint cannot be read: {_first_line(error)}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
-        if "out of memory" in str(error).lower():
-            raise
-        raise LoadError(f"{directory}: {type(error).__name__}: {error}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep transformers' progress bars and warnings out of a test run's output."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

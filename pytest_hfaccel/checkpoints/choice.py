@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pytest_hfaccel.checkpoints.hub import cached_snapshot, hub_answers
+from pytest_hfaccel.checkpoints.hub import hub_refusal
+from pytest_hfaccel.checkpoints.snapshot import cached_snapshot
 from pytest_hfaccel.errors import CheckpointError, ConfigError
 from pytest_hfaccel.spec import ModelSpec, Weights, WeightsChoice
 
@@ -48,7 +49,7 @@ def _on_disk(spec: ModelSpec, allow_pickle: bool) -> WeightsChoice | None:
 def _auto(spec: ModelSpec, *, named: bool) -> WeightsChoice:
     reason = "not in the local cache"
     if named and spec.hub_id:
-        refusal = hub_answers(spec)
+        refusal = hub_refusal(spec)
         if refusal is None:
             return WeightsChoice(Weights.PRETRAINED, "named, and on the hub")
         reason = f"{reason}; {refusal}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pytest_hfaccel.checkpoints.overrides import OVERRIDES
+from pytest_hfaccel.checkpoints.backbones import without_timm
 from pytest_hfaccel.checkpoints.shrink import shrink
 from pytest_hfaccel.errors import ConfigError, LoadError
 from pytest_hfaccel.spec import ModelSpec, Weights
@@ -34,7 +34,7 @@ def real_config(spec: ModelSpec) -> Any:
     """
     config_class = model_class(spec).config_class
     try:
-        return config_class(**spec.dims)
+        return without_timm(config_class(**spec.dims))
     except Exception as error:
         raise ConfigError(
             f"{spec.source or spec.name}: dims: {config_class.__name__} does not take them: {error}"
@@ -42,31 +42,23 @@ def real_config(spec: ModelSpec) -> Any:
 
 
 def tiny_config(spec: ModelSpec) -> Any:
-    """Return the config of the same class and structure, shrunken below a million parameters."""
+    """Return the config of the same class and structure, shrunken below a million parameters.
+
+    Raises:
+        LoadError: The config's class does not take the shrunken sizes.
+    """
     real = real_config(spec)
-    fields = real.to_dict()
-    small = shrink(fields)
-    for part in _parts(small):
-        merge(part, OVERRIDES.get(part.get("model_type", ""), {}))
-    small.pop("transformers_version", None)
-    return type(real).from_dict(small)
+    small = shrink(real)
+    small.pop("model_type")
+    try:
+        return type(real)(**small)
+    except Exception as error:
+        raise LoadError(
+            f"a tiny {type(real).__name__} cannot be made: {type(error).__name__}: {error}",
+            hint=f"An override for the model type {real.model_type!r} (checkpoints/overrides.py) would help.",
+        ) from error
 
 
 def config_for(spec: ModelSpec, kind: Weights) -> Any:
     """Return the config that a built checkpoint starts from."""
     return tiny_config(spec) if kind == Weights.TINY else real_config(spec)
-
-
-def merge(into: dict[str, Any], changes: dict[str, Any]) -> None:
-    """Change a nested dictionary in place; dictionaries merge, everything else replaces."""
-    for key, value in changes.items():
-        if isinstance(value, dict) and isinstance(into.get(key), dict):
-            merge(into[key], value)
-        else:
-            into[key] = value
-
-
-def _parts(fields: dict[str, Any]) -> list[dict[str, Any]]:
-    """A config's dictionary and those of its sub-configs."""
-    nested = [value for value in fields.values() if isinstance(value, dict) and "model_type" in value]
-    return [fields, *(part for value in nested for part in _parts(value))]

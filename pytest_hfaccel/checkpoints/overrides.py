@@ -1,6 +1,6 @@
-"""What the generic rules get wrong, by model type: config fields of the tiny model, each with the reason.
+"""What the generic rules get wrong, by model type: arguments of the tiny config, each with the reason.
 
-The key is the `model_type` of a config or of a sub-config. Values replace what `shrink` gave.
+The key is the `model_type` of a config or of a nested config. Values replace what `shrink` gave; dictionaries merge.
 """
 
 from __future__ import annotations
@@ -10,42 +10,30 @@ from typing import Any
 from pytest_hfaccel.checkpoints.rules import HIDDEN
 
 OVERRIDES: dict[str, dict[str, Any]] = {
-    # A backbone's widths double from stage to stage, and depths are lists.
-    "resnet": {"embedding_size": 32, "hidden_sizes": [32, 32, 64, 64], "depths": [1, 1, 1, 1]},
-    # The heads must divide d_model, and the backbone must come from transformers: timm's needs a download.
-    "detr": {
-        "encoder_attention_heads": 4,
-        "decoder_attention_heads": 4,
-        "use_timm_backbone": False,
-        "use_pretrained_backbone": False,
-    },
-    # A Swin: four stages whose width doubles; the spectrogram is a square image of `spec_size`.
+    # Bottleneck blocks divide their width by four, and four stages of the rule's widths are 600,000 parameters.
+    "resnet": {"embedding_size": 32, "hidden_sizes": [32, 32, 64, 64]},
+    # A Swin: the last stage's width, 16 * 2**3, is stated besides. The spectrogram is folded into a square image of
+    # `spec_size`, whose patches must fill whole windows in each of the first stages.
     "clap_audio_model": {
         "patch_embeds_hidden_size": 16,
         "hidden_size": 128,
-        "depths": [1, 1, 1, 1],
         "num_attention_heads": [1, 2, 4, 8],
         "spec_size": 128,
         "window_size": 4,
         "num_mel_bins": 32,
         "aff_block_r": 2,
     },
-    # Attention outside these layers is windowed; one of each kind.
-    "sam_vision_model": {
-        "global_attn_indexes": [1],
-        "window_size": 2,
-        "num_pos_feats": HIDDEN // 2,
-        "mlp_dim": 128,
-        "hidden_size": HIDDEN,
-    },
-    "sam_prompt_encoder": {"image_size": 64, "image_embedding_size": 4},
-    # One tile of one size: the base image and one crop.
+    # One layer with global and one with windowed attention; 4 x 4 patches hold four windows of 2.
+    "sam_vision_model": {"num_hidden_layers": 2, "global_attn_indexes": [1], "window_size": 2, "mlp_dim": 2 * HIDDEN},
+    # Half of the vision model's output channels, for each of the two coordinates; sizes as in the vision model.
+    "sam_prompt_encoder_config": {"image_size": 64, "image_embedding_size": 4},
+    # One grid of one tile: the base image and one crop.
     "llava_next": {"image_grid_pinpoints": [[64, 64]], "vision_config": {"image_size": 64, "patch_size": 16}},
-    # Real spectrograms have 3000 frames, two per position; 50 positions are one second of audio.
+    # Two spectrogram frames per position, a hundred frames per second: 50 positions are one second of sound.
     "whisper": {"max_source_positions": 50},
-    # Group normalisation of the first convolution needs as many groups as channels, and no channel may be alone.
-    "wav2vec2": {"conv_dim": [32] * 7, "num_feat_extract_layers": 7},
-    "xclip": {"prompt_layers": 1},
-    # A frame count that is no power of two would hide axes that were swapped; fewer frames are faster.
+    # Embeddings of the usual size drown the layers where they are tied to the head: every token generates itself.
+    "t5": {"initializer_factor": 0.02},
+    "mt5": {"initializer_factor": 0.02},
+    # Fewer frames are faster, and the message tokens are one per frame.
     "xclip_vision_model": {"num_frames": 4},
 }

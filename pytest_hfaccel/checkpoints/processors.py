@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+_TOKENIZER_FILES = frozenset(
+    {"tokenizer_config.json", "tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model"}
+)
+"""Old checkpoints have a vocabulary only."""
+
 _PARTS = ("tokenizer", "image_processor", "feature_extractor", "video_processor")
 
 
@@ -26,7 +31,7 @@ def load_processors(directory: Path, *, trust_remote_code: bool = False) -> dict
         if found:
             found["processor"] = processor
             return {name: value for name, value in found.items() if name != "video_processor"}
-    if "tokenizer_config.json" in names:
+    if names & _TOKENIZER_FILES:
         found["tokenizer"] = transformers.AutoTokenizer.from_pretrained(directory, **options)
     if "preprocessor_config.json" in names:
         kind = _preprocessor_kind(directory)

@@ -1,29 +1,18 @@
-"""Checkpoints on disk: built or downloaded once, safe under parallel workers."""
+"""Checkpoints: chosen, then built or downloaded once, and kept."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import shutil
-import tempfile
-from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from pytest_hfaccel.checkpoints.checkpoint import Checkpoint
 from pytest_hfaccel.checkpoints.choice import choose_weights
+from pytest_hfaccel.checkpoints.fingerprint import fingerprint_of_files, fingerprint_of_recipe
 from pytest_hfaccel.checkpoints.hub import download
-from pytest_hfaccel.errors import CheckpointError, ConfigError
+from pytest_hfaccel.checkpoints.once import build_once
+from pytest_hfaccel.checkpoints.remote_code import demand_consent
 from pytest_hfaccel.spec import ModelSpec, Weights, WeightsChoice
 
 SEED = 0
-RECIPE = 1
-"""Version of how checkpoints are built. Raise it when the same spec must give another checkpoint."""
-
-_VERSIONED = ("torch", "transformers", "tokenizers")
-_LOCK_SECONDS = 1800
 
 
 class CheckpointStore:
@@ -48,24 +37,18 @@ class CheckpointStore:
         """Return the checkpoint of a model, building or downloading it if it is not there.
 
         Raises:
-            ConfigError: The model needs its repository's code, and that is not allowed.
-            CheckpointError: The checkpoint cannot be built, written or read.
-            HubError: It had to be downloaded, and the hub did not answer; or `GatedError`.
+            ConfigError: The model needs its repository's code, and that is not allowed; or the hub does not know it.
+            CheckpointError: The checkpoint cannot be written or read.
+            LoadError: transformers could not build the model.
+            HubError: It had to be downloaded, and the hub did not answer.
+            GatedError: It had to be downloaded, and the hub wants a licence accepted.
         """
-        if spec.requires_remote_code and not self._trust_remote_code:
-            raise ConfigError(
-                f"{spec.name} needs the code of its repository.",
-                hint="Read that code; --hf-trust-remote-code then runs it.",
-            )
+        demand_consent(spec, trusted=self._trust_remote_code)
         if weights.kind == Weights.PRETRAINED:
             directory = Path(weights.path) if weights.path else download(spec, allow_pickle=self._allow_pickle)
-            return self._checkpoint(spec, weights, directory, _fingerprint_of_files(directory))
-        fingerprint = self._fingerprint(spec, weights.kind)
-        directory = self.cache_dir / "checkpoints" / f"{spec.architecture}-{weights.kind}-{fingerprint[:16]}"
-        build_once(directory, lambda target: _build(spec, weights.kind, target))
-        return self._checkpoint(spec, weights, directory, fingerprint)
-
-    def _checkpoint(self, spec: ModelSpec, weights: WeightsChoice, directory: Path, fingerprint: str) -> Checkpoint:
+            fingerprint = fingerprint_of_files(directory)
+        else:
+            directory, fingerprint = self._built(spec, weights.kind)
         return Checkpoint(
             spec=spec,
             weights=weights,
@@ -76,71 +59,12 @@ class CheckpointStore:
             allow_pickle=self._allow_pickle,
         )
 
-    def _fingerprint(self, spec: ModelSpec, kind: Weights) -> str:
+    def _built(self, spec: ModelSpec, kind: Weights) -> tuple[Path, str]:
+        from pytest_hfaccel.checkpoints.building import build_checkpoint
         from pytest_hfaccel.checkpoints.configs import config_for
 
         config = config_for(spec, kind)
-        parts = {
-            "recipe": RECIPE,
-            "seed": SEED,
-            "architecture": spec.architecture,
-            "task": spec.task,
-            "kind": str(kind),
-            "config": config.to_dict(),
-            "versions": {name: version(name) for name in _VERSIONED},
-        }
-        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _build(spec: ModelSpec, kind: Weights, directory: Path) -> None:
-    from pytest_hfaccel.checkpoints.building import build_checkpoint
-
-    build_checkpoint(spec, kind, directory, seed=SEED)
-
-
-def _fingerprint_of_files(directory: Path) -> str:
-    """Hash names, sizes and times of a checkpoint's files: hashing gigabytes would cost more than it saves."""
-    try:
-        files = sorted(path for path in directory.rglob("*") if path.is_file())
-        facts: list[Any] = [(str(p.relative_to(directory)), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
-    except OSError as error:
-        raise CheckpointError(f"{directory} cannot be read: {error.strerror}.") from error
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-
-
-def build_once(directory: Path, build: Callable[[Path], None]) -> None:
-    """Make a directory that is either complete or not there, also under parallel processes and kills.
-
-    Args:
-        directory: The directory to make; left alone when it exists.
-        build: Fills an empty directory beside it, which then takes its place.
-
-    Raises:
-        CheckpointError: It cannot be written; nothing is left behind.
-    """
-    if directory.is_dir():
-        return
-    from filelock import FileLock, Timeout
-
-    try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{directory}.lock", timeout=_LOCK_SECONDS):
-            if not directory.is_dir():
-                _build_aside(directory, build)
-    except Timeout as error:
-        raise CheckpointError(f"{directory}: another process has been building it for {_LOCK_SECONDS} s.") from error
-    except OSError as error:
-        raise CheckpointError(
-            f"{directory} cannot be written: {error.strerror or error}.",
-            hint="Free space, change the permissions, or choose another directory with --hf-cache.",
-        ) from error
-
-
-def _build_aside(directory: Path, build: Callable[[Path], None]) -> None:
-    aside = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
-    try:
-        build(aside)
-        aside.replace(directory)
-        os.utime(directory)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        fingerprint = fingerprint_of_recipe(spec, kind, config, SEED)
+        directory = self.cache_dir / "checkpoints" / f"{spec.architecture}-{kind}-{fingerprint[:16]}"
+        build_once(directory, lambda target: build_checkpoint(spec, config, target, seed=SEED))
+        return directory, fingerprint

@@ -125,20 +125,20 @@ def judge(found: LeafDifference, tolerance: Tolerance) -> LeafVerdict:
     return LeafVerdict(found, excess, tuple(complaints))
 
 
-def limit_with_second_chance(rounding_error: float, tolerance: Tolerance) -> float:
-    """The largest rel-L2 that passes, given the rel-L2 of the same dtype on the CPU."""
-    if not tolerance.second_chance:
-        return tolerance.rel_l2
-    excused = min(SECOND_CHANCE_FACTOR * rounding_error, SECOND_CHANCE_CEILING * tolerance.rel_l2)
-    return max(tolerance.rel_l2, excused)
+def largest_passing(rounding_error: float, tolerance: Tolerance) -> float:
+    """The rel-L2 beyond which nothing passes, given the rel-L2 of the same dtype on the CPU."""
+    return max(tolerance.rel_l2, SECOND_CHANCE_FACTOR * rounding_error if tolerance.second_chance else 0.0)
 
 
 def _excused(verdict: LeafVerdict, rounding: LeafDifference | None, tolerance: Tolerance) -> LeafVerdict:
     if verdict.ok or verdict.difference.problem or rounding is None or rounding.problem:
         return verdict
     found = verdict.difference
-    limit = limit_with_second_chance(rounding.rel_l2, tolerance)
-    if found.rel_l2 <= limit and found.max_abs <= SECOND_CHANCE_FACTOR * rounding.max_abs:
+    like_on_cpu = (
+        found.rel_l2 <= largest_passing(rounding.rel_l2, tolerance)
+        and found.max_abs <= SECOND_CHANCE_FACTOR * rounding.max_abs
+    )
+    if like_on_cpu and (found.rel_l2 <= SECOND_CHANCE_CEILING * tolerance.rel_l2 or found.outside == 0.0):
         return LeafVerdict(found, 1.0, second_chance=True)
     note = f"on the CPU this dtype has rel-L2 {rounding.rel_l2:.3g}, max abs {rounding.max_abs:.3g}"
     return LeafVerdict(found, verdict.excess, (*verdict.complaints, note))

@@ -17,11 +17,11 @@ _KEY_KINDS = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"
 
 def from_pretrained(context: CheckContext) -> CheckOutcome:
     """The checkpoint loads with all its keys, and save_pretrained -> from_pretrained reproduces the outputs exactly."""
+    model = context.source.torch_model("fp32")  # before the keys: they are those of the last load
     keys = {kind: sorted(map(str, found)) for kind, found in _loading_info(context).items() if found}
     if keys:
         lines = [f"{kind.replace('_', ' ')}: {', '.join(names)}" for kind, names in keys.items()]
         return failed(NAME, "\n".join(lines), stage=Stage.LOAD, **{kind: len(names) for kind, names in keys.items()})
-    model = context.source.torch_model("fp32")
     measures = {"parameters": sum(parameter.numel() for parameter in model.parameters())}
     inputs = context.sample.forward
     differing = _differing(_outputs(model, inputs), _outputs(_saved_and_loaded(model), inputs))

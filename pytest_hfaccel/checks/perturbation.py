@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.backends.base import WeightChange
 from pytest_hfaccel.checks.base import CheckContext
-from pytest_hfaccel.checks.compare import limit_with_second_chance
+from pytest_hfaccel.checks.compare import largest_passing
 from pytest_hfaccel.checks.leaf import difference
 from pytest_hfaccel.checks.reference import Reference
 from pytest_hfaccel.checks.tolerances import tolerance_of
@@ -62,11 +62,11 @@ def find_perturbation(context: CheckContext) -> Perturbation | None:
 
 
 def _limits(context: CheckContext) -> dict[str, float]:
-    """What passes parity on this cell: rel-L2 by leaf, second chance included."""
+    """The rel-L2 by leaf beyond which nothing passes parity on this cell, second chance included."""
     tolerance = tolerance_of(context.cell)
     errors = context.reference.error_of(context.cell.dtype) if tolerance.second_chance else {}
     return {
-        name: limit_with_second_chance(errors[name].rel_l2 if name in errors else 0.0, tolerance)
+        name: largest_passing(errors[name].rel_l2 if name in errors else 0.0, tolerance)
         for name, leaf in context.reference.outputs.items()
         if leaf.is_floating_point()
     }

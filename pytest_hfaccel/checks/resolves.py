@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 
 from pytest_hfaccel.checks.base import CheckContext, failed, passed, skipped
+from pytest_hfaccel.registry.installed import unknown_architectures
 from pytest_hfaccel.registry.requirements import missing_dependencies, unsupported_transformers
 from pytest_hfaccel.results import CheckOutcome, Stage
 from pytest_hfaccel.spec import ModelSpec
@@ -21,7 +22,7 @@ def resolves(context: CheckContext) -> CheckOutcome:
         return skipped(NAME, "\n".join(unmet), **measures)
     if spec.requires_remote_code:
         return passed(NAME, **measures, defined_in="the model's repository")
-    problem = _problem_of(spec.architecture)
+    problem = next(iter(unknown_architectures([spec])), None) or _missing_backends(spec.architecture)
     if problem:
         return failed(NAME, problem, stage=Stage.RESOLVE, **measures)
     return passed(NAME, **measures, defined_in="transformers")
@@ -37,16 +38,9 @@ def unmet_requirements(spec: ModelSpec) -> list[str]:
     return [bound, *missing] if bound else missing
 
 
-def _problem_of(architecture: str) -> str | None:
+def _missing_backends(architecture: str) -> str | None:
     import transformers
 
-    # dir() lists the lazily imported names without importing their modules.
-    if architecture not in dir(transformers):
-        from difflib import get_close_matches
-
-        near = get_close_matches(architecture, dir(transformers), n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        return f"transformers {transformers.__version__} has no class {architecture!r}.{hint}"
     found = getattr(transformers, architecture)
     backends = getattr(found, "_backends", None)
     if backends and "dummy" in found.__module__:

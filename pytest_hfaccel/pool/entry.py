@@ -24,6 +24,9 @@ class Request:
         size: Bytes a made resource holds on the device.
         close: Frees a made resource.
         estimate: Bytes to reserve before `make` is called; asked only when the key was never made before.
+        is_leased: Whether who asks keeps a lease. If not, the resource can be evicted as soon as it is made.
+        is_move: Whether what the pool holds is moved here. Moves are counted apart, and do not wait for memory: they
+            may happen while something else is made that others wait for.
     """
 
     key: Hashable
@@ -32,6 +35,8 @@ class Request:
     size: Callable[[Any], int]
     close: Callable[[Any], None]
     estimate: Callable[[], int]
+    is_leased: bool = True
+    is_move: bool = False
 
 
 class State(Enum):
@@ -66,6 +71,16 @@ class Entry:
     def is_idle(self) -> bool:
         """Whether it may be evicted."""
         return self.state is State.READY and not self.holders
+
+    def to_json(self) -> dict[str, Any]:
+        """Key, device, bytes, leases and state as plain JSON."""
+        return {
+            "key": self.name,
+            "device": self.request.device.id,
+            "bytes": self.nbytes,
+            "leases": len(self.holders),
+            "state": self.state.name.lower(),
+        }
 
     @property
     def name(self) -> str:

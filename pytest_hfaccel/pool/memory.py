@@ -33,6 +33,12 @@ class Budgets:
                 self._known[device] = self._ask(device)
             return self._known[device]
 
+    def replace(self, budget: Callable[[Device], int | None]) -> None:
+        """Ask `budget` from now on, also for devices that are in use already."""
+        with self._lock:
+            self._ask = budget
+            self._known.clear()
+
     def to_json(self) -> dict[str, int | None]:
         """The budgets asked for so far, by device id."""
         with self._lock:
@@ -46,32 +52,38 @@ class Usage:
     Attributes:
         used: Held and reserved.
         idle: Of these, leased by nobody: an eviction away.
-        later: Of these, being freed, or leased by threads that go on running.
+        later: Of these, being freed, or leased by threads that go on running, or `passing`.
+        passing: Of these, being made for somebody who will not keep a lease: an eviction away as soon as they are made.
     """
 
     used: int
     idle: int
     later: int
+    passing: int
 
 
-def usage_of(device: Device, entries: Iterable[Entry], blocked: Collection[int]) -> Usage:
-    """Sum up one device.
+def usage_of(asking: Entry, entries: Iterable[Entry], blocked: Collection[int]) -> Usage:
+    """Sum up the device of an entry that needs room.
 
     Args:
-        device: The device.
+        asking: The entry; its own bytes count as used, and as nothing else.
         entries: All entries; those of other devices are left out.
         blocked: Thread ids that are waiting for memory: their leases do not end before they get some.
     """
-    used = idle = later = 0
+    used = idle = later = passing = 0
     for entry in entries:
-        if entry.request.device != device:
+        if entry.request.device != asking.request.device:
             continue
         used += entry.nbytes
+        if entry is asking:
+            continue
         if entry.is_idle:
             idle += entry.nbytes
+        elif entry.state is State.LOADING and not entry.request.is_leased:
+            passing += entry.nbytes
         elif entry.state is State.CLOSING or not set(entry.holders).intersection(blocked):
             later += entry.nbytes
-    return Usage(used, idle, later)
+    return Usage(used, idle, later + passing, passing)
 
 
 def oldest_idle(entries: Iterable[Entry], device: Device | None) -> Entry | None:

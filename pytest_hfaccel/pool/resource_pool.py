@@ -6,12 +6,16 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.errors import ConfigError
-from pytest_hfaccel.pool.entry import Request
+from pytest_hfaccel.pool.devices import Devices
+from pytest_hfaccel.pool.entry import Entry, Request
+from pytest_hfaccel.pool.error_report import DIRECTORY
 from pytest_hfaccel.pool.lease import Lease
 from pytest_hfaccel.pool.memory import Budgets
+from pytest_hfaccel.pool.resources import NamedResources
 from pytest_hfaccel.pool.shared import SharedValues
 from pytest_hfaccel.pool.table import ResourceTable
 
@@ -24,8 +28,10 @@ if TYPE_CHECKING:
 _PATIENCE_SECONDS = 30.0
 
 
-class ResourcePool:
+class ResourcePool(NamedResources):
     """Loaded models, one instance per `Cell.key` (model, weights, device, dtype), leased and evicted.
+
+    What it inherits are resources by name, in the same table and within the same budgets.
 
     Safe to use from any number of threads. Loads of different models run side by side; requests for the same model
     load it once; a request for a model that is there never waits for a load.
@@ -38,6 +44,8 @@ class ResourcePool:
             second load of a model on, its measured bytes are known.
         patience: Seconds a request waits for other threads to end leases it needs the memory of. It never waits for
             leases of its own thread, nor of threads that are waiting themselves.
+        devices: The devices that `get_model` chooses from (default: this machine's).
+        error_reports: Directory for reports of models that `get_model` could not bring to a device; `None` for none.
     """
 
     def __init__(
@@ -47,12 +55,29 @@ class ResourcePool:
         budget: Callable[[Device], int | None] | None = None,
         estimate: Callable[[Cell], int] | None = None,
         patience: float = _PATIENCE_SECONDS,
+        devices: Devices | None = None,
+        error_reports: Path | None = DIRECTORY,
     ) -> None:
         self._load = load
         self._estimate = estimate
         self._budgets = Budgets(budget)
-        self._table = ResourceTable(self._budgets, patience)
+        super().__init__(ResourceTable(self._budgets, patience), devices, error_reports)
         self._shared = SharedValues()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._table.is_closed
+
+    @property
+    def has_loader(self) -> bool:
+        """Whether it can lease cells."""
+        return self._load is not None
+
+    def serve(self, load: Callable[[Cell], LoadedModel], budget: Callable[[Device], int | None]) -> None:
+        """Give a pool that was made without them its loader and budget."""
+        self._load = load
+        self._budgets.replace(budget)
 
     def acquire(self, cell: Cell) -> Lease:
         """Lease the model of a cell until `Lease.release`. A thread may lease the same model several times.
@@ -89,7 +114,7 @@ class ResourcePool:
 
     def usage(self) -> list[dict[str, Any]]:
         """What the pool holds now: key, device, bytes, leases and state of each model."""
-        return self._table.usage()
+        return self._table.view(Entry.to_json)
 
     def stats(self) -> dict[str, Any]:
         """What the pool has done so far, as plain JSON; also after `close`.

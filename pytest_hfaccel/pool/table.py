@@ -1,7 +1,6 @@
 """The core of the pool: a table of resources, each made once, leased, and evicted when room is needed.
 
-One lock guards the table's own state. It is never held while a resource is made or freed, so a request for a resource
-that is there returns at once, whatever else is being loaded.
+A request for a resource that is there returns at once, whatever else is being loaded.
 """
 
 from __future__ import annotations
@@ -16,12 +15,13 @@ from typing import Any
 from pytest_hfaccel.errors import HfAccelError, OutOfMemory
 from pytest_hfaccel.pool.counts import Counts
 from pytest_hfaccel.pool.entry import Entry, Request, State, key_text
-from pytest_hfaccel.pool.memory import Budgets, exhausted, oldest_idle, usage_of, usage_text
+from pytest_hfaccel.pool.memory import Budgets, exhausted, usage_of, usage_text
+from pytest_hfaccel.pool.store import EntryStore
 from pytest_hfaccel.spec import Device
 
 
-class ResourceTable:
-    """Resources by key.
+class ResourceTable(EntryStore):
+    """Resources by key, made on request and within the budgets.
 
     Args:
         budgets: The memory budgets of the devices.
@@ -29,14 +29,11 @@ class ResourceTable:
     """
 
     def __init__(self, budgets: Budgets, patience: float) -> None:
-        self.counts = Counts()
+        super().__init__()
         self._budgets = budgets
         self._patience = patience
-        self._changed = threading.Condition()
-        self._entries: dict[Hashable, Entry] = {}
         self._measured: dict[Hashable, int] = {}
         self._waiting: set[int] = set()
-        self._closed = False
 
     def acquire(self, request: Request) -> Entry:
         """Return the entry of a resource, made if need be, with one lease more.
@@ -57,54 +54,21 @@ class ResourceTable:
             raise
         return entry
 
-    def release(self, entry: Entry, holder: int) -> None:
-        """End the lease that the thread `holder` took."""
-        with self._changed:
-            if holder in entry.holders:
-                entry.holders.remove(holder)
-            entry.last_used = time.monotonic()
-            self._changed.notify_all()
+    def trim(self, device: Device) -> None:
+        """Evict idle resources of a device, oldest first, until the rest is within the budget.
 
-    def evict_idle(self, device: Device | None = None) -> int:
-        """Free every resource that nobody leases, of one device or of all; return how many."""
-        evicted = 0
-        while True:
+        Resources whose sizes nobody knew may be made side by side and exceed it together.
+        """
+        limit = self._budgets.of(device)
+        while limit is not None:
             with self._changed:
-                victim = self._claim_idle(device)
+                here = [entry for entry in self._entries.values() if entry.request.device == device]
+                victim = None
+                if sum(entry.nbytes for entry in here) > limit:
+                    victim = self._claim_idle(lambda entry: entry.request.device == device and entry.nbytes > 0)
             if victim is None:
-                return evicted
+                return
             self._free(victim)
-            evicted += 1
-
-    def close(self) -> list[str]:
-        """Free everything, leased or not, and refuse further requests; return what freeing ended with."""
-        with self._changed:
-            self._closed = True
-            entries = [entry for entry in self._entries.values() if entry.state is State.READY]
-            for entry in entries:
-                entry.state = State.CLOSING
-        for entry in entries:
-            self._free(entry)
-        return list(self.counts.close_errors)
-
-    def usage(self) -> list[dict[str, Any]]:
-        """Each entry as plain JSON: key, device, bytes, leases, state."""
-        with self._changed:
-            return [
-                {
-                    "key": entry.name,
-                    "device": entry.request.device.id,
-                    "bytes": entry.nbytes,
-                    "leases": len(entry.holders),
-                    "state": entry.state.name.lower(),
-                }
-                for entry in self._entries.values()
-            ]
-
-    def stats(self) -> dict[str, Any]:
-        """The counters as plain JSON."""
-        with self._changed:
-            return self.counts.to_json()
 
     def _join(self, request: Request) -> tuple[Entry, bool]:
         """Take a lease of an entry, which is made if it does not exist; say whether the caller must load it."""
@@ -115,7 +79,7 @@ class ResourceTable:
                     raise HfAccelError(f"{key_text(request.key)!r} is asked of a pool that is closed")
                 entry = self._entries.get(request.key)
                 if entry is None:
-                    self.counts.misses += 1
+                    self._counts_of(request).misses += 1
                     entry = self._entries[request.key] = Entry(request)
                     return entry, True
                 if entry.state is State.CLOSING:
@@ -123,9 +87,12 @@ class ResourceTable:
                     continue
                 if entry.state is State.LOADING and entry.holders[0] == me:
                     raise HfAccelError(f"making {entry.name!r} asks for {entry.name!r} itself")
-                self.counts.hits += 1
+                self._counts_of(request).hits += 1
                 entry.holders.append(me)
                 return entry, False
+
+    def _counts_of(self, request: Request) -> Counts:
+        return self.moves if request.is_move else self.counts
 
     def _load(self, entry: Entry) -> None:
         try:
@@ -133,7 +100,7 @@ class ResourceTable:
             self._publish(entry, value)
         except BaseException as error:
             with self._changed:
-                self.counts.failures += 1
+                self._counts_of(entry.request).failures += 1
                 del self._entries[entry.request.key]
                 self._changed.notify_all()
             entry.outcome.set_exception(error)
@@ -142,8 +109,9 @@ class ResourceTable:
     def _publish(self, entry: Entry, value: Any) -> None:
         with self._changed:
             if not self._closed:
-                self.counts.loads += 1
-                self.counts.loads_by_key[entry.name] += 1
+                counts = self._counts_of(entry.request)
+                counts.loads += 1
+                counts.loads_by_key[entry.name] += 1
                 entry.state = State.READY
                 entry.outcome.set_result(value)
                 self._changed.notify_all()
@@ -201,19 +169,21 @@ class ResourceTable:
         has_waited = False
         while True:
             with self._changed:
-                usage = usage_of(device, self._entries.values(), {*self._waiting, threading.get_ident()})
+                usage = usage_of(entry, self._entries.values(), {*self._waiting, threading.get_ident()})
                 missing = usage.used + more - budget
-                if missing <= 0:
+                # What is made already and will not be leased need not wait for others like it: see `trim`.
+                may_exceed = not more and not entry.request.is_leased and missing <= usage.idle + usage.passing
+                if missing <= 0 or (may_exceed and missing > usage.idle):
                     entry.nbytes += more
                     self.counts.saw(device.id, usage.used + more)
                     return
                 if missing > usage.idle:
-                    worth_it = missing <= usage.idle + usage.later
+                    worth_it = missing <= usage.idle + usage.later and not entry.request.is_move
                     if not (worth_it and self._wait(deadline, has_waited)):
                         raise exhausted(entry, more, int(budget), self._entries.values())
                     has_waited = True
                     continue
-                victim = self._claim_idle(device)
+                victim = self._claim_idle(lambda other: other.request.device == device and other.nbytes > 0)
             if victim is not None:
                 self._free(victim)
 
@@ -228,26 +198,3 @@ class ResourceTable:
             return self._changed.wait(deadline - time.monotonic())
         finally:
             self._waiting.discard(me)
-
-    def _claim_idle(self, device: Device | None) -> Entry | None:
-        """Take the longest idle entry out of use, if there is one; the caller frees it without the lock."""
-        victim = oldest_idle(self._entries.values(), device)
-        if victim is not None:
-            victim.state = State.CLOSING
-            self.counts.evictions += 1
-        return victim
-
-    def _free(self, entry: Entry) -> None:
-        try:
-            self._close_value(entry, entry.outcome.result())
-        finally:
-            with self._changed:
-                del self._entries[entry.request.key]
-                self._changed.notify_all()
-
-    def _close_value(self, entry: Entry, value: Any) -> None:
-        try:
-            entry.request.close(value)
-        except Exception as error:  # the resource is given up either way, and whoever needs the room is not to blame
-            with self._changed:
-                self.counts.close_errors.append(f"{entry.name}: {type(error).__name__}: {error}")

@@ -49,7 +49,7 @@ def battery() -> CheckRegistry:
         return failed("second", "too far", rel_l2=0.5) if context.loaded else passed("second")
 
     @checks.check("third")
-    def third(context: Any) -> CheckOutcome:
+    def third(_context: Any) -> CheckOutcome:
         raise ZeroDivisionError("oops")
 
     return checks

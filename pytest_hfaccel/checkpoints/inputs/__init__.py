@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.backends.base import SampleInputs
@@ -10,9 +11,11 @@ from pytest_hfaccel.checkpoints.inputs import audio, image, mixed, text
 from pytest_hfaccel.tasks import task_of
 
 if TYPE_CHECKING:
+    import torch
+
     from pytest_hfaccel.checkpoints.checkpoint import Checkpoint
 
-_RECIPES = {
+RECIPES = {
     "text": text.plain,
     "seq2seq": text.seq2seq,
     "image": image.plain,
@@ -31,14 +34,21 @@ def make_sample(checkpoint: Checkpoint) -> SampleInputs:
     Raises:
         LoadError: The checkpoint lacks the tokenizer or processor that its task needs.
     """
-    sample = _RECIPES[task_of(checkpoint.spec).recipe](checkpoint)
+    task = task_of(checkpoint.spec)
+    sample = RECIPES[task.recipe](checkpoint)
     accepted = _parameters(checkpoint.model_class())
-    sample.forward = {name: value for name, value in sample.forward.items() if name in accepted}
+    sample.forward = _only(sample.forward, accepted)
+    sample.generate = _only(sample.generate, accepted) if sample.generate is not None else None
+    if not task.pads or "attention_mask" not in accepted:
+        sample.padded = None
     if sample.padded is not None:
-        sample.padded = {name: value for name, value in sample.padded.items() if name in accepted}
-        if "attention_mask" not in sample.padded:
-            sample.padded = None
+        sample.padded = _only(sample.padded, accepted)
     return sample
+
+
+def _only(inputs: Mapping[str, torch.Tensor], accepted: set[str]) -> dict[str, torch.Tensor]:
+    """Leave out what a processor gives and the model does not take, e.g. the original sizes of images."""
+    return {name: value for name, value in inputs.items() if name in accepted}
 
 
 def _parameters(model_class: Any) -> set[str]:

@@ -21,14 +21,13 @@ def speech(checkpoint: Checkpoint) -> SampleInputs:
     rate = extractor.sampling_rate
     waves = [sound(rate, 0), sound(rate, 1)]
     features = dict(extractor(waves, sampling_rate=rate, return_tensors="pt", padding=_padding(extractor)))
-    raw = {"raw": sound(rate, 0), "sampling_rate": rate}
     if not generates(checkpoint.spec):
-        return SampleInputs(forward=features, pipeline=(raw,))
+        return SampleInputs(forward=features, pipeline=(sound(rate, 0),))
     features = {name: value for name, value in features.items() if name == "input_features"}
     return SampleInputs(
         forward={**features, "decoder_input_ids": _decoder_ids(checkpoint)},
         generate=features,
-        pipeline=(raw,),
+        pipeline=(sound(rate, 0),),
         pipeline_kwargs={"generate_kwargs": {"max_new_tokens": NEW_TOKENS, "do_sample": False}},
     )
 

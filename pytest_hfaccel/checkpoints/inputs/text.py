@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 EXTRA_PADDING = 4
 NEW_TOKENS = 8
 _DECODER_TEXT = "Das Haus ist wonderful"
-_PER_TOKEN = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "position_ids"}
+_PER_TOKEN = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"})
 
 
 def plain(checkpoint: Checkpoint) -> SampleInputs:
@@ -76,19 +76,24 @@ def equal_length(ids: list[list[int]]) -> dict[str, torch.Tensor]:
 
 
 def pad_further(encoded: dict[str, torch.Tensor], tokenizer: Any) -> dict[str, torch.Tensor] | None:
-    """Add masked padding on the right of a tokenized batch; `None` where the tokenizer has no mask or no padding."""
+    """Add masked padding on the right of a tokenized batch; `None` where the tokenizer gives no mask."""
     import torch
 
-    if "attention_mask" not in encoded or tokenizer.pad_token_id is None:
+    if "attention_mask" not in encoded:
         return None
-    fill = {"input_ids": tokenizer.pad_token_id}
-    padded = {}
-    for name, tensor in encoded.items():
-        if name in _PER_TOKEN:
-            extra = torch.full((tensor.shape[0], EXTRA_PADDING), fill.get(name, 0), dtype=tensor.dtype)
-            tensor = torch.cat([tensor, extra], dim=1)
-        padded[name] = tensor
+    padded = dict(encoded)
+    for name in _PER_TOKEN & set(encoded):
+        rows = encoded[name].shape[0]
+        value = _filler(tokenizer) if name == "input_ids" else 0
+        extra = torch.full((rows, EXTRA_PADDING), value, dtype=encoded[name].dtype)
+        padded[name] = torch.cat([encoded[name], extra], dim=1)
     return padded
+
+
+def _filler(tokenizer: Any) -> int:
+    """The padding token; where a tokenizer has none, any token will do, because the mask hides it."""
+    found = next((id_ for id_ in (tokenizer.pad_token_id, tokenizer.eos_token_id) if id_ is not None), 0)
+    return int(found)
 
 
 def _sentences(checkpoint: Checkpoint, tokenizer: Any) -> list[str]:

@@ -10,8 +10,9 @@ from pytest_hfaccel.checks.base import CheckContext
 if TYPE_CHECKING:
     import torch
 
-FORCED: dict[str, Any] = {"max_new_tokens": 8, "do_sample": False, "num_beams": 1}
-"""Options of every call that generates: the defaults of some pipelines sample, or search with beams."""
+FORCED: dict[str, Any] = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False, "num_beams": 1}
+"""Options of every call that generates: some pipelines sample or search with beams by default, and a tiny model may
+end at once, which would leave no text to compare."""
 
 FORCED_NESTED: dict[str, Any] = {"generate_kwargs": FORCED}
 """The same for the pipelines that take them in one argument."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pytest_hfaccel.checks.compare import compare, limit_with_second_chance
+from pytest_hfaccel.checks.compare import compare, largest_passing
 from pytest_hfaccel.checks.leaf import LeafDifference, difference
 from pytest_hfaccel.checks.tolerances import Tolerance
 
@@ -129,10 +129,21 @@ def test_three_times_the_rounding_of_the_cpu_is_excused() -> None:
     assert "on the CPU this dtype has rel-L2 0.001" in refused.text()
 
 
-def test_no_rounding_excuses_more_than_ten_times_the_tolerance() -> None:
-    assert not compare({"x": _of(1.02)}, {"x": _of(1.0)}, _ROW, lambda: _rounding(1.0, 1.0)).ok
-    assert limit_with_second_chance(1.0, _ROW) == pytest.approx(1e-2)
-    assert limit_with_second_chance(1e-9, _ROW) == _ROW.rel_l2
+def test_no_rounding_excuses_more_than_twenty_times_the_tolerance() -> None:
+    assert not compare({"x": _of(1.03)}, {"x": _of(1.0)}, _ROW, lambda: _rounding(1.0, 1.0)).ok
+
+
+def test_values_below_the_absolute_tolerance_are_mostly_rounding() -> None:
+    actual, reference = {"x": _of(6e-4)}, {"x": _of(3e-4)}
+    assert not compare(actual, reference, _ROW).ok
+    assert compare(actual, reference, _ROW, lambda: _rounding(1.0, 3e-4)).ok
+    assert not compare(actual, reference, _ROW, lambda: _rounding(0.1, 3e-5)).ok
+
+
+def test_the_largest_passing_error_knows_the_second_chance() -> None:
+    assert largest_passing(1e-9, _ROW) == _ROW.rel_l2
+    assert largest_passing(1e-2, _ROW) == pytest.approx(3e-2)
+    assert largest_passing(1e-2, Tolerance(rel_l2=1e-3, second_chance=False)) == 1e-3
 
 
 def test_rounding_is_measured_only_when_needed() -> None:

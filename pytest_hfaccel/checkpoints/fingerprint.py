@@ -1,0 +1,57 @@
+"""What a checkpoint's content depends on, as a hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pytest_hfaccel.errors import CheckpointError
+from pytest_hfaccel.spec import ModelSpec, Weights
+
+_VERSIONED = ("torch", "transformers", "tokenizers")
+
+
+def fingerprint_of_recipe(spec: ModelSpec, kind: Weights, config: Any, seed: int) -> str:
+    """Hash what decides how a checkpoint is built: the config, the seed, the libraries and our own recipe."""
+    return _hash(
+        {
+            "recipe": _recipe(),
+            "seed": seed,
+            "architecture": spec.architecture,
+            "task": spec.task,
+            "kind": str(kind),
+            "config": config.to_dict(),
+            "versions": {name: version(name) for name in _VERSIONED},
+        }
+    )
+
+
+def fingerprint_of_files(directory: Path) -> str:
+    """Hash names, sizes and times of a checkpoint's files: hashing gigabytes would cost more than it saves.
+
+    Raises:
+        CheckpointError: The directory is not there, or cannot be read.
+    """
+    if not directory.is_dir():
+        raise CheckpointError(f"{directory} is not a directory.", hint="A checkpoint is what save_pretrained writes.")
+    try:
+        files = sorted(path for path in directory.rglob("*") if path.is_file())
+        stats = [(path.relative_to(directory).as_posix(), path.stat()) for path in files]
+    except OSError as error:
+        raise CheckpointError(f"{error.filename or directory} cannot be read: {error.strerror}.") from error
+    return _hash([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
+
+
+@cache
+def _recipe() -> str:
+    """Hash the code that builds: a change of it must not find the checkpoints of yesterday."""
+    sources = sorted(Path(__file__).parent.rglob("*.py"))
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()
+
+
+def _hash(facts: Any) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
