@@ -37,12 +37,13 @@ models:
 PREPARE = """
 from pathlib import Path
 from pytest_hfaccel.advisor import HardwareAwareModelClassifier
-from pytest_hfaccel.checkpoints.building import build_checkpoint
+from pytest_hfaccel.checkpoints import CheckpointStore
 from pytest_hfaccel.registry import load_registry
-from pytest_hfaccel.spec import Weights
+from pytest_hfaccel.spec import Weights, WeightsChoice
 
-Path("bert-base-uncased").mkdir()
-build_checkpoint(load_registry().get("bert-base-uncased"), Weights.TINY, Path("bert-base-uncased"), seed=0)
+spec = load_registry().get("bert-base-uncased")
+tiny = CheckpointStore(Path("cache")).prepare(spec, WeightsChoice(Weights.TINY, "for the examples"))
+tiny.directory.rename("bert-base-uncased")
 
 classifier = HardwareAwareModelClassifier()
 for task in ("text-generation", "image-classification"):

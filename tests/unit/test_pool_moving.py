@@ -40,6 +40,7 @@ class World:
         for module in ("models", "moving"):
             monkeypatch.setattr(f"pytest_hfaccel.pool.{module}.place", self.put)
         monkeypatch.setattr("pytest_hfaccel.pool.cleanup.is_torch_module", lambda value: isinstance(value, Module))
+        monkeypatch.setattr("pytest_hfaccel.pool.resources.release_caches", lambda: None)  # its garbage collection
         self.pool = self.make_pool(lambda _: None)
 
     def make_pool(self, budget: Callable[[Device], int | None]) -> ResourcePool:
@@ -231,7 +232,7 @@ def test_many_threads_ask_move_park_and_fail(world: World, monkeypatch: pytest.M
     assert stats["requests"] == stats["hits"] + stats["misses"]
     assert stats["misses"] == stats["loads"] + stats["failures"]
     assert stats["moves"] > 0
-    assert max(stats["peak_bytes_by_device"].values()) <= 60
+    assert max(stats["bytes_by_device"].values(), default=0) <= 60
     for entry in pool.get_resource_details():
         assert (entry["state"], entry["leases"]) == ("ready", 0)
         assert entry["placement"]["actual_devices"] == [entry["device"]]
