@@ -13,7 +13,7 @@ matrix: $(INSTALLED)
 	$(PY) -m pytest model_classes --all-models --all-hardware -n 2
 
 test: $(INSTALLED)
-	$(PY) -m pytest tests
+	$(PY) -m pytest tests -n 2
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

@@ -87,6 +87,8 @@ def _parametrize_extra(metafunc: pytest.Metafunc, session: HfSession, cells: Seq
 
 def cell_of(item: pytest.Item) -> Cell | None:
     """The cell an item runs on, if it belongs to a model class."""
+    if not is_model_class(getattr(item, "cls", None)):
+        return None
     callspec = getattr(item, "callspec", None)
     cell = callspec.params.get("cell") if callspec is not None else None
     return cell if isinstance(cell, Cell) else None
