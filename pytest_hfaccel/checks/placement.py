@@ -36,8 +36,8 @@ def is_same_device(wanted: Device, reported: str) -> bool:
     """Whether a runtime's name for a device means the wanted one.
 
     A runtime may leave out the kind (`CPU` for `openvino:CPU`), or add an index to a device that has no other
-    (`GPU.0` for `openvino:GPU`, `mps:0` for `mps`). OpenVINO's AUTO and its like name no device: whichever they chose is
-    the wanted one, and stands in the record.
+    (`GPU.0` for `openvino:GPU`, `mps:0` for `mps`). OpenVINO's AUTO and its like name no device: whichever they chose
+    is the wanted one, and stands in the record.
     """
     if wanted.kind == "openvino" and wanted.target.partition(":")[0] in _OPENVINO_CHOOSERS:
         return True
