@@ -75,8 +75,9 @@ def _identity(config: pytest.Config, nodeid: str, cell_id: str) -> dict[str, Any
 
 def _wants_groups(config: pytest.Config) -> bool:
     arguments = [str(argument) for argument in config.invocation_params.args]
-    chosen = [argument for argument in arguments if argument.startswith("--dist") and "loadgroup" not in arguments]
-    return not chosen and config.stash[SESSION].config != RunConfig()
+    grouped = any("loadgroup" in argument for argument in arguments)
+    chosen = any(argument.startswith("--dist") for argument in arguments)
+    return (grouped or not chosen) and config.stash[SESSION].config != RunConfig()
 
 
 def _share_cores(workers: int) -> None:
