@@ -21,7 +21,7 @@ class ParallelHooks:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        if hasattr(config, "workerinput"):
+        if WORKER_INPUT in getattr(config, "workerinput", {}):
             _share_cores(int(config.workerinput.get("workercount", 1)))
 
     @pytest.hookimpl(optionalhook=True)

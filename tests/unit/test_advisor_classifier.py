@@ -32,7 +32,8 @@ def cost(architecture: str, _dims: Any, *, length: int, cache_dir: Path) -> Arch
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # huggingface_hub reads the variable when it is imported, which an earlier test may have done.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     monkeypatch.setenv("HFACCEL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("pytest_hfaccel.advisor.candidates.cost_of", cost)
