@@ -21,8 +21,9 @@ class ParallelHooks:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        if WORKER_INPUT in getattr(config, "workerinput", {}):
-            _share_cores(int(config.workerinput.get("workercount", 1)))
+        sent: dict[str, Any] = getattr(config, "workerinput", {})
+        if WORKER_INPUT in sent:
+            _share_cores(int(sent.get("workercount", 1)))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
