@@ -1,0 +1,1 @@
+"""Measuring how fast cells are and in how much memory, and keeping what was measured."""
