@@ -1,0 +1,99 @@
+"""What a calibration is: the measured times of single operators on one device. Plain data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+FORMAT = 1
+"""Raised when a change makes stored calibrations useless."""
+
+
+@dataclass(frozen=True)
+class TimedOperator:
+    """One operator at one size.
+
+    Attributes:
+        kind: `linear`, `bmm`, `attention`, `conv`, `depthwise`, or the name of an operator that moves numbers.
+        size: `linear`, `conv`: rows M, columns N, depth K of the matrix product it is. `bmm`: M, N, K, matrices.
+            `attention`: queries, width of a head, heads x batch. `depthwise`: rows, window. Others: numbers written.
+        seconds: Median time.
+        flops: Floating-point operations, 0 for what only moves numbers.
+        moved_bytes: Bytes read and written.
+    """
+
+    kind: str
+    size: tuple[int, ...]
+    seconds: float
+    flops: int = 0
+    moved_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class DeviceCalibration:
+    """How fast a device is at the operators that models are made of.
+
+    Attributes:
+        device: Device id.
+        device_name: The chip.
+        dtype: The precision it was measured at.
+        threads: CPU threads of the runtime.
+        taken: When, ISO 8601.
+        seconds: How long it took.
+        versions: Versions of the runtime, by package.
+        call_seconds: Time of a call that computes next to nothing: what the runtime adds to every forward pass.
+        view_seconds: Time of an operator that only returns a view.
+        module_seconds: What a Python module adds to the operator in it.
+        operators: The measured operators.
+    """
+
+    device: str
+    device_name: str
+    dtype: str
+    threads: int
+    taken: str
+    seconds: float
+    versions: dict[str, str]
+    call_seconds: float
+    view_seconds: float
+    module_seconds: float
+    operators: tuple[TimedOperator, ...]
+
+    @property
+    def kind(self) -> str:
+        """The kind of device."""
+        return self.device.partition(":")[0]
+
+    @property
+    def peak_flops(self) -> float:
+        """Most floating-point operations per second that any measured operator reached."""
+        return max(one.flops / one.seconds for one in self.operators)
+
+    @property
+    def bandwidth(self) -> float:
+        """Bytes per second of the largest copy: main memory's, not a cache's."""
+        copies = [one for one in self.operators if one.kind == "copy"]
+        largest = max(copies, key=lambda one: one.moved_bytes)
+        return largest.moved_bytes / largest.seconds
+
+    def of_kind(self, *kinds: str) -> list[TimedOperator]:
+        """The measured operators of some kinds."""
+        return [one for one in self.operators if one.kind in kinds]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plain-JSON form."""
+        return {"format": FORMAT, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> DeviceCalibration:
+        """Rebuild a calibration from what `to_json` returned.
+
+        Raises:
+            ValueError: It was written by another version of this format.
+        """
+        found = data.get("format") if isinstance(data, dict) else None
+        if found != FORMAT:
+            raise ValueError(f"calibration of format {found!r}, expected {FORMAT}")
+        fields = {name: value for name, value in data.items() if name != "format"}
+        operators = tuple(TimedOperator(**{**one, "size": tuple(one["size"])}) for one in data["operators"])
+        return cls(**{**fields, "operators": operators})
