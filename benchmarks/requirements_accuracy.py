@@ -53,7 +53,7 @@ def main() -> None:
 
 def measure_all(kept: Path | None) -> list[dict[str, Any]]:
     """Measure every model on every device, each in a process of its own."""
-    from pytest_hfaccel.advisor.tracing.architecture import trace_architecture
+    from pytest_hfaccel.advisor.costs import trace_architecture
     from pytest_hfaccel.registry import load_registry
 
     rows = json.loads(kept.read_text()) if kept and kept.exists() else []
@@ -136,7 +136,7 @@ def _inputs(model: Any, batch: int) -> dict[str, Any]:
 
     import torch
 
-    from pytest_hfaccel.advisor.tracing.input_shapes import input_shapes, text_length
+    from pytest_hfaccel.tracing.input_shapes import input_shapes, text_length
 
     arguments = inspect.signature(model.forward).parameters
     required = {name: argument.default is inspect.Parameter.empty for name, argument in arguments.items()}
@@ -186,7 +186,7 @@ def _status(field: str) -> int:
 
 def with_costs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Add to each measured row what is computed for it."""
-    from pytest_hfaccel.advisor.tracing.architecture import trace_architecture
+    from pytest_hfaccel.advisor.costs import trace_architecture
     from pytest_hfaccel.registry import load_registry
 
     registry = load_registry()

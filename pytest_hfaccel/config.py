@@ -7,7 +7,7 @@ option. A field with `flag` is a command-line option; every field can be set by 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,35 @@ from pytest_hfaccel.errors import ConfigError
 WEIGHTS_CHOICES = ("auto", "pretrained", "random", "tiny")
 
 
+NO_DATABASE = "none"
+"""The value of `--hf-database` that keeps a run out of the database."""
+
+
 def _option(
-    default: Any, text: str, *, flag: str = "", env: str = "", many: bool = False, choices: tuple[str, ...] = ()
+    default: Any,
+    text: str,
+    *,
+    flag: str = "",
+    env: str = "",
+    many: bool = False,
+    split: bool = False,
+    counts: bool = False,
+    choices: tuple[str, ...] = (),
 ) -> Any:
-    metadata = {"help": text, "flag": flag, "env": env, "many": many, "choices": choices}
-    return field(default=default, metadata=metadata)
+    """Declare an option.
+
+    Args:
+        default: Its value when it is not given.
+        text: Its help text.
+        flag: Its name on the command line; empty where it has none.
+        env: Its environment variable.
+        many: Whether it may be repeated.
+        split: Whether a value may also be a list, separated by commas.
+        counts: Whether its values are whole numbers of at least 1.
+        choices: The allowed values; any when empty.
+    """
+    metadata = {"help": text, "flag": flag, "env": env, "many": many, "split": split, "counts": counts}
+    return field(default=default, metadata={**metadata, "choices": choices})
 
 
 @dataclass(frozen=True)
@@ -50,6 +74,7 @@ class RunConfig:
         flag="--hf-device",
         env="HFACCEL_DEVICE",
         many=True,
+        split=True,
     )
     dtypes: tuple[str, ...] = _option(
         (),
@@ -57,6 +82,7 @@ class RunConfig:
         flag="--hf-dtype",
         env="HFACCEL_DTYPE",
         many=True,
+        split=True,
     )
     weights: str = _option(
         "auto",
@@ -79,9 +105,36 @@ class RunConfig:
         flag="--hf-require",
         env="HFACCEL_REQUIRE",
         many=True,
+        split=True,
     )
     performance: bool = _option(
         False, "Also measure latency and throughput of each cell.", flag="--hf-performance", env="HFACCEL_PERFORMANCE"
+    )
+    batch_sizes: tuple[int, ...] = _option(
+        (),
+        "With --hf-performance: batch sizes to measure at (default: 1). Comma-separated or repeated.",
+        flag="--hf-batch-sizes",
+        env="HFACCEL_BATCH_SIZES",
+        many=True,
+        split=True,
+        counts=True,
+    )
+    seq_lengths: tuple[int, ...] = _option(
+        (),
+        "With --hf-performance: tokens per sample to measure at (default: as many as the sample inputs have). "
+        "Comma-separated or repeated.",
+        flag="--hf-seq-lengths",
+        env="HFACCEL_SEQ_LENGTHS",
+        many=True,
+        split=True,
+        counts=True,
+    )
+    database: str = _option(
+        "",
+        "Benchmark database the run is written to, or 'none' (default: hfaccel.duckdb in the working directory when "
+        "performance is measured, else none).",
+        flag="--hf-database",
+        env="BENCHMARK_DB_PATH",
     )
     reports: str = _option(
         "reports", "Directory for the reports of this run.", flag="--hf-reports", env="HFACCEL_REPORTS"
@@ -101,6 +154,24 @@ class RunConfig:
     allow_pickle: bool = _option(
         False, "Also load weights that are not safetensors; unpickling runs code.", env="HFACCEL_ALLOW_PICKLE"
     )
+    training: bool = _option(
+        False,
+        "Also train each cell for one step: loss, gradients, gradient checkpointing.",
+        flag="--hf-training",
+        env="HFACCEL_TRAINING",
+    )
+    attention: bool = _option(
+        False,
+        "Also compare the implementations of attention: eager, sdpa, flash and flex where they run.",
+        flag="--hf-attention",
+        env="HFACCEL_ATTENTION",
+    )
+    compile: bool = _option(
+        False,
+        "Also compare the model with torch.compile, by inductor and by OpenVINO where they are.",
+        flag="--hf-compile",
+        env="HFACCEL_COMPILE",
+    )
     pool_memory: str = _option(
         "",
         "Memory budget of the pool per device, as '8GiB' or as a share of what is free ('50%'; the default is 70%).",
@@ -119,6 +190,17 @@ class RunConfig:
     def reports_dir(self) -> Path:
         """The directory for what a run leaves behind."""
         return Path(self.reports).expanduser().resolve()
+
+    @property
+    def database_path(self) -> Path | None:
+        """The database the run is written to; `None` for none.
+
+        Without `--hf-database` that is `hfaccel.duckdb` in the working directory, where `hfaccel predict` looks for it,
+        too - but only for runs that measure performance: any other run leaves no file that nobody asked for.
+        """
+        if self.database:
+            return None if self.database == NO_DATABASE else Path(self.database).expanduser().resolve()
+        return Path("hfaccel.duckdb").resolve() if self.performance else None
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> RunConfig:
@@ -140,10 +222,9 @@ class RunConfig:
             if given is None:
                 continue
             if option.metadata["many"]:
-                split = option.name in ("devices", "dtypes", "require")
-                given = tuple(
-                    part.strip() for item in given for part in (item.split(",") if split else [item]) if part.strip()
-                )
+                given = tuple(_parts(given, split=option.metadata["split"]))
+            if option.metadata["counts"]:
+                given = tuple(_count(text, option.metadata["flag"]) for text in given)
             choices = option.metadata["choices"]
             if choices and given not in choices:
                 raise ConfigError(
@@ -151,6 +232,18 @@ class RunConfig:
                 )
             out[option.name] = given
         return cls(**out)
+
+
+def _parts(given: Iterable[Any], *, split: bool) -> Iterator[str]:
+    for item in given:
+        parts = str(item).split(",") if split else [str(item)]
+        yield from (part.strip() for part in parts if part.strip())
+
+
+def _count(text: str, flag: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError(f"{flag}: {text!r} is not allowed. Allowed: whole numbers of at least 1, as in '{flag} 1,8'.")
+    return int(text)
 
 
 def _from_text(text: str, default: Any) -> Any:

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.backends import Backends
+from pytest_hfaccel.benchmark.measuring import Measuring
+from pytest_hfaccel.benchmark.points import Point, points_of, varies_in_length
 from pytest_hfaccel.errors import HfAccelError
 from pytest_hfaccel.results import CellResult, CheckOutcome, Stage, Status
-from pytest_hfaccel.spec import CLASS_LEVEL, CPU, Cell, Expectation
+from pytest_hfaccel.spec import CLASS_LEVEL, CPU, Cell, Expectation, ModelSpec
 from pytest_hfaccel.tasks import task_of
 
 if TYPE_CHECKING:
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 
 _BEFORE_RUN = frozenset({Stage.RESOLVE, Stage.LOAD, Stage.CONVERT, Stage.COMPILE})
 _TRACEBACK_FRAMES = 4
+PERFORMANCE = "performance"
+"""The check that runs once per point, and only when asked for."""
 
 
 class Runner:
@@ -77,16 +82,14 @@ class Runner:
         cell_run = self.open(cell, module, claims)
         try:
             for check in self.checks_of(cell):
-                cell_run.check(check.name)
+                cell_run.check_at_every_point(check.name)
         finally:
             cell_run.close()
         return cell_run.result()
 
     def checks_of(self, cell: Cell) -> list[Check]:
         """The checks a cell has, in the order in which they run."""
-        level = "class" if cell.device == CLASS_LEVEL else "cell"
-        found = [check for check in self.checks if check.level == level and check.applies(cell)]
-        return [check for check in found if self.config.performance or check.name != "performance"]
+        return [check for check in self.checks if has_check(cell, check, self.config)]
 
     def close(self) -> None:
         """Free everything the pool holds."""
@@ -103,6 +106,18 @@ class Runner:
         backend = self.backends.for_kind(cell.device.kind)
         needs_checkpoint = getattr(backend, "needs_checkpoint", True)
         return backend.load(cell, self.checkpoint(cell) if needs_checkpoint else None)  # type: ignore[arg-type]
+
+
+def has_check(cell: Cell, check: Check, config: RunConfig) -> bool:
+    """Whether a cell has a check in a run: of its level, one that applies to it, and optional ones only when asked."""
+    level = "class" if cell.device == CLASS_LEVEL else "cell"
+    return check.level == level and check.is_asked_for(config) and check.applies(cell)
+
+
+def points_of_run(specs: Iterable[ModelSpec], config: RunConfig) -> list[Point]:
+    """The batch sizes and sequence lengths at which a run measures some models; not all of them have lengths."""
+    lengths = config.seq_lengths if any(varies_in_length(spec) for spec in specs) else ()
+    return points_of(config.batch_sizes or (1,), lengths)
 
 
 def _attempted(make: Callable[[], Any]) -> tuple[Any, Exception | None]:
@@ -127,6 +142,8 @@ class CellRun:
         self.module = module
         self.outcomes: dict[str, CheckOutcome] = {}
         self.claim_source = claims
+        self.measuring = Measuring(tuple(points_of_run([cell.model], runner.config)))
+        self._all: list[CheckOutcome] = []
         self._lease: Lease | None = None
         self._pipe: Any = None
         self._failures: dict[str, tuple[Exception, str]] = {}
@@ -192,7 +209,19 @@ class CellRun:
         outcome.seconds = round(time.perf_counter() - started - self._making, 6)
         outcome = self._judge(outcome)
         self.outcomes[name] = outcome
+        self._all.append(outcome)
         return outcome
+
+    def check_at_every_point(self, name: str) -> list[CheckOutcome]:
+        """Run a check; `performance` once per point, so that a batch too large for the device hides no smaller one."""
+        if name != PERFORMANCE:
+            return [self.check(name)]
+        everywhere, outcomes = self.measuring, []
+        for point in everywhere.points:
+            self.measuring = replace(everywhere, points=(point,))
+            outcomes.append(self.check(name))
+        self.measuring = everywhere
+        return outcomes
 
     def facts(self) -> dict[str, Any]:
         """What a record says beyond the outcomes: identity, placement, timings."""
@@ -210,7 +239,7 @@ class CellRun:
 
     def result(self) -> CellResult:
         """The record of this cell."""
-        return CellResult(**self.facts(), checks=list(self.outcomes.values()))
+        return CellResult(**self.facts(), checks=list(self._all))
 
     def close(self) -> None:
         """Give the lease back to the pool."""

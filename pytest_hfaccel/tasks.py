@@ -32,6 +32,44 @@ class Task:
     why_no_pipeline: str = ""
 
 
+GENERIC = "generic"
+"""The recipe that needs no processor: inputs from the signature of `forward` and the config."""
+
+_RAW = "its inputs are made from the signature of forward; there is no processor that a pipeline could use"
+
+_GENERIC_TASKS = (
+    "audio-codec",
+    "audio-frame-classification",
+    "audio-xvector",
+    "backbone",
+    "base-model",
+    "depth-estimation",
+    "document-question-answering",
+    "image-segmentation",
+    "image-to-image",
+    "keypoint-detection",
+    "keypoint-matching",
+    "masked-image-modeling",
+    "multimodal-generation",
+    "multiple-choice",
+    "next-sentence-prediction",
+    "pretraining",
+    "promptable-segmentation",
+    "question-answering",
+    "reinforcement-learning",
+    "retrieval",
+    "speech-to-text",
+    "table-question-answering",
+    "text-recognition",
+    "text-to-audio",
+    "time-series-classification",
+    "time-series-forecasting",
+    "video-classification",
+    "visual-question-answering",
+    "zero-shot-object-detection",
+)
+"""What classes of the auto mappings do that needs more than a tokenizer or an image processor of the usual form."""
+
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
@@ -68,6 +106,7 @@ TASKS: dict[str, Task] = {
             None,
             why_no_pipeline="transformers has no zero-shot video pipeline",
         ),
+        *(Task(name, GENERIC, None, why_no_pipeline=_RAW) for name in _GENERIC_TASKS),
     )
 }
 """Every task a registry entry can name."""

@@ -24,6 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "families": {"errors", "registry", "spec"},
     "hardware": {"errors", "spec", "backends"},
     "advisor": {
+        "atomic",
         "checkpoints",
         "config",
         "errors",
@@ -34,7 +35,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         "results",
         "spec",
         "tasks",
+        "tracing",
     },
+    "atomic": set(),
     "backends.base": {"spec"},
     "backends.outputs": set(),
     "backends": {"backends.base", "backends.outputs", "errors", "spec", "tasks"},
@@ -54,6 +57,37 @@ MAY_IMPORT: dict[str, set[str]] = {
         "tasks",
     },
     "reports": {"errors", "results"},
+    "benchmark": {
+        "backends",
+        "backends.base",
+        "checkpoints",
+        "config",
+        "errors",
+        "hardware",
+        "predictor",
+        "registry",
+        "reports",
+        "results",
+        "runner",
+        "spec",
+        "tasks",
+        "tracing",
+    },
+    "predictor": {
+        "advisor",
+        "atomic",
+        "benchmark",
+        "config",
+        "errors",
+        "families",
+        "hardware",
+        "registry",
+        "results",
+        "spec",
+        "tasks",
+        "tracing",
+    },
+    "tracing": {"atomic", "checkpoints", "errors", "spec"},
 }
 
 # Layers that may import every layer but these.
@@ -77,7 +111,20 @@ HEAVY = {
 }
 
 # Files that are imported only when a cell is loaded or compared, and say so in their docstring or name.
-LATE = ("advisor/tracing/", "backends/torch/", "backends/openvino/", "backends/outputs.py", "checkpoints/", "checks/")
+LATE = (
+    "backends/openvino/",
+    "backends/outputs.py",
+    "backends/torch/",
+    "checkpoints/",
+    "checks/",
+    "predictor/calibration/openvino_device.py",
+    "predictor/calibration/python_overhead.py",
+    "predictor/calibration/torch_device.py",
+    "predictor/learning/",
+    "predictor/plots/drawing/",
+    "predictor/roofline/interpolation.py",
+    "tracing/torch/",
+)
 
 
 def layer_of(dotted: str) -> str:

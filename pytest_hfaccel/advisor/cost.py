@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pytest_hfaccel.tracing.trace import ModelTrace
+
 DTYPE_BYTES = {"fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
 """Bytes of one number, by dtype."""
 
@@ -28,6 +30,18 @@ class RunCost:
     flops_per_sample: int
     multiplied_bytes: int
 
+    @classmethod
+    def from_traces(cls, one: ModelTrace, two: ModelTrace) -> RunCost:
+        """Compute the cost from traces in fp32 at batches 1 and 2: activations grow linearly with the batch."""
+        per_sample = max(0, two.activation_bytes - one.activation_bytes)
+        return cls(
+            fixed_bytes=max(0, one.activation_bytes - per_sample),
+            bytes_per_sample=per_sample,
+            output_bytes_per_sample=one.output_bytes,
+            flops_per_sample=one.flops,
+            multiplied_bytes=one.multiplied_bytes,
+        )
+
 
 @dataclass(frozen=True)
 class ArchitectureCost:
@@ -48,6 +62,12 @@ class ArchitectureCost:
     length: int
     run: RunCost | None
     problem: str = ""
+
+    @classmethod
+    def from_traces(cls, one: ModelTrace, two: ModelTrace) -> ArchitectureCost:
+        """Compute the cost from traces in fp32 at batches 1 and 2."""
+        run = RunCost.from_traces(one, two)
+        return cls(one.parameters, one.buffer_bytes, one.stored_buffer_bytes, one.length, run)
 
     def weight_bytes(self, dtype: str) -> int:
         """Bytes of parameters at a dtype and of buffers as they are."""

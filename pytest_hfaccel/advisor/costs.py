@@ -1,22 +1,24 @@
-"""The cost of an architecture, traced once and remembered on disk."""
+"""The cost of an architecture, computed once from its traces and remembered on disk."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 from pytest_hfaccel.advisor.cost import ArchitectureCost
+from pytest_hfaccel.atomic import replace_file
+from pytest_hfaccel.errors import LoadError
+from pytest_hfaccel.tracing.traces import trace_of
 
 DEFAULT_LENGTH = 128
 """Tokens per sample of texts when the caller does not say: the length of a short paragraph."""
 
-_VERSION = 3
-"""Raised when a change of the trace makes remembered costs wrong."""
+_VERSION = 4
+"""Raised when a change of the computation makes remembered costs wrong."""
 
 
 def cost_of(architecture: str, dims: Mapping[str, Any], *, length: int, cache_dir: Path) -> ArchitectureCost:
@@ -36,11 +38,41 @@ def cost_of(architecture: str, dims: Mapping[str, Any], *, length: int, cache_di
     remembered = _read(file)
     if remembered is not None:
         return remembered
-    from pytest_hfaccel.advisor.tracing.architecture import trace_architecture
-
-    cost = trace_architecture(architecture, dims, length)
-    _write(file, cost)
+    cost = trace_architecture(architecture, dims, length, cache_dir=cache_dir)
+    with suppress(OSError):  # a cache that cannot be written (read-only home) costs time, not correctness
+        replace_file(file, json.dumps(cost.to_json()))
     return cost
+
+
+def trace_architecture(
+    architecture: str, dims: Mapping[str, Any], length: int, *, cache_dir: Path | None = None
+) -> ArchitectureCost:
+    """Compute what a model of these dimensions costs from its traces in fp32; arguments and errors as for `cost_of`.
+
+    A model without a pass on fake tensors still has parameters: its cost says why the rest is not known.
+    """
+    try:
+        one, two = (trace_of(architecture, dims, batch=batch, length=length, cache_dir=cache_dir) for batch in (1, 2))
+    except LoadError as error:
+        return _cost_at_rest(architecture, dims, length, error.message)
+    return ArchitectureCost.from_traces(one, two)
+
+
+def _cost_at_rest(architecture: str, dims: Mapping[str, Any], length: int, problem: str) -> ArchitectureCost:
+    from pytest_hfaccel.tracing.input_shapes import text_length
+    from pytest_hfaccel.tracing.torch.meta_model import meta_model
+    from pytest_hfaccel.tracing.weights import weights_of
+
+    model = meta_model(architecture, dims)  # where this was the problem, it raises
+    held = weights_of(model)
+    return ArchitectureCost(
+        parameters=held.parameters,
+        buffer_bytes=held.buffer_bytes,
+        stored_buffer_bytes=held.stored_buffer_bytes,
+        length=text_length(model.config, length),
+        run=None,
+        problem=problem,
+    )
 
 
 def _key(architecture: str, dims: Mapping[str, Any], length: int) -> str:
@@ -56,13 +88,3 @@ def _read(file: Path) -> ArchitectureCost | None:
         return ArchitectureCost.from_json(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError):
         return None  # absent, or not what this version writes: it is traced again and replaced
-
-
-def _write(file: Path, cost: ArchitectureCost) -> None:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile("w", dir=file.parent, suffix=".new", delete=False, encoding="utf-8") as new:
-            json.dump(cost.to_json(), new)
-        os.replace(new.name, file)  # noqa: PTH105 - readers see the old file or the new one
-    except OSError:
-        return  # a cache that cannot be written (read-only home) costs time, not correctness

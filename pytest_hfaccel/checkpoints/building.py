@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import shutil
 import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -42,17 +44,35 @@ def build_checkpoint(spec: ModelSpec, config: Any, directory: Path, *, seed: int
         CheckpointError: The disk has no room for it.
         LoadError: transformers could not build the model.
     """
+    config = deepcopy(config)
+    with building(spec, directory):
+        processors = make_processors(config, spec)
+        _demand_space(directory, model_class(spec), config)
+        write(spec, config, processors, directory, seed=seed)
+
+
+def write(spec: ModelSpec, config: Any, processors: Sequence[Any], directory: Path, *, seed: int) -> Any:
+    """Save a seeded model of a config, and the processors that go with it; return the model."""
+    model = _seeded_model(model_class(spec), config, seed)
+    model.save_pretrained(directory)
+    for processor in processors:
+        processor.save_pretrained(directory)
+    return model
+
+
+@contextmanager
+def building(spec: ModelSpec, directory: Path) -> Iterator[None]:
+    """Silence transformers, and turn what goes wrong inside into our errors.
+
+    Raises:
+        CheckpointError: The weights cannot be written.
+        LoadError: transformers could not build the model.
+    """
     from safetensors import SafetensorError
 
-    config = deepcopy(config)
     try:
         with quiet():
-            processors = make_processors(config, spec)
-            cls = model_class(spec)
-            _demand_space(directory, cls, config)
-            _seeded_model(cls, config, seed).save_pretrained(directory)
-            for processor in processors:
-                processor.save_pretrained(directory)
+            yield
     except (HfAccelError, OSError, MemoryError):
         raise
     except SafetensorError as error:
@@ -86,9 +106,18 @@ def _perturb(model: Any) -> None:
 
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.is_floating_point():
+            if _is_learned(parameter):
                 noise = torch.randn(parameter.shape, dtype=parameter.dtype)
                 parameter.add_(noise, alpha=_noise_level(parameter))
+        for module in model.modules():
+            # Some classes clear the padding token's vector when they are loaded.
+            if isinstance(module, torch.nn.Embedding) and module.padding_idx is not None:
+                module.weight[module.padding_idx] = 0
+
+
+def _is_learned(parameter: Any) -> bool:
+    """Whether a parameter is more than a table of sines, which a class computes again when it is loaded."""
+    return bool(parameter.is_floating_point() and parameter.numel() and parameter.requires_grad)
 
 
 def _noise_level(parameter: Any) -> float:

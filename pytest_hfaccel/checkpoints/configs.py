@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from pytest_hfaccel.checkpoints.backbones import without_timm
+from pytest_hfaccel.checkpoints.overrides import DEFAULTS
 from pytest_hfaccel.checkpoints.shrink import shrink
+from pytest_hfaccel.checkpoints.sizes import USUAL, Sizes
 from pytest_hfaccel.errors import ConfigError, LoadError
 from pytest_hfaccel.spec import ModelSpec, Weights
 
@@ -18,12 +20,27 @@ def model_class(spec: ModelSpec) -> Any:
     """
     import transformers
 
-    found = getattr(transformers, spec.architecture, None)
+    found = getattr(transformers, spec.architecture, None) or _unexported(spec)
     if found is None or not hasattr(found, "config_class"):
         raise LoadError(
             f"transformers {transformers.__version__} has no model class {spec.architecture!r}.", stage="resolve"
         )
     return found
+
+
+def _unexported(spec: ModelSpec) -> Any:
+    """Find a class that an auto mapping names, and that transformers leaves out of its public names."""
+    from importlib import import_module
+
+    from transformers.models.auto.configuration_auto import model_type_to_module_name
+
+    if "model_type" not in spec.dims:
+        return None
+    module = model_type_to_module_name(spec.dims["model_type"])
+    try:
+        return getattr(import_module(f"transformers.models.{module}.modeling_{module}"), spec.architecture, None)
+    except ImportError:
+        return None
 
 
 def real_config(spec: ModelSpec) -> Any:
@@ -32,23 +49,40 @@ def real_config(spec: ModelSpec) -> Any:
     Raises:
         ConfigError: The class's config does not take the registry's `dims`.
     """
-    config_class = model_class(spec).config_class
+    config_class = _config_class(spec)
+    dims = {name: value for name, value in spec.dims.items() if name != "model_type"}
     try:
-        return without_timm(config_class(**spec.dims))
+        return without_timm(config_class(**{**DEFAULTS.get(config_class.model_type, {}), **dims}))
     except Exception as error:
         raise ConfigError(
             f"{spec.source or spec.name}: dims: {config_class.__name__} does not take them: {error}"
         ) from error
 
 
-def tiny_config(spec: ModelSpec) -> Any:
+def _config_class(spec: ModelSpec) -> Any:
+    """Return the config class of a model: that of its model type, where its class takes configs of several types."""
+    from transformers import CONFIG_MAPPING
+
+    own = model_class(spec).config_class
+    try:
+        named = CONFIG_MAPPING[spec.dims["model_type"]]
+    except KeyError:
+        return own
+    return named if own is None or issubclass(named, own) else own
+
+
+def tiny_config(spec: ModelSpec, sizes: Sizes = USUAL) -> Any:
     """Return the config of the same class and structure, shrunken below a million parameters.
+
+    Args:
+        spec: The model.
+        sizes: How it is shrunk where the usual way does not do.
 
     Raises:
         LoadError: The config's class does not take the shrunken sizes.
     """
     real = real_config(spec)
-    small = shrink(real)
+    small = shrink(real, sizes)
     small.pop("model_type")
     try:
         return type(real)(**small)

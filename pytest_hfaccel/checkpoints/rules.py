@@ -7,6 +7,7 @@ given; a smaller one stays. What does not fit a rule is an override per model ty
 from __future__ import annotations
 
 import re
+from typing import Any
 
 HIDDEN = 64
 FEED_FORWARD = 128
@@ -15,6 +16,8 @@ HEADS = 4
 KV_HEADS = 2
 HEAD_DIM = 16
 LAYERS = 2
+MOST_LAYERS = 12
+"""Where the kinds of layers follow from their number: enough for each of them, unless that takes more than this."""
 POSITIONS = 128
 EXPERTS = 4
 ACTIVE_EXPERTS = 2
@@ -41,7 +44,8 @@ _SIZES: tuple[tuple[int, str], ...] = (
         hidden_size_global hidden_size_per_layer_input image_embed_dim image_text_hidden_size image_token_embed_dim
         input_embedding_size lang_embed_dim mask_dim mask_downsampler_embed_dim mask_feature_size
         memory_attention_hidden_size memory_encoder_hidden_size memory_encoder_output_dim memory_fuser_embed_dim
-        mit_hidden_size mm_embed_dim mm_hidden_size n_embd num_feats out_hidden_size output_channels output_dim
+        mit_hidden_size mm_embed_dim mm_hidden_size moe_hidden_size n_embd num_feats out_hidden_size output_channels
+        output_dim
         output_embedding_size output_hidden_size output_proj_dims pairwise_hidden_size patch_embed_hidden_size
         perceiver_resampler_hidden_size pixel_decoder_hidden_dim pred_hidden_size proj_codevector_dim project_dim
         projection_dim projection_hidden_size projector_hidden_size projector_input_dim projector_output_dim
@@ -95,7 +99,10 @@ _SIZES: tuple[tuple[int, str], ...] = (
         swa_head_dim v_head_dim
         """,
     ),
-    (EXPERTS, "moe_num_experts n_experts n_routed_experts num_experts num_local_experts num_routed_experts"),
+    (
+        EXPERTS,
+        "moe_num_experts n_experts n_routed_experts num_experts num_local_experts num_routed_experts zero_expert_num",
+    ),
     (ACTIVE_EXPERTS, "moe_k moe_topk num_experts_per_tok num_experts_per_token top_k_experts"),
     (
         POSITIONS,
@@ -105,17 +112,21 @@ _SIZES: tuple[tuple[int, str], ...] = (
         max_text_len model_max_length n_ctx n_positions seq_len seq_length t2u_max_position_embeddings
         """,
     ),
-    (64, "entity_vocab_size mamba_d_ssm num_embeddings num_hash_buckets train_num_points"),
+    (101, "ngram_vocab_size_base"),
+    (100, "encoder_hash_byte_group_vocab"),
+    (64, "entity_vocab_size mamba_d_ssm num_centroids num_embeddings num_hash_buckets train_num_points"),
     (32, "audio_prompt_dim flow_size num_pos_feats q_lora_rank router_hidden_size tdnn_dim xvector_output_dim"),
     (
         16,
         """
-        block_size codebook_dim dim_model_base embedding_rank kv_lora_rank mamba_d_state n_mels num_clusters
+        block_size codebook_dim dim_model_base embedding_rank kv_lora_rank lqe_hidden_dim mamba_d_state
+        max_relative_positions n_mels num_clusters
         num_conv_pos_embedding_groups num_conv_pos_embeddings num_latents num_patches o_lora_rank rel_extent
         rotary_dim segment_means_seq_len ssm_state_size
         """,
     ),
-    (10, "num_detection_tokens num_queries"),
+    (12, "shape_size"),
+    (10, "coordinate_size num_detection_tokens num_queries"),
     (
         8,
         """
@@ -141,6 +152,7 @@ _SIZES: tuple[tuple[int, str], ...] = (
         num_sparse_decoder_layers num_sparse_encoder_layers topk_group
         """,
     ),
+    (0, "num_kv_shared_layers"),
 )
 
 LIMITS: dict[str, int] = {name: size for size, names in _SIZES for name in _words(names)}
@@ -207,3 +219,40 @@ LARGE_PATCH = 12
 PATCHES_PER_SIDE = 4
 SIDE_OF_SMALL_PATCHES = 64
 """Images have 4 x 4 patches of `LARGE_PATCH` pixels and more; smaller patches fill 64 pixels."""
+
+SIZES_OF_NONE: dict[str, Any] = {
+    "audio_token_id": VOCABULARY - 61,
+    "head_dim": HEAD_DIM,
+    "hidden_size": HIDDEN,
+    "image_token_id": VOCABULARY - 60,
+    "image_token_index": VOCABULARY - 60,
+    "intermediate_size": FEED_FORWARD,
+    "linear_key_head_dim": HEAD_DIM,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_value_head_dim": HEAD_DIM,
+    "mlp_dim": FEED_FORWARD,
+    "moe_intermediate_size": EXPERT_FEED_FORWARD,
+    "moe_topk": ACTIVE_EXPERTS,
+    "n_group": 1,
+    "n_routed_experts": EXPERTS,
+    "n_shared_experts": 1,
+    "num_attention_heads": HEADS,
+    "num_dense_layers": 1,
+    "num_experts": EXPERTS,
+    "num_experts_per_tok": ACTIVE_EXPERTS,
+    "num_hidden_layers": LAYERS,
+    "num_key_value_heads": KV_HEADS,
+    "num_local_experts": EXPERTS,
+    "pad_token_id": 0,
+    "shared_expert_intermediate_size": EXPERT_FEED_FORWARD,
+    "sliding_window": 8,
+    "top_k_experts": ACTIVE_EXPERTS,
+    "topk_group": 1,
+    "video_token_id": VOCABULARY - 62,
+    "video_token_index": VOCABULARY - 62,
+    "vocab_size": VOCABULARY,
+    "vocabulary_map": {},
+}
+"""What a field gets whose default of `None` stands for a value that every checkpoint states, where the model cannot be
+built or run without."""

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pytest_hfaccel.checkpoints import rules
 from pytest_hfaccel.checkpoints.backbones import SUBSTITUTED, substitute
 from pytest_hfaccel.checkpoints.overrides import OVERRIDES
-from pytest_hfaccel.checkpoints.stated import stated_fields
+from pytest_hfaccel.checkpoints.sizes import USUAL, Sizes, absent_vision, set_fields
+from pytest_hfaccel.checkpoints.stated import layer_differences, layer_kinds, stated_fields
 from pytest_hfaccel.checkpoints.token_ids import TokenIds
 
 
@@ -31,22 +32,29 @@ class _Part:
         return any(isinstance(self.fields.get(name), list | tuple) for name in rules.STAGE_DEPTHS | rules.STAGE_WIDTHS)
 
 
-def shrink(config: Any, tokens: TokenIds | None = None) -> dict[str, Any]:
+def shrink(config: Any, sizes: Sizes = USUAL, tokens: TokenIds | None = None) -> dict[str, Any]:
     """Return the arguments with which the class of `config` gives a tiny model of the same structure.
 
     Args:
         config: The config of the real dimensions.
+        sizes: How it is shrunk.
         tokens: The special ids given out so far, for the configs nested in another.
     """
     tokens = tokens or TokenIds()
     if config.model_type in SUBSTITUTED:
         config = substitute(config)
     fields = stated_fields(config)
-    part = _Part(fields, _layers(fields), tokens)
+    kinds = layer_kinds(config)
+    fields |= absent_vision(config, fields)
+    if len(set(kinds)) > 1 and "layer_types" in fields:
+        fields["layer_types"] = kinds
+    part = _Part(fields, _layers(fields, kinds), tokens)
     small: dict[str, Any] = {"model_type": config.model_type}
     for name, value in fields.items():
-        small[name] = shrink(value, tokens) if hasattr(value, "model_type") else _smaller(name, value, part)
+        small[name] = shrink(value, sizes, tokens) if hasattr(value, "model_type") else _smaller(name, value, part)
     _count_layer_types(small)
+    small |= set_fields(small, sizes)
+    small |= _layer_differences(config, kinds, small.get("layer_types"), part)
     merge(small, OVERRIDES.get(config.model_type, {}))
     return small
 
@@ -106,7 +114,7 @@ def _limit(name: str, part: _Part) -> int:
 def _smaller_list(name: str, value: list[Any], part: _Part) -> list[Any]:
     if name == "layer_types":
         return _one_of_each(value)
-    if name == "out_features" and not part.staged:
+    if name == "out_features" and not part.staged and "num_hidden_layers" in part.fields:
         return [f"stage{number}" for number in range(part.layers - len(value) + 1, part.layers + 1)]
     if name in rules.STAGE_DEPTHS:
         return [min(depth, 1 if len(value) > rules.LAYERS else rules.LAYERS) for depth in value]
@@ -129,13 +137,18 @@ def _smaller_list(name: str, value: list[Any], part: _Part) -> list[Any]:
     return value
 
 
-def _layers(fields: Mapping[str, Any]) -> int:
-    """How many layers the model needs: one per entry of every list of layer numbers, feature maps or layer kinds."""
+def _layers(fields: Mapping[str, Any], kinds: list[str]) -> int:
+    """How many layers the model needs: one per entry of every list of layer numbers, feature maps or layer kinds.
+
+    Kinds that the class derives from a layer's number are all there from the last one's first layer on.
+    """
     names = (*rules.LAYER_INDEX_LISTS, "out_features")
     lists = [fields[name] for name in names if isinstance(fields.get(name), list | tuple)]
     if fields.get("layer_types"):
         lists.append(_one_of_each(list(fields["layer_types"])))
-    return max([rules.LAYERS, *map(len, lists)])
+    first_layers = [1 + kinds.index(kind) for kind in set(kinds)] if "layer_types" not in fields else []
+    derived = [count for count in first_layers if count <= rules.MOST_LAYERS]
+    return max([rules.LAYERS, *derived, *map(len, lists)])
 
 
 def _one_of_each(kinds: list[str]) -> list[str]:
@@ -148,6 +161,22 @@ def _count_layer_types(small: dict[str, Any]) -> None:
         for name in ("num_hidden_layers", "num_layers", "n_layer"):
             if name in small:
                 small[name] = len(small["layer_types"])
+
+
+def _layer_differences(config: Any, kinds: list[str], small_kinds: list[str] | None, part: _Part) -> dict[str, Any]:
+    """Give each layer of the tiny model what the first layer of its kind has differently in the real one."""
+    differences = layer_differences(config)
+    if not differences:
+        return {}
+    sources = [kinds.index(kind) for kind in small_kinds] if small_kinds else range(part.layers)
+    found = {layer: differences[source] for layer, source in enumerate(sources) if source in differences}
+    parts = {layer: replace(part, fields={**part.fields, **fields}) for layer, fields in found.items()}
+    return {
+        "per_layer_config": {
+            layer: {name: _smaller(name, value, parts[layer]) for name, value in fields.items()}
+            for layer, fields in found.items()
+        }
+    }
 
 
 def _side(side: int, patch: Any) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pytest_hfaccel.checkpoints.checkpoint import Checkpoint
 from pytest_hfaccel.checkpoints.choice import choose_weights
@@ -62,9 +63,18 @@ class CheckpointStore:
     def _built(self, spec: ModelSpec, kind: Weights) -> tuple[Path, str]:
         from pytest_hfaccel.checkpoints.building import build_checkpoint
         from pytest_hfaccel.checkpoints.configs import config_for
+        from pytest_hfaccel.checkpoints.trial import build_tried, needs_trial
 
         config = config_for(spec, kind)
         fingerprint = fingerprint_of_recipe(spec, kind, config, SEED)
         directory = self.cache_dir / "checkpoints" / f"{spec.architecture}-{kind}-{fingerprint[:16]}"
-        build_once(directory, lambda target: build_checkpoint(spec, config, target, seed=SEED))
+        if kind == Weights.TINY and needs_trial(spec):
+            choice = WeightsChoice(kind, "being built")
+
+            def recipe(target: Path) -> Any:
+                return Checkpoint(spec, choice, target, fingerprint, self.cache_dir).sample().forward
+
+            build_once(directory, lambda target: build_tried(spec, target, recipe, seed=SEED))
+        else:
+            build_once(directory, lambda target: build_checkpoint(spec, config, target, seed=SEED))
         return directory, fingerprint

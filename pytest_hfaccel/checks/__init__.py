@@ -7,8 +7,10 @@ from __future__ import annotations
 
 # Modules, not functions: a function of its module's name would hide the module.
 from pytest_hfaccel.checks import (
+    attention,
     batch_invariance,
     canary,
+    compilation,
     determinism,
     forward,
     from_pretrained,
@@ -21,9 +23,11 @@ from pytest_hfaccel.checks import (
     placement,
     resolves,
     task_sense,
+    training,
 )
 from pytest_hfaccel.checks.base import CELL, CLASS, Check, CheckContext, CheckRegistry
 from pytest_hfaccel.checks.claims import Claim
+from pytest_hfaccel.checks.copies import TORCH_KINDS
 from pytest_hfaccel.results import Stage
 from pytest_hfaccel.spec import Cell, Weights
 from pytest_hfaccel.tasks import generates, task_of
@@ -51,6 +55,11 @@ def _is_trained(cell: Cell) -> bool:
     return cell.weights.kind == Weights.PRETRAINED
 
 
+def _is_torch(cell: Cell) -> bool:
+    """Whether the cell runs transformers' own code with weights of one precision, which can be trained and compiled."""
+    return cell.device.kind in TORCH_KINDS and cell.dtype != "int8"
+
+
 _BATTERY = (
     Check("resolves", resolves.resolves, Stage.RESOLVE, CLASS, _always),
     Check("from_pretrained", from_pretrained.from_pretrained, Stage.LOAD, CLASS, _always),
@@ -65,7 +74,10 @@ _BATTERY = (
     Check("task_sense", task_sense.task_sense, Stage.COMPARE, CELL, _is_trained),
     Check("memory", memory.memory, Stage.RUN, CELL, _always),
     Check("canary", canary.canary, Stage.COMPARE, CELL, _always),
-    Check("performance", performance.performance, Stage.RUN, CELL, _always),
+    Check("attention", attention.attention, Stage.COMPARE, CELL, _is_torch, attention.OPTION),
+    Check("compile", compilation.compilation, Stage.COMPARE, CELL, _is_torch, compilation.OPTION),
+    Check("training", training.training, Stage.RUN, CELL, _is_torch, training.OPTION),
+    Check("performance", performance.performance, Stage.RUN, CELL, _always, "performance"),
 )
 
 

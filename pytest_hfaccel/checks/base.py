@@ -61,6 +61,7 @@ class Check:
         stage: The stage a failure of it is booked under.
         level: `class` (once per model) or `cell`.
         applies: Whether a cell has this check at all; decided from plain data, before anything is loaded.
+        option: The option that asks for an optional check, as its field in `RunConfig`; empty for the others.
     """
 
     name: str
@@ -68,6 +69,15 @@ class Check:
     stage: Stage
     level: str
     applies: Callable[[Cell], bool]
+    option: str = ""
+
+    def is_asked_for(self, options: object) -> bool:
+        """Whether a run has this check: optional ones only where their option is set.
+
+        Args:
+            options: The run's `RunConfig`.
+        """
+        return not self.option or bool(getattr(options, self.option))
 
     @property
     def summary(self) -> str:

@@ -12,14 +12,28 @@ from pytest_hfaccel.errors import HfAccelError
 
 def make_parser() -> argparse.ArgumentParser:
     """Build the parser; each subcommand's module adds its own."""
-    from pytest_hfaccel.cli import classify, hardware, pool_config, recommend, registry, requirements
+    from pytest_hfaccel.cli import (
+        bench,
+        calibrate,
+        classify,
+        database,
+        hardware,
+        pool_config,
+        predict,
+        recommend,
+        registry,
+        requirements,
+    )
 
     parser = argparse.ArgumentParser(
         prog="hfaccel", description="Hugging Face models on hardware: what is here, what is known, what works."
     )
     parser.add_argument("--version", action="version", version=f"hfaccel {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (hardware, registry, classify, recommend, requirements, pool_config):
+    for command in (
+        *(hardware, registry, classify, recommend, requirements, pool_config),
+        *(bench, calibrate, predict, database),
+    ):
         command.add_parser(commands)
     return parser
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,10 @@ def add_parser(commands: Any) -> None:
 
     action = _add_action(actions, "check", "Check registry files, and that what they name is installed.", _check)
     action.add_argument("files", nargs="*", type=Path, help="files to check (default: the shipped registry)")
+    action.add_argument("--classes", action="store_true", help="list the classes of transformers that have no entry")
+    action.add_argument(
+        "--sweep", type=Path, metavar="ROWS", help="rows of benchmarks/tiny_checkpoints.py: list what has no checkpoint"
+    )
 
     action = _add_action(actions, "add", "Add a model to a registry file.", _add)
     action.add_argument("model", help="local directory or hub id")
@@ -82,12 +86,44 @@ def _check(arguments: argparse.Namespace) -> int:
     problems += [
         f"{spec.source}: models.{spec.name}: needs {text}" for spec in specs for text in missing_dependencies(spec)
     ]
+    problems += [] if arguments.files else _stale()
     for line in problems:
         print(line, file=sys.stderr)
     for name, reason in unsupported.items():
         print(f"note: {name} {reason}")
     print(f"{len(specs)} models checked, {len(problems)} problems")
+    if not arguments.files:
+        _cover(arguments, specs)
     return 1 if problems else 0
+
+
+def _stale() -> list[str]:
+    """Return what our tables say about model types that the installed transformers does not have."""
+    from pytest_hfaccel.checkpoints.inputs.generic.special import SPECIAL
+    from pytest_hfaccel.checkpoints.overrides import OVERRIDES
+    from pytest_hfaccel.registry.coverage import model_classes, model_types, stale_heads
+
+    known = model_types() | model_classes()
+    tables: list[tuple[str, Iterable[str]]] = [
+        ("checkpoints/overrides", OVERRIDES),
+        ("checkpoints/inputs/generic/special", SPECIAL),
+    ]
+    lines = [f"{table}: no model type or class {key!r}" for table, keys in tables for key in set(keys) - known]
+    return sorted(lines) + [f"registry/heads.py: there is no {text}" for text in stale_heads()]
+
+
+def _cover(arguments: argparse.Namespace, specs: list[ModelSpec]) -> None:
+    """Tell which classes of the installed transformers can be tested without being registered, and which cannot."""
+    from pytest_hfaccel.registry.coverage import classes_without_entry, pairs_without_checkpoint
+    from pytest_hfaccel.registry.every import every_pair
+
+    missing = classes_without_entry(spec.architecture for spec in specs)
+    print(f"{len(every_pair())} classes by name, such as opt/OPTForCausalLM; {len(missing)} have no entry")
+    if arguments.classes:
+        print("\n".join(f"no entry: {name}" for name in missing))
+    if arguments.sweep:
+        for name, why in pairs_without_checkpoint(arguments.sweep).items():
+            print(f"no tiny checkpoint: {name}: {why}")
 
 
 def _add(arguments: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ from pytest_hfaccel.plugin.fixtures import (
     hfaccel_cell_run,
     inputs,
     loaded,
+    measuring_point,
     pipe,
     reference,
     resource_pool,
@@ -25,7 +26,17 @@ from pytest_hfaccel.plugin.fixtures import (
 from pytest_hfaccel.plugin.keys import COLLECTOR, SESSION
 from pytest_hfaccel.plugin.options import add_options, read_options
 
-__all__ = ["cell", "check", "hfaccel_cell_run", "inputs", "loaded", "pipe", "reference", "resource_pool"]
+__all__ = [
+    "cell",
+    "check",
+    "hfaccel_cell_run",
+    "inputs",
+    "loaded",
+    "measuring_point",
+    "pipe",
+    "reference",
+    "resource_pool",
+]
 
 _MARKER = (
     "hf(model, architecture, device, dtype, weights, check, level): set on every test of a model class, "
@@ -68,11 +79,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection(session: pytest.Session) -> None:
     """Decide what runs before anything is collected, so that a mistake in an option is one clear message."""
     from pytest_hfaccel.config import RunConfig
-    from pytest_hfaccel.plugin.session import usage_error
+    from pytest_hfaccel.plugin.session import require_database_package, usage_error
 
     ours = session.config.stash[SESSION]
     if ours.config != RunConfig():
         try:
+            require_database_package(ours.config)
             _ = ours.plan
         except HfAccelError as error:
             raise usage_error(error) from None
@@ -101,10 +113,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of model classes."""
+    """Mark the tests of model classes, and let those that measure use pytest-benchmark."""
+    from pytest_hfaccel.plugin.benchmarking import give_benchmark
     from pytest_hfaccel.plugin.parametrize import mark
 
     mark(items)
+    give_benchmark(items)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

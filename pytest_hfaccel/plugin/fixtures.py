@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_hfaccel.errors import HfAccelError
+from pytest_hfaccel.plugin.benchmarking import PERFORMANCE, measuring_of, tell_benchmark
 from pytest_hfaccel.plugin.keys import CELL_RUN, OUTCOME, SESSION
 from pytest_hfaccel.plugin.model_class import ModelClassTests, module_name
 from pytest_hfaccel.plugin.parametrize import item_check
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_hfaccel.backends.base import LoadedModel, SampleInputs
+    from pytest_hfaccel.benchmark.points import Point
     from pytest_hfaccel.checks.reference import Reference
     from pytest_hfaccel.pool import ResourcePool
     from pytest_hfaccel.runner import CellRun
@@ -34,6 +36,14 @@ def cell(request: pytest.FixtureRequest) -> Cell:
     """The model x device x dtype x weights that the test runs on."""
     found: Cell = request.param
     return found
+
+
+@pytest.fixture
+def measuring_point() -> Point:
+    """The batch size and sequence length that performance is measured at: `--hf-batch-sizes`, `--hf-seq-lengths`."""
+    from pytest_hfaccel.benchmark.points import Point
+
+    return Point(1)
 
 
 @pytest.fixture(scope="session")
@@ -55,8 +65,12 @@ def check(request: pytest.FixtureRequest, hfaccel_cell_run: CellRun) -> Callable
     node.stash[CELL_RUN] = run
 
     def run_check(name: str) -> CheckOutcome:
+        if name == PERFORMANCE:
+            run.measuring = measuring_of(node, run.measuring)
         outcome = run.check(name)
         node.stash[OUTCOME] = outcome
+        if name == PERFORMANCE:
+            tell_benchmark(node, outcome)
         _raise(outcome, required=_is_required(request, run.cell))
         return outcome
 

@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    from pytest_hfaccel.benchmark.points import Point
     from pytest_hfaccel.results import CheckOutcome
     from pytest_hfaccel.spec import ModelSpec
 
@@ -100,8 +101,21 @@ class ModelClassTests:
         """A model with one wrong weight fails parity on this device."""
         check("canary")
 
-    def test_performance(self, check: RunCheck) -> None:
-        """Latency and throughput are measured (with `--hf-performance`)."""
+    def test_attention(self, check: RunCheck) -> None:
+        """The implementations of attention agree (with `--hf-attention`)."""
+        check("attention")
+
+    def test_compile(self, check: RunCheck) -> None:
+        """A compiled model gives what the model gives (with `--hf-compile`)."""
+        check("compile")
+
+    def test_training(self, check: RunCheck) -> None:
+        """The model learns on this device (with `--hf-training`)."""
+        check("training")
+
+    def test_performance(self, check: RunCheck, measuring_point: Point) -> None:
+        """Latency, throughput and memory are measured (with `--hf-performance`) at a batch size and length."""
+        del measuring_point  # the check knows it; it is named here so that each point is a test
         check("performance")
 
     def test_extra(self, check: RunCheck, extra_check: str) -> None:

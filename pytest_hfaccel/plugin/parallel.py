@@ -11,7 +11,7 @@ import pytest
 from pytest_hfaccel.config import RunConfig
 from pytest_hfaccel.plugin.collector import PROPERTY
 from pytest_hfaccel.plugin.keys import COLLECTOR, SESSION
-from pytest_hfaccel.plugin.parametrize import EXTRA_SEPARATOR, check_name
+from pytest_hfaccel.plugin.parametrize import check_name, read_id
 from pytest_hfaccel.plugin.reporting import POOL_STATS
 from pytest_hfaccel.plugin.session import WORKER_INPUT
 
@@ -53,7 +53,7 @@ class ParallelHooks:
     def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
         """Book the death of a worker on the cell it was running."""
         name, _, parameter = crashitem.rpartition("::")[-1].rstrip("]").partition("[")
-        cell_id, _, extra = parameter.partition(EXTRA_SEPARATOR)
+        cell_id, _, extra = read_id(parameter)
         collector = self._config.stash.get(COLLECTOR, None)
         if collector is not None and cell_id:
             identity = _identity(self._config, crashitem, cell_id)

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import pytest
 
 from pytest_hfaccel.matrix import class_level
 from pytest_hfaccel.plugin.keys import SELECTED
 from pytest_hfaccel.plugin.model_class import ModelClassTests
-from pytest_hfaccel.spec import CLASS_LEVEL, Cell
+from pytest_hfaccel.spec import CLASS_LEVEL, DTYPES, Cell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pytest_hfaccel.benchmark.points import Point
     from pytest_hfaccel.checks.base import Check
     from pytest_hfaccel.plugin.session import HfSession
 
 EXTRA_CHECK = "extra_check"
 EXTRA_SEPARATOR = "+"
 """Between cell id and check name in the id of an extra check; no cell id has it."""
+POINT = "measuring_point"
 _EXTRA_TEST = "extra"
+_ID = re.compile(rf"(?P<cell>(?P<model>.+)-[a-z0-9.]+-(?:{'|'.join(DTYPES)}))(?:-b\d+(?:-s\d+)?)?")
+"""The id of a test on a cell, perhaps at a point."""
 
 
 def is_model_class(cls: object) -> TypeGuard[type[ModelClassTests]]:
@@ -32,6 +37,17 @@ def is_model_class(cls: object) -> TypeGuard[type[ModelClassTests]]:
 def check_name(function_name: str) -> str:
     """The check a battery test runs: `parity` for `test_parity`."""
     return function_name.removeprefix("test_")
+
+
+def read_id(parameter: str) -> tuple[str, str, str]:
+    """Take the bracketed part of a test's id apart.
+
+    Returns:
+        The cell's id, the model's slug, and the name of an extra check (empty for the others).
+    """
+    cell, _, extra = parameter.partition(EXTRA_SEPARATOR)
+    found = _ID.fullmatch(cell)
+    return (found["cell"], found["model"], extra) if found else (cell, cell, extra)
 
 
 def parametrize(metafunc: pytest.Metafunc, session: HfSession) -> None:
@@ -51,6 +67,8 @@ def parametrize(metafunc: pytest.Metafunc, session: HfSession) -> None:
     if name in session.checks:
         cells = _applicable(session, session.checks[name], cells)
     _parametrize_cells(metafunc, cells)
+    if POINT in metafunc.fixturenames:
+        _parametrize_points(metafunc, session, cells)
 
 
 def has_cells(session: HfSession, model_class: type[ModelClassTests], function_name: str = "") -> bool:
@@ -66,10 +84,10 @@ def has_cells(session: HfSession, model_class: type[ModelClassTests], function_n
 
 
 def _applicable(session: HfSession, check: Check, cells: Sequence[Cell]) -> list[Cell]:
-    if check.name == "performance" and not session.config.performance:
-        return []
+    from pytest_hfaccel.runner import has_check
+
     candidates = class_level(cells) if check.level == "class" else cells
-    return [cell for cell in candidates if check.applies(cell)]
+    return [cell for cell in candidates if has_check(cell, check, session.config)]
 
 
 def _parametrize_cells(metafunc: pytest.Metafunc, cells: Sequence[Cell]) -> None:
@@ -85,12 +103,34 @@ def _parametrize_extra(metafunc: pytest.Metafunc, session: HfSession, cells: Seq
     metafunc.parametrize(("cell", EXTRA_CHECK), pairs, ids=ids, indirect=["cell"], scope="session")
 
 
+def _parametrize_points(metafunc: pytest.Metafunc, session: HfSession, cells: Sequence[Cell]) -> None:
+    """One test per point: pytest-benchmark compares, groups and plots tests, and times each of them once.
+
+    The parameter has function scope: with that of the session pytest would sort by points, not by cells.
+    """
+    if not (session.config.batch_sizes or session.config.seq_lengths):
+        return
+    from pytest_hfaccel.runner import points_of_run
+
+    points = points_of_run([cell.model for cell in cells], session.config)
+    metafunc.parametrize(POINT, points, ids=str, scope="function")
+
+
+def point_of(item: pytest.Item) -> Point | None:
+    """The point at which an item measures, if it measures."""
+    return _parameter(item, POINT)  # type: ignore[no-any-return]
+
+
+def _parameter(item: pytest.Item, name: str) -> Any:
+    callspec = getattr(item, "callspec", None)
+    return callspec.params.get(name) if callspec is not None else None
+
+
 def cell_of(item: pytest.Item) -> Cell | None:
     """The cell an item runs on, if it belongs to a model class."""
     if not is_model_class(getattr(item, "cls", None)):
         return None
-    callspec = getattr(item, "callspec", None)
-    cell = callspec.params.get("cell") if callspec is not None else None
+    cell = _parameter(item, "cell")
     return cell if isinstance(cell, Cell) else None
 
 
@@ -116,8 +156,7 @@ def mark(items: Sequence[pytest.Item]) -> None:
 
 def item_check(item: pytest.Item) -> str:
     """The name under which an item's outcome is recorded."""
-    callspec = getattr(item, "callspec", None)
-    extra = callspec.params.get(EXTRA_CHECK) if callspec is not None else None
+    extra = _parameter(item, EXTRA_CHECK)
     return str(extra) if extra else check_name(getattr(item, "originalname", item.name))
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 POOL_STATS: pytest.StashKey[list[dict[str, Any]]] = pytest.StashKey()
 WRITTEN: pytest.StashKey[list[Path]] = pytest.StashKey()
+RECORDED: pytest.StashKey[str] = pytest.StashKey()
 _STARTED: pytest.StashKey[float] = pytest.StashKey()
 
 
@@ -125,20 +126,41 @@ def finish(config: pytest.Config) -> None:
     try:
         results = collector.close()
         if results:
-            config.stash[WRITTEN] = _write(config, results)
+            header = _finished_header(config)
+            config.stash[WRITTEN] = _write(config, results, header)
+            # After the reports: whatever is wrong with the database, they hold everything the run found.
+            config.stash[RECORDED] = _record(config, results, header)
     except HfAccelError as error:
         collector.problems.setdefault(str(error))
 
 
-def _write(config: pytest.Config, results: list[Any]) -> list[Path]:
-    from pytest_hfaccel.reports import write_reports
+def _finished_header(config: pytest.Config) -> dict[str, Any]:
     from pytest_hfaccel.reports.commit import git_commit
 
-    header = run_header(config)
-    header["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
-    header["pool"] = config.stash[POOL_STATS]
-    header["commit"] = git_commit(config.rootpath)
+    return {
+        **run_header(config),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "pool": config.stash[POOL_STATS],
+        "commit": git_commit(config.rootpath),
+    }
+
+
+def _write(config: pytest.Config, results: list[Any], header: dict[str, Any]) -> list[Path]:
+    from pytest_hfaccel.reports import write_reports
+
     return write_reports(config.stash[SESSION].config.reports_dir, results, header)
+
+
+def _record(config: pytest.Config, results: list[Any], header: dict[str, Any]) -> str:
+    """Write the run to the benchmark database, once and in one transaction; return the line that says so."""
+    path = config.stash[SESSION].config.database_path
+    if path is None:
+        return ""
+    from pytest_hfaccel.benchmark.recording import make_record, record_run
+
+    record = make_record(header, test_name="pytest", cells=results, directory=config.rootpath)
+    run_id = record_run(path, record)
+    return f"database: {path} (run {run_id}: {len(record.measurements)} measurements, {len(record.cells)} cells)"
 
 
 def print_summary(terminal: Any, config: pytest.Config) -> None:
@@ -155,3 +177,5 @@ def print_summary(terminal: Any, config: pytest.Config) -> None:
         terminal.write_line(f"not written: {problem}", red=True)
     for path in config.stash.get(WRITTEN, [])[-1:]:
         terminal.write_line(f"reports: {path.parent} ({path.name}, by_class/, by_hardware/, journal.jsonl)")
+    if line := config.stash.get(RECORDED, ""):
+        terminal.write_line(line)

@@ -6,14 +6,9 @@ test on its own. This scheduler reads the group out of the test's id instead.
 
 from __future__ import annotations
 
-import re
-
 from xdist.scheduler import LoadScopeScheduling
 
-from pytest_hfaccel.plugin.parametrize import EXTRA_SEPARATOR
-from pytest_hfaccel.spec import DTYPES
-
-_CELL = re.compile(rf"(?P<model>.+)-[a-z0-9.]+-(?:{'|'.join(DTYPES)})")
+from pytest_hfaccel.plugin.parametrize import read_id
 
 
 class ModelScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist is an optional dependency: Any to mypy
@@ -29,6 +24,4 @@ def group_of(nodeid: str) -> str:
     _, bracket, parameter = nodeid.partition("[")
     if not bracket:
         return nodeid
-    cell = parameter.rstrip("]").partition(EXTRA_SEPARATOR)[0]
-    found = _CELL.fullmatch(cell)
-    return found["model"] if found else cell
+    return read_id(parameter.rstrip("]"))[1]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_hfaccel.config import RunConfig
-from pytest_hfaccel.errors import HfAccelError
+from pytest_hfaccel.errors import ConfigError, HfAccelError
 from pytest_hfaccel.plugin.plan import Plan, make_plan
 from pytest_hfaccel.spec import Cell, ModelSpec
 
@@ -129,6 +129,21 @@ class HfSession:
             return None
         self.runner.close()
         return self.runner.pool.stats()
+
+
+def require_database_package(config: RunConfig) -> None:
+    """Refuse a run whose database could not be written for want of a package: before it starts, not after hours.
+
+    Raises:
+        ConfigError: A database was asked for, and duckdb is not installed.
+    """
+    from importlib.util import find_spec
+
+    if config.database and config.database_path is not None and find_spec("duckdb") is None:
+        raise ConfigError(
+            f"--hf-database (BENCHMARK_DB_PATH) {config.database}: the package duckdb is not installed.",
+            hint="Install it with: pip install 'pytest-hfaccel[predict]'. `--hf-database none` does without.",
+        )
 
 
 def usage_error(error: HfAccelError) -> pytest.UsageError:

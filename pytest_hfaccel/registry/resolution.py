@@ -8,6 +8,7 @@ from pathlib import Path
 from pytest_hfaccel.errors import ConfigError, HfAccelError
 from pytest_hfaccel.registry.catalog import Registry
 from pytest_hfaccel.registry.config_json import read_config, spec_of_config
+from pytest_hfaccel.registry.every import match_pairs
 from pytest_hfaccel.registry.hub import CONFIG, fetch_config
 from pytest_hfaccel.spec import ModelSpec
 
@@ -21,7 +22,8 @@ def resolve_model(name: str, registry: Registry) -> list[ModelSpec]:
     hub.
 
     Args:
-        name: Registered name, part of one after the `/`, wildcard, local directory or hub id.
+        name: Registered name, part of one after the `/`, wildcard, local directory or hub id; or a class of the
+            installed transformers with its model type, as in `opt/OPTForCausalLM`.
         registry: The models that are known.
 
     Raises:
@@ -36,6 +38,8 @@ def resolve_model(name: str, registry: Registry) -> list[ModelSpec]:
     if not Path(name).expanduser().is_dir():
         # What follows the `/` names a registered model too, unless it looks like a repository of its own.
         found = registry.match(name) if is_wildcard or "/" not in name else []
+        # Registered models are what a wildcard means first: `bert/*` means the classes of transformers.
+        found = found or match_pairs(name)
         if found:
             return found
         if is_wildcard:

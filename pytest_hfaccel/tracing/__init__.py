@@ -1,4 +1,5 @@
 """What a model does, seen by running it on fake tensors: no weights, no download.
 
-`trace` and `cost` are plain data; the files that import torch at the top are imported late.
+`traces` is the front: it remembers. Files here are plain data and arithmetic; those in `torch/` import torch at the top
+and are imported late.
 """

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 
@@ -20,6 +21,9 @@ class Operator:
         is_view: Whether it returns a view and moves nothing.
         groups: Groups of a convolution, else 1.
         count: Executions.
+        read_floats: Floating-point numbers among what it reads: the rest of the bytes stays when the dtype changes.
+        written_floats: Floating-point numbers among what it writes.
+        read_weights: Numbers among `read_floats` that are weights of a matrix product: one byte each at int8.
     """
 
     name: str
@@ -31,6 +35,9 @@ class Operator:
     is_view: bool = False
     groups: int = 1
     count: int = 1
+    read_floats: int = 0
+    written_floats: int = 0
+    read_weights: int = 0
 
 
 @dataclass(frozen=True)
@@ -46,9 +53,13 @@ class ModelTrace:
         parameters: Number of parameters, shared ones counted once.
         weight_bytes: Bytes of parameters and buffers.
         multiplied_bytes: Bytes of the weights that go into matrix products and convolutions, each counted once.
-        activation_bytes: Most bytes alive at once besides weights and inputs.
+        activation_bytes: Most bytes alive at once besides weights and inputs; in training gradients and the
+            optimizer's state are among them.
         output_bytes: Bytes of the outputs.
         operators: In the order of their first execution.
+        buffer_bytes: Bytes of the buffers among `weight_bytes`.
+        stored_buffer_bytes: Bytes of those buffers that a checkpoint holds.
+        optimizer_bytes: Bytes of the optimizer's state among `activation_bytes`; 0 without training.
     """
 
     architecture: str
@@ -62,6 +73,9 @@ class ModelTrace:
     activation_bytes: int
     output_bytes: int
     operators: tuple[Operator, ...]
+    buffer_bytes: int = 0
+    stored_buffer_bytes: int = 0
+    optimizer_bytes: int = 0
 
     @property
     def flops(self) -> int:
@@ -97,8 +111,18 @@ class ModelTrace:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ModelTrace:
         """Rebuild a trace from what `to_json` returned."""
-        operators = tuple(
-            Operator(**{**one, "shapes": tuple(map(tuple, one["shapes"])), "out": tuple(one["out"])})
-            for one in data["operators"]
-        )
-        return cls(**{**data, "operators": operators})
+        return cls(**{**data, "operators": tuple(operator_from_json(one) for one in data["operators"])})
+
+
+def operator_from_json(data: dict[str, Any]) -> Operator:
+    """Rebuild an operator from its plain-JSON form."""
+    return Operator(**{**data, "shapes": tuple(map(tuple, data["shapes"])), "out": tuple(data["out"])})
+
+
+def counted(operators: Iterable[Operator]) -> tuple[Operator, ...]:
+    """Join equal operators on equal shapes into one with the sum of their counts, in the order of the first."""
+    counts: dict[Operator, int] = {}
+    for operator in operators:
+        one = operator if operator.count == 1 else replace(operator, count=1)
+        counts[one] = counts.get(one, 0) + operator.count
+    return tuple(one if count == 1 else replace(one, count=count) for one, count in counts.items())

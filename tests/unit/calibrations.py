@@ -9,7 +9,10 @@ RATE = 50e9
 SECONDS_PER_NUMBER = 1e-9
 CALL, VIEW, MODULE = 1e-5, 1e-6, 5e-6
 
-_MOVING = ("add", "in_place", "copy", "gelu", "tanh", "layer_norm", "batch_norm", "softmax", "mean")
+_MOVING = (
+    *("add", "in_place", "copy", "permute", "gather", "masked", "gelu", "tanh"),
+    *("layer_norm", "batch_norm", "softmax", "mean"),
+)
 
 
 def even_calibration(device: str = "cpu", dtype: str = "fp32", threads: int = 1) -> DeviceCalibration:

@@ -152,9 +152,9 @@ def test_a_precision_is_real_or_refused(gpt2: CountingSource) -> None:
         assert "FP32" in caught.value.message
 
 
-def test_int8_is_refused(gpt2: CountingSource) -> None:
-    with pytest.raises(BackendUnavailable, match="Allowed: fp32, bf16, fp16"):
-        load(gpt2, dtype="int8")
+def test_a_dtype_it_does_not_know_is_refused(gpt2: CountingSource) -> None:
+    with pytest.raises(BackendUnavailable, match="Allowed: fp32, bf16, fp16, int8"):
+        load(gpt2, dtype="fp8")
 
 
 def test_a_device_that_is_not_there(gpt2: CountingSource) -> None:

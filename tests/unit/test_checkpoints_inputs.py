@@ -30,6 +30,7 @@ MODELS = [
     ("ClapModel", "zero-shot-audio-classification"),
     ("LlavaNextForConditionalGeneration", "image-text-to-text"),
     # By the generic maker: no entry of their own.
+    ("OPTForQuestionAnswering", "question-answering"),
     ("ElectraForMaskedLM", "fill-mask"),
     ("ConvNextForImageClassification", "image-classification"),
     ("HubertForCTC", "automatic-speech-recognition"),

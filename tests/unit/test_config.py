@@ -29,6 +29,27 @@ def test_lists_are_split_at_commas_but_models_are_not() -> None:
     assert config.models == ("a,b",)
 
 
+def test_sizes_are_numbers() -> None:
+    config = RunConfig.from_values({"batch_sizes": ["1, 4", "8"]}, {"HFACCEL_SEQ_LENGTHS": "32,128"})
+    assert config.batch_sizes == (1, 4, 8)
+    assert config.seq_lengths == (32, 128)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "four", "²"])
+def test_a_size_that_is_none(text: str) -> None:
+    with pytest.raises(ConfigError, match=rf"--hf-batch-sizes: '{text}' is not allowed\. Allowed: whole numbers"):
+        RunConfig.from_values({"batch_sizes": [text]}, {})
+
+
+def test_where_the_database_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert RunConfig().database_path is None
+    assert RunConfig(performance=True).database_path == tmp_path / "hfaccel.duckdb"
+    assert RunConfig(performance=True, database="none").database_path is None
+    given = RunConfig.from_values({}, {"BENCHMARK_DB_PATH": "here.duckdb"})
+    assert given.database_path == tmp_path / "here.duckdb"
+
+
 @pytest.mark.parametrize("text", ["0", "false", "no", ""])
 def test_what_switches_a_flag_off(text: str) -> None:
     assert not RunConfig.from_values({}, {"HFACCEL_ALL_MODELS": text}).all_models

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from pytest_hfaccel.checkpoints.overrides import OVERRIDES
 from pytest_hfaccel.cli import registry
-from pytest_hfaccel.errors import RegistryError
+from pytest_hfaccel.errors import CheckpointError, RegistryError
 from pytest_hfaccel.registry import load_registry
 
 
@@ -47,7 +49,37 @@ def test_list_as_json_with_the_users_file(capsys: pytest.CaptureFixture[str], tm
 
 def test_check_of_the_shipped_registry(capsys: pytest.CaptureFixture[str]) -> None:
     assert hfaccel("check") == 0
-    assert capsys.readouterr().out == f"{len(load_registry().specs)} models checked, 0 problems\n"
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == f"{len(load_registry().specs)} models checked, 0 problems"
+    assert re.fullmatch(r"1\d{3} classes by name, such as opt/OPTForCausalLM; \d+ have no entry", second)
+
+
+def test_check_lists_what_has_no_entry_and_no_checkpoint(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    failed = {"name": "a/A", "ok": False, "stage": "build", "error": "too large"}
+    good = {"name": "b/B", "ok": True}
+    rows.write_text("\n".join(map(json.dumps, [failed, {**failed, "name": "b/B"}, good])), encoding="utf-8")
+    assert hfaccel("check", "--classes", "--sweep", str(rows)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    # A part of CLIP that users can load, and that no auto mapping names.
+    assert "no entry: CLIPTextModelWithProjection" in lines
+    assert "no entry: CLIPModel" not in lines
+    assert [line for line in lines if line.startswith("no tiny")] == ["no tiny checkpoint: a/A: build: too large"]
+
+
+def test_check_refuses_rows_that_are_none(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"name": "a/A"}', encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"rows.jsonl holds no rows of a sweep: 'ok'"):
+        hfaccel("check", "--sweep", str(rows))
+
+
+def test_check_tells_what_names_a_model_type_that_is_gone(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(OVERRIDES, "no_such_type", {})
+    assert hfaccel("check") == 1
+    assert capsys.readouterr().err == "checkpoints/overrides: no model type or class 'no_such_type'\n"
 
 
 def test_check_finds_what_this_machine_lacks(

@@ -13,7 +13,7 @@ from pytest_hfaccel.checks.base import CheckRegistry, failed, passed
 from pytest_hfaccel.config import RunConfig
 from pytest_hfaccel.errors import BackendUnavailable, HfAccelError, LoadError, OutOfMemory
 from pytest_hfaccel.results import CheckOutcome, Stage, Status
-from pytest_hfaccel.runner import CellRun, Runner
+from pytest_hfaccel.runner import CellRun, Runner, has_check
 from pytest_hfaccel.spec import Cell, Device, Expectation, ModelSpec, Weights, WeightsChoice
 
 PLACEMENT = Placement("test:0", ("test:0",), "fp32", "fp32")
@@ -144,3 +144,41 @@ def test_absence_is_not_an_expected_failure(tmp_path: Path) -> None:
     """A device that is not here says nothing about the defect: the entry must not be confirmed by it."""
     run = run_of(tmp_path, ListBackend(BackendUnavailable("no driver")), expectation(Stage.RESOLVE, "*"))
     assert run.check("first").status == Status.UNAVAILABLE
+
+
+def test_performance_runs_once_per_point_and_each_is_an_outcome(tmp_path: Path) -> None:
+    checks = CheckRegistry()
+
+    @checks.check("performance", stage=Stage.RUN)
+    def performance(context: Any) -> CheckOutcome:
+        (point,) = context.measuring.points
+        return failed("performance", "too large") if point.batch == 8 else passed("performance", batch=point.batch)
+
+    backends = Backends()
+    backends.register("test", ListBackend())
+    config = RunConfig(cache=str(tmp_path), performance=True, batch_sizes=(1, 8), seq_lengths=(16,))
+    runner = Runner(config, checks=checks, backends=backends)
+    cell = Cell(ModelSpec("a", "A", "fill-mask"), Device("test", "0"), "fp32", WeightsChoice(Weights.TINY, "test"))
+    record = runner.run(cell)
+    assert [(check.name, check.status) for check in record.checks] == [
+        ("performance", Status.PASSED),
+        ("performance", Status.FAILED),
+    ]
+
+
+def test_which_checks_a_cell_has(tmp_path: Path) -> None:
+    """One rule for the runner and for what pytest collects."""
+    from pytest_hfaccel.checks import built_in_checks
+    from pytest_hfaccel.spec import CLASS_LEVEL
+
+    quiet, loud = RunConfig(cache=str(tmp_path)), RunConfig(cache=str(tmp_path), performance=True)
+    choice = WeightsChoice(Weights.TINY, "test")
+    cell = Cell(ModelSpec("a", "BertForMaskedLM", "fill-mask"), Device("cpu"), "fp32", choice)
+    whole = Cell(cell.model, CLASS_LEVEL, "fp32", choice)
+    checks = {check.name: check for check in built_in_checks()}
+    assert not has_check(cell, checks["performance"], quiet)
+    assert has_check(cell, checks["performance"], loud)
+    assert not has_check(whole, checks["performance"], loud)
+    assert has_check(whole, checks["resolves"], quiet)
+    assert not has_check(cell, checks["resolves"], quiet)
+    assert not has_check(cell, checks["generation"], quiet)

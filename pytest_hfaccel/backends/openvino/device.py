@@ -40,10 +40,14 @@ def require_device(device: Device) -> None:
     )
 
 
+_GROUP_SIZE = "DYNAMIC_QUANTIZATION_GROUP_SIZE"
+
+
 def compile_options(device: Device, hint: str, threads: int | None = None) -> dict[str, Any]:
     """Return the properties a model is compiled with.
 
-    The precision is always given: left alone, a CPU with AMX runs fp32 models at bf16, a GPU at fp16.
+    The precision is always given: left alone, a CPU with AMX runs fp32 models at bf16, a GPU at fp16. And activations
+    keep it: left alone, the CPU plugin rounds those that meet 8-bit weights to 8 bits, too, in groups of 32.
 
     Args:
         device: The device.
@@ -51,6 +55,8 @@ def compile_options(device: Device, hint: str, threads: int | None = None) -> di
         threads: Threads of the CPU plugin; its own choice when not given.
     """
     options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
+    if _GROUP_SIZE in (read_property(core(), "SUPPORTED_PROPERTIES", device.target) or ()):
+        options[_GROUP_SIZE] = 0
     if threads is not None and device.target == "CPU":
         options["INFERENCE_NUM_THREADS"] = threads
     return options

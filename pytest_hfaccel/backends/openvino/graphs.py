@@ -10,7 +10,8 @@ import openvino as ov
 
 from pytest_hfaccel.backends.base import ModelSource
 from pytest_hfaccel.backends.openvino.compiling import compile_program, constant_bytes
-from pytest_hfaccel.backends.openvino.converted import Converted, ConvertedModels, conversion_key
+from pytest_hfaccel.backends.openvino.compression import INT8, compressed
+from pytest_hfaccel.backends.openvino.converted import Converted, ConvertedModels, compressed_key, conversion_key
 from pytest_hfaccel.backends.openvino.export import export_model
 from pytest_hfaccel.backends.openvino.shapes import FOLDED, same_batch, signature, widened
 from pytest_hfaccel.backends.out_of_memory import out_of_memory_raised
@@ -157,9 +158,12 @@ class Graphs:
 
     def _convert(self, inputs: Tensors, kind: str, fixed_batch: bool) -> Converted:
         key = conversion_key(self._source.fingerprint, kind)
+        # A change is made to the weights as they were; they are compressed after it.
+        compress = self._dtype == INT8 and self._edit is None
+        wanted = compressed_key(key) if compress else key
         started = time.perf_counter()
-        self.reused += self._store.has(key)
-        if not self._store.has(key):
+        self.reused += self._store.has(wanted)
+        if not self._store.has(wanted) and not self._store.has(key):
             examples = dict(inputs) if self._static else widened(inputs, fixed_batch=fixed_batch)
 
             def export() -> tuple[Any, str, list[str]]:
@@ -168,14 +172,20 @@ class Graphs:
 
             self._store.make(key, export)
             self._add_time("convert", started)
+        started = time.perf_counter()
+        if not self._store.has(wanted):
+            self._store.make_compressed(key, self._source.spec.architecture)
+            self._add_time("convert", started)
         self.timings.setdefault("convert", 0.0)
         started = time.perf_counter()
-        converted = self._store.read(key)
+        converted = self._store.read(wanted)
         self._add_time("load", started)
         return converted
 
     def _compile(self, converted: Converted) -> Graph:
         program = self._edit(converted.program) if self._edit else converted.program
+        if self._edit and self._dtype == INT8:
+            program = compressed(program, self._source.spec.architecture)
         started = time.perf_counter()
         compiled = compile_program(program, self._device, self._dtype, self._source.spec.architecture)
         self._add_time("compile", started)

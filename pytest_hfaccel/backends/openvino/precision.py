@@ -8,14 +8,16 @@ from typing import Any
 
 import openvino as ov
 
+from pytest_hfaccel.backends.openvino.compression import INT8
 from pytest_hfaccel.backends.openvino.device import capabilities, compile_options, core, read_property
+from pytest_hfaccel.backends.openvino.products import dtype_of_products, product_weights
 from pytest_hfaccel.errors import BackendUnavailable, LoadError
 from pytest_hfaccel.spec import Device
 
-HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
-"""OpenVINO's names of our dtypes."""
+HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", INT8: "f32"}
+"""OpenVINO's names of our dtypes: the precision of its arithmetic. At int8 only the weights have 8 bits."""
 
-_NAMES = {hint: dtype for dtype, hint in HINTS.items()}
+_NAMES = {hint: dtype for dtype, hint in HINTS.items() if dtype != INT8}
 _PROBE_SIZE = 16
 
 
@@ -27,15 +29,13 @@ def hint_of(dtype: str, device: Device) -> str:
     """
     if dtype not in HINTS:
         raise BackendUnavailable(
-            f"{device}: the OpenVINO backend cannot run at {dtype}. Allowed: {', '.join(HINTS)}.",
-            stage="compile",
-            hint="int8 needs a quantized model, which no built-in backend makes; a third-party backend may.",
+            f"{device}: the OpenVINO backend cannot run at {dtype}. Allowed: {', '.join(HINTS)}.", stage="compile"
         )
     return HINTS[dtype]
 
 
 def effective_dtype(compiled: Any, asked: str) -> str:
-    """Return the dtype a compiled model computes at.
+    """Return the dtype a compiled model computes at; asked for int8, that of the weights of its matrix products.
 
     Devices that choose among others (AUTO) hide the property; there the executed graph's own nodes are asked.
 
@@ -43,6 +43,8 @@ def effective_dtype(compiled: Any, asked: str) -> str:
         compiled: The compiled model.
         asked: The dtype that was asked for.
     """
+    if asked == INT8:
+        return dtype_of_products(compiled)
     readback = read_property(compiled, "INFERENCE_PRECISION_HINT")
     if readback is not None:
         name = str(readback.get_type_name())
@@ -70,6 +72,13 @@ def require_precision(compiled: Any, device: Device, asked: str) -> None:
         BackendUnavailable: The runtime fell back to another precision.
     """
     real = effective_dtype(compiled, asked)
+    if real != asked and asked == INT8:
+        raise BackendUnavailable(
+            f"{device}: asked for int8, but the weights of matrix products in the executed graph are {real}: "
+            f"{product_weights(compiled) or 'none'} (elements by type).",
+            stage="compile",
+            hint="A model without matrix products, or a device whose plugin unpacks their weights, has no int8.",
+        )
     if real != asked:
         raise BackendUnavailable(
             f"{device}: asked for {asked}, but the runtime would compute at {real} without saying so. Capabilities of "
@@ -82,6 +91,8 @@ def require_precision(compiled: Any, device: Device, asked: str) -> None:
 @lru_cache(maxsize=64)
 def confirm_precision(device: Device, dtype: str) -> None:
     """Compile and run one matrix product on a device at a dtype, which takes milliseconds where a model takes seconds.
+
+    For int8 it is one at the precision of its arithmetic: whether weights stay small is asked of the model itself.
 
     Raises:
         BackendUnavailable: The device would compute at another precision.
@@ -100,7 +111,7 @@ def confirm_precision(device: Device, dtype: str) -> None:
         raise LoadError(
             f"{device}: a product of two matrices cannot be compiled or run: {_last_line(error)}", stage="compile"
         ) from error
-    require_precision(compiled, device, dtype)
+    require_precision(compiled, device, _NAMES[hint_of(dtype, device)])
     if total != _PROBE_SIZE**3:
         raise LoadError(
             f"{device}: a product of two matrices of ones sums to {total}, not {_PROBE_SIZE**3}", stage="compile"

@@ -7,17 +7,20 @@ from typing import Any
 
 import torch
 
-from pytest_hfaccel.backends.base import ModelSource, Placement
+from pytest_hfaccel.backends.base import ModelSource, Placement, WeightChange
 from pytest_hfaccel.backends.out_of_memory import out_of_memory_raised
 from pytest_hfaccel.backends.torch.devices import confirm_device, dtype_of, our_name, torch_name
+from pytest_hfaccel.backends.torch.int8 import INT8, Int8Model, quantize, require_torchao
 from pytest_hfaccel.backends.torch.memory import DeviceMemory, weight_bytes
-from pytest_hfaccel.backends.torch.model import TorchModel
+from pytest_hfaccel.backends.torch.model import TorchModel, moved
 from pytest_hfaccel.backends.torch.precision import (
     effective_dtype,
     forbid_reduced_fp32,
     fp32_precision,
     parameter_dtypes,
 )
+from pytest_hfaccel.backends.torch.products import dtype_of_products, product_weights
+from pytest_hfaccel.errors import BackendUnavailable
 from pytest_hfaccel.spec import Cell
 
 
@@ -34,9 +37,13 @@ class TorchBackend:
             LoadError: transformers could not build the model.
             OutOfMemory: The device's memory did not suffice.
         """
+        if cell.dtype == INT8:
+            require_torchao(cell.device)
         dtype = dtype_of(cell.dtype, cell.device)
         facts = confirm_device(cell.device, cell.dtype)
         forbid_reduced_fp32()
+        if cell.dtype == INT8:
+            return _load_int8(cell, source, facts)
         device = torch.device(torch_name(cell.device))
         memory = DeviceMemory(device)
         before = memory.allocated()
@@ -49,7 +56,37 @@ class TorchBackend:
         return TorchModel(model, dtype, _placement(cell, model, facts), nbytes, {"load": seconds})
 
 
-def _placement(cell: Cell, model: Any, facts: dict[str, Any]) -> Placement:
+def _load_int8(cell: Cell, source: ModelSource, facts: dict[str, Any], change: WeightChange | None = None) -> Int8Model:
+    """Load a model in fp32, make the change to its weights, if any, and round them."""
+    device = torch.device(torch_name(cell.device))
+    started = time.perf_counter()
+    with out_of_memory_raised(cell.device.id, "load"):
+        model = source.torch_model("fp32", str(device))
+        if change is not None:
+            dict(model.named_parameters(remove_duplicate=False))[change.parameter].view(-1)[change.index] += (
+                change.delta
+            )
+        quantize(model)
+    seconds = time.perf_counter() - started
+    counts = product_weights(model, moved(source.sample().forward, device, torch.float32))
+    placement = _placement(cell, model, {**facts, "product_weights": counts}, dtype_of_products(counts))
+    if placement.effective_dtype != INT8:
+        raise BackendUnavailable(
+            f"{cell.device}: asked for int8, but the weights of {type(model).__name__}'s matrix products are "
+            f"{placement.effective_dtype}: {counts or 'none'} (elements by type). torchao rounds linear layers only.",
+            stage="load",
+            hint="OpenVINO devices may run it: there NNCF rounds every constant factor.",
+        )
+    return Int8Model(
+        model,
+        placement,
+        weight_bytes(model),
+        {"load": seconds},
+        lambda wrong: _load_int8(cell, source, facts, wrong),
+    )
+
+
+def _placement(cell: Cell, model: Any, facts: dict[str, Any], dtype: str = "") -> Placement:
     found = sorted({our_name(t.device, cell.device.kind) for t in (*model.parameters(), *model.buffers())})
     effective, kept_in_fp32 = effective_dtype(model, cell.dtype)
     details = {
@@ -60,4 +97,4 @@ def _placement(cell: Cell, model: Any, facts: dict[str, Any]) -> Placement:
         "fp32_precision": fp32_precision(),
         "attention": getattr(model.config, "_attn_implementation", None),
     }
-    return Placement(cell.device.id, tuple(found), cell.dtype, effective, details=details)
+    return Placement(cell.device.id, tuple(found), cell.dtype, dtype or effective, details=details)

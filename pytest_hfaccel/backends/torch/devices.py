@@ -18,6 +18,9 @@ DTYPES: dict[str, torch.dtype] = {
 }
 """The dtypes torch loads a model at; `fp64` is for references."""
 
+_ARITHMETIC = {**DTYPES, "int8": torch.float32}
+"""The dtypes torch computes in. At int8 only the weights have 8 bits."""
+
 _HINT = "`hfaccel hardware` lists the devices of this machine, with the reason for each one that is absent."
 _PROBE_SIZE = 8
 
@@ -37,17 +40,16 @@ def our_name(device: torch.device, kind: str) -> str:
 
 
 def dtype_of(name: str, device: Device) -> torch.dtype:
-    """Return torch's dtype.
+    """Return the dtype torch computes in.
 
     Raises:
         BackendUnavailable: torch has no such precision for a whole model.
     """
-    if name not in DTYPES:
+    if name not in _ARITHMETIC:
         raise BackendUnavailable(
-            f"{device}: the torch backend cannot run at {name}. Allowed: {', '.join(DTYPES)}.",
-            hint="int8 needs a quantized model, which no built-in backend makes; a third-party backend may.",
+            f"{device}: the torch backend cannot run at {name}. Allowed: {', '.join(_ARITHMETIC)}."
         )
-    return DTYPES[name]
+    return _ARITHMETIC[name]
 
 
 @lru_cache(maxsize=64)

@@ -58,7 +58,16 @@ class DeviceMemory:
 def weight_bytes(model: Any) -> int:
     """Sum the bytes of a model's parameters and buffers; memory shared by several counts once."""
     storages = {}
-    for tensor in (*model.parameters(), *model.buffers()):
-        storage = tensor.untyped_storage()
-        storages[storage.data_ptr(), str(tensor.device)] = storage.nbytes()
+    for whole in (*model.parameters(), *model.buffers()):
+        for tensor in _parts(whole):
+            storage = tensor.untyped_storage()
+            storages[storage.data_ptr(), str(tensor.device)] = storage.nbytes()
     return sum(storages.values())
+
+
+def _parts(tensor: torch.Tensor) -> list[torch.Tensor]:
+    """The tensors that hold a tensor's values: itself, or for a quantised one the rounded values and their scales."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        return [tensor]
+    names, _ = tensor.__tensor_flatten__()
+    return [getattr(tensor, name) for name in names]

@@ -94,11 +94,16 @@ class TorchModel:
             torch.accelerator.empty_cache()
 
     def _moved(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return {
-            name: tensor.to(self._device, self._dtype) if tensor.is_floating_point() else tensor.to(self._device)
-            for name, tensor in inputs.items()
-        }
+        return moved(inputs, self._device, self._dtype)
 
     def _synchronize(self) -> None:
         if self._device.type != "cpu":
             torch.accelerator.synchronize(self._device)
+
+
+def moved(inputs: Mapping[str, torch.Tensor], device: torch.device, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Return inputs on a device, floating-point ones in a dtype."""
+    return {
+        name: tensor.to(device, dtype) if tensor.is_floating_point() else tensor.to(device)
+        for name, tensor in inputs.items()
+    }

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.backends.base import SampleInputs
-from pytest_hfaccel.checkpoints.inputs import audio, image, mixed, text
-from pytest_hfaccel.tasks import task_of
+from pytest_hfaccel.checkpoints.inputs import audio, image, mixed, text, tried
+from pytest_hfaccel.tasks import GENERIC, task_of
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +25,7 @@ RECIPES = {
     "audio-text": mixed.audio_text,
     "video-text": mixed.video_text,
     "chat-image": mixed.chat_image,
+    GENERIC: tried.from_signature,
 }
 
 
@@ -34,6 +35,9 @@ def make_sample(checkpoint: Checkpoint) -> SampleInputs:
     Raises:
         LoadError: The checkpoint lacks the tokenizer or processor that its task needs.
     """
+    kept = tried.kept_inputs(checkpoint)
+    if kept:
+        return SampleInputs(kept)
     task = task_of(checkpoint.spec)
     sample = RECIPES[task.recipe](checkpoint)
     accepted = _parameters(checkpoint.model_class())

@@ -9,7 +9,7 @@ from pytest_hfaccel.checkpoints.makers.images import like_the_class
 from pytest_hfaccel.checkpoints.makers.texts import agree, ctc_tokenizer, train_tokenizer
 from pytest_hfaccel.errors import LoadError
 from pytest_hfaccel.spec import ModelSpec
-from pytest_hfaccel.tasks import task_of
+from pytest_hfaccel.tasks import GENERIC, task_of
 
 _DEFAULT_SIDE = 64
 
@@ -99,4 +99,6 @@ _PARTS: dict[str, tuple[_Part, ...]] = {
     "image-text": (_tokenizer, _image_processor),
     "video-text": (_tokenizer, _image_processor),
     "audio-text": (_tokenizer, _feature_extractor),
+    # Inputs from the signature need no processor.
+    GENERIC: (),
 }

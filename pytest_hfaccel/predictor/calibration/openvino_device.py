@@ -18,6 +18,7 @@ _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 _COLD_BYTES = 40 * 2**20
 """As many matrix products with weights of their own run side by side as fill this much: see `torch_device`."""
 _MOST_COPIES = 4
+_ROW, _HEAD = 1000, 50
 _MOST_NUMBERS = 40_000_000
 """More than any operator of `sizes` takes."""
 
@@ -118,16 +119,23 @@ class OpenVINOOperators:
 
     def _moving(self) -> Iterator[tuple[str, tuple[int, ...], float, int, int]]:
         for count in sizes.NUMBERS:
-            rows = max(1, count // 64)
-            x, y = self._parameter(rows, 64), self._parameter(rows, 64)
+            rows, width = max(1, count // _ROW), min(count, _ROW)
+            x, y = self._parameter(rows, width), self._parameter(rows, width)
+            half = self._parameter(rows, max(1, width // 2))
+            heads = ops.reshape(x, ops.constant([rows, -1, min(width, _HEAD)]), False)
+            places = ops.constant(np.random.default_rng(0).integers(0, width, (rows, width), dtype=np.int32))
+            mask = ops.constant(np.arange(width)[None] > width // 2)
             for kind, node, inputs, moved in (
                 ("add", ops.add(x, y), [x, y], 3),
                 ("in_place", ops.multiply(x, self._constant(1)), [x], 2),
-                ("copy", ops.transpose(x, ops.constant([1, 0])), [x], 2),
+                ("copy", ops.concat([half, half], 1), [half], 2),
+                ("permute", ops.transpose(heads, ops.constant([1, 0, 2])), [x], 2),
+                ("gather", ops.gather_elements(x, places, 1), [x], 3),
+                ("masked", ops.select(mask, self._constant(1, 1), x), [x], 2),
                 ("gelu", ops.gelu(x, "erf"), [x], 2),
                 ("tanh", ops.tanh(x), [x], 2),
             ):
-                yield kind, (64 * rows,), self._time([node], inputs), 0, moved * 64 * rows
+                yield kind, (rows * width,), self._time([node], inputs), 0, moved * rows * width
 
     def _norms(self) -> Iterator[tuple[str, tuple[int, ...], float, int, int]]:
         for rows, width in sizes.NORMS:

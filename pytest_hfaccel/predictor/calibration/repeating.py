@@ -10,6 +10,8 @@ from typing import Any
 _WARM_UP = 1
 _LEAST_RUNS, _MOST_RUNS = 5, 400
 _SECONDS = 0.05
+_FEWEST_RUNS, _LONG_SECONDS = 3, 0.2
+"""An operator that takes long is less disturbed in proportion: three runs of it will do."""
 
 
 def median_seconds(run: Callable[[], Any], finish: Callable[[], Any] = lambda: None) -> float:
@@ -24,9 +26,15 @@ def median_seconds(run: Callable[[], Any], finish: Callable[[], Any] = lambda: N
     finish()
     times: list[float] = []
     began = time.perf_counter()
-    while len(times) < _LEAST_RUNS or (time.perf_counter() - began < _SECONDS and len(times) < _MOST_RUNS):
+    while _goes_on(len(times), time.perf_counter() - began):
         started = time.perf_counter()
         run()
         finish()
         times.append(time.perf_counter() - started)
     return statistics.median(times)
+
+
+def _goes_on(runs: int, seconds: float) -> bool:
+    if runs < _LEAST_RUNS:
+        return runs < _FEWEST_RUNS or seconds < _LONG_SECONDS
+    return seconds < _SECONDS and runs < _MOST_RUNS

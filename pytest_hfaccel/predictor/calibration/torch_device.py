@@ -16,7 +16,11 @@ from pytest_hfaccel.predictor.calibration.repeating import median_seconds
 _COLD_BYTES = 64 * 2**20
 """A model reads each weight once per pass, so weights come from memory, not from a cache. As many copies of a weight
 take turns as fill this much: more than the last-level cache of most CPUs."""
+_WARM_BYTES = 8 * 2**20
+"""Activations are read from the cache that holds what a layer's weights have not yet pushed out: more than the second
+level of most CPUs, less than the last."""
 _MOST_COPIES = 48
+_ROW, _HEAD = 1000, 50
 
 
 class TorchOperators:
@@ -96,15 +100,24 @@ class TorchOperators:
 
     def _moving(self) -> Iterator[TimedOperator]:
         for count in sizes.NUMBERS:
-            x, y = self._random(count), self._random(count)
+            rows = max(1, count // _ROW)
+            width = min(count, _ROW)
+            # What an operator reads was written a few operators ago: it has left the nearest caches.
+            xs = itertools.cycle(self._copies(rows, width, fill=_WARM_BYTES))
+            y, places = self._random(rows, width), torch.randint(width, (rows, width), device=self._device)
+            mask = places[:1] > width // 2
             for kind, run, numbers in (
-                ("add", lambda: x + y, 3 * count),  # noqa: B023
-                ("in_place", lambda: y.mul_(1.0), 2 * count),  # noqa: B023
-                ("copy", lambda: x.clone(), 2 * count),  # noqa: B023
-                ("gelu", lambda: functional.gelu(x), 2 * count),  # noqa: B023
-                ("tanh", lambda: torch.tanh(x), 2 * count),  # noqa: B023
+                ("add", lambda: next(xs) + y, 3),  # noqa: B023
+                ("in_place", lambda: next(xs).mul_(1.0), 2),  # noqa: B023
+                ("copy", lambda: next(xs).clone(), 2),  # noqa: B023
+                ("permute", lambda: _swapped(next(xs)), 2),  # noqa: B023
+                ("gather", lambda: next(xs).gather(1, places), 4),  # noqa: B023
+                ("masked", lambda: next(xs).masked_fill(mask, 0.0), 2),  # noqa: B023
+                ("gelu", lambda: functional.gelu(next(xs)), 2),  # noqa: B023
+                ("tanh", lambda: torch.tanh(next(xs)), 2),  # noqa: B023
             ):
-                yield self._timed(kind, (count,), self._time(run), 0, numbers)
+                seconds = self._time(run)
+                yield self._timed(kind, (rows * width,), seconds, 0, numbers * rows * width)
 
     def _norms(self) -> Iterator[TimedOperator]:
         for rows, width in sizes.NORMS:
@@ -132,7 +145,12 @@ class TorchOperators:
     def _random(self, *shape: int) -> torch.Tensor:
         return torch.randn(shape, dtype=torch.float32).to(self._device, self._dtype)
 
-    def _copies(self, *shape: int) -> list[torch.Tensor]:
+    def _copies(self, *shape: int, fill: int = _COLD_BYTES) -> list[torch.Tensor]:
         first = self._random(*shape)
-        copies = max(1, min(_MOST_COPIES, _COLD_BYTES // (first.numel() * first.element_size())))
+        copies = max(1, min(_MOST_COPIES, fill // (first.numel() * first.element_size())))
         return [first, *(first.clone() for _ in range(copies - 1))]
+
+
+def _swapped(x: torch.Tensor) -> torch.Tensor:
+    """Bring heads before rows, as attention does: short runs of numbers change places."""
+    return x.view(x.shape[0], -1, min(_HEAD, x.shape[1])).transpose(0, 1).contiguous()

@@ -37,7 +37,7 @@ class LatencyModel:
         """Learn from measured rows."""
         points = [row.point for row in rows]
         seconds = np.array([row.seconds for row in rows])
-        pull = np.array([*(_PULL * np.ones(len(GROUPS))), 0.1 * _PULL, 0.0])
+        pull = np.array([*(_PULL * np.ones(len(GROUPS))), _PULL, 0.0])
         self._weights = fit_weights(self._columns(points), seconds, self._prior, pull)
         log_errors = np.log(seconds / self.weighted(points))
         self._residual = Residual().fit(features_of(points), log_errors)

@@ -20,9 +20,11 @@ _KINDS = {
     "gelu": "gelu gelu_backward silu silu_backward erf exp log sin cos pow sigmoid hardswish mish softplus elu "
     "hardsigmoid rsqrt sqrt reciprocal atan log1p expm1 _fft_c2c _fft_r2c _fft_c2r bucketize",
     "tanh": "tanh tanh_backward",
-    "copy": "clone copy_ _to_copy cat roll embedding index index_put_ constant_pad_nd stack gather index_select "
-    "scatter scatter_ where masked_fill masked_fill_ repeat flip tril triu sort topk im2col col2im "
-    "embedding_dense_backward slice_backward select_backward slice_scatter reflection_pad1d unfold_backward",
+    "copy": "copy_ _to_copy cat embedding constant_pad_nd stack slice_backward select_backward slice_scatter "
+    "embedding_dense_backward reflection_pad1d flip",
+    "permute": "clone repeat roll im2col col2im unfold_backward _unsafe_view",
+    "gather": "gather index index_put_ index_select scatter scatter_ sort topk scatter_add_ index_add_",
+    "masked": "where masked_fill masked_fill_ tril triu",
     "layer_norm": "native_layer_norm native_layer_norm_backward native_group_norm native_group_norm_backward "
     "_fused_rms_norm linalg_vector_norm",
     "batch_norm": "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training "
@@ -41,6 +43,9 @@ GROUPS = ("matrix", "bmm", "attention", "conv", "depthwise", "norm", "softmax", 
 """The groups whose times are told apart, in the order of the learned model's features."""
 
 GROUP_OF_KIND = {
+    "permute": "copy",
+    "gather": "copy",
+    "masked": "other",
     "linear": "matrix",
     "gelu": "activation",
     "tanh": "activation",

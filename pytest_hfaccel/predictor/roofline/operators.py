@@ -14,7 +14,8 @@ from pytest_hfaccel.predictor.roofline.interpolation import Rates, Times
 from pytest_hfaccel.predictor.roofline.kinds import BATCHED, GROUP_OF_KIND, GROUPS, KIND_OF, MATRIX, NOTHING
 from pytest_hfaccel.tracing.trace import ModelTrace, Operator
 
-_MOVING = ("add", "in_place", "copy", "gelu", "tanh", "layer_norm", "batch_norm", "softmax", "mean")
+_MOVING = ("add", "in_place", "copy", "permute", "gather", "masked", "gelu", "tanh")
+_REDUCING = ("layer_norm", "batch_norm", "softmax", "mean")
 _POOL_FACTOR = 3.0
 """Pooling and resizing read several numbers for each they write: so many times an activation of that size."""
 _ELEMENT = {"fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2, "int8": 4}
@@ -26,12 +27,12 @@ class OperatorRoofline:
 
     def __init__(self, calibration: DeviceCalibration) -> None:
         self.calibration = calibration
-        self._linear = Rates(calibration.of_kind("linear"), (0, 1, 2))
+        self._linear = Rates(calibration.of_kind("linear"), (0, 1, 2), row=1)
         self._bmm = Rates(calibration.of_kind("bmm"), (0, 1, 2), 3)
-        self._attention = Rates(calibration.of_kind("attention"), (0, 2), 3)
+        self._attention = Rates(calibration.of_kind("attention"), (0, 1, 2), 3)
         self._conv = Rates(calibration.of_kind("conv"), (0, 1, 2), 3)
         self._depthwise = Rates(calibration.of_kind("depthwise"), (0, 1), 2)
-        self._times = {kind: Times(calibration.of_kind(kind)) for kind in _MOVING}
+        self._times = {kind: Times(calibration.of_kind(kind)) for kind in (*_MOVING, *_REDUCING)}
         self._least = self._times["add"].at(1)
 
     def seconds(self, trace: ModelTrace) -> float:

@@ -1,0 +1,162 @@
+"""One loaded model measured at one point: the core that the check, `hfaccel bench` and the experiments share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from pytest_hfaccel.benchmark.generating import NEW_TOKENS, time_tokens
+from pytest_hfaccel.benchmark.measurement import Measurement
+from pytest_hfaccel.benchmark.memory import AddedMemory, SharedProcess
+from pytest_hfaccel.benchmark.noise import noise_between, read_noise
+from pytest_hfaccel.benchmark.points import Point
+from pytest_hfaccel.benchmark.timing import Effort, latency_of, timed_runs, warm_up_runs
+from pytest_hfaccel.errors import HfAccelError
+
+if TYPE_CHECKING:
+    from pytest_hfaccel.backends.base import LoadedModel
+    from pytest_hfaccel.benchmark.inputs import MeasuredInputs
+    from pytest_hfaccel.spec import Cell
+
+Timer = Callable[[Callable[[], Any], Effort], list[float]]
+_SHARE_FOR_TOKENS = 0.5
+"""Generation is timed twice, each time with this share of the seconds that the forward pass may take."""
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """What the check `performance` is to do.
+
+    Attributes:
+        points: Where to measure.
+        effort: How much work the timing of a point may be.
+        timer: Returns the seconds of repeated runs.
+        timed: Whether anything is timed; else the model runs once at each point.
+        only_right: Whether parity must have passed: the speed of wrong results is not measured.
+        facts: Plain JSON worth keeping among a measurement's details.
+    """
+
+    points: tuple[Point, ...] = (Point(1),)
+    effort: Effort = field(default_factory=Effort)
+    timer: Timer = timed_runs
+    timed: bool = True
+    only_right: bool = True
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def measure(
+    loaded: LoadedModel,
+    cell: Cell,
+    inputs: MeasuredInputs,
+    *,
+    effort: Effort = Effort(),  # noqa: B008 - frozen
+    memory: AddedMemory | None = None,
+    generation: bool = True,
+    parameters: int | None = None,
+    timer: Timer = timed_runs,
+    facts: Mapping[str, Any] | None = None,
+) -> Measurement:
+    """Measure latency, memory, generation and noise.
+
+    Args:
+        loaded: The model on its device.
+        cell: What was loaded.
+        inputs: What it runs on.
+        effort: How much work the timing of the forward pass may be.
+        memory: How added memory is found out; as in a process with other models when not given.
+        generation: Whether the tokens of generating models are timed.
+        parameters: Number of parameters, where it is known.
+        timer: Returns the seconds of repeated runs; `timed_runs`, or something that lets pytest-benchmark do it.
+        facts: Plain JSON to keep among the details.
+
+    Raises:
+        OutOfMemory: The device's memory did not suffice.
+    """
+
+    def run() -> None:
+        loaded.forward(inputs.forward)
+
+    memory = memory or SharedProcess()
+    before = read_noise(cell.device.id)
+    memory.begin(loaded)
+    warm_up = warm_up_runs(run, effort)
+    # The peak is that of the warm-up: the first run has more work (packing weights, compiling kernels), and the timed
+    # ones keep the garbage collector off.
+    memory_bytes, memory_source = memory.added(loaded)
+    cpu, wall = time.process_time(), time.perf_counter()
+    seconds = timer(run, effort)
+    busy = (time.process_time() - cpu) / (time.perf_counter() - wall)
+    tokens = _tokens(loaded, inputs, effort) if generation else {}
+    noise = noise_between(before, read_noise(cell.device.id))
+    return Measurement(
+        **identity(loaded, cell),
+        batch=inputs.batch,
+        length=inputs.length,
+        latency=latency_of(seconds, warm_up),
+        noise=noise,
+        first_token_ms=tokens.pop("first_token_ms", None),
+        per_token_ms=tokens.pop("per_token_ms", None),
+        memory_bytes=memory_bytes,
+        memory_source=memory_source,
+        parameters=parameters,
+        details={
+            "inputs": inputs.shapes,
+            "inputs_source": inputs.source,
+            "cpu_seconds_per_second": round(busy, 4),
+            **tokens,
+            "placement": loaded.placement.to_json(),
+            **(facts or {}),
+        },
+    )
+
+
+def identity(loaded: LoadedModel, cell: Cell) -> dict[str, Any]:
+    """Return what a measurement says of the model and where it runs."""
+    import torch
+
+    placement, timings = loaded.placement, loaded.timings
+    return {
+        "model": cell.model.name,
+        "architecture": cell.model.architecture,
+        "task": cell.model.task,
+        "weights": str(cell.weights.kind),
+        "device": cell.device.id,
+        "device_name": device_name(cell, placement.details),
+        "dtype": cell.dtype,
+        "effective_dtype": placement.effective_dtype,
+        "implementation": placement.implementation,
+        "threads": torch.get_num_threads(),
+        "weight_bytes": loaded.nbytes,
+        "load_s": timings.get("load", 0.0),
+        "convert_s": timings.get("convert", 0.0),
+        "compile_s": timings.get("compile", 0.0),
+    }
+
+
+def device_name(cell: Cell, details: dict[str, Any]) -> str:
+    """Return the chip's name as its runtime gives it; torch calls every CPU `CPU`, the system knows better."""
+    from pytest_hfaccel.hardware.cpu_facts import read_cpuinfo
+
+    named = "" if cell.device.kind == "cpu" else str(details.get("name", ""))
+    return named or read_cpuinfo()[0] or str(details.get("name", ""))
+
+
+def _tokens(loaded: LoadedModel, inputs: MeasuredInputs, effort: Effort) -> dict[str, Any]:
+    if inputs.generate is None:
+        return {}
+    effort = replace(effort, max_seconds=_SHARE_FOR_TOKENS * effort.max_seconds)
+    try:
+        found = time_tokens(loaded, inputs.generate, effort)
+    except (HfAccelError, RuntimeError, ValueError, IndexError) as error:
+        # A prompt as long as the model's positions leaves no room for new tokens; the forward pass stands.
+        return {"not_generated": f"{type(error).__name__}: {error}"[:200]}
+    if found is None:
+        return {"not_generated": "this backend does not generate with this model"}
+    return {
+        "first_token_ms": found.first_ms,
+        "per_token_ms": found.per_token_ms,
+        "use_cache": found.use_cache,
+        "new_tokens": 1 + NEW_TOKENS,
+    }

@@ -1,0 +1,87 @@
+"""What a run found -> the benchmark database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_hfaccel.benchmark.branch import git_branch
+from pytest_hfaccel.benchmark.measurement import Measurement
+from pytest_hfaccel.results import CellResult
+
+if TYPE_CHECKING:
+    from pytest_hfaccel.benchmark.store.records import RunRecord
+
+
+def record_run(path: Path, record: RunRecord) -> int:
+    """Write a run to a database, as a whole or not at all; the file is made where there is none.
+
+    Returns:
+        The run's number in it.
+
+    Raises:
+        ConfigError: duckdb is not installed, or the file is locked, damaged, full or not ours.
+    """
+    from pytest_hfaccel.benchmark.store import BenchmarkDatabase
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return BenchmarkDatabase(path).write_run(record)
+
+
+def make_record(
+    header: Mapping[str, Any],
+    *,
+    test_name: str,
+    cells: Sequence[CellResult] = (),
+    measurements: Sequence[Measurement] = (),
+    success: bool | None = None,
+    directory: Path | None = None,
+) -> RunRecord:
+    """Describe a run as the database keeps it.
+
+    Args:
+        header: Plain JSON about the run: `started`, `finished`, `command`, `machine` and, where known, `commit`.
+        test_name: What ran, e.g. `pytest` or `hfaccel bench`.
+        cells: The records of its cells; what they measured is found in them.
+        measurements: What was measured besides.
+        success: Whether nothing failed; whether no cell failed when not given.
+        directory: Where the repository of the code under test is looked for; the working directory when not given.
+    """
+    from pytest_hfaccel.benchmark.store.records import RunRecord
+    from pytest_hfaccel.reports.commit import git_commit
+    from pytest_hfaccel.reports.versions import installed_versions
+
+    where = directory or Path.cwd()
+    measured = [*measurements_of(cells), *measurements]
+    return RunRecord(
+        test_name=test_name,
+        test_type="performance" if measured else "integration",
+        started_at=header["started"],
+        completed_at=header["finished"],
+        success=not any(cell.status.is_bad for cell in cells) if success is None else success,
+        git_commit=header.get("commit") or git_commit(where) or "",
+        git_branch=git_branch(where) or "",
+        command_line=header.get("command", ""),
+        versions=installed_versions(),
+        machine=header.get("machine", {}),
+        measurements=[with_family(one) for one in measured],
+        cells=cells,
+    )
+
+
+def measurements_of(cells: Iterable[CellResult]) -> list[Measurement]:
+    """Return what the cells' checks measured."""
+    found = [one for cell in cells for check in cell.checks for one in check.measures.get("measurements", ())]
+    return [Measurement.from_json(one) for one in found]
+
+
+def with_family(measurement: Measurement) -> Measurement:
+    """Fill in the model's family, as `hfaccel classify` gives it; left empty where it is not known."""
+    if measurement.family:
+        return measurement
+    from pytest_hfaccel.families import classify_model
+
+    found = classify_model(measurement.model, measurement.architecture, [measurement.task])["family"]
+    return replace(measurement, family=found or "")

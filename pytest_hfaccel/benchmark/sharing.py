@@ -1,0 +1,67 @@
+"""Serving a request in this process, with models from the pool: for systems and devices that allow one process only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from pytest_hfaccel.benchmark.measurement import Measurement
+from pytest_hfaccel.benchmark.measuring import Measuring
+from pytest_hfaccel.benchmark.points import NotMeasured
+from pytest_hfaccel.benchmark.request import Request
+from pytest_hfaccel.config import RunConfig
+from pytest_hfaccel.results import CellResult, CheckOutcome, Stage
+from pytest_hfaccel.runner import PERFORMANCE, CellRun, Runner
+
+
+class InThisProcess:
+    """Serves requests one after the other.
+
+    Memory is then that of the weights and the rise while running, and a crash ends everything.
+
+    Args:
+        config: The run; its cache, and what may be loaded.
+        pooled: Whether a cell that comes again finds its model loaded; else each is loaded for itself.
+    """
+
+    def __init__(self, config: RunConfig, *, pooled: bool = True) -> None:
+        self._config = replace(config, performance=True)
+        self._pooled = pooled
+        self._runner: Runner | None = None
+
+    def __call__(self, request: Request) -> Iterator[CellResult | Measurement | NotMeasured]:
+        """Serve a request; see `isolated.run_isolated`."""
+        import torch
+
+        torch.set_num_threads(request.threads)
+        runner = self._runner = self._runner or Runner(self._config)
+        run = runner.open(request.cell)
+        try:
+            yield from _served(run, request)
+        finally:
+            run.close()
+            if not self._pooled:
+                self.close()
+
+    def close(self) -> None:
+        """Free the models."""
+        if self._runner is not None:
+            self._runner.close()
+            self._runner = None
+
+
+def _served(run: CellRun, request: Request) -> Iterator[CellResult | Measurement | NotMeasured]:
+    if request.checks:
+        for check in run.runner.checks_of(request.cell):
+            if check.name in request.checks:
+                run.check(check.name)
+        yield run.result()
+    for point in request.points:
+        run.measuring = Measuring((point,), request.effort, only_right=bool(request.checks))
+        outcome = run.check(PERFORMANCE)
+        measured = outcome.measures.get("measurements")
+        yield Measurement.from_json(measured[0]) if measured else _not_measured(outcome, point.batch, point.length)
+
+
+def _not_measured(outcome: CheckOutcome, batch: int, length: int) -> NotMeasured:
+    return NotMeasured(batch, length, outcome.status, outcome.stage or Stage.RUN, outcome.reason or "")

@@ -1,0 +1,260 @@
+"""The benchmark database: every run's measurements and results, in one DuckDB file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from pytest_hfaccel.benchmark.measurement import Measurement
+from pytest_hfaccel.benchmark.store.calibrations import calibration_row, read_calibrations
+from pytest_hfaccel.benchmark.store.connection import WAIT_S, connected, transaction
+from pytest_hfaccel.benchmark.store.creation import prepare
+from pytest_hfaccel.benchmark.store.exporting import export
+from pytest_hfaccel.benchmark.store.importing import import_files, import_frame
+from pytest_hfaccel.benchmark.store.journals import import_journal
+from pytest_hfaccel.benchmark.store.location import default_database_path
+from pytest_hfaccel.benchmark.store.merging import Merge
+from pytest_hfaccel.benchmark.store.other import rows_of_database
+from pytest_hfaccel.benchmark.store.predictions import model_row, prediction_rows, read_model
+from pytest_hfaccel.benchmark.store.reading import query_frame, read_frame, read_measurements
+from pytest_hfaccel.benchmark.store.records import Calibration, RunRecord, StoredModel
+from pytest_hfaccel.benchmark.store.rows import insert
+from pytest_hfaccel.benchmark.store.writing import write
+
+if TYPE_CHECKING:
+    from pytest_hfaccel.predictor.prediction import Prediction
+
+
+class BenchmarkDatabase:
+    """A benchmark database. No connection is kept: each call opens the file, so that several processes can use it.
+
+    A file that is missing is made, one of an older version is brought to the current one.
+
+    Args:
+        path: The file; `BENCHMARK_DB_PATH` or `hfaccel.duckdb` where it is not given.
+        create: Whether to make a missing file; an error if not.
+        wait_s: How long to wait, in seconds, while another process has the file open.
+
+    Raises:
+        ConfigError: The file is missing, locked, damaged, full, not ours or newer than this package; so do all
+            methods. The message names the file, the problem and the next step. No file is ever deleted.
+    """
+
+    def __init__(self, path: Path | str | None = None, *, create: bool = True, wait_s: float = WAIT_S) -> None:
+        self.path = default_database_path() if path is None else Path(path)
+        self._wait_s = wait_s
+        prepare(self.path, create=create, wait_s=wait_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing is held open."""
+
+    def write_run(self, record: RunRecord) -> int:
+        """Write a run and all it found, or nothing of it.
+
+        Returns:
+            Its `run_id`.
+        """
+        with transaction(self.path, wait_s=self._wait_s) as connection:
+            return write(connection, record)
+
+    def measurements(
+        self,
+        *,
+        model: str | None = None,
+        architecture: str | None = None,
+        device: str | None = None,
+        device_kind: str | None = None,
+        device_name: str | None = None,
+        dtype: str | None = None,
+        weights: str | None = None,
+        mode: str | None = None,
+        only_real_dimensions: bool = False,
+    ) -> list[Measurement]:
+        """Return the measurements that fit all filters given, in the order in which they were written.
+
+        Args:
+            model: Registry name, hub id or directory.
+            architecture: transformers class.
+            device: Device id.
+            device_kind: Kind of device.
+            device_name: The chip.
+            dtype: The asked precision.
+            weights: `pretrained`, `random` or `tiny`.
+            mode: `inference` or `training`.
+            only_real_dimensions: Leave out what was measured with tiny weights.
+        """
+        filters = {
+            "model": model,
+            "architecture": architecture,
+            "device": device,
+            "device_kind": device_kind,
+            "device_name": device_name,
+            "dtype": dtype,
+            "weights": weights,
+            "mode": mode,
+        }
+        with connected(self.path, write=False, wait_s=self._wait_s) as connection:
+            return read_measurements(connection, filters, only_real_dimensions=only_real_dimensions)
+
+    def frame(self, name: str) -> Any:
+        """Return a table or a view as a pandas frame.
+
+        Args:
+            name: Its name, e.g. `latest_performance_metrics`.
+        """
+        with connected(self.path, write=False, wait_s=self._wait_s) as connection:
+            return read_frame(connection, name)
+
+    def sql(self, query: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> Any:
+        """Return the answer to a query as a pandas frame; the query can read this database and nothing else.
+
+        Args:
+            query: SQL with `?` or `$name` for the parameters.
+            parameters: Their values.
+        """
+        with connected(self.path, write=False, wait_s=self._wait_s) as connection:
+            connection.execute("SET enable_external_access = false")
+            return query_frame(connection, query, parameters)
+
+    def save_calibration(self, calibration: Calibration) -> int:
+        """Keep a calibration taken outside a run, and return its number."""
+        with transaction(self.path, wait_s=self._wait_s) as connection:
+            return insert(connection, "device_calibrations", [calibration_row(calibration)])[0]
+
+    def calibrations(
+        self,
+        *,
+        device: str | None = None,
+        device_name: str | None = None,
+        dtype: str | None = None,
+        threads: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """Return the plain-JSON forms of the calibrations that fit all filters given, the newest first.
+
+        Args:
+            device: Device id.
+            device_name: The chip.
+            dtype: The precision.
+            threads: CPU threads of the runtime.
+        """
+        filters = {"device": device, "device_name": device_name, "dtype": dtype, "threads": threads}
+        with connected(self.path, write=False, wait_s=self._wait_s) as connection:
+            return read_calibrations(connection, filters)
+
+    def save_predictions(
+        self,
+        predictions: Iterable[Prediction],
+        *,
+        device_name: str = "",
+        threads: int | None = None,
+        git_commit: str = "",
+        created_at: datetime | str | None = None,
+    ) -> list[int]:
+        """Keep predictions, to hold them against what is measured later, and return their numbers.
+
+        Args:
+            predictions: What was predicted.
+            device_name: The chip they are for; what a prediction's `details` say under this name goes first. Without
+                one, a prediction is held against every chip of its kind.
+            threads: CPU threads they are for, likewise.
+            git_commit: Commit of the code that predicted.
+            created_at: When; now where it is not given.
+        """
+        rows = prediction_rows(
+            list(predictions),
+            created_at=created_at or datetime.now(UTC),
+            git_commit=git_commit,
+            device_name=device_name,
+            threads=threads,
+        )
+        with transaction(self.path, wait_s=self._wait_s) as connection:
+            return insert(connection, "predictions", rows)
+
+    def accuracy(self) -> Any:
+        """Return predicted beside measured values as a pandas frame: the view `prediction_accuracy`."""
+        return self.frame("prediction_accuracy")
+
+    def save_prediction_model(
+        self,
+        name: str,
+        payload: bytes,
+        *,
+        rows: int,
+        metrics: Mapping[str, Any],
+        versions: Mapping[str, Any] | None = None,
+        trained_at: datetime | str | None = None,
+    ) -> int:
+        """Keep a trained prediction model beside the earlier ones of its name, and return its number.
+
+        Args:
+            name: Its name.
+            payload: The model in its own format.
+            rows: Measured rows it was trained on.
+            metrics: Plain JSON: how good it is.
+            versions: Versions of the packages that wrote it.
+            trained_at: When; now where it is not given.
+        """
+        trained = trained_at or datetime.now(UTC)
+        row = model_row(name, payload, rows=rows, metrics=metrics, versions=versions or {}, trained_at=trained)
+        with transaction(self.path, wait_s=self._wait_s) as connection:
+            return insert(connection, "prediction_models", [row])[0]
+
+    def load_prediction_model(self, name: str) -> StoredModel | None:
+        """Return the newest prediction model of a name; `None` when there is none."""
+        with connected(self.path, write=False, wait_s=self._wait_s) as connection:
+            return read_model(connection, name)
+
+    def export_parquet(self, target: Path | str) -> list[Path]:
+        """Write the database to Parquet files and return them.
+
+        Args:
+            target: A file `*.parquet`, for all measurements with the runs they come from; or a directory, which gets
+                a file per table.
+        """
+        with connected(self.path, write=False, wait_s=self._wait_s) as connection:
+            return export(connection, Path(target))
+
+    def import_parquet(self, source: Path | str) -> dict[str, int]:
+        """Take over what `export_parquet` wrote, also on another machine, and return how many rows were new, by table.
+
+        A run that is here already is left as it is.
+
+        Args:
+            source: The file, or the directory.
+        """
+        with transaction(self.path, wait_s=self._wait_s) as connection:
+            return import_files(connection, Path(source))
+
+    def import_journal(self, journal: Path | str) -> dict[str, int]:
+        """Take over the run that a `journal.jsonl` tells of, and return how many rows were new, by table.
+
+        For runs that could not write to the database. A run that is here already is left as it is.
+
+        Args:
+            journal: The journal, also that of a run that was killed.
+        """
+        with transaction(self.path, wait_s=self._wait_s) as connection:
+            return import_journal(connection, Path(journal))
+
+    def import_frame(self, frame: Any) -> int:
+        """Take over measurements from a pandas frame with the columns of `measured_rows`; return how many were new."""
+        with transaction(self.path, wait_s=self._wait_s) as connection:
+            return import_frame(connection, frame)[1]
+
+    def merge(self, other: Path | str) -> dict[str, int]:
+        """Take over all of another database, and return how many rows were new, by table.
+
+        Args:
+            other: Its file; it is only read.
+        """
+        tables = rows_of_database(Path(other), wait_s=self._wait_s)
+        with transaction(self.path, wait_s=self._wait_s) as connection:
+            return Merge(connection, tables.__getitem__).run()

@@ -1,0 +1,169 @@
+"""Timing until the answer is good enough: warm-up until stable, then runs until the median is known well enough.
+
+How many runs a measurement needs depends on the machine's noise, so a fixed number is too many for one model and too
+few for another. See T. Hoefler and R. Belli, "Scientific Benchmarking of Parallel Computing Systems", SC'15, whose
+rules are followed here: the median with its confidence interval, and the number of runs chosen by that interval.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_hfaccel.benchmark.confidence import relative_error
+from pytest_hfaccel.benchmark.measurement import Latency
+
+Clock = Callable[[], float]
+
+_WINDOW_RUNS = 3
+_WINDOW_SECONDS = 0.02
+"""A window of the warm-up has at least so many runs and takes at least so long: a few runs of 50 microseconds each
+agree before the clock has risen."""
+_STABLE = 0.03
+"""Successive windows whose medians differ by less than this share are called stable: the noise of a quiet machine
+(FINDINGS.md: an interquartile range of 3 % of the median)."""
+_LEAST_SLOW_RUNS = 3
+"""Runs that are too slow for the time limit are made at least so often."""
+_GROWTH = 10
+"""The interval is computed anew when the runs have grown by a tenth."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much work a measurement may be.
+
+    Attributes:
+        relative_error: Half the width of the median's 95 % confidence interval, as a share of the median, that is
+            good enough.
+        max_seconds: Timed runs end after this long, even if that has not been reached.
+        least_runs: Fewest timed runs, unless they are too slow for the time limit. Below 6 runs the extremes do not
+            hold the median with 95 % confidence (2 x 0.5^5 = 6 %).
+        max_runs: Most timed runs.
+        warm_up_seconds: The warm-up ends after this long, stable or not.
+        warm_up: Number of warm-up runs, where the user fixes it.
+        runs: Number of timed runs, where the user fixes it.
+    """
+
+    relative_error: float = 0.02
+    max_seconds: float = 3.0
+    least_runs: int = 7
+    max_runs: int = 1000
+    warm_up_seconds: float = 1.0
+    warm_up: int | None = None
+    runs: int | None = None
+
+
+def time_runs(run: Callable[[], Any], effort: Effort = Effort(), clock: Clock = time.perf_counter) -> Latency:
+    """Warm up, then run until the median is known to the stated relative error, or a limit is reached.
+
+    Args:
+        run: Does the work and returns when it is done, the device included.
+        effort: When to stop.
+        clock: Seconds; only differences count.
+    """
+    warm_up = warm_up_runs(run, effort, clock)
+    return latency_of(timed_runs(run, effort, clock), warm_up)
+
+
+def warm_up_runs(run: Callable[[], Any], effort: Effort, clock: Clock = time.perf_counter) -> int:
+    """Run until the medians of two successive windows agree; return the number of runs.
+
+    Caches, lazily compiled kernels and the clock of the processor settle in the first runs.
+    """
+    if effort.warm_up is not None:
+        for _ in range(effort.warm_up):
+            run()
+        return effort.warm_up
+    count, began, previous = 0, clock(), None
+    while True:
+        window: list[float] = []
+        while len(window) < _WINDOW_RUNS or sum(window) < _WINDOW_SECONDS:
+            window.append(_seconds(run, clock))
+            if count + len(window) > 1 and clock() - began >= effort.warm_up_seconds:
+                return count + len(window)
+        count += len(window)
+        median = statistics.median(window)
+        if previous is not None and abs(median - previous) <= _STABLE * previous:
+            return count
+        previous = median
+
+
+def timed_runs(run: Callable[[], Any], effort: Effort, clock: Clock = time.perf_counter) -> list[float]:
+    """Return the seconds of each run, in order; the garbage collector is kept out, as `timeit` does.
+
+    At least one run is made, and whatever the limits say three, unless the user fixes their number.
+    """
+    with undisturbed():
+        if effort.runs is not None:
+            return [_seconds(run, clock) for _ in range(effort.runs)]
+        times: list[float] = []
+        began, look = clock(), effort.least_runs
+        while not _is_enough(times, effort, clock() - began, look):
+            if len(times) == look:
+                look += max(1, look // _GROWTH)
+            times.append(_seconds(run, clock))
+        return times
+
+
+def _is_enough(times: list[float], effort: Effort, elapsed: float, look: int) -> bool:
+    if len(times) >= effort.max_runs:
+        return True
+    if elapsed >= effort.max_seconds and len(times) >= _LEAST_SLOW_RUNS:
+        return True
+    return len(times) == look and relative_error(times) <= effort.relative_error
+
+
+def latency_of(seconds: list[float], warm_up: int) -> Latency:
+    """Describe run times by order statistics: means follow the outliers.
+
+    Args:
+        seconds: Of each run; at least one.
+        warm_up: Runs before them.
+    """
+    milliseconds = sorted(1e3 * value for value in seconds)
+    percentiles = _percentiles(milliseconds)
+    return Latency(
+        runs=len(milliseconds),
+        warm_up=warm_up,
+        median_ms=statistics.median(milliseconds),
+        mean_ms=statistics.fmean(milliseconds),
+        min_ms=milliseconds[0],
+        p5_ms=percentiles[4],
+        p95_ms=percentiles[94],
+        p99_ms=percentiles[98],
+        iqr_ms=percentiles[74] - percentiles[24],
+        relative_error=relative_error(milliseconds),
+    )
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Keep Python's cyclic garbage collector, tracers and profilers out of what is timed; collects before."""
+    gc.collect()
+    was_enabled, tracer, profiler = gc.isenabled(), sys.gettrace(), sys.getprofile()
+    gc.disable()
+    sys.settrace(None)
+    sys.setprofile(None)
+    try:
+        yield
+    finally:
+        sys.setprofile(profiler)
+        sys.settrace(tracer)
+        if was_enabled:
+            gc.enable()
+
+
+def _percentiles(values: list[float]) -> list[float]:
+    return statistics.quantiles(values, n=100, method="inclusive") if len(values) > 1 else values * 99
+
+
+def _seconds(run: Callable[[], Any], clock: Clock) -> float:
+    started = clock()
+    run()
+    return clock() - started

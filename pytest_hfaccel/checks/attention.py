@@ -1,0 +1,74 @@
+"""Check `attention`: every implementation of attention gives the same outputs. Only with `--hf-attention`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pytest_hfaccel.checks.base import CheckContext, failed, passed, skipped
+from pytest_hfaccel.checks.compare import compare
+from pytest_hfaccel.checks.leaf import LeafDifference, difference
+from pytest_hfaccel.checks.tolerances import tolerance_of
+from pytest_hfaccel.results import CheckOutcome, Stage
+
+if TYPE_CHECKING:
+    import torch
+
+    Tensors = Mapping[str, torch.Tensor]
+
+NAME = "attention"
+OPTION = "attention"
+_MASKS = ("attention_mask", "decoder_attention_mask")
+
+
+def attention(context: CheckContext) -> CheckOutcome:
+    """Attention written out (eager), torch's fused one, and flash and flex attention where they run, agree."""
+    from pytest_hfaccel.checks.attending import EAGER, SDPA, implementations, ran_with
+
+    found, left_out = implementations(context)
+    measures: dict[str, Any] = {"left_out": left_out}
+    if not found:
+        return skipped(NAME, "; ".join(f"{name}: {why}" for name, why in left_out.items()), **measures)
+    eager, fused_in_eager = ran_with(context, EAGER, context.sample.forward)
+    measures["fused_calls"] = {EAGER: fused_in_eager}  # X-CLIP keeps one in a part that transformers does not reach
+    for name, inputs in {"plain": context.sample.forward, "padded": context.sample.padded}.items():
+        if inputs is None:
+            continue
+        expected = eager if name == "plain" else ran_with(context, EAGER, inputs)[0]
+        for implementation in found:
+            outputs, fused = ran_with(context, implementation, inputs)
+            measures["fused_calls"][implementation] = fused
+            comparison = compare(
+                _real(outputs, inputs),
+                _in_fp64(_real(expected, inputs)),
+                tolerance_of(context.cell),
+                # Two implementations cannot agree better than the one written out is right: in 16 bits it rounds more.
+                lambda: _errors(eager, context),
+            )
+            measures.setdefault(implementation, {})[name] = comparison.measures().get("rel_l2")
+            if not comparison.ok:
+                where = f"{implementation} against {EAGER}, {name} inputs"
+                return failed(NAME, f"{where}: {comparison.text()}", **measures)
+            if implementation == SDPA and fused <= fused_in_eager:
+                reason = f"torch's fused attention was asked for, and called {fused} times; by eager, {fused_in_eager}"
+                return failed(NAME, reason, stage=Stage.RUN, **measures)
+    return passed(NAME, **measures)
+
+
+def _errors(eager: Tensors, context: CheckContext) -> dict[str, LeafDifference]:
+    """How far eager attention at this dtype is from the reference, by leaf."""
+    expected = context.reference.outputs
+    return {name: difference(name, leaf, expected[name]) for name, leaf in eager.items() if name in expected}
+
+
+def _real(outputs: Tensors, inputs: Tensors) -> dict[str, torch.Tensor]:
+    """Leave out the positions of padding: what a token that attends to nothing becomes is nobody's business."""
+    masks = [inputs[name].bool() for name in _MASKS if name in inputs]
+    return {
+        name: next((leaf[mask] for mask in masks if leaf.shape[: mask.ndim] == mask.shape), leaf)
+        for name, leaf in outputs.items()
+    }
+
+
+def _in_fp64(outputs: Tensors) -> dict[str, torch.Tensor]:
+    return {name: leaf.double() if leaf.is_floating_point() else leaf for name, leaf in outputs.items()}

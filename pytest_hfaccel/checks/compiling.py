@@ -1,0 +1,183 @@
+"""A model run through torch.compile, with evidence that something was compiled.
+
+Imports torch: import this file late.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import logging
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+from pytest_hfaccel.backends.outputs import flatten_outputs
+from pytest_hfaccel.checks.copies import placed
+from pytest_hfaccel.spec import Device
+
+INDUCTOR, OPENVINO = "inductor", "openvino"
+_HINTS = {"fp32": "f32", "bf16": "bf16"}
+"""OpenVINO's names of the precisions that its CPU has. Left alone it takes bf16 where the processor has it."""
+
+
+_OPENVINO_LOGGERS = tuple(f"openvino.frontend.pytorch.torchdynamo.{module}" for module in ("backend", "execute"))
+
+
+class NotCompiled(Exception):
+    """Compilation failed, or quietly did not happen."""
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """A backend of torch.compile.
+
+    Attributes:
+        name: Its name there.
+        options: Its options.
+    """
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def compilers(device: Device, dtype: str) -> tuple[list[Compiler], dict[str, str]]:
+    """Return the backends of torch.compile that can run here, and for each of the others why not."""
+    found, left_out = [], {}
+    why = _why_no_inductor(device)
+    if why:
+        left_out[INDUCTOR] = why
+    else:
+        found.append(Compiler(INDUCTOR))
+    if device.kind != "cpu":
+        left_out[OPENVINO] = "its devices are the CPU and Intel's, and the model is elsewhere"
+    elif find_spec("openvino") is None:
+        left_out[OPENVINO] = "openvino is not installed"
+    elif dtype not in _HINTS:
+        left_out[OPENVINO] = f"its CPU does not compute at {dtype}"
+    else:
+        config = {"INFERENCE_PRECISION_HINT": _HINTS[dtype]}
+        found.append(Compiler(OPENVINO, {"device": "CPU", "config": config}))
+    return found, left_out
+
+
+def run_compiled(
+    model: Any, inputs: Mapping[str, torch.Tensor], compiler: Compiler
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Compile a model and run it twice: the second run is that of the compiled code alone.
+
+    Models that keep a cache between calls are compiled without it: of a single pass it is no result.
+
+    Args:
+        model: The transformers model; it is not changed.
+        inputs: The inputs of `forward`.
+        compiler: The backend.
+
+    Returns:
+        The outputs on the CPU, and facts: seconds of the first run, number of graphs and of breaks between them.
+
+    Raises:
+        NotCompiled: The backend failed, or no graph came of it.
+    """
+    from torch._dynamo.utils import counters
+
+    torch._dynamo.reset()
+    counters.clear()
+    given: dict[str, Any] = placed(inputs, model)
+    if "use_cache" in inspect.signature(model.forward).parameters:
+        given["use_cache"] = False
+    started = time.perf_counter()
+    try:
+        with _settings(compiler), _refusals() as refusals, torch.no_grad():
+            compiled = torch.compile(model, backend=compiler.name, options=compiler.options or None)
+            compiled(**given)
+            seconds = time.perf_counter() - started
+            outputs = flatten_outputs(compiled(**given))
+        _require_evidence(compiler, counters["stats"]["unique_graphs"], refusals)
+        breaks = sum(counters["graph_break"].values())
+        facts = {"graphs": counters["stats"]["unique_graphs"], "breaks": breaks, "first_run_seconds": round(seconds, 3)}
+        return {name: leaf.cpu() for name, leaf in outputs.items()}, facts
+    except NotCompiled:
+        raise
+    except Exception as error:
+        raise NotCompiled(f"{type(error).__name__}: {str(error).strip()}") from error
+    finally:
+        torch._dynamo.reset()
+
+
+@contextlib.contextmanager
+def _settings(compiler: Compiler) -> Iterator[None]:
+    """Compile in this process, without a pool of workers that outlives the check, and without remarks."""
+    import torch._inductor.config
+
+    with warnings.catch_warnings(), torch._inductor.config.patch(compile_threads=1):
+        warnings.simplefilter("ignore")
+        if compiler.name == OPENVINO:
+            import openvino.torch  # noqa: F401 - registers the backend
+
+            _clear_openvino()
+        yield
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[list[str]]:
+    """Collect what OpenVINO's backend says of graphs it cannot run; it says so at level DEBUG, and hands them on."""
+    found: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: found.append(record.getMessage()) if "ailed" in str(record.msg) else None  # type: ignore[method-assign]
+    loggers = [logging.getLogger(name) for name in _OPENVINO_LOGGERS]
+    before = [(logger.level, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG)
+        logger.propagate = False
+    try:
+        yield found
+    finally:
+        for logger, (level, propagate) in zip(loggers, before, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+            logger.propagate = propagate
+
+
+def _require_evidence(compiler: Compiler, graphs: int, refusals: list[str]) -> None:
+    if not graphs:
+        raise NotCompiled("torch.compile made no graph: the model ran as it is")
+    if compiler.name == OPENVINO:
+        from openvino.frontend.pytorch.torchdynamo import execute
+
+        if refusals or not execute.compiled_cache:
+            what = "\n".join(refusals) or "it says not why"
+            raise NotCompiled(
+                f"OpenVINO ran {len(execute.compiled_cache)} graphs, and gave others back to torch: {what}"
+            )
+
+
+def _clear_openvino() -> None:
+    from openvino.frontend.pytorch.torchdynamo import execute
+
+    execute.clear_caches()
+    execute.req_cache.clear()
+
+
+def _why_no_inductor(device: Device) -> str:
+    if device.kind == "cpu":
+        from torch._inductor.exc import InvalidCxxCompiler
+
+        try:
+            from torch._inductor.cpp_builder import get_cpp_compiler
+
+            get_cpp_compiler()
+        except InvalidCxxCompiler as error:
+            return f"it needs a C++ compiler: {str(error).splitlines()[0]}"
+        return ""
+    if device.kind == "mps":
+        return ""
+    from torch.utils._triton import has_triton
+
+    return "" if has_triton() else "it needs triton"

@@ -1,0 +1,151 @@
+"""A benchmark as it goes on: a line per result, and a file that always holds what has been found so far."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.results import CellResult, Status
+
+if TYPE_CHECKING:
+    from pytest_hfaccel.benchmark.campaign import Campaign, Found, Run
+    from pytest_hfaccel.benchmark.measurement import Measurement
+    from pytest_hfaccel.spec import Cell
+
+RESULTS = "results.json"
+
+
+class Progress:
+    """Runs a campaign and tells how it goes.
+
+    Args:
+        campaign: What is verified and measured.
+        output_dir: Where `results.json` is kept up to date; made when needed.
+        say: Writes a line.
+        clock: Seconds, for the remaining time.
+    """
+
+    def __init__(
+        self,
+        campaign: Campaign,
+        output_dir: Path,
+        say: Callable[[str], Any] = print,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._campaign = campaign
+        self._file = output_dir / RESULTS
+        self._say = say
+        self._clock = clock
+        self._began = clock()
+        self._done = 0
+        self._header = _header()
+        self._unfinished: list[Measurement] = []
+        self.records: list[CellResult] = []
+
+    @property
+    def measurements(self) -> list[Measurement]:
+        """What has been measured, also of a cell that is not finished."""
+        from pytest_hfaccel.benchmark.recording import measurements_of
+
+        return [*measurements_of(self.records), *self._unfinished]
+
+    @property
+    def unfinished(self) -> list[Measurement]:
+        """What has been measured of the cell that is not finished."""
+        return list(self._unfinished)
+
+    @property
+    def failed(self) -> bool:
+        """Whether a cell failed; one that is not here, or does not fit, did not."""
+        return any(record.status.is_bad for record in self.records)
+
+    def header(self) -> dict[str, Any]:
+        """What is known of the run, up to now."""
+        return {**self._header, "finished": datetime.now(UTC).isoformat(timespec="seconds")}
+
+    def run(self, serve: Run) -> None:
+        """Verify and measure.
+
+        Args:
+            serve: Serves the request of a cell.
+
+        Raises:
+            ConfigError: The results cannot be written.
+        """
+        from pytest_hfaccel.benchmark.campaign import run_campaign
+
+        cells, steps = len(self._campaign.cells), self._campaign.steps
+        self._say(f"{cells} cells, {steps} steps, {self._campaign.threads} threads; results: {self._file}")
+        self._write()
+        for record in run_campaign(self._campaign, self._tell, serve):
+            self.records.append(record)
+            self._unfinished.clear()
+            self._write()
+
+    def _tell(self, cell: Cell, found: CellResult | Found) -> None:
+        from pytest_hfaccel.benchmark.measurement import Measurement
+
+        self._done += 1
+        if isinstance(found, Measurement):
+            self._unfinished.append(found)
+            self._write()
+        where = f"[{self._done}/{self._campaign.steps}{self._remaining()}]"
+        self._say(f"{where} {cell.model.name} [{cell.weights.kind}] {cell.device} {cell.dtype} {describe(found)}")
+
+    def _remaining(self) -> str:
+        left = self._campaign.steps - self._done
+        seconds = (self._clock() - self._began) / self._done * left
+        return f", about {seconds / 60:.0f} min left" if seconds >= 60 else ""
+
+    def _write(self) -> None:
+        from pytest_hfaccel.atomic import replace_file
+
+        content = {
+            "run": self.header(),
+            "cells": [record.to_json() for record in self.records],
+            "measurements": [one.to_json() for one in self._unfinished],
+        }
+        try:
+            replace_file(self._file, json.dumps(content, indent=1))
+        except OSError as error:
+            raise ConfigError(f"--output-dir: {self._file} cannot be written: {error.strerror or error}") from error
+
+
+def describe(found: CellResult | Found) -> str:
+    """Return a result in words."""
+    from pytest_hfaccel.benchmark.measurement import Measurement
+
+    if isinstance(found, CellResult):
+        first = (found.reason or "").partition("\n")[0]
+        names = ", ".join(check.name for check in found.checks)
+        return f"verified: {names}" if found.status == Status.PASSED else f"not verified: {found.status}: {first}"
+    where = f"batch {found.batch}" + (f" length {found.length}" if found.length else "")
+    if isinstance(found, Measurement):
+        return f"{where}: {_numbers(found)}"
+    return f"{where}: {found.status}: {found.reason.partition(chr(10))[0]}"
+
+
+def _numbers(one: Measurement) -> str:
+    text = f"{one.latency.median_ms:,.2f} ms ±{one.latency.relative_error:.1%}, {one.samples_per_second:,.1f} samples/s"
+    if one.memory_bytes is not None:
+        text += f", {one.memory_bytes / 2**20:,.0f} MiB"
+    return text + (f", {one.per_token_ms:,.2f} ms per token" if one.per_token_ms else "")
+
+
+def _header() -> dict[str, Any]:
+    from pytest_hfaccel.hardware import machine_facts
+    from pytest_hfaccel.reports.commit import git_commit
+    from pytest_hfaccel.reports.redact import redact
+
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": redact(" ".join(["hfaccel", *sys.argv[1:]])),
+        "commit": git_commit(Path.cwd()),
+        "machine": machine_facts(),
+    }

@@ -1,0 +1,236 @@
+"""`hfaccel predict`: how fast a model will be on some hardware, in how much memory, and where to run it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_hfaccel.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pytest_hfaccel.predictor import HardwareModelPredictor
+
+_MODES = ("inference", "training")
+_PATIENCE_S = 1.5
+
+
+def add_parser(commands: Any) -> None:
+    """Add `predict` to the parsers of `hfaccel`."""
+    text = "Predict latency, throughput and memory of a model on hardware that is here or not, and recommend hardware."
+    parser = commands.add_parser("predict", help="how fast a model will be, and where to run it", description=text)
+    _add_question(parser)
+    _add_sources(parser)
+    _add_actions(parser)
+    parser.set_defaults(run=_run)
+
+
+def _add_question(parser: argparse.ArgumentParser) -> None:
+    from pytest_hfaccel.families.definitions import MODEL_FAMILIES
+    from pytest_hfaccel.spec import DTYPES
+
+    asked = parser.add_argument_group("what is asked")
+    asked.add_argument("name", nargs="?", metavar="MODEL", help="registered name, local directory or hub id")
+    asked.add_argument("--model", metavar="MODEL", help="the same, as an option")
+    asked.add_argument("--family", choices=sorted(MODEL_FAMILIES), help="family of the model")
+    asked.add_argument("--batch-size", type=int, default=None, metavar="N", help="samples (default: 1)")
+    asked.add_argument("--seq-length", type=int, default=128, metavar="N", help="tokens per sample (default: 128)")
+    asked.add_argument("--mode", choices=_MODES, default="inference")
+    asked.add_argument("--precision", choices=DTYPES, default=None, help="precision (default: fp32)")
+    asked.add_argument(
+        "--hardware",
+        nargs="+",
+        metavar="NAME",
+        help="hardware to consider: a kind (cuda), a device (cuda:0) or a chip (cuda:h100-sxm); by default the devices "
+        "of this machine",
+    )
+    asked.add_argument("--distributed", action="store_true", help="several devices work together")
+    asked.add_argument("--gpu-count", type=int, default=1, metavar="N", help="how many (default: 1)")
+
+
+def _add_sources(parser: argparse.ArgumentParser) -> None:
+    known = parser.add_argument_group("what is known")
+    known.add_argument("--benchmark-dir", metavar="DIR", help="directory with benchmark results")
+    known.add_argument("--database", metavar="FILE", help="benchmark database; predictions are kept in it")
+    known.add_argument("--config", metavar="FILE", help="configuration file (JSON or YAML)")
+
+
+def _add_actions(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_argument_group("what is done")
+    actions.add_argument("--generate-matrix", action="store_true", help="predict many models on many platforms")
+    actions.add_argument("--output-file", metavar="FILE", help="write the answer as JSON")
+    actions.add_argument("--visualize", action="store_true", help="draw the matrix (or, with --accuracy, the errors)")
+    actions.add_argument("--output-dir", default="visualizations", metavar="DIR", help="where plots or models go")
+    actions.add_argument("--detect-hardware", action="store_true", help="list the devices of this machine first")
+    actions.add_argument("--accuracy", action="store_true", help="compare earlier predictions with what was measured")
+    actions.add_argument("--train", action="store_true", help="train prediction models on the database's rows")
+    actions.add_argument("--json", action="store_true", help="print JSON")
+    actions.add_argument("--debug", action="store_true", help="say of each number what it rests on")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    model = arguments.name or arguments.model
+    if not (model or arguments.generate_matrix or arguments.detect_hardware or arguments.accuracy or arguments.train):
+        raise ConfigError(
+            "predict: name a model, or one of --generate-matrix, --detect-hardware, --accuracy, --train.",
+            hint="For example: hfaccel predict bert-base-uncased --hardware cuda cpu --batch-size 8",
+        )
+    if arguments.debug:
+        logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
+    _check_places(arguments)
+    if arguments.train:
+        return _train(arguments)
+    if arguments.accuracy:
+        return _accuracy(arguments)
+    if arguments.detect_hardware:
+        _detect()
+    if not (model or arguments.generate_matrix):
+        return 0
+    from pytest_hfaccel.predictor import HardwareModelPredictor
+
+    predictor = HardwareModelPredictor(arguments.benchmark_dir, arguments.database, arguments.config)
+    code = (
+        _matrix(predictor, arguments, model) if arguments.generate_matrix else _recommend(predictor, arguments, model)
+    )
+    for note in predictor.notes:
+        print(f"hfaccel: {note}", file=sys.stderr)
+    return code
+
+
+def _check_places(arguments: argparse.Namespace) -> None:
+    """Refuse places that were named and are not there: a typing mistake must not become a worse prediction.
+
+    Raises:
+        ConfigError: One of them is not there.
+    """
+    for option in ("config", "benchmark_dir"):
+        place = getattr(arguments, option)
+        if place and not Path(place).expanduser().exists():
+            raise ConfigError(f"--{option.replace('_', '-')}: {place}: there is no such file or directory.")
+
+
+def _recommend(predictor: HardwareModelPredictor, arguments: argparse.Namespace, model: str) -> int:
+    from pytest_hfaccel.predictor.tables import recommendation_text
+
+    with _patience(f"working out what {model} does"):
+        answer = predictor.predict_optimal_hardware(
+            model,
+            arguments.family,
+            1 if arguments.batch_size is None else arguments.batch_size,
+            arguments.seq_length,
+            arguments.mode,
+            arguments.precision or "fp32",
+            arguments.hardware,
+            arguments.distributed,
+            arguments.gpu_count,
+        )
+    _write(answer, arguments.output_file)
+    print(json.dumps(answer, indent=2) if arguments.json else recommendation_text(answer, why=arguments.debug))
+    return 0 if answer["primary_recommendation"] else 1
+
+
+def _matrix(predictor: HardwareModelPredictor, arguments: argparse.Namespace, model: str | None) -> int:
+    from pytest_hfaccel.predictor.tables import matrix_text
+
+    entry = {"name": model, **({"family": arguments.family} if arguments.family else {})} if model else None
+    matrix = predictor.create_hardware_prediction_matrix(
+        [entry] if entry else None,
+        None if arguments.batch_size is None else [arguments.batch_size],
+        arguments.hardware,
+        arguments.precision,
+        arguments.mode,
+        sequence_length=arguments.seq_length,
+        progress=_progress,
+    )
+    _write(matrix, arguments.output_file)
+    print(json.dumps(matrix, indent=2) if arguments.json else matrix_text(matrix))
+    if arguments.visualize:
+        for file in predictor.visualize_matrix(matrix, arguments.output_dir):
+            print(f"Wrote {file}", file=sys.stderr if arguments.json else sys.stdout)
+    return 0
+
+
+def _progress(done: int, total: int, name: str) -> None:
+    print(f"hfaccel: {done + 1} of {total}: {name}", file=sys.stderr)
+
+
+def _detect() -> None:
+    from pytest_hfaccel.cli.hardware import format_devices
+    from pytest_hfaccel.hardware import probe_devices
+
+    print(format_devices(probe_devices()))
+    print()
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from pytest_hfaccel.benchmark.store.location import default_database_path
+    from pytest_hfaccel.predictor import train_prediction_models
+
+    place = arguments.database or arguments.benchmark_dir or default_database_path()
+    print(f"hfaccel: training on {place}; models that are new are traced first", file=sys.stderr)
+    own = None if arguments.output_dir == "visualizations" else arguments.output_dir
+    models = train_prediction_models(place, own)
+    for model in models:
+        print(f"{model.name}: {model.rows} rows, {model.latency_error:.1%} mean error on kinds of models held out")
+    for reason in models.left_out:
+        print(f"not trained: {reason}")
+    return 0 if len(models) else 1
+
+
+def _accuracy(arguments: argparse.Namespace) -> int:
+    from pytest_hfaccel.benchmark.store import BenchmarkDatabase
+    from pytest_hfaccel.predictor.accuracy import accuracy_lines
+    from pytest_hfaccel.predictor.tables import accuracy_text
+
+    database = BenchmarkDatabase(arguments.database, create=False)
+    frame = database.accuracy()
+    pairs = frame.to_dict("records")
+    if not pairs:
+        print(f"{database.path}: no prediction has been measured yet. Predict with --database, then measure the cell.")
+        return 1
+    lines = accuracy_lines(pairs)
+    _write([vars(line) for line in lines], arguments.output_file)
+    print(json.dumps([vars(line) for line in lines], indent=2) if arguments.json else accuracy_text(lines))
+    if arguments.visualize:
+        from pytest_hfaccel.predictor.plots import plot_accuracy
+
+        for metric, unit in (("latency_ms", "ms"), ("memory_mb", "MiB")):
+            rows = [pair for pair in pairs if pair["metric"] == metric]
+            for file in plot_accuracy(rows, metric.partition("_")[0], unit, arguments.output_dir) if rows else ():
+                print(f"Wrote {file}")
+    return 0
+
+
+def _write(answer: Any, file: str | None) -> None:
+    """Write the answer as JSON.
+
+    Raises:
+        ConfigError: The file cannot be written.
+    """
+    if file is None:
+        return
+    from pytest_hfaccel.atomic import replace_file
+
+    try:
+        replace_file(Path(file).expanduser(), json.dumps(answer, indent=2) + "\n")
+    except OSError as error:
+        raise ConfigError(f"--output-file: {file} cannot be written: {error.strerror}.") from error
+    print(f"Wrote {file}", file=sys.stderr)
+
+
+@contextmanager
+def _patience(what: str) -> Iterator[None]:
+    """Say what is going on when it takes longer than a moment: a model's first trace takes seconds."""
+    said = threading.Timer(_PATIENCE_S, lambda: print(f"hfaccel: {what} (kept for next time)", file=sys.stderr))
+    said.daemon = True
+    said.start()
+    try:
+        yield
+    finally:
+        said.cancel()

@@ -1,0 +1,120 @@
+"""pytest-benchmark, where it is installed: its `benchmark` fixture carries the timing of `test_performance`.
+
+So `--benchmark-json`, `-save`, `-compare`, `-histogram`, `-only`, `-skip` and `-disable` work as its users expect. The
+runs are ours: its own modes fix their number in advance, ours end when the median is known well enough. Under
+pytest-xdist it switches itself off, and cannot carry what a worker measures: then, as without it, the measurement is in
+our reports and database only.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_hfaccel.plugin.parametrize import cell_of, item_check, point_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pytest_hfaccel.benchmark.measuring import Measuring, Timer
+    from pytest_hfaccel.benchmark.timing import Effort
+    from pytest_hfaccel.results import CheckOutcome
+
+PERFORMANCE = "performance"
+
+_PLUGIN = _FIXTURE = "benchmark"
+_WORKERS = "PYTEST_XDIST_WORKER_COUNT"
+"""What pytest-xdist tells its workers: how many of them share the machine."""
+_MIN_ROUNDS, _MAX_TIME = 5, 1.0
+"""pytest-benchmark's own defaults: any other value is the user's, and holds for us, too."""
+_EXTRA_INFO = ("architecture", "task", "effective_dtype", "device_name", "implementation", "threads", "noise")
+
+
+def give_benchmark(items: Sequence[pytest.Item]) -> None:
+    """Let the tests that measure use pytest-benchmark's fixture, as if they had asked for it by name."""
+    for item in items:
+        names: list[str] = getattr(item, "fixturenames", [])
+        if _FIXTURE in names or cell_of(item) is None or item_check(item) != PERFORMANCE:
+            continue
+        if item.config.pluginmanager.hasplugin(_PLUGIN):
+            names.append(_FIXTURE)
+
+
+def measuring_of(item: pytest.Item, measuring: Measuring) -> Measuring:
+    """Return what the check `performance` of an item is to do."""
+    point, benchmark = point_of(item), _benchmark(item)
+    if point is not None:
+        measuring = replace(measuring, points=(point,))
+    if processes := os.environ.get(_WORKERS):
+        measuring = replace(measuring, facts={"processes": int(processes)})
+    if benchmark is None:
+        return measuring
+    if benchmark.disabled:
+        # Under pytest-xdist it disables itself; --benchmark-disable says: run the code once, time nothing.
+        return replace(measuring, timed=not item.config.getoption("benchmark_disable"))
+    benchmark.params = _parameters(item)
+    benchmark.group = benchmark.group or benchmark.params["model"]
+    return replace(measuring, effort=_effort(item.config, measuring.effort), timer=_timer(benchmark))
+
+
+def tell_benchmark(item: pytest.Item, outcome: CheckOutcome) -> None:
+    """Add the facts to pytest-benchmark's entry; withdraw it when nothing was measured."""
+    benchmark = _benchmark(item)
+    measured = outcome.measures.get("measurements")
+    if benchmark is None:
+        return
+    if benchmark.disabled or not measured:
+        _withdraw(benchmark)
+        return
+    numbers = {name: value for name, value in outcome.measures.items() if name != "measurements"}
+    benchmark.extra_info.update({**numbers, **{name: measured[0][name] for name in _EXTRA_INFO}})
+
+
+def _benchmark(item: pytest.Item) -> Any:
+    return getattr(item, "funcargs", {}).get(_FIXTURE)
+
+
+def _parameters(item: pytest.Item) -> dict[str, Any]:
+    """What `--benchmark-group-by=param:device` can name; plain data, unlike the cell itself."""
+    cell, point = cell_of(item), point_of(item)
+    assert cell is not None  # noqa: S101 - only tests of model classes get here
+    of_point = {} if point is None else {"batch": point.batch, "length": point.length}
+    of_cell = {"model": cell.model.name, "device": cell.device.id, "dtype": cell.dtype}
+    return {**of_cell, "weights": str(cell.weights.kind), **of_point}
+
+
+def _effort(config: pytest.Config, effort: Effort) -> Effort:
+    rounds, seconds = int(config.getoption("benchmark_min_rounds")), float(config.getoption("benchmark_max_time"))
+    if rounds != _MIN_ROUNDS:
+        effort = replace(effort, least_runs=rounds, max_runs=max(rounds, effort.max_runs))
+    return effort if seconds == _MAX_TIME else replace(effort, max_seconds=seconds)
+
+
+def _timer(benchmark: Any) -> Timer:
+    """Return a timer that makes its first run through the fixture and tells the fixture about the others."""
+    clock: Callable[[], float] = getattr(benchmark, "_timer", time.perf_counter)
+
+    def timer(run: Callable[[], Any], effort: Effort) -> list[float]:
+        from pytest_hfaccel.benchmark.timing import timed_runs
+
+        benchmark.pedantic(run, rounds=1, iterations=1)
+        first: list[float] = list(benchmark.stats.stats.data)
+        others = timed_runs(run, effort, clock)
+        for seconds in others:
+            benchmark.stats.update(seconds)
+        return [*first, *others]
+
+    return timer
+
+
+def _withdraw(benchmark: Any) -> None:
+    """Leave nothing of an entry; a fixture that was not used at all would warn about that."""
+    benchmark.has_error = True
+    if benchmark.stats is None:
+        benchmark.pedantic(lambda: None)
+    if benchmark.stats is not None:
+        benchmark.stats.stats.data.clear()

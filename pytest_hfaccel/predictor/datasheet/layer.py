@@ -1,0 +1,60 @@
+"""The layer that answers from a data sheet, for devices that are not here."""
+
+from __future__ import annotations
+
+from pytest_hfaccel.predictor.datasheet.roofline import roofline_seconds
+from pytest_hfaccel.predictor.datasheet.shares import Shares, shares_of
+from pytest_hfaccel.predictor.datasheet.specification import GB, DeviceSpecification
+from pytest_hfaccel.predictor.learning.memory import memory_of
+from pytest_hfaccel.predictor.prediction import Prediction, Question, Source
+from pytest_hfaccel.tracing.trace import ModelTrace
+
+
+class DatasheetLayer:
+    """Answers with the plain roofline of a device's data sheet and the shares of it that models reach.
+
+    Args:
+        device: The device's data sheet.
+        why: Why this device stands for the one that was asked about, half a sentence; empty where it is that one.
+    """
+
+    name = Source.DATASHEET
+
+    def __init__(self, device: DeviceSpecification, why: str = "") -> None:
+        self._device, self._why = device, why
+
+    def predict(self, question: Question, trace: ModelTrace | None) -> Prediction | None:
+        """Return the prediction; without a latency where the vendor publishes no speed."""
+        if trace is None:
+            return None
+        shares = shares_of(question.device_kind)
+        seconds = roofline_seconds(trace, self._device, shares.reached)
+        return Prediction(
+            question=question,
+            source=self.name,
+            basis=self._basis(question, shares),
+            latency_ms=shares.around(seconds) if seconds is not None else None,
+            memory_mb=memory_of(trace, question.device_kind),
+            details={
+                "device": self._device.name,
+                "data_sheet": self._device.source,
+                "shares": shares.origin,
+                "roofline_ms": None if seconds is None else 1e3 * (roofline_seconds(trace, self._device) or 0.0),
+            },
+        )
+
+    def why_not(self, question: Question) -> str:
+        """Say why there is no latency."""
+        return f"no speed at {question.dtype} is published for {self._device.name} ({self._device.source})"
+
+    def _basis(self, question: Question, shares: Shares) -> str:
+        sheet = f"data sheet of {self._device.name} ({self._device.published}){f', {self._why}' if self._why else ''}"
+        peak = self._device.peak(question.dtype)
+        if peak is None:
+            return f"{sheet}: {self.why_not(question)}"
+        reached, dtype = shares.reached, self._device.computes_at(question.dtype)
+        return (
+            f"{sheet}: {peak / 1e12:.4g} TFLOP/s at {dtype}, of which models reach {reached.share(dtype):.0%}, "
+            f"{self._device.bandwidth / GB:.4g} GB/s, of which they reach {reached.memory:.0%}, and "
+            f"{1e6 * reached.launch_seconds:.2g} us per operator; shares {shares.source}"
+        )

@@ -1,0 +1,143 @@
+"""What the predictor's tests are about: a machine, an invented transformer whose trace is known, measured rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from pytest_hfaccel.benchmark.measurement import Latency, Measurement, Noise
+from pytest_hfaccel.hardware import HardwareReport, Presence
+from pytest_hfaccel.predictor.prediction import Estimate, Prediction, Question, Source
+from pytest_hfaccel.spec import Device
+from pytest_hfaccel.tracing.trace import ModelTrace, Operator
+
+GIB = 2**30
+CHIP = "AMD EPYC"
+REPORT = HardwareReport(
+    (
+        Presence(Device("cpu"), True, "4 cores", CHIP, 16 * GIB, {"cores": 4}),
+        Presence(Device("cuda", "0"), False, "no NVIDIA driver"),
+        Presence(Device("openvino", "CPU"), True, "openvino 2026.4", CHIP, 16 * GIB),
+    )
+)
+_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 4}
+_TEXT = ("Bert", "GPT2", "Llama", "T5", "CLIP", "OPT", "Mistral", "Whisper", "Roberta", "DistilBert", "Qwen2")
+
+
+def block_trace(
+    architecture: str,
+    dims: Mapping[str, Any],
+    *,
+    batch: int,
+    length: int,
+    dtype: str = "fp32",
+    training: bool = False,
+    **_: Any,
+) -> ModelTrace:
+    """Trace an invented transformer: embeddings, and per layer two products, an attention and a sum."""
+    width = dims.get("hidden_size", dims.get("d_model", dims.get("n_embd", 768)))
+    layers = dims.get("num_hidden_layers", dims.get("num_layers", dims.get("n_layer", 12)))
+    heads = dims.get("num_attention_heads", dims.get("num_heads", dims.get("n_head", 12)))
+    element, rows = _BYTES[dtype], batch * length
+    per_layer = 12 * width * width
+    parameters = layers * per_layer + 30000 * width
+    weight = 1 if dtype == "int8" else element
+    activations = rows * width * element * 4
+
+    def product(columns: int, depth: int) -> Operator:
+        flops = (3 if training else 1) * 2 * rows * columns * depth
+        read = rows * depth * element + columns * depth * weight
+        shapes = ((columns,), (rows, depth), (depth, columns))
+        return Operator("addmm", shapes, (rows, columns), flops, read, rows * columns * element, count=layers)
+
+    query = (batch, heads, length, width // heads)
+    operators = [
+        product(8 * width, width),
+        product(width, 4 * width),
+        Operator(
+            "_scaled_dot_product_flash_attention_for_cpu",
+            (query, query, query),
+            query,
+            4 * batch * length * length * width,
+            3 * rows * width * element,
+            rows * width * element,
+            count=layers,
+        ),
+        Operator(
+            "add", ((rows, width),), (rows, width), 0, 2 * rows * width * element, rows * width * element, count=layers
+        ),
+        Operator("view", ((rows, width),), (rows, width), 0, 0, 0, is_view=True, count=layers),
+    ]
+    if architecture.startswith(_TEXT):
+        table = ((30000, width), (batch, length))
+        operators.insert(
+            0, Operator("embedding", table, (batch, length, width), 0, rows * width * element, rows * width * element)
+        )
+    optimizer = 0
+    if training:
+        optimizer = parameters * (8 if dtype == "fp32" else 12)
+        activations = activations * layers * 4 + parameters * element + optimizer
+        operators.append(Operator("_fused_adamw_", ((parameters,),), (), 0, parameters * 16, parameters * 12))
+    return ModelTrace(
+        architecture=architecture,
+        batch=batch,
+        length=length,
+        dtype=dtype,
+        training=training,
+        parameters=parameters,
+        weight_bytes=parameters * weight,
+        multiplied_bytes=layers * per_layer * weight,
+        activation_bytes=activations,
+        output_bytes=rows * width * element,
+        operators=tuple(operators),
+        optimizer_bytes=optimizer,
+    )
+
+
+def row(milliseconds: float = 10.0, **changed: Any) -> Measurement:
+    """A measured row of bert-base-uncased on the CPU of `REPORT`."""
+    latency = Latency(
+        30, 5, milliseconds, milliseconds, milliseconds, milliseconds, milliseconds, milliseconds, 0.0, 0.01
+    )
+    measured = Measurement(
+        model="bert-base-uncased",
+        architecture="BertForMaskedLM",
+        task="fill-mask",
+        weights="random",
+        device="cpu",
+        device_name=CHIP,
+        dtype="fp32",
+        effective_dtype="fp32",
+        batch=1,
+        length=128,
+        threads=4,
+        latency=latency,
+        noise=Noise(1.0, 1.0, 0.0),
+        memory_bytes=600 * 2**20,
+        family="embedding",
+    )
+    return replace(measured, **changed)
+
+
+def question(**changed: Any) -> Question:
+    """A question about bert-base-uncased on the CPU."""
+    asked = Question("BertForMaskedLM", "cpu", 1, 128, model="bert-base-uncased", family="embedding")
+    return replace(asked, **changed)
+
+
+def estimate(value: float) -> Estimate:
+    """A number with an interval of ten per cent."""
+    return Estimate(value, 0.9 * value, 1.1 * value)
+
+
+def prediction(milliseconds: float | None = 10.0, mib: float | None = 100.0, **changed: Any) -> Prediction:
+    """A prediction."""
+    made = Prediction(
+        question(),
+        Source.CALIBRATED,
+        "calibrated",
+        None if milliseconds is None else estimate(milliseconds),
+        None if mib is None else estimate(mib),
+    )
+    return replace(made, **changed)

@@ -1,0 +1,32 @@
+"""Replacing files as a whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pytest_hfaccel.atomic import replace_file
+
+
+def test_a_file_is_made_with_its_folders_and_replaced(tmp_path: Path) -> None:
+    file = tmp_path / "a" / "b.json"
+    replace_file(file, "ä\n")
+    assert file.read_bytes() == "ä\n".encode()
+    replace_file(file, b"\x00\r\n")
+    assert file.read_bytes() == b"\x00\r\n"
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "a"
+    file.write_text("old")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError("no")
+
+    monkeypatch.setattr("os.replace", refuse)
+    with pytest.raises(PermissionError):
+        replace_file(file, "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert file.read_text() == "old"

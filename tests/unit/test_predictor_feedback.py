@@ -1,0 +1,197 @@
+"""Predictions are kept in the database and compared with what is measured later; models are trained on its rows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_hfaccel.benchmark.store import BenchmarkDatabase, RunRecord
+from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.predictor import HardwareModelPredictor, train_prediction_models
+from pytest_hfaccel.predictor.accuracy import accuracy_lines
+from pytest_hfaccel.predictor.calibration import save_calibration
+from pytest_hfaccel.predictor.tables import accuracy_text
+from pytest_hfaccel.predictor.training_models import NAME_IN_DATABASE
+from tests.unit.calibrations import even_calibration
+from tests.unit.predictor_samples import CHIP, REPORT, block_trace, row
+
+PAIR: dict[str, Any] = {
+    "metric": "latency_ms",
+    "device_kind": "cpu",
+    "family": "embedding",
+    "source": "learned",
+    "relative_error": 0.1,
+    "inside_interval": True,
+}
+
+
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HFACCEL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("BENCHMARK_DB_PATH", raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pytest_hfaccel.tracing.traces.trace_of", block_trace)
+    monkeypatch.setattr("pytest_hfaccel.predictor.learning.training.trace_of", block_trace)
+    return tmp_path
+
+
+def database_with(place: Path, *rows: Any) -> Path:
+    path = place / "rows.duckdb"
+    began, ended = "2099-01-01T00:00:00", "2099-01-01T00:00:30"
+    BenchmarkDatabase(path).write_run(RunRecord("x", "performance", began, ended, True, measurements=list(rows)))
+    return path
+
+
+def test_what_was_predicted_is_compared_with_what_is_measured_later(place: Path) -> None:
+    path = place / "rows.duckdb"
+    predictor = HardwareModelPredictor(database_path=path, report=REPORT)
+    said = predictor.predict_performance("bert-base-uncased", hardware=["cpu", "cuda", "webnn"])["predictions"]["cpu"]
+    assert BenchmarkDatabase(path).accuracy().empty
+    database_with(place, row(2 * said["latency"]))
+    pairs = BenchmarkDatabase(path).accuracy().to_dict("records")
+    latency = next(pair for pair in pairs if pair["metric"] == "latency_ms")
+    assert latency["predicted"] == pytest.approx(said["latency"])
+    assert latency["relative_error"] == pytest.approx(-0.5)
+    line = next(line for line in accuracy_lines(pairs) if line.metric == "latency_ms")
+    assert (line.device, line.family, line.source, line.pairs) == ("cpu", "embedding", "datasheet", 1)
+    assert line.mean_error == pytest.approx(0.5)
+
+
+def test_a_short_name_is_kept_under_the_registered_one(place: Path) -> None:
+    path = place / "rows.duckdb"
+    predictor = HardwareModelPredictor(database_path=path, report=REPORT)
+    predictor.predict_performance("vit-base-patch16-224", hardware="cpu")
+    image = {"model": "google/vit-base-patch16-224", "architecture": "ViTForImageClassification", "length": 0}
+    database_with(place, row(5.0, **image))
+    assert len(BenchmarkDatabase(path).accuracy()) == 2
+
+
+@pytest.mark.parametrize("off", ["config", "default"])
+def test_predictions_are_kept_only_where_asked_for(place: Path, monkeypatch: pytest.MonkeyPatch, off: str) -> None:
+    path = database_with(place, row())
+    if off == "config":
+        (place / "config.json").write_text('{"store_predictions": false}', encoding="utf-8")
+        predictor = HardwareModelPredictor(database_path=path, config_path=place / "config.json", report=REPORT)
+    else:
+        monkeypatch.setenv("BENCHMARK_DB_PATH", str(path))
+        predictor = HardwareModelPredictor(report=REPORT)
+    found = predictor.predict_performance("bert-base-uncased", hardware="cpu")
+    assert found["predictions"]["cpu"]["source"] == "measured"
+    assert BenchmarkDatabase(path).sql("SELECT count(*) AS n FROM predictions")["n"][0] == 0
+
+
+def test_a_database_that_cannot_be_written_costs_no_answer(place: Path) -> None:
+    path = place / "broken.duckdb"
+    path.write_text("this is no database", encoding="utf-8")
+    predictor = HardwareModelPredictor(database_path=path, report=REPORT)
+    assert predictor.predict_optimal_hardware("gpt2")["primary_recommendation"]
+    assert any("predictions are not kept" in note for note in predictor.notes)
+    assert path.read_text(encoding="utf-8") == "this is no database"
+
+
+def test_the_devices_of_the_database_are_known(place: Path) -> None:
+    gpu = {"device": "cuda:0", "device_name": "NVIDIA L4", "dtype": "fp16", "effective_dtype": "fp16"}
+    path = database_with(place, row(3.0, **gpu))
+    predictor = HardwareModelPredictor(database_path=path, report=REPORT)
+    found = predictor.predict_performance("bert-base-uncased", hardware="cuda", precision="fp16")["predictions"]["cuda"]
+    assert (found["source"], found["latency"], found["device"]) == ("measured", 3.0, "cuda (NVIDIA L4)")
+    assert not found["is_present"]
+    other = predictor.predict_performance("gpt2", hardware="cuda")["predictions"]["cuda"]
+    assert other["source"] == "datasheet"
+    assert "NVIDIA L4" in other["basis"]
+
+
+def test_calibrations_of_the_database_count(place: Path) -> None:
+    path = place / "rows.duckdb"
+    calibration = replace(even_calibration("cuda:0"), device_name="NVIDIA L4")
+    BenchmarkDatabase(path).save_calibration(calibration)
+    predictor = HardwareModelPredictor(database_path=path, report=REPORT)
+    assert predictor.predict_performance("gpt2", hardware="cuda")["predictions"]["cuda"]["source"] == "calibrated"
+
+
+def test_accuracy_in_words() -> None:
+    pairs = [PAIR, {**PAIR, "relative_error": -0.3, "inside_interval": False}, {**PAIR, "device_kind": "cuda"}]
+    lines = accuracy_lines(pairs)
+    assert [(line.device, line.pairs) for line in lines] == [("cpu", 2), ("cuda", 1)]
+    assert lines[0].mean_error == pytest.approx(0.2)
+    assert lines[0].bias == pytest.approx(-0.1)
+    assert lines[0].inside == 0.5
+    text = accuracy_text(lines).splitlines()
+    assert text[1].startswith("metric      device  family     source   pairs  mean error  median  bias ")
+    assert text[2].split() == ["latency_ms", "cpu", "embedding", "learned", "2", "20.0%", "20.0%", "-10.0%", "50%"]
+
+
+CLASSES = (
+    "BertForMaskedLM",
+    "GPT2LMHeadModel",
+    "LlamaForCausalLM",
+    "T5ForConditionalGeneration",
+    "OPTForCausalLM",
+    "CLIPModel",
+)
+
+
+def rows_of_six_families() -> list[Any]:
+    """Rows of six kinds of models that take three times what the even device's calibration says."""
+    from pytest_hfaccel.predictor.roofline.operators import OperatorRoofline
+
+    roofline, rows = OperatorRoofline(even_calibration("cpu", threads=4)), []
+    for architecture in CLASSES:
+        for width, batch in ((128, 1), (256, 2), (512, 4), (1024, 8)):
+            dims = {"hidden_size": width, "num_hidden_layers": 4, "num_attention_heads": 4}
+            trace = block_trace(architecture, dims, batch=batch, length=128)
+            point = {"architecture": architecture, "batch": batch, "model": f"{architecture}-{width}"}
+            rows.append(row(3e3 * roofline.seconds(trace), details={"dims": dims}, **point))
+    return rows
+
+
+@pytest.mark.slow
+def test_models_are_trained_kept_and_used(place: Path) -> None:
+    calibration = replace(even_calibration("cpu", threads=4), device_name=CHIP)
+    save_calibration(calibration, place / "cache")
+    path = database_with(place, *rows_of_six_families())
+    predictor = HardwareModelPredictor(report=REPORT)
+    before = predictor.predict_performance("gpt2-medium", hardware="cpu")["predictions"]["cpu"]
+    assert before["source"] == "calibrated"
+
+    models = train_prediction_models(path, place / "models")
+    assert len(models) == 1
+    assert list((place / "models").iterdir())
+    assert BenchmarkDatabase(path).load_prediction_model(NAME_IN_DATABASE)
+    predictor.prediction_models = models
+    after = predictor.predict_performance("gpt2-medium", hardware="cpu")["predictions"]["cpu"]
+    assert after["source"] == "learned"
+    assert after["latency"] == pytest.approx(3 * before["latency"], rel=0.3)
+
+    (place / "config.json").write_text(f'{{"models_dir": "{place / "models"}"}}', encoding="utf-8")
+    other = HardwareModelPredictor(config_path=place / "config.json", report=REPORT)
+    assert other.predict_performance("gpt2-medium", hardware="cpu")["predictions"]["cpu"]["source"] == "learned"
+    predictor.prediction_models = None
+    again = predictor.predict_performance("gpt2-medium", hardware="cpu")["predictions"]["cpu"]
+    assert again["source"] == "calibrated"
+
+
+@pytest.mark.slow
+def test_too_few_rows_train_nothing_and_say_so(place: Path) -> None:
+    models = train_prediction_models(database_with(place, row()), place / "models")
+    assert len(models) == 0
+    assert "no calibration" in models.left_out[0]
+
+
+def test_training_on_nothing(place: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.parquet: there is no such file or directory"):
+        train_prediction_models(place / "none.parquet")
+
+
+def test_trained_models_that_cannot_be_read_are_noted(place: Path) -> None:
+    (place / "models").mkdir()
+    (place / "models" / "cpu.joblib").write_bytes(b"no pickle")
+    (place / "config.json").write_text('{"models_dir": "models"}', encoding="utf-8")
+    save_calibration(replace(even_calibration("cpu", threads=4), device_name=CHIP), place / "cache")
+    predictor = HardwareModelPredictor(config_path=place / "config.json", report=REPORT)
+    assert predictor.predict_performance("gpt2", hardware="cpu")["predictions"]["cpu"]["source"] == "calibrated"
+    assert any("cannot be read" in note for note in predictor.notes)
