@@ -5,13 +5,14 @@
 Every model of `prediction_zoo.py` is measured on the CPU with torch and with OpenVINO, in processes of their own, at
 several batch sizes and lengths. Then each group of related architectures is predicted by a predictor that was trained
 on the other groups only, and the tables of `docs/prediction_accuracy.md` are written. `--rows` keeps what was measured,
-so that an interrupted run goes on where it stopped; with a complete file, nothing is measured and the rest takes
-minutes.
+so that an interrupted run goes on where it stopped. With `--no-measuring` it is read only; the rows behind the page are
+in `docs/results/prediction_rows.jsonl.gz`.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import sys
 from collections.abc import Iterable, Iterator
@@ -138,7 +139,8 @@ def read_rows(file: Path) -> list[Measurement]:
     """Read the measured rows."""
     if not file.exists():
         return []
-    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    text = gzip.decompress(file.read_bytes()).decode() if file.suffix == ".gz" else file.read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
     return [Measurement.from_json(line) for line in lines if "latency" in line]
 
 

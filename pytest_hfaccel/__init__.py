@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pytest_hfaccel.errors import HfAccelError
     from pytest_hfaccel.plugin.model_class import ModelClassTests, main
     from pytest_hfaccel.pool import ResourcePool
+    from pytest_hfaccel.predictor import HardwareModelPredictor, HardwareSelector, train_prediction_models
     from pytest_hfaccel.results import CellResult, CheckOutcome, Stage, Status
     from pytest_hfaccel.spec import Cell, Device, ModelSpec, Weights
 
@@ -23,6 +24,8 @@ _HOME = {
     "CellResult": "results",
     "CheckOutcome": "results",
     "Device": "spec",
+    "HardwareModelPredictor": "predictor",
+    "HardwareSelector": "predictor",
     "HfAccelError": "errors",
     "ModelClassTests": "plugin.model_class",
     "ModelSpec": "spec",
@@ -32,6 +35,7 @@ _HOME = {
     "Status": "results",
     "Weights": "spec",
     "main": "plugin.model_class",
+    "train_prediction_models": "predictor",
 }
 
 __all__ = [
@@ -39,6 +43,8 @@ __all__ = [
     "CellResult",
     "CheckOutcome",
     "Device",
+    "HardwareModelPredictor",
+    "HardwareSelector",
     "HfAccelError",
     "ModelClassTests",
     "ModelSpec",
@@ -49,6 +55,7 @@ __all__ = [
     "Weights",
     "__version__",
     "main",
+    "train_prediction_models",
 ]
 
 

@@ -155,6 +155,7 @@ def test_frames_are_rows(tmp_path: Path) -> None:
     rows[1]["low"] = rows[2]["measured"] = None
     files = plot_accuracy(pandas.DataFrame(rows), "peak memory", "MiB", tmp_path / "a")
     assert [file.name for file in files] == ["accuracy_peak_memory.png", "errors_peak_memory.png"]
+    assert len(read_accuracy_rows(pandas.DataFrame(rows).convert_dtypes())) == 3  # pandas' own NA
     again = plot_accuracy(rows, "peak memory", "MiB", tmp_path / "b")
     assert [file.read_bytes() for file in files] == [file.read_bytes() for file in again]
 

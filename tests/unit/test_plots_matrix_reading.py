@@ -31,6 +31,21 @@ def test_a_complete_matrix() -> None:
     assert table.device_memory == {"cuda": 81920.0, "cpu": 900.0}
 
 
+@pytest.mark.parametrize(
+    ("platforms", "baseline"),
+    [
+        (("cuda",), None),
+        (("openvino:CPU",), None),
+        (("cpu:xeon", "cuda", "cpu"), "cpu"),
+        (("cuda", "cpu:xeon"), "cpu:xeon"),
+    ],
+)
+def test_the_baseline_is_the_cpu(platforms: tuple[str, ...], baseline: str | None) -> None:
+    cell = {"1": {"fp32": {"throughput": 1.0}}}
+    matrix = {"models": {"a": {"predictions": dict.fromkeys(platforms, cell)}}, "hardware_platforms": list(platforms)}
+    assert read_matrix(matrix).baseline == baseline
+
+
 def test_models_are_sorted_by_family_and_in_it_the_fastest_first() -> None:
     table = read_matrix(sample_matrix(15))
     families = [model.family for model in table.models]

@@ -82,7 +82,7 @@ def _on_torch(device: Device, dtype: str, _threads: int, note: Callable[[str], N
     timer = TorchOperators(name, getattr(torch, _TORCH_DTYPES[dtype]))
     operators = tuple(timer.measure(note))
     call, view = timer.overheads()
-    facts = {"operators": operators, "call_seconds": call, "view_seconds": view, "module_seconds": 0.0}
+    facts: dict[str, Any] = {"operators": operators, "call_seconds": call, "view_seconds": view, "module_seconds": 0.0}
     note("the time Python takes between operators")
     versions = _versions("torch")
     known = DeviceCalibration(device.id, "", dtype, 1, "", 0.0, versions, **facts)

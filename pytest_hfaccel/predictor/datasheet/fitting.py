@@ -1,21 +1,20 @@
 """How the shares in `shares.yaml` were fitted, and how to fit them anew to measured rows.
 
 `python -m pytest_hfaccel.predictor.datasheet.fitting rows.json`, with a list of objects with `device` (a name of
-`devices.yaml`), `architecture`, `dims`, `batch`, `length`, `dtype` and `seconds`, prints the shares and the interval.
-Imports numpy and scipy: import this file late.
+`devices.yaml`), `cores` for a CPU of which only some ran, `architecture`, `dims`, `batch`, `length`, `dtype` and
+`seconds`, prints the shares and the interval.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import exp, log
 from pathlib import Path
+from statistics import fmean
 from typing import Any
-
-import numpy as np
-from scipy.optimize import minimize
 
 from pytest_hfaccel.predictor.datasheet.roofline import Reached, roofline_seconds
 from pytest_hfaccel.predictor.datasheet.specification import DeviceSpecification
@@ -36,43 +35,78 @@ class TimedTrace:
 
 def fit_shares(rows: Sequence[TimedTrace]) -> Reached:
     """Return the shares with which the roofline deviates least from measured times, as a mean of |log ratio|."""
+    from scipy.optimize import minimize
 
-    def loss(logarithms: Any) -> float:
-        return float(np.abs(_log_ratios(rows, Reached(*np.exp(logarithms)))).mean())
+    def loss(logarithms: Sequence[float]) -> float:
+        return fmean(map(abs, _log_ratios(rows, Reached(*map(exp, logarithms)))))
 
-    start = np.log([_START.compute, _START.half, _START.memory, _START.launch_seconds])
+    start = [log(value) for value in (_START.compute, _START.half, _START.memory, _START.launch_seconds)]
     found = minimize(loss, start, method="Nelder-Mead", options={"maxiter": 1500, "xatol": 1e-4, "fatol": 1e-5})
-    return Reached(*(float(value) for value in np.exp(found.x)))
+    return Reached(*(exp(float(value)) for value in found.x))
 
 
-def held_out_interval(rows: Sequence[TimedTrace], level: float = 0.8) -> tuple[float, float]:
-    """Return the factors measured / predicted that hold a share of the rows, each device left out of its own fit."""
+def held_out_interval(
+    rows: Sequence[TimedTrace],
+    level: float = 0.8,
+    group: Callable[[TimedTrace], str] = lambda row: row.device.slug,
+) -> tuple[float, float]:
+    """Return the factors measured / predicted that hold a share of the rows, each group left out of its own fit.
+
+    Args:
+        rows: The rows.
+        level: The share.
+        group: What is left out together: the devices, or the architectures where there is one device.
+    """
     ratios = []
-    for slug in {row.device.slug for row in rows}:
-        others = [row for row in rows if row.device.slug != slug]
-        own = [row for row in rows if row.device.slug == slug]
+    for name in sorted({group(row) for row in rows}):
+        own = [row for row in rows if group(row) == name]
+        others = [row for row in rows if group(row) != name]
         ratios.extend(_log_ratios(own, fit_shares(others or own)))
+    ratios.sort()
     outside = (1 - level) / 2
-    low, high = np.exp(np.quantile(ratios, [outside, 1 - outside]))
-    return float(low), float(high)
+    return exp(_quantile(ratios, outside)), exp(_quantile(ratios, 1 - outside))
 
 
-def _log_ratios(rows: Sequence[TimedTrace], reached: Reached) -> Any:
-    predicted = [roofline_seconds(row.trace, row.device, reached) or float("nan") for row in rows]
-    return np.log([row.seconds for row in rows]) - np.log(predicted)
+def _log_ratios(rows: Sequence[TimedTrace], reached: Reached) -> list[float]:
+    found = []
+    for row in rows:
+        predicted = roofline_seconds(row.trace, row.device, reached)
+        if predicted is None:
+            raise ValueError(f"{row.device.slug}: no speed at {row.trace.dtype} is published")
+        found.append(log(row.seconds / predicted))
+    return found
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    place = share * (len(ordered) - 1)
+    below = int(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+
+
+def _timed(row: Mapping[str, Any], cache: Path) -> TimedTrace:
+    from pytest_hfaccel.tracing.traces import trace_of
+
+    trace = trace_of(
+        row["architecture"],
+        row["dims"],
+        batch=row["batch"],
+        length=row["length"],
+        dtype=row["dtype"],
+        cache_dir=cache,
+    )
+    device = load_specifications().get(row["device"])
+    return TimedTrace(trace, device.with_cores(row["cores"]) if "cores" in row else device, row["seconds"])
 
 
 def _main(file: Path) -> None:
     from pytest_hfaccel.config import RunConfig
-    from pytest_hfaccel.tracing.traces import trace_of
 
     cache = RunConfig.from_values({}).cache_dir
-    rows = []
-    for row in json.loads(file.read_text(encoding="utf-8")):
-        point = {name: row[name] for name in ("batch", "length", "dtype")}
-        trace = trace_of(row["architecture"], row["dims"], cache_dir=cache, **point)
-        rows.append(TimedTrace(trace, load_specifications().get(row["device"]), row["seconds"]))
-    answer = {**vars(fit_shares(rows)), "interval": held_out_interval(rows), "rows": len(rows)}
+    rows = [_timed(row, cache) for row in json.loads(file.read_text(encoding="utf-8"))]
+    several = len({row.device.slug for row in rows}) > 1
+    interval = held_out_interval(rows) if several else held_out_interval(rows, group=lambda row: row.trace.architecture)
+    answer = {**vars(fit_shares(rows)), "interval": interval, "rows": len(rows)}
     sys.stdout.write(json.dumps(answer, indent=2) + "\n")
 
 

@@ -53,4 +53,5 @@ class LatencyModel:
         return seconds if self._residual is None else seconds * self._residual.factors(features_of(points))
 
     def _columns(self, points: Sequence[Point]) -> Array:
-        return np.array([[*point.groups, point.launches, 1.0] for point in points]) * self._scale
+        columns = np.array([[*point.groups, point.launches, 1.0] for point in points])
+        return np.asarray(columns * self._scale, dtype=np.float64)

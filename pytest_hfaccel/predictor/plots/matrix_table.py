@@ -90,7 +90,9 @@ class MatrixTable:
 
     @property
     def baseline(self) -> str | None:
-        """The platform that others are compared with: the CPU, where the matrix has it."""
+        """The platform that others are compared with: `cpu`, else the first CPU; `None` where the matrix has none."""
+        if BASELINE in self.platforms:
+            return BASELINE
         return next((name for name in self.platforms if name.partition(":")[0] == BASELINE), None)
 
     def cells(self, precision: str, batches: list[int]) -> Iterator[MatrixCell]:

@@ -19,7 +19,7 @@ def read_rows(given: Any, name: str, needed: Iterable[str]) -> list[Mapping[str,
     Raises:
         ConfigError: There is no row, something is no row, or columns are missing.
     """
-    rows = given.to_dict("records") if hasattr(given, "to_dict") else _as_list(given, name)
+    rows = _of_frame(given) if hasattr(given, "to_dict") else _as_list(given, name)
     if not rows:
         raise ConfigError(f"{name}: there is no row, so there is nothing to plot.")
     for index, row in enumerate(rows):
@@ -30,6 +30,11 @@ def read_rows(given: Any, name: str, needed: Iterable[str]) -> list[Mapping[str,
             columns = ", ".join(needed)
             raise ConfigError(f"{name}[{index}]: {', '.join(missing)} is missing.", hint=f"Needed: {columns}.")
     return list(rows)
+
+
+def _of_frame(frame: Any) -> list[Any]:
+    # pandas has several ways to say that a value is missing, and not all of them are numbers.
+    return list(frame.astype(object).where(frame.notna(), None).to_dict("records"))
 
 
 def _as_list(given: Any, name: str) -> list[Any]:
