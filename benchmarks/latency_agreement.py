@@ -120,8 +120,8 @@ def table(rows: list[dict[str, Any]], threads: int, pairs: int) -> list[str]:
         "# Latency against torch.utils.benchmark",
         "",
         "Written by `python benchmarks/latency_agreement.py`. The same loaded model in the same process, fp32, "
-        f"random weights, {threads} thread{'s' if threads > 1 else ''}; {pairs} pairs of measurements per model, in turns ours "
-        "first and theirs first. *ratio* is the median of ours / theirs over the pairs, with its quartiles; ours "
+        f"random weights, {threads} thread{'s' if threads > 1 else ''}; {pairs} pairs of measurements per model, by "
+        "turns ours and theirs first. *ratio* is the median of ours / theirs over the pairs, with its quartiles; ours "
         "includes handing over the inputs and taking the outputs apart, theirs is a plain call of the model.",
         "",
         f"Machine: {_processor()}, {platform.system()}; torch {torch.__version__}; {time.strftime('%Y-%m-%d')}. "

@@ -59,6 +59,17 @@ def test_crowded_points_can_be_read() -> None:
     check_layout(chart(points))
 
 
+def test_labels_keep_clear_of_words_that_stand_there() -> None:
+    from pytest_hfaccel.predictor.plots.drawing.label_placement import place_labels
+    from pytest_hfaccel.predictor.plots.drawing.page import Heading, Page
+
+    page = Page(Heading("title", "", ""), 5, 5)
+    axes = page.axes(0.5, 0.5, 4, 4)
+    axes.text(0.53, 0.5, "right where the first label would go", size=7, va="center")
+    place_labels(axes, [(0.5, 0.5)], ["label"], 7)
+    check_layout(page.figure)
+
+
 def test_the_roof() -> None:
     figure = chart(roofline_points(3))
     panel = panels_of(figure)[0]

@@ -24,7 +24,7 @@ def generic_inputs(model: Any) -> dict[str, torch.Tensor]:
     """Return inputs with which a model's forward pass runs: a batch of two different samples.
 
     Raises:
-        Exception: What the model said to the first guess, where it refuses all of them.
+        Exception: What the model said to the first layout, repaired as far as we could, where it refuses all of them.
     """
     first: Exception | None = None
     for layout in range(sound.LAYOUTS):
@@ -42,10 +42,10 @@ def generic_inputs(model: Any) -> dict[str, torch.Tensor]:
 
 
 def _accepted(draft: Draft) -> Exception | None:
-    """Fill a draft and repair it until the model takes it; return what the model said first where it does not."""
+    """Fill a draft and repair it until the model takes it; return what the model said last where it does not."""
     import torch
 
-    first: Exception | None = None
+    last: Exception | None = None
     try:
         _fill(draft)
     except Exception as impossible:  # A special input that reads a field the config does not have.
@@ -55,12 +55,12 @@ def _accepted(draft: Draft) -> Exception | None:
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
                 draft.model(**draft.inputs)
         except Exception as refusal:  # Whatever a model raises.
-            first = first or refusal
+            last = refusal
             if not repair(draft, refusal):
                 break
         else:
             return None
-    return first
+    return last
 
 
 def _fill(draft: Draft) -> None:

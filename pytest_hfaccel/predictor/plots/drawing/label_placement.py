@@ -58,7 +58,7 @@ def place_labels(
     places = [(float(x) / DPI, float(y) / DPI) for x, y in pixels]
     window = axes.get_window_extent()
     frame = Box(window.x0 / DPI, window.y0 / DPI, window.x1 / DPI, window.y1 / DPI)
-    taken = [_around(*place) for place in places] + list(keep_clear)
+    taken = [*(_around(*place) for place in places), *_texts_of(axes), *keep_clear]
     labels = []
     for index in _crowded_first(places):
         if texts[index]:
@@ -77,6 +77,12 @@ def along(axes: Axes, line: Sequence[tuple[float, float]]) -> list[Box]:
         steps = max(1, int(math.dist((x, y), (next_x, next_y)) / POINT_RADIUS))
         boxes += [_around(x + (next_x - x) * i / steps, y + (next_y - y) * i / steps) for i in range(steps + 1)]
     return boxes
+
+
+def _texts_of(axes: Axes) -> list[Box]:
+    """The texts that stand in the axes already."""
+    extents = [text.get_window_extent() for text in axes.texts]
+    return [Box(one.x0 / DPI, one.y0 / DPI, one.x1 / DPI, one.y1 / DPI) for one in extents]
 
 
 def _around(x: float, y: float) -> Box:
