@@ -17,6 +17,7 @@ _PACKAGES = (
     "accelerate",
     "openvino",
     "nncf",
+    "torchao",
     "onnx",
     "onnxruntime",
 )
