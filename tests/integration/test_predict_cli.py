@@ -109,7 +109,7 @@ BenchmarkDatabase("rows.duckdb").write_run(record)
         ("predict gpt2 --hardware tpu", "'tpu' is not a kind of hardware"),
         ("predict gpt2 --config none.json", "there is no such file"),
         ("predict --train --database none.duckdb", "there is no such file"),
-        ("calibrate --device cuda --threads 1", "cuda:0"),
+        ("calibrate --device cuda --threads 1", "cuda cannot be calibrated at fp32"),
     ],
 )
 def test_mistakes_are_told_in_a_line(folder: Path, words: str, message: str) -> None:
