@@ -76,9 +76,11 @@ def _scaled(known: KnownCheckpoint, size: float) -> SizedModel | None:
     groups = max(1, dims[heads] // dims.get("num_key_value_heads", dims[heads]))
     new_heads = max(groups, round(factor * dims[heads] / groups) * groups)
     head_width = dims[width] // dims[heads]
+    # Heads come in groups, so the width cannot be chosen freely: the depth makes up for it.
+    deeper = size / known.parameters / (new_heads * head_width / dims[width]) ** 2
     for name in dims:
         if name in _LAYERS:
-            dims[name] = max(1, round(factor * dims[name]))
+            dims[name] = max(1, round(deeper * dims[name]))
         elif name in _HEADS:
             dims[name] = new_heads
         elif name in _WIDTHS:
