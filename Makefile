@@ -7,13 +7,16 @@ INSTALLED := $(VENV)/.installed
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: matrix test lint bench clean
+.PHONY: matrix test test-all lint bench clean
 
 matrix: $(INSTALLED)
 	$(PY) -m pytest model_classes --all-models --all-hardware -n 2
 
 test: $(INSTALLED)
-	$(PY) -m pytest tests -n 2
+	$(PY) -m pytest tests -n 2 --dist loadfile -m "not nightly"
+
+test-all: $(INSTALLED)
+	$(PY) -m pytest tests -n 2 --dist loadfile
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .
@@ -22,6 +25,7 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(PY) benchmarks/overhead.py
+	$(PY) benchmarks/latency_agreement.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist

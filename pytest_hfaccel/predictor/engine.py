@@ -172,7 +172,7 @@ class Engine:
             if (each.device, each.device_name) == (platform.device, platform.device_name)
         ]
         layers: list[Layer] = [CalibratedLayer(calibrations, self.threads)]
-        trained = self._trained_for(platform) if calibrations else None
+        trained = self._trained_for(platform)
         if trained is None:
             return layers, {Source.LEARNED: f"no trained model of {platform.name} (`hfaccel predict --train`)"}
         from pytest_hfaccel.predictor.learning.layer import LearnedLayer

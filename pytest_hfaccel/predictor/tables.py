@@ -52,16 +52,22 @@ def matrix_text(matrix: Mapping[str, Any]) -> str:
     batches = [str(batch) for batch in matrix["batch_sizes"]]
     for precision in matrix["precision_options"]:
         rows = [
-            (name, platform, *(_cell(by_batch.get(batch, {}).get(precision)) for batch in batches), _sources(by_batch))
+            (
+                name,
+                platform,
+                *(_cell(by_batch.get(batch, {}).get(precision)) for batch in batches),
+                _sources(by_batch, precision),
+            )
             for name, model in matrix["models"].items()
             for platform, by_batch in model["predictions"].items()
         ]
         headings = ("model", "hardware", *(f"batch {batch}" for batch in batches), "source")
         lines += ["", f"Latency at {precision}:", *table(headings, rows)]
-    without = {
-        platform: reason for model in matrix["models"].values() for platform, reason in model["not_predicted"].items()
-    }
-    lines += ["", *(f"No numbers for {platform}: {reason}" for platform, reason in without.items())]
+    without: dict[str, list[str]] = {}
+    for name, model in matrix["models"].items():
+        for platform, reason in model["not_predicted"].items():
+            without.setdefault(f"No numbers on {platform} ({reason})", []).append(name)
+    lines += ["", *(f"{what}: {', '.join(names)}" for what, names in without.items())]
     return "\n".join(lines).rstrip()
 
 
@@ -160,6 +166,6 @@ def _cell(cell: Mapping[str, Any] | None) -> str:
     return time_text(cell["latency_mean"]) if cell["fits"] is not False else "does not fit"
 
 
-def _sources(by_batch: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
-    found = [cell["source"] for by_precision in by_batch.values() for cell in by_precision.values()]
+def _sources(by_batch: Mapping[str, Mapping[str, Mapping[str, Any]]], precision: str) -> str:
+    found = [by_precision[precision]["source"] for by_precision in by_batch.values() if precision in by_precision]
     return ", ".join(dict.fromkeys(found))

@@ -12,6 +12,8 @@ import pytest
 
 from tests.harness import BERT_MODULE, environment
 
+pytestmark = pytest.mark.nightly
+
 GUIDE = Path(__file__).parents[2] / "docs" / "benchmarking.md"
 COMMANDS = re.compile(r"^```bash\n(?P<code>.*?)^```\n", re.MULTILINE | re.DOTALL)
 PYTHON = re.compile(r"^```python\n(?P<code>.*?)^```\n\n```text\n(?P<output>.*?)^```\n", re.MULTILINE | re.DOTALL)

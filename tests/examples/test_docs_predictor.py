@@ -16,7 +16,7 @@ from jsonschema import validate
 from pytest_hfaccel.predictor.configuration import PredictorConfig
 from tests.unit.test_predictor_matrix import FORMAT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.nightly]
 
 GUIDE = Path(__file__).parents[2] / "docs" / "hardware_model_predictor.md"
 TEXT = GUIDE.read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ import pytest
 
 from tests.harness import HfRun, Project
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.nightly]
 
 OPTIONS = {"training": "--hf-training", "attention": "--hf-attention", "compile": "--hf-compile"}
 MODELS = ("bert-base-uncased", "gpt2")

@@ -12,7 +12,7 @@ import pytest
 
 from tests.harness import environment
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.nightly]
 
 SMALL = """
 version: 1

@@ -14,7 +14,7 @@ from pytest_hfaccel.predictor.calibration import save_calibration
 from tests.unit.calibrations import even_calibration
 from tests.unit.predictor_samples import CHIP, REPORT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.nightly]
 
 MODELS = (
     "bert-base-uncased",

@@ -1,8 +1,9 @@
 """How the shares in `shares.yaml` were fitted, and how to fit them anew to measured rows.
 
-`python -m pytest_hfaccel.predictor.datasheet.fitting rows.json`, with a list of objects with `device` (a name of
-`devices.yaml`), `cores` for a CPU of which only some ran, `architecture`, `dims`, `batch`, `length`, `dtype` and
-`seconds`, prints the shares and the interval.
+`python -m pytest_hfaccel.predictor.datasheet.fitting epyc-9654 rows.jsonl cpu` prints the shares that the rows of a
+file (a database, Parquet, reports) on `cpu` devices reach of that data sheet, and the interval; a file `*.rows.json`
+holds other rows: objects with `device` (a name of `devices.yaml`), `architecture`, `dims`, `batch`, `length`, `dtype`,
+`seconds`, and `cores` for a CPU of which only some ran.
 """
 
 from __future__ import annotations
@@ -99,11 +100,33 @@ def _timed(row: Mapping[str, Any], cache: Path) -> TimedTrace:
     return TimedTrace(trace, device.with_cores(row["cores"]) if "cores" in row else device, row["seconds"])
 
 
-def _main(file: Path) -> None:
+def _rows(slug: str, file: Path, kind: str) -> list[dict[str, Any]]:
+    """Read rows; those measured with this package carry the dimensions of their model."""
+    if file.name.endswith(".rows.json"):
+        return list(json.loads(file.read_text(encoding="utf-8")))
+    from pytest_hfaccel.benchmark.store.opening import open_measurements
+
+    return [
+        {
+            "device": slug,
+            "architecture": row.architecture,
+            "dims": row.details["dims"],
+            "batch": row.batch,
+            "length": max(1, row.length),
+            "dtype": row.dtype,
+            "seconds": row.latency.median_ms / 1e3,
+            **({"cores": row.threads} if load_specifications().get(slug).cores else {}),
+        }
+        for row in open_measurements(file)
+        if row.device_kind == kind and row.mode == "inference" and "dims" in row.details
+    ]
+
+
+def _main(slug: str, file: str, kind: str) -> None:
     from pytest_hfaccel.config import RunConfig
 
     cache = RunConfig.from_values({}).cache_dir
-    rows = [_timed(row, cache) for row in json.loads(file.read_text(encoding="utf-8"))]
+    rows = [_timed(row, cache) for row in _rows(slug, Path(file), kind)]
     several = len({row.device.slug for row in rows}) > 1
     interval = held_out_interval(rows) if several else held_out_interval(rows, group=lambda row: row.trace.architecture)
     answer = {**vars(fit_shares(rows)), "interval": interval, "rows": len(rows)}
@@ -111,4 +134,4 @@ def _main(file: Path) -> None:
 
 
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]))
+    _main(*sys.argv[1:4])

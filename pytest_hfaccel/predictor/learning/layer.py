@@ -9,6 +9,7 @@ from pytest_hfaccel.tracing.trace import ModelTrace
 
 if TYPE_CHECKING:
     from pytest_hfaccel.predictor.learning.trained import DeviceModel, TrainedModels
+    from pytest_hfaccel.predictor.roofline.operators import OperatorRoofline
 
 
 class LearnedLayer:
@@ -24,6 +25,7 @@ class LearnedLayer:
     def __init__(self, models: TrainedModels, threads: int | None = None) -> None:
         self._models = models
         self._threads = threads
+        self._rooflines: dict[str, OperatorRoofline] = {}
 
     def why_not(self, question: Question) -> str:
         """Say why this layer has no answer."""
@@ -38,9 +40,8 @@ class LearnedLayer:
             return None
         from pytest_hfaccel.predictor.learning.memory import memory_of
         from pytest_hfaccel.predictor.learning.rows import point_of
-        from pytest_hfaccel.predictor.roofline.operators import OperatorRoofline
 
-        point = point_of(trace, OperatorRoofline(model.calibration))
+        point = point_of(trace, self._roofline(model))
         milliseconds = 1e3 * float(model.latency.predict([point])[0])
         memory = memory_of(trace, question.device_kind)
         if model.memory is not None and model.memory_interval is not None:
@@ -48,6 +49,13 @@ class LearnedLayer:
         return Prediction(
             question, self.name, _basis(model), _interval(milliseconds, model.latency_interval), memory, model.rows
         )
+
+    def _roofline(self, model: DeviceModel) -> OperatorRoofline:
+        from pytest_hfaccel.predictor.roofline.operators import OperatorRoofline
+
+        if model.name not in self._rooflines:
+            self._rooflines[model.name] = OperatorRoofline(model.calibration)
+        return self._rooflines[model.name]
 
 
 def _interval(value: float, factors: tuple[float, float]) -> Estimate:

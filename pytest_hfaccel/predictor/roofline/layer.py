@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from pytest_hfaccel.predictor.calibration.records import DeviceCalibration
     from pytest_hfaccel.predictor.roofline.operators import OperatorRoofline
 
-_BELOW, _ABOVE = 0.75, 1.25
-"""Four fifths of the models of `docs/prediction_accuracy.md` lie between these factors."""
+_BELOW, _ABOVE = 0.94, 1.26
+"""Measured over predicted: four fifths of the rows of `docs/results/prediction_rows.jsonl.gz` lie between these factors
+(torch and OpenVINO on a CPU). Operators disturb each other's caches, so it is low more often than high."""
 
 
 class CalibratedLayer:
@@ -56,4 +57,6 @@ class CalibratedLayer:
     def _roofline(self, calibration: DeviceCalibration) -> OperatorRoofline:
         from pytest_hfaccel.predictor.roofline.operators import OperatorRoofline
 
-        return self._rooflines.setdefault(id(calibration), OperatorRoofline(calibration))
+        if id(calibration) not in self._rooflines:
+            self._rooflines[id(calibration)] = OperatorRoofline(calibration)
+        return self._rooflines[id(calibration)]
