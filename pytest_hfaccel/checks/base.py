@@ -12,6 +12,7 @@ from pytest_hfaccel.results import CheckOutcome, Stage, Status
 from pytest_hfaccel.spec import Cell
 
 if TYPE_CHECKING:
+    from pytest_hfaccel.benchmark.measuring import Measuring
     from pytest_hfaccel.checks.reference import Reference
 
 CLASS, CELL = "class", "cell"
@@ -46,6 +47,10 @@ class CheckContext(Protocol):
     @property
     def claims(self) -> Sequence[Claim]:
         """What the model class module says the model must make of its task; used by the check `task_sense`."""
+
+    @property
+    def measuring(self) -> Measuring:
+        """What the check `performance` is to do: points, effort and timer."""
 
     def outcome_of(self, name: str) -> CheckOutcome | None:
         """The outcome of a check that has already run on this cell; `None` if it has not run."""
