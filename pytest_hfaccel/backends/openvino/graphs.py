@@ -42,6 +42,7 @@ class Graph:
         converted: What was compiled.
         compiled: OpenVINO's compiled model.
         nbytes: Bytes of its constants.
+        follows_batch: Whether it may be run at a batch it was not traced with; see `follows_batch`.
     """
 
     def __init__(self, converted: Converted, program: ov.Model, compiled: Any) -> None:
@@ -50,6 +51,7 @@ class Graph:
         self.converted = converted
         self.compiled = compiled
         self.nbytes = constant_bytes(program)
+        self.follows_batch = follows_batch(program)
         self._runner = OpenVINOModelRunner(compiled, converted.metadata)
         self._traced = converted.metadata.kwargs
 
@@ -118,7 +120,7 @@ class Graphs:
         general = signature(inputs, exact=self._static, fixed_batch=False)
         graph = self.graph(inputs)
         same_batch_as_traced = self._static or graph.was_traced_with_batch_of(inputs)
-        unrolls = general in self._fixed_batch or self._source.spec.task in UNROLLING_TASKS
+        unrolls = general in self._fixed_batch or not graph.follows_batch or self._source.spec.task in UNROLLING_TASKS
         if unrolls and not same_batch_as_traced:
             self._fixed_batch.add(general)
             return self.graph(inputs, fixed_batch=True).run(inputs)
@@ -199,3 +201,19 @@ def has_rows_of(inputs: Tensors, output: Any) -> bool:
     """Whether some output has as many rows as the inputs have samples."""
     rows = {tensor.shape[0] for name, tensor in inputs.items() if name not in FOLDED and tensor.ndim}
     return any(leaf.shape[0] in rows for leaf in flatten_outputs(output).values() if leaf.ndim)
+
+
+def follows_batch(program: ov.Model) -> bool:
+    """Whether a graph that takes any batch also returns it.
+
+    A model whose code loops over the rows of the batch is traced into a graph whose inputs may have any number of rows
+    and whose outputs all have that of the trace. To run it at another one is not an error for the CPU plugin of 2026.4
+    with one thread, but a segmentation fault.
+    """
+    takes_any = any(_is_dynamic(port) for port in program.inputs)
+    return not takes_any or any(_is_dynamic(port) for port in program.outputs)
+
+
+def _is_dynamic(port: Any) -> bool:
+    shape = port.get_partial_shape()
+    return bool(shape.rank.is_dynamic or (shape.rank.get_length() and shape[0].is_dynamic))
