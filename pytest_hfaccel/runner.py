@@ -275,7 +275,7 @@ class CellRun:
         return outcome
 
     def _is_about(self, expectation: Expectation, outcome: CheckOutcome) -> bool:
-        if expectation.check or expectation.stage not in _BEFORE_RUN:
+        if expectation.stage not in _BEFORE_RUN:
             return expectation.check == outcome.name
         # The cell was expected not to get as far as a check: its first check says so, the others follow suit.
         return "loaded" in self._failures or not self.outcomes
