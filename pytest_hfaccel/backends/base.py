@@ -6,7 +6,7 @@ is resolved through an import string when the first cell needs it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -163,6 +163,15 @@ class LoadedModel(Protocol):
 
     def pipeline_model(self) -> Any:
         """Return an object that `transformers.pipeline(model=...)` takes and that runs on this device."""
+
+    def held(self, parameters: Iterable[str]) -> frozenset[str]:
+        """Return those of some parameters that the runtime holds by themselves.
+
+        A runtime that merges weights has to build the model anew to make one of the others wrong.
+
+        Args:
+            parameters: Names of `named_parameters`.
+        """
 
     def perturbed(self, change: WeightChange) -> AbstractContextManager[LoadedModel]:
         """Give the same model with one weight made wrong on the device; undone on exit."""

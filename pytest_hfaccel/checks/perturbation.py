@@ -52,6 +52,9 @@ def find_perturbation(context: CheckContext) -> Perturbation | None:
         candidates = [
             (name, tensor.numel() // 2, _typical(tensor)) for name, tensor in _candidates(loaded.pipeline_model())
         ]
+        # Those first that the cell's runtime can change without building the model anew.
+        held = context.loaded.held(name for name, _, _ in candidates)
+        candidates.sort(key=lambda candidate: candidate[0] not in held)
         best = None
         for tried in _tried(reference, candidates, limits):
             if best is None or tried.margin > best.margin:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -55,6 +55,10 @@ class FakeModel:
     def pipeline_model(self) -> Any:
         """Refuse: there is no transformers model in it."""
         raise NotImplementedError("the fake backend has no model for a pipeline")
+
+    def held(self, parameters: Iterable[str]) -> frozenset[str]:
+        """Return all of them: any change makes it wrong."""
+        return frozenset(parameters)
 
     @contextmanager
     def perturbed(self, change: WeightChange) -> Iterator[FakeModel]:  # noqa: ARG002 - any change makes it wrong

@@ -41,16 +41,36 @@ def with_changed_weight(program: ov.Model, weights: dict[str, Any], change: Weig
     changed = original.copy()
     changed[place] += change.delta
     copy = program.clone()
-    constants = [op for op in copy.get_ordered_ops() if op.get_type_name() == "Constant"]
+    found = _replacements(copy, original, changed)
+    if not found:
+        raise NotFound(f"no constant has the values of {change.parameter}")
+    for node, values in found:
+        _replace(node, values)
+    copy.validate_nodes_and_infer_types()
+    return copy
+
+
+def holds_weight(program: ov.Model, weights: dict[str, Any], name: str) -> bool:
+    """Return whether `with_changed_weight` can change a weight.
+
+    Args:
+        program: The converted model.
+        weights: The transformers model's parameters and buffers by name (torch tensors on the CPU).
+        name: The weight's name.
+    """
+    original = weights[name].detach().numpy()
+    return not _is_ambiguous(weights, name) and bool(_replacements(program, original, original))
+
+
+def _replacements(program: ov.Model, original: Array, changed: Array) -> list[tuple[Any, Array]]:
+    """Return the constants that hold a weight, each with its new values."""
+    constants = [op for op in program.get_ordered_ops() if op.get_type_name() == "Constant"]
     for values_of in (_equal, _proportional):
         replacements = [(node, values_of(node, original, changed)) for node in constants if _can_hold(node, original)]
         found = [(node, values) for node, values in replacements if values is not None]
         if found:
-            for node, values in found:
-                _replace(node, values)
-            copy.validate_nodes_and_infer_types()
-            return copy
-    raise NotFound(f"no constant has the values of {change.parameter}")
+            return found
+    return []
 
 
 def _can_hold(node: Any, original: Array) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +87,13 @@ class OpenVINOModel:
             names = self._graphs.graph(self._source.sample().forward).names
             self._architecture = architecture_on_openvino(self._source, self._graphs.run, names)
         return self._architecture
+
+    def held(self, parameters: Iterable[str]) -> frozenset[str]:
+        """Return those that are constants of the graph; the converter merges the others with what follows them."""
+        from pytest_hfaccel.backends.openvino.perturbation import held_weights
+
+        graph = self._graphs.graph(self._source.sample().forward)
+        return held_weights(self._source, graph.converted.program, parameters)
 
     @contextmanager
     def perturbed(self, change: WeightChange) -> Iterator[OpenVINOModel]:

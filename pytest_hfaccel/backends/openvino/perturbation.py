@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import openvino as ov
 
-from pytest_hfaccel.backends.openvino.constants import NotFound, with_changed_weight
+from pytest_hfaccel.backends.openvino.constants import NotFound, holds_weight, with_changed_weight
 from pytest_hfaccel.backends.openvino.export import export_model
 from pytest_hfaccel.errors import HfAccelError
 
@@ -18,15 +19,15 @@ if TYPE_CHECKING:
 def perturbed_graphs(source: ModelSource, graphs: Graphs, change: WeightChange) -> Graphs:
     """Return graphs with one weight made wrong, and the one for the sample inputs compiled.
 
-    The weight's constant is found by its values. Where the converter has merged the weight with something, the changed
-    torch model is converted anew; that takes as long as the first conversion.
+    The weight's constant is found by its values. Where the converter has merged the weight with something (see
+    `held_weights`), the changed torch model is converted anew, for the shapes of the sample inputs only.
 
     Raises:
         ValueError: The model has no such parameter.
         LoadError: The changed model cannot be converted or compiled.
     """
     model = source.torch_model("fp32")
-    weights = {**dict(model.named_buffers()), **dict(model.named_parameters(remove_duplicate=False))}
+    weights = _weights(model)
     if change.parameter not in weights:
         raise ValueError(f"{type(model).__name__} has no parameter {change.parameter!r}")
     inputs = source.sample().forward
@@ -39,10 +40,20 @@ def perturbed_graphs(source: ModelSource, graphs: Graphs, change: WeightChange) 
         edited.graph(inputs)
     except NotFound:
         weights[change.parameter].data.view(-1)[change.index] += change.delta
-        exported, _, _ = export_model(model, inputs, static=False)
+        exported, _, _ = export_model(model, inputs, static=True)
         edited = graphs.edited(lambda _: exported.program)
         edited.graph(inputs)
     except HfAccelError:
         edited.close()
         raise
     return edited
+
+
+def held_weights(source: ModelSource, program: ov.Model, parameters: Iterable[str]) -> frozenset[str]:
+    """Return those of some parameters that are constants of a converted model by themselves."""
+    weights = _weights(source.torch_model("fp32"))
+    return frozenset(name for name in parameters if name in weights and holds_weight(program, weights, name))
+
+
+def _weights(model: Any) -> dict[str, Any]:
+    return {**dict(model.named_buffers()), **dict(model.named_parameters(remove_duplicate=False))}

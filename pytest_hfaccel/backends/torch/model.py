@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -60,6 +60,10 @@ class TorchModel:
     def pipeline_model(self) -> Any:
         """Return the transformers model itself."""
         return self._model
+
+    def held(self, parameters: Iterable[str]) -> frozenset[str]:
+        """Return all of them: torch holds parameters as they are."""
+        return frozenset(parameters)
 
     @contextmanager
     def perturbed(self, change: WeightChange) -> Iterator[TorchModel]:
