@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pytest_hfaccel.plugin.model_class import ModelClassTests, main
     from pytest_hfaccel.pool import ResourcePool
     from pytest_hfaccel.predictor import HardwareModelPredictor, HardwareSelector, train_prediction_models
+    from pytest_hfaccel.registry.every import main_pairs, other_pairs
     from pytest_hfaccel.results import CellResult, CheckOutcome, Stage, Status
     from pytest_hfaccel.spec import Cell, Device, ModelSpec, Weights
 
@@ -35,6 +36,8 @@ _HOME = {
     "Status": "results",
     "Weights": "spec",
     "main": "plugin.model_class",
+    "main_pairs": "registry.every",
+    "other_pairs": "registry.every",
     "train_prediction_models": "predictor",
 }
 
@@ -55,6 +58,8 @@ __all__ = [
     "Weights",
     "__version__",
     "main",
+    "main_pairs",
+    "other_pairs",
     "train_prediction_models",
 ]
 

@@ -136,6 +136,13 @@ class RunConfig:
         flag="--hf-database",
         env="BENCHMARK_DB_PATH",
     )
+    resume: bool = _option(
+        False,
+        "Go on with the run whose journal is in the reports' directory: its finished checks are not run again, their "
+        "outcomes count as they are.",
+        flag="--hf-resume",
+        env="HFACCEL_RESUME",
+    )
     reports: str = _option(
         "reports", "Directory for the reports of this run.", flag="--hf-reports", env="HFACCEL_REPORTS"
     )

@@ -69,6 +69,23 @@ class Stage(StrEnum):
     COMPARE = "compare"
 
 
+class Cause(StrEnum):
+    """Whose doing a failure is."""
+
+    PACKAGE = "package"
+    """A package that is not installed."""
+    FACTORY = "factory"
+    """This package: a tiny checkpoint, or inputs, that the class cannot work with."""
+    TRANSFORMERS = "transformers"
+    """The class's own code."""
+    EXPORTER = "exporter"
+    """The conversion from torch to the runtime."""
+    RUNTIME = "runtime"
+    """The runtime that compiles and runs the converted model."""
+    TIME = "time"
+    """The time limit."""
+
+
 @dataclass
 class CheckOutcome:
     """The verdict of one check on one cell, with the numbers it rests on.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 import traceback
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 _BEFORE_RUN = frozenset({Stage.RESOLVE, Stage.LOAD, Stage.CONVERT, Stage.COMPILE})
 _TRACEBACK_FRAMES = 4
+_SHARED_KEPT = 64
+"""Checkpoints and references that stay in memory: those of some thirty models, more than a worker has at hand."""
+
 PERFORMANCE = "performance"
 """The check that runs once per point, and only when asked for."""
 
@@ -55,6 +59,7 @@ class Runner:
         self.store: CheckpointStore = CheckpointStore(
             config.cache_dir, trust_remote_code=config.trust_remote_code, allow_pickle=config.allow_pickle
         )
+        self._kept: OrderedDict[Hashable, None] = OrderedDict()
         self.pool: ResourcePool = open_run_pool(self._load, device_budget(config.pool_memory))
 
     def open(self, cell: Cell, module: str = "", claims: Callable[[Any], Any] | None = None) -> CellRun:
@@ -96,10 +101,17 @@ class Runner:
         self.pool.close()
 
     def _shared(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """Compute once per run, a failure included: a hub that timed out for one cell would time out for the next."""
+        """Compute once per run, a failure included: a hub that timed out for one cell would time out for the next.
+
+        Of the values only the last used are kept: a run over every class of transformers would fill the memory.
+        """
         value, error = self.pool.shared(key, lambda: _attempted(make))
         if error is not None:
             raise error
+        self._kept[key] = None
+        self._kept.move_to_end(key)
+        while len(self._kept) > _SHARED_KEPT:
+            self.pool.forget_shared(self._kept.popitem(last=False)[0])
         return value
 
     def _load(self, cell: Cell) -> LoadedModel:
@@ -325,6 +337,8 @@ def _against(expectation: Expectation, outcome: CheckOutcome) -> CheckOutcome:
     elif outcome.stage == expectation.stage and (outcome.status.is_bad or outcome.status == Status.SKIPPED):
         outcome.status = Status.XFAILED
         outcome.reason = f"{expectation.reason} [{expectation.source}]\n{outcome.reason}"
+        if expectation.cause:
+            outcome.measures = {**outcome.measures, "cause": expectation.cause}
     elif outcome.status.is_bad:
         outcome.reason = (
             f"{outcome.reason}\nThe entry at {expectation.source} expects a failure at stage "

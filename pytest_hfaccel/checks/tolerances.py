@@ -9,7 +9,8 @@ The numbers are those of the design (section 5). Each row states, for the output
 - `top1`: the least share of positions with the same argmax of `logits`; only for int8 on pretrained weights.
 
 fp32 presumes TF32 off and OpenVINO's precision hint f32. Tiny models are shallow, so that fp32 is nearly exact on them;
-real dimensions, and the rewritten graph of an exported model, sum in another order and get more room.
+real dimensions, and the rewritten graph of an exported model, sum in another order and get more room. A graph that
+silently ran at bf16 or TF32 is off by 1e-3 and more.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Tolerance:
 
 
 _FP32_TINY = Tolerance(rel_l2=1e-5, rtol=1e-4, atol=1e-5)
-_FP32_TINY_EXPORTED = Tolerance(rel_l2=1e-5, rtol=1e-3, atol=1e-3)
+_FP32_TINY_EXPORTED = Tolerance(rel_l2=1e-4, rtol=1e-3, atol=1e-3)
 _FP32 = Tolerance(rel_l2=1e-3, rtol=1e-3, atol=1e-3)
 _FP16 = Tolerance(rel_l2=5e-3, rtol=5e-3, atol=5e-3)
 _BF16 = Tolerance(rel_l2=2e-2, rtol=1.6e-2, atol=1e-2)

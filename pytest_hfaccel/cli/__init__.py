@@ -16,6 +16,7 @@ def make_parser() -> argparse.ArgumentParser:
         bench,
         calibrate,
         classify,
+        coverage,
         database,
         hardware,
         pool_config,
@@ -32,7 +33,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in (
         *(hardware, registry, classify, recommend, requirements, pool_config),
-        *(bench, calibrate, predict, database),
+        *(bench, calibrate, predict, database, coverage),
     ):
         command.add_parser(commands)
     return parser

@@ -112,11 +112,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of model classes, and let those that measure use pytest-benchmark."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Choose among the tests of model classes, mark them, and let those that measure use pytest-benchmark."""
     from pytest_hfaccel.plugin.benchmarking import give_benchmark
     from pytest_hfaccel.plugin.parametrize import mark
+    from pytest_hfaccel.plugin.yielding import leave_to_others
 
+    leave_to_others(config, items)
     mark(items)
     give_benchmark(items)
 

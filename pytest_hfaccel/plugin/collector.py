@@ -55,8 +55,13 @@ class ResultCollector:
             self._add_outcome(report.nodeid, data["facts"], CheckOutcome.from_json(data["outcome"]), data["selected"])
 
     def add_crash(self, cell: dict[str, Any], nodeid: str, check: str, reason: str) -> None:
-        """Book the death of the process that ran a test."""
-        self._add_outcome(nodeid, cell, CheckOutcome(check, Status.CRASHED, Stage.RUN, reason), selected=None)
+        """Book the death of the process that ran a test. The cell ends with it: its other checks are not run."""
+        outcome = CheckOutcome(check, Status.CRASHED, Stage.RUN, reason)
+        self._add_outcome(nodeid, cell, outcome, selected=None)
+        cell_id = cell["cell"]
+        if self._missing.get(cell_id) != 0 and self._results[cell_id].checks[-1] is outcome:
+            self._missing[cell_id] = 0
+            self._write(self._results[cell_id])
 
     def _add_outcome(self, nodeid: str, facts: dict[str, Any], outcome: CheckOutcome, selected: int | None) -> None:
         if nodeid in self._seen:

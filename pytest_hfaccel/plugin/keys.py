@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -20,6 +20,9 @@ COLLECTOR: pytest.StashKey[ResultCollector] = pytest.StashKey()
 
 OUTCOME: pytest.StashKey[CheckOutcome] = pytest.StashKey()
 """On an item: the outcome its check had."""
+
+FACTS: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
+"""On an item whose outcome was recorded by an earlier run: what that run recorded about the cell."""
 
 CELL_RUN: pytest.StashKey[CellRun] = pytest.StashKey()
 """On an item: the cell it ran on."""

@@ -29,11 +29,21 @@ class ModelClassTests:
         architectures: Wildcards over transformers class names, e.g. `("Bert*",)`.
         default_model: Registry name of the model that is tested when the user names none.
         model_id: The model `run_tests` uses when it is given none.
+        yields: Whether a model that another collected class tests, too, is left to that class.
     """
 
     architectures: ClassVar[tuple[str, ...]] = ()
     default_model: ClassVar[str] = ""
     model_id: str | None = None
+    yields: ClassVar[bool] = False
+
+    @classmethod
+    def unregistered(cls) -> Sequence[ModelSpec]:
+        """Return models that `--all-models` tests here without their being registered; none unless overridden.
+
+        `pytest_hfaccel.main_pairs()` and `pytest_hfaccel.other_pairs()` are the classes of the installed transformers.
+        """
+        return ()
 
     @classmethod
     def serves(cls, spec: ModelSpec) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
 from typing import Any
 
 import pytest
@@ -15,12 +17,16 @@ from pytest_hfaccel.plugin.parametrize import check_name, read_id
 from pytest_hfaccel.plugin.reporting import POOL_STATS
 from pytest_hfaccel.plugin.session import WORKER_INPUT
 
+_SECONDS_TO_DIE = 5.0
+"""How long a process may take to end after its connection has."""
+
 
 class ParallelHooks:
     """Hooks for controller and workers."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
+        self._death = ""
         sent: dict[str, Any] = getattr(config, "workerinput", {})
         if WORKER_INPUT in sent:
             _share_cores(int(sent.get("workercount", 1)))
@@ -44,7 +50,7 @@ class ParallelHooks:
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: Any) -> None:
         """Take over a worker's pool statistics."""
-        del error
+        self._death = _death_of(node) if error else ""
         stats = json.loads(getattr(node, "workeroutput", {}).get(PROPERTY, "null"))
         if stats is not None:
             self._config.stash[POOL_STATS].append(stats)
@@ -57,16 +63,34 @@ class ParallelHooks:
         collector = self._config.stash.get(COLLECTOR, None)
         if collector is not None and cell_id:
             identity = _identity(self._config, crashitem, cell_id)
-            collector.add_crash(identity, crashitem, extra or check_name(name), report.longreprtext)
+            reason = f"{report.longreprtext} ({self._death})" if self._death else report.longreprtext
+            collector.add_crash(identity, crashitem, extra or check_name(name), reason)
+
+
+def _death_of(node: Any) -> str:
+    """Return how a worker's process ended: by which signal, or with which code; empty where that cannot be known."""
+    # execnet keeps the process to itself; a worker on another machine has none here.
+    process = getattr(getattr(node.gateway, "_io", None), "popen", None)
+    if process is None:
+        return ""
+    try:
+        code = process.wait(timeout=_SECONDS_TO_DIE)
+    except subprocess.TimeoutExpired:
+        return ""
+    if code >= 0:
+        return f"exit code {code}"
+    known = {int(number): number.name for number in signal.Signals}
+    return known.get(-code, f"signal {-code}")
 
 
 def _identity(config: pytest.Config, nodeid: str, cell_id: str) -> dict[str, Any]:
     """The crashed cell's identity: what the controller, which collected nothing, can know of it."""
+    from pytest_hfaccel.registry.every import every_pair
     from pytest_hfaccel.runner import identity
 
     session = config.stash[SESSION]
     module = nodeid.partition("::")[0].rpartition("/")[-1].removesuffix(".py").removeprefix("test_").removeprefix("hf_")
-    specs = session.plan.named or session.registry.specs
+    specs = session.plan.named or (*session.registry.specs, *every_pair())
     for cell in session.plan.cells(specs, session.store):
         if cell.id == cell_id:
             return identity(cell, module)

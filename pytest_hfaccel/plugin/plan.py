@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_hfaccel.config import RunConfig
@@ -31,6 +32,7 @@ class Plan:
         absent: Reason by id of each device that is known but not here.
         named: The models the user named, resolved.
         weights: The weights of each named model, by model name.
+        kept: What the run that is resumed had finished; see `pytest_hfaccel.reports.resuming`.
     """
 
     config: RunConfig
@@ -38,6 +40,7 @@ class Plan:
     absent: dict[str, str] = field(default_factory=dict)
     named: list[ModelSpec] = field(default_factory=list)
     weights: dict[str, WeightsChoice] = field(default_factory=dict)
+    kept: Path | None = None
 
     def to_bytes(self) -> bytes:
         """Serialise the plan for a worker of the same run."""
@@ -88,6 +91,10 @@ def make_plan(config: RunConfig, registry: Registry, store: CheckpointStore, ext
         plan.named += [spec for spec in resolve_model(name, registry) if spec not in plan.named]
     for spec in plan.named:
         plan.weights[spec.name] = store.choose(spec, config.weights, named=True)
+    if config.resume:
+        from pytest_hfaccel.reports import keep_finished
+
+        plan.kept = keep_finished(config.reports_dir)
     return plan
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_hfaccel.plugin.collector import PROPERTY, ResultCollector
-from pytest_hfaccel.plugin.keys import CELL_RUN, COLLECTOR, OUTCOME, SELECTED, SESSION
+from pytest_hfaccel.plugin.keys import CELL_RUN, COLLECTOR, FACTS, OUTCOME, SELECTED, SESSION
 from pytest_hfaccel.plugin.model_class import module_name
 from pytest_hfaccel.plugin.parametrize import cell_of, item_check
 from pytest_hfaccel.results import CheckOutcome, Stage, Status
@@ -32,9 +32,9 @@ def make_collector(config: pytest.Config) -> ResultCollector:
     """Make the collector of the process that writes, and have pytest hand it every report."""
 
     def open_journal() -> Journal:
-        from pytest_hfaccel.reports import Journal
+        from pytest_hfaccel.reports import JOURNAL, Journal
 
-        return Journal(config.stash[SESSION].config.reports_dir / "journal.jsonl", run_header(config))
+        return Journal(config.stash[SESSION].config.reports_dir / JOURNAL, run_header(config))
 
     def finished(result: Any) -> None:
         config.hook.pytest_hfaccel_cell_finished(result=result)
@@ -70,6 +70,7 @@ def attach(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestRe
     from pytest_hfaccel.runner import identity
 
     facts = run.facts() if run is not None else identity(cell, module_name(item.cls))  # type: ignore[attr-defined]
+    facts = item.stash.get(FACTS, facts)
     value = {"facts": facts, "outcome": outcome.to_json(), "selected": item.stash.get(SELECTED, 0)}
     entry = (PROPERTY, json.dumps(value))
     item.user_properties.append(entry)

@@ -6,6 +6,8 @@ test on its own. This scheduler reads the group out of the test's id instead.
 
 from __future__ import annotations
 
+from typing import Any
+
 from xdist.scheduler import LoadScopeScheduling
 
 from pytest_hfaccel.plugin.parametrize import read_id
@@ -18,10 +20,36 @@ class ModelScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist is an
         """Return the group of a test, given its node id."""
         return group_of(nodeid)
 
+    def remove_node(self, node: Any) -> str | None:
+        """Take a worker out; when it died, the rest of the cell it died in is not run.
+
+        xdist would hand out the very test the worker died of again, and would lose another worker to it.
+
+        Returns:
+            The test the worker died of; `None` when it had none left.
+        """
+        work: dict[str, dict[str, bool]] = self.assigned_work[node]
+        left = [nodeid for unit in work.values() for nodeid, completed in unit.items() if not completed]
+        if not left:
+            return super().remove_node(node)  # type: ignore[no-any-return]
+        died_of = left[0]
+        for unit in work.values():
+            unit.update({nodeid: True for nodeid in unit if nodeid == died_of or _same_cell(nodeid, died_of)})
+        self.assigned_work[node] = {scope: unit for scope, unit in work.items() if not all(unit.values())}
+        super().remove_node(node)
+        return died_of
+
 
 def group_of(nodeid: str) -> str:
     """Return the model's slug for a test of a model class, else the node id itself."""
-    _, bracket, parameter = nodeid.partition("[")
-    if not bracket:
-        return nodeid
-    return read_id(parameter.rstrip("]"))[1]
+    parameter = _parameter(nodeid)
+    return read_id(parameter)[1] if parameter else nodeid
+
+
+def _same_cell(nodeid: str, other: str) -> bool:
+    ours, theirs = _parameter(nodeid), _parameter(other)
+    return bool(ours and theirs) and read_id(ours)[0] == read_id(theirs)[0]
+
+
+def _parameter(nodeid: str) -> str:
+    return nodeid.partition("[")[2].rstrip("]")

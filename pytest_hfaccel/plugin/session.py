@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pytest_hfaccel.checkpoints import CheckpointStore
     from pytest_hfaccel.checks.base import CheckRegistry
     from pytest_hfaccel.plugin.model_class import ModelClassTests
+    from pytest_hfaccel.plugin.replaying import Recorded
     from pytest_hfaccel.registry import Registry
     from pytest_hfaccel.runner import Runner
 
@@ -93,6 +94,13 @@ class HfSession:
         return make_plan(self.config, self.registry, self.store, self.backends.kinds())
 
     @cached_property
+    def recorded(self) -> Recorded:
+        """The outcomes of the run that is resumed."""
+        from pytest_hfaccel.plugin.replaying import Recorded
+
+        return Recorded(self.plan.kept)
+
+    @cached_property
     def runner(self) -> Runner:
         """What runs the cells."""
         from pytest_hfaccel.runner import Runner
@@ -104,10 +112,12 @@ class HfSession:
         """The models a class module tests in this run."""
         if self.plan.named:
             return [spec for spec in self.plan.named if model_class.serves(spec)]
+        unregistered = self.registry.informed(model_class.unregistered())
         registered = [spec for spec in self.registry.specs if model_class.serves(spec)]
         if self.config.all_models:
-            return registered
-        default = [spec for spec in registered if spec.name == model_class.default_model]
+            # A class that lists models of its own is about those; the registered ones have modules of their own.
+            return list(unregistered) or registered
+        default = [spec for spec in (*unregistered, *registered) if spec.name == model_class.default_model]
         return default or registered[:1]
 
     def cells_of(self, model_class: type[ModelClassTests]) -> list[Cell]:

@@ -108,6 +108,10 @@ class ResourcePool(NamedResources):
         """
         return self._shared.get(key, make)
 
+    def forget_shared(self, key: Hashable) -> None:
+        """Free a shared value; it is computed again when it is asked for again."""
+        self._shared.forget(key)
+
     def evict_idle(self, device: Device | None = None) -> int:
         """Free the models that nobody leases, of one device or of all; return how many."""
         return self._table.evict_idle(device)

@@ -57,6 +57,13 @@ class SharedValues:
         future.set_result(value)
         return value
 
+    def forget(self, key: Hashable) -> None:
+        """Forget a value, if it has been computed; who asks again computes it again."""
+        with self._lock:
+            future, _ = self._values.get(key, (None, 0))
+            if future is not None and future.done():
+                del self._values[key]
+
     def clear(self) -> None:
         """Forget all values."""
         with self._lock:

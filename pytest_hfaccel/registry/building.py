@@ -34,15 +34,17 @@ def _field(key: str, value: Any, document: Document, loc: Loc) -> Any:
         case "path":
             return str((document.directory / Path(value).expanduser()).resolve())
         case "expect":
-            return tuple(_expectation(item, document.place((*loc, index))) for index, item in enumerate(value))
+            return tuple(expectation(item, document.place((*loc, index))) for index, item in enumerate(value))
     return value
 
 
-def _expectation(item: Mapping[str, Any], source: str) -> Expectation:
+def expectation(item: Mapping[str, Any], source: str) -> Expectation:
+    """Turn a valid entry of `expect` into an expectation; `source` is its `file:line`."""
     stage = Stage(item["stage"])
     check = item.get("check") or _DEFAULT_CHECK.get(stage, "*")
     texts = {key: item.get(key, "*") for key in ("device", "dtype", "weights")}
-    return Expectation(stage=stage, check=check, reason=item["reason"], source=source, **texts)
+    cause = item.get("cause") or ""
+    return Expectation(stage=stage, check=check, reason=item["reason"], cause=cause, source=source, **texts)
 
 
 def without_unset(fields: Mapping[str, Any]) -> dict[str, Any]:

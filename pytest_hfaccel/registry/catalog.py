@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
 
 from pytest_hfaccel.errors import ConfigError
 from pytest_hfaccel.registry.problem import suggest
-from pytest_hfaccel.spec import ModelSpec
+from pytest_hfaccel.spec import Expectation, ModelSpec
+
+_WILDCARD = re.compile(r"[*?\[]")
+
+_OF_EVERY_PAIR = ("dependencies", "expect", "min_transformers", "max_transformers")
+"""What a class's entry says that also holds for the class as transformers' tables name it."""
 
 
 @dataclass(frozen=True)
@@ -20,14 +26,29 @@ class Registry:
     Attributes:
         specs: The models; those of a class with the class's default first.
         classes: Per architecture class the `ModelSpec` fields all its models share, also those not registered.
+        expected: The expected failures of classes that are not registered: wildcards over pairs, and what fails.
     """
 
     specs: tuple[ModelSpec, ...]
     classes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    expected: tuple[tuple[tuple[str, ...], Expectation], ...] = ()
 
     @cached_property
     def _by_name(self) -> dict[str, ModelSpec]:
         return {spec.name: spec for spec in self.specs}
+
+    @cached_property
+    def _expected_of(self) -> tuple[dict[str, list[Expectation]], list[tuple[str, Expectation]]]:
+        """The expected failures by pair, and those of wildcards."""
+        exact: dict[str, list[Expectation]] = {}
+        wild: list[tuple[str, Expectation]] = []
+        for names, found in self.expected:
+            for name in names:
+                if is_wildcard(name):
+                    wild.append((name, found))
+                else:
+                    exact.setdefault(name, []).append(found)
+        return exact, wild
 
     def __contains__(self, name: object) -> bool:
         return name in self._by_name
@@ -59,6 +80,28 @@ class Registry:
         patterns = tuple(patterns)
         return [spec for spec in self.specs if any(fnmatchcase(spec.architecture, pattern) for pattern in patterns)]
 
+    def informed(self, pairs: Iterable[ModelSpec]) -> list[ModelSpec]:
+        """Return classes of the installed transformers with what the files say of them: needs, expected failures.
+
+        Args:
+            pairs: As `pytest_hfaccel.registry.every` gives them.
+        """
+        return [self._informed(spec) for spec in pairs]
+
+    def _informed(self, spec: ModelSpec) -> ModelSpec:
+        shared = self.classes.get(spec.architecture, {})
+        known = {key: shared[key] for key in _OF_EVERY_PAIR if key in shared}
+        exact, wild = self._expected_of
+        about = [*exact.get(spec.name, ()), *(found for name, found in wild if fnmatchcase(spec.name, name))]
+        if not (known or about):
+            return spec
+        return replace(spec, **{**known, "expect": (*known.get("expect", ()), *about)})
+
     def suggest(self, name: str) -> str:
         """Return ` Did you mean 'x'?` for the registered name nearest to `name`, or nothing."""
         return suggest(name, self._by_name)
+
+
+def is_wildcard(name: str) -> bool:
+    """Whether a name stands for all that match it."""
+    return _WILDCARD.search(name) is not None

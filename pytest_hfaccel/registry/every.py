@@ -37,6 +37,13 @@ def main_pairs() -> tuple[ModelSpec, ...]:
     return tuple(spec for spec in every_pair() if spec.name in chosen)
 
 
+@cache
+def other_pairs() -> tuple[ModelSpec, ...]:
+    """Return the pairs that are not among `main_pairs`: what else can be put on top of a base class."""
+    main = {spec.name for spec in main_pairs()}
+    return tuple(spec for spec in every_pair() if spec.name not in main)
+
+
 def match_pairs(pattern: str) -> list[ModelSpec]:
     """Return the pairs whose name, or class, matches a wildcard; case does not count."""
     wanted = pattern.lower()

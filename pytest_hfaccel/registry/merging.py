@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pytest_hfaccel.registry.building import IncompleteEntryError, build_spec, entry_fields, without_unset
+from pytest_hfaccel.registry.building import IncompleteEntryError, build_spec, entry_fields, expectation, without_unset
 from pytest_hfaccel.registry.document import Document
 from pytest_hfaccel.registry.problem import Loc, Problem, suggest
-from pytest_hfaccel.spec import ModelSpec
+from pytest_hfaccel.spec import Expectation, ModelSpec
 
 
 class MergedFiles:
@@ -15,11 +15,13 @@ class MergedFiles:
 
     Attributes:
         classes: Per architecture class the fields its models share.
+        expected: The expected failures of unregistered classes, each with the pairs it is about.
         problems: The mistakes of all files.
     """
 
     def __init__(self) -> None:
         self.classes: dict[str, dict[str, Any]] = {}
+        self.expected: list[tuple[tuple[str, ...], Expectation]] = []
         self.problems: list[Problem] = []
         self._models: dict[str, dict[str, Any]] = {}
         self._places: dict[str, tuple[Document, Loc]] = {}
@@ -30,7 +32,7 @@ class MergedFiles:
         self.problems += document.problems
         broken = {problem.loc[:2] for problem in document.problems}
         self._broken |= broken
-        if not isinstance(document.data, dict) or broken & {("classes",), ("models",)}:
+        if not isinstance(document.data, dict) or broken & {("classes",), ("models",), ("expect",)}:
             return
         for name, entry in (document.data.get("classes") or {}).items():
             if ("classes", name) not in broken:
@@ -38,6 +40,10 @@ class MergedFiles:
         for name, entry in (document.data.get("models") or {}).items():
             if ("models", name) not in broken:
                 self._add_model(name, entry, document)
+        for index, item in enumerate(document.data.get("expect") or ()):
+            if ("expect", index) not in broken:
+                found = expectation(item, document.place(("expect", index)))
+                self.expected.append((tuple(item["pairs"]), found))
 
     def _add_model(self, name: str, entry: dict[str, Any] | None, document: Document) -> None:
         loc = ("models", name)

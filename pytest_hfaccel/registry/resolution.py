@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from pytest_hfaccel.errors import ConfigError, HfAccelError
-from pytest_hfaccel.registry.catalog import Registry
+from pytest_hfaccel.registry.catalog import Registry, is_wildcard
 from pytest_hfaccel.registry.config_json import read_config, spec_of_config
 from pytest_hfaccel.registry.every import match_pairs
 from pytest_hfaccel.registry.hub import CONFIG, fetch_config
 from pytest_hfaccel.spec import ModelSpec
-
-_WILDCARD = re.compile(r"[*?\[]")
 
 
 def resolve_model(name: str, registry: Registry) -> list[ModelSpec]:
@@ -34,15 +31,15 @@ def resolve_model(name: str, registry: Registry) -> list[ModelSpec]:
     """
     if name in registry:
         return [registry.get(name)]
-    is_wildcard = bool(_WILDCARD.search(name))
+    several = is_wildcard(name)
     if not Path(name).expanduser().is_dir():
         # What follows the `/` names a registered model too, unless it looks like a repository of its own.
-        found = registry.match(name) if is_wildcard or "/" not in name else []
+        found = registry.match(name) if several or "/" not in name else []
         # Registered models are what a wildcard means first: `bert/*` means the classes of transformers.
-        found = found or match_pairs(name)
+        found = found or registry.informed(match_pairs(name))
         if found:
             return found
-        if is_wildcard:
+        if several:
             known = ", ".join(spec.name for spec in registry.specs)
             raise ConfigError(f"{name!r} matches no registered model.", hint=f"Registered: {known}.")
     return [resolve_unregistered(name, registry)]

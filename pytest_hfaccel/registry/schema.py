@@ -12,7 +12,7 @@ from packaging.version import InvalidVersion, Version
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from pytest_hfaccel.results import Stage
+from pytest_hfaccel.results import Cause, Stage
 from pytest_hfaccel.spec import CLASS_LEVEL, DEVICE_KINDS, DTYPES, Weights
 from pytest_hfaccel.tasks import TASKS
 
@@ -76,6 +76,7 @@ def _version(value: str) -> str:
 
 RepoId = Annotated[str, _like(r"\w[\w.-]*(/\w[\w.-]*)?", "a hub id such as 'gpt2' or 'openai/whisper-tiny'")]
 ClassName = Annotated[str, _like(r"[A-Za-z]\w*", "a class name such as 'BertForMaskedLM'")]
+PairPattern = Annotated[str, _like(r"\S+/\S+", "a model type and a class of it, such as 'opt/OPTModel' or 'opt/*'")]
 Revision = Annotated[str, _like(r"\w[\w./-]*", "a branch, tag or commit")]
 Bundled = Annotated[
     str, _like(r"[A-Za-z_]\w*(/\w[\w.-]*)*", "an importable package and a folder in it: 'package/folder'")
@@ -107,7 +108,14 @@ class Expect(Entry):
     weights: Annotated[str, _matching(tuple(Weights), "a kind of weights")] = "*"
     stage: Annotated[str, _one_of(tuple(Stage), "a stage")]
     check: str | None = None
+    cause: Annotated[str, _one_of(tuple(Cause), "a cause")] | None = None
     reason: Reason
+
+
+class PairsExpect(Expect):
+    """An expected failure of classes that are not registered one by one."""
+
+    pairs: Annotated[list[PairPattern], Field(min_length=1)]
 
 
 class ClassEntry(Entry):
@@ -141,12 +149,15 @@ class RegistryFile(Entry):
     version: Annotated[int, _one_of((1,), "a version of this format")]
     classes: dict[ClassName, ClassEntry] | None = None
     models: dict[RepoId, ModelEntry | None] | None = None
+    expect: list[PairsExpect] | None = None
 
 
 def entry_at(parent: tuple[str | int, ...]) -> type[Entry]:
     """Return the form of the mapping at a location, e.g. `ModelEntry` at `("models", "gpt2")`."""
     if len(parent) < 2:
         return RegistryFile
+    if parent[0] == "expect":
+        return PairsExpect
     if len(parent) == 2:
         return ClassEntry if parent[0] == "classes" else ModelEntry
     return Expect if parent[2] == "expect" else Bound

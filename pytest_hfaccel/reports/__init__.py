@@ -7,14 +7,17 @@ comes out.
 from __future__ import annotations
 
 from pytest_hfaccel.reports.journal import Journal, JournalContents, read_journal
+from pytest_hfaccel.reports.resuming import JOURNAL, keep_finished
 from pytest_hfaccel.reports.schemas import SCHEMAS, load_schema
 from pytest_hfaccel.reports.table import model_device_rows, model_device_table
 from pytest_hfaccel.reports.writer import write_reports
 
 __all__ = [
+    "JOURNAL",
     "SCHEMAS",
     "Journal",
     "JournalContents",
+    "keep_finished",
     "load_schema",
     "model_device_rows",
     "model_device_table",

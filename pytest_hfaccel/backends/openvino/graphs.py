@@ -13,10 +13,11 @@ from pytest_hfaccel.backends.openvino.compiling import compile_program, constant
 from pytest_hfaccel.backends.openvino.compression import INT8, compressed
 from pytest_hfaccel.backends.openvino.converted import Converted, ConvertedModels, compressed_key, conversion_key
 from pytest_hfaccel.backends.openvino.export import export_model
-from pytest_hfaccel.backends.openvino.shapes import FOLDED, same_batch, signature, widened
+from pytest_hfaccel.backends.openvino.precomputed import Precomputing
+from pytest_hfaccel.backends.openvino.shapes import FOLDED, PIXELS, same_batch, signature, widened
 from pytest_hfaccel.backends.out_of_memory import out_of_memory_raised
 from pytest_hfaccel.backends.outputs import flatten_outputs
-from pytest_hfaccel.spec import Device
+from pytest_hfaccel.spec import Device, ModelSpec
 
 if TYPE_CHECKING:
     import torch
@@ -27,12 +28,8 @@ if TYPE_CHECKING:
 STATIC_ONLY = frozenset({"NPU"})
 """Devices whose compiler takes static shapes only."""
 
-UNROLLING_TASKS = frozenset({"image-text-to-text"})
-"""Tasks whose models loop over the images of a batch in Python, so that a graph holds for the traced batch only.
-
-They are not tried at another batch: with one thread the CPU plugin of 2026.4 does not refuse it, and goes on to wrong
-outputs and a segmentation fault.
-"""
+_COMPARING = "zero-shot"
+"""How the tasks of models begin that take text and images side by side: these do not loop over the batch."""
 
 
 class Graph:
@@ -61,13 +58,17 @@ class Graph:
         return frozenset(self._traced)
 
     def run(self, inputs: Tensors) -> Any:
-        """Run it once; returns the class's `ModelOutput`."""
+        """Run it once; returns the class's `ModelOutput`.
+
+        Args:
+            inputs: The inputs of the call, with those that are computed of them.
+        """
         import torch
 
         cast = {
             name: tensor.to(getattr(torch, self._traced[name]["dtype"]))
             for name, tensor in inputs.items()
-            if name not in FOLDED
+            if name not in FOLDED and "dtype" in self._traced.get(name, {})
         }
         return self._runner(**cast)
 
@@ -97,6 +98,7 @@ class Graphs:
         self._store = ConvertedModels(source.cache_dir / "openvino")
         self._graphs: dict[str, Graph] = {}
         self._fixed_batch: set[str] = set()
+        self._precomputing = Precomputing(source)
         self._static = device.target.partition(".")[0] in STATIC_ONLY
         self.timings: dict[str, float] = {}
         self.reused = 0
@@ -117,10 +119,13 @@ class Graphs:
 
     def run(self, inputs: Tensors) -> Any:
         """Run the model on inputs of any shape it takes; returns the class's `ModelOutput`."""
+        added = self._precomputing.added(inputs)
+        if added:
+            return self.graph(inputs).run({**inputs, **added})
         general = signature(inputs, exact=self._static, fixed_batch=False)
         graph = self.graph(inputs)
         same_batch_as_traced = self._static or graph.was_traced_with_batch_of(inputs)
-        unrolls = general in self._fixed_batch or not graph.follows_batch or self._source.spec.task in UNROLLING_TASKS
+        unrolls = general in self._fixed_batch or not graph.follows_batch or _unrolls(self._source.spec, inputs)
         if unrolls and not same_batch_as_traced:
             self._fixed_batch.add(general)
             return self.graph(inputs, fixed_batch=True).run(inputs)
@@ -149,16 +154,17 @@ class Graphs:
             BackendUnavailable: The device would compute at another precision.
             OutOfMemory: Memory ran out.
         """
-        kind = signature(inputs, exact=self._static, fixed_batch=fixed_batch)
+        static = self._static or bool(self._precomputing.added(inputs))
+        kind = signature(inputs, exact=static, fixed_batch=fixed_batch)
         if kind not in self._graphs:
-            self._graphs[kind] = self._compile(self._convert(inputs, kind, fixed_batch))
+            self._graphs[kind] = self._compile(self._convert(inputs, kind, fixed_batch, static))
         return self._graphs[kind]
 
     def close(self) -> None:
         """Free the compiled graphs."""
         self._graphs.clear()
 
-    def _convert(self, inputs: Tensors, kind: str, fixed_batch: bool) -> Converted:
+    def _convert(self, inputs: Tensors, kind: str, fixed_batch: bool, static: bool) -> Converted:
         key = conversion_key(self._source.fingerprint, kind)
         # A change is made to the weights as they were; they are compressed after it.
         compress = self._dtype == INT8 and self._edit is None
@@ -166,7 +172,7 @@ class Graphs:
         started = time.perf_counter()
         self.reused += self._store.has(wanted)
         if not self._store.has(wanted) and not self._store.has(key):
-            examples = dict(inputs) if self._static else widened(inputs, fixed_batch=fixed_batch)
+            examples = dict(inputs) if static else widened(inputs, fixed_batch=fixed_batch)
 
             def export() -> tuple[Any, str, list[str]]:
                 with out_of_memory_raised(self._device.id, "convert"):
@@ -195,6 +201,16 @@ class Graphs:
 
     def _add_time(self, stage: str, started: float) -> None:
         self.timings[stage] = self.timings.get(stage, 0.0) + time.perf_counter() - started
+
+
+def _unrolls(spec: ModelSpec, inputs: Tensors) -> bool:
+    """Whether a model may loop over the images of a batch in Python, so that a graph holds for the traced batch only.
+
+    Language models that see or hear do. They are not tried at another batch: with one thread the CPU plugin of 2026.4
+    does not refuse it, gives outputs that may even be right, and the next run of the graph ends in a segmentation
+    fault.
+    """
+    return "input_ids" in inputs and bool(PIXELS & inputs.keys()) and not spec.task.startswith(_COMPARING)
 
 
 def has_rows_of(inputs: Tensors, output: Any) -> bool:

@@ -31,6 +31,12 @@ SAMPLES = frozenset({"input_values"})
 FOLDED = frozenset({"image_sizes"})
 """Inputs that transformers' exporter makes constants of the graph: their values, not their shapes, decide."""
 
+GEOMETRY = frozenset({"feature_lens", "grid_thw", "image_grid_thw", "merge_sizes", "target_sizes", "video_grid_thw"})
+"""Inputs that say how large images and sounds are. Lengths computed of their values are constants of a static graph."""
+
+PIXELS = frozenset({"input_features", "pixel_values", "pixel_values_videos"})
+"""Inputs that a language model gets in the place of tokens."""
+
 
 def varying_axes(name: str, tensor: torch.Tensor) -> tuple[int, ...]:
     """Return the axes of an input that vary between calls: the batch, and the length of text and sound."""
@@ -56,7 +62,7 @@ def _describe(name: str, tensor: torch.Tensor, exact: bool, fixed_batch: bool) -
         varying = tuple(axis for axis in varying if axis != 0)
     sizes = ["?" if axis in varying else size for axis, size in enumerate(tensor.shape)]
     described: dict[str, Any] = {"dtype": str(tensor.dtype), "sizes": sizes}
-    if name in FOLDED:
+    if name in FOLDED or (exact and name in GEOMETRY):
         described["values"] = hashlib.sha256(tensor.contiguous().cpu().numpy().tobytes()).hexdigest()[:16]
     return described
 

@@ -1,0 +1,64 @@
+"""Inputs that transformers' exporter computes before it traces, because their loops over values fit into no graph.
+
+Vision-language models turn the sizes of their images into positions and segments that way. A graph traced so takes the
+computed tensors as inputs, for the shapes and sizes it was traced with; here they are computed for every call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from pytest_hfaccel.backends.openvino.shapes import FOLDED
+
+if TYPE_CHECKING:
+    import torch
+
+    from pytest_hfaccel.backends.base import ModelSource
+
+    Tensors = Mapping[str, torch.Tensor]
+
+
+def precomputed(model: Any, inputs: Tensors) -> dict[str, Any]:
+    """Return what the exporter computes of some inputs, by the name under which the model takes it.
+
+    Args:
+        model: The transformers model; its weights are not used.
+        inputs: The inputs of a call of `forward`.
+    """
+    import torch
+    from transformers.exporters.utils import precompute_export_inputs
+
+    given: dict[str, Any] = {name: value for name, value in inputs.items() if name not in FOLDED}
+    with torch.no_grad():
+        precompute_export_inputs(model, given)
+    return {name: value for name, value in given.items() if name not in inputs}
+
+
+class Precomputing:
+    """Computes those inputs for the calls of one model.
+
+    Args:
+        source: The checkpoint, for its config; its weights are not read.
+    """
+
+    def __init__(self, source: ModelSource) -> None:
+        self._source = source
+
+    def added(self, inputs: Tensors) -> dict[str, Any]:
+        """Return what is to be added to the inputs of a call; nothing for most models."""
+        return precomputed(self._model, inputs) if self._model is not None else {}
+
+    @cached_property
+    def _model(self) -> Any:
+        """The model without weights; `None` where its class cannot be made so, and its graph gets no such inputs."""
+        import torch
+        import transformers
+
+        try:
+            with torch.device("meta"):
+                config = transformers.AutoConfig.from_pretrained(self._source.directory, local_files_only=True)
+                return getattr(transformers, self._source.spec.architecture)(config)
+        except (AttributeError, ImportError, NotImplementedError, RuntimeError, TypeError, ValueError):
+            return None

@@ -1,0 +1,38 @@
+"""Tests whose outcome an earlier run has recorded (`--hf-resume`): they end as they did, without being run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pytest_hfaccel.results import CellResult, CheckOutcome, Stage, Status
+
+_NOT_OUTCOMES = frozenset({"checks", "incomplete", "status", "stage", "reason"})
+
+
+class Recorded:
+    """The outcomes that an earlier run has recorded.
+
+    Args:
+        kept: What `pytest_hfaccel.reports.resuming.keep_finished` returned; `None` for a run that resumes none.
+    """
+
+    def __init__(self, kept: Path | None) -> None:
+        from pytest_hfaccel.reports.resuming import read_finished
+
+        self._cells: dict[str, CellResult] = read_finished(kept) if kept else {}
+
+    def outcome(self, cell_id: str, check: str) -> CheckOutcome | None:
+        """Return how a check ended; `None` if it has to be run."""
+        cell = self._cells.get(cell_id)
+        if cell is None:
+            return None
+        found = next((outcome for outcome in cell.checks if outcome.name == check), None)
+        if found is None and cell.status == Status.CRASHED:
+            text = f"not run: the cell crashed before it (see {cell.checks[-1].name!r})"
+            return CheckOutcome(check, Status.SKIPPED, Stage.RUN, text)
+        return found
+
+    def facts(self, cell_id: str) -> dict[str, Any]:
+        """Return what the record of a cell says beyond its outcomes."""
+        return {key: value for key, value in self._cells[cell_id].to_json().items() if key not in _NOT_OUTCOMES}

@@ -1,0 +1,9 @@
+"""Coverage: what the journals of one or several runs say of every class, device and check, on one page and as JSON."""
+
+from __future__ import annotations
+
+from pytest_hfaccel.reports.coverage.causes import cause_of
+from pytest_hfaccel.reports.coverage.page import coverage_page
+from pytest_hfaccel.reports.coverage.rows import Coverage, coverage_json, read_coverage
+
+__all__ = ["Coverage", "cause_of", "coverage_json", "coverage_page", "read_coverage"]

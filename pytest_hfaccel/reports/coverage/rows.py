@@ -1,0 +1,137 @@
+"""Journals -> one row per class, with its cells and what did not pass in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.reports.coverage.causes import cause_of
+from pytest_hfaccel.reports.journal import read_journal
+from pytest_hfaccel.results import SCHEMA_VERSION, CellResult, CheckOutcome, Status
+
+_REPEATED = "the model did not get this far"
+"""How the runner refers to a failure that another check of the cell has told."""
+
+_REASON_LENGTH = 300
+
+
+@dataclass
+class Coverage:
+    """The records of all runs.
+
+    Attributes:
+        runs: The headers of their journals.
+        cells: The newest record of each cell, sorted by model and device.
+    """
+
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    cells: list[CellResult] = field(default_factory=list)
+
+    def columns(self) -> list[tuple[str, str]]:
+        """The (device, dtype) that ran, the class level first."""
+        found = {(cell.device, cell.dtype) for cell in self.cells}
+        return sorted(found, key=lambda column: (column[0] != "class", column[0] != "cpu", *column))
+
+    def of(self, device: str, dtype: str) -> list[CellResult]:
+        """The cells of one device and dtype."""
+        return [cell for cell in self.cells if (cell.device, cell.dtype) == (device, dtype)]
+
+
+def read_coverage(journals: Sequence[Path]) -> Coverage:
+    """Read journals; where several have a cell, the last one counts.
+
+    Raises:
+        ConfigError: A journal cannot be read, or there is no finished cell in any of them.
+    """
+    runs: list[dict[str, Any]] = []
+    cells: dict[str, CellResult] = {}
+    for path in journals:
+        contents = read_journal(path)
+        runs.append(contents.header)
+        cells |= {cell.cell: cell for cell in contents.results if not cell.incomplete}
+    if not cells:
+        raise ConfigError(
+            f"{', '.join(map(str, journals))}: no finished cell.",
+            hint="A run writes the journal to its reports' directory, by default reports/journal.jsonl.",
+        )
+    ordered = sorted(cells.values(), key=lambda cell: (cell.model.lower(), cell.device, cell.dtype))
+    return Coverage(runs, ordered)
+
+
+def coverage_json(coverage: Coverage) -> dict[str, Any]:
+    """Return all that is known, as plain JSON: per class its cells, per cell the checks by how they ended."""
+    models: dict[str, dict[str, Any]] = {}
+    for cell in coverage.cells:
+        about = {"class": cell.architecture, "task": cell.task, "weights": cell.weights, "cells": {}}
+        models.setdefault(cell.model, about)["cells"][f"{cell.device} {cell.dtype}"] = _cell(cell)
+    return {
+        "schema": "pytest-hfaccel/coverage",
+        "schema_version": SCHEMA_VERSION,
+        "runs": [_run(header) for header in coverage.runs],
+        "models": models,
+    }
+
+
+def told(cell: CellResult) -> list[CheckOutcome]:
+    """Return the outcomes of a cell that are no pass, each failure once."""
+    bad = [check for check in cell.checks if check.status not in (Status.PASSED, Status.SKIPPED)]
+    first = [check for check in bad if _REPEATED not in (check.reason or "")]
+    return _distinct(first or bad)
+
+
+def reason_of(outcome: CheckOutcome) -> str:
+    """Return why a check did not pass, on one line; of an expected failure what its entry says."""
+    lines = (outcome.reason or str(outcome.status)).splitlines()
+    text = lines[0] if outcome.status == Status.XFAILED else " ".join(line.strip() for line in lines)
+    return text if len(text) <= _REASON_LENGTH else text[: _REASON_LENGTH - 1] + "…"
+
+
+def command_of(cell: CellResult) -> str:
+    """Return the command that runs a cell again."""
+    where = "" if cell.device == "class" else f" --hf-device {cell.device} --hf-dtype {cell.dtype}"
+    return f"pytest model_classes/test_hf_{cell.module}.py --hf-model {cell.model}{where}"
+
+
+def _distinct(outcomes: Iterable[CheckOutcome]) -> list[CheckOutcome]:
+    by_reason: dict[str, CheckOutcome] = {}
+    for outcome in outcomes:
+        by_reason.setdefault(f"{outcome.stage} {reason_of(outcome)}", outcome)
+    return list(by_reason.values())
+
+
+def _cell(cell: CellResult) -> dict[str, Any]:
+    checks: dict[str, list[str]] = {}
+    for check in cell.checks:
+        checks.setdefault(str(check.status), []).append(check.name)
+    found: dict[str, Any] = {"status": str(cell.status), "checks": checks}
+    if (distance := rel_l2(cell)) is not None:
+        found["rel_l2"] = float(f"{distance:.3g}")
+    if problems := list(_problems(cell)):
+        found |= {"problems": problems, "command": command_of(cell)}
+    return found
+
+
+def _problems(cell: CellResult) -> Iterator[dict[str, str]]:
+    for check in told(cell):
+        yield {
+            "check": check.name,
+            "status": str(check.status),
+            "stage": str(check.stage),
+            "cause": cause_of(check, cell.device),
+            "reason": reason_of(check),
+        }
+
+
+def rel_l2(cell: CellResult) -> float | None:
+    """Return the distance from the reference that a cell's parity check measured; `None` if it did not."""
+    found = next((check.measures.get("rel_l2") for check in cell.checks if check.name == "parity"), None)
+    return found if isinstance(found, float) else None
+
+
+def _run(header: dict[str, Any]) -> dict[str, Any]:
+    run = header.get("run", {})
+    versions = {name: version for name, version in header.get("versions", {}).items() if version}
+    return {"command": run.get("command"), "started": run.get("started"), "versions": versions}
