@@ -7,10 +7,17 @@ INSTALLED := $(VENV)/.installed
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: matrix test test-all lint bench clean
+.PHONY: matrix sweep test test-all lint bench clean
 
 matrix: $(INSTALLED)
-	$(PY) -m pytest model_classes --all-models --all-hardware -n 2
+	$(PY) -m pytest model_classes --ignore model_classes/test_hf_auto.py --all-models --all-hardware -n 2
+
+# Every class of transformers on the CPU: some ten minutes. `make sweep DEVICE=openvino:CPU ARGS=--hf-resume` goes on.
+DEVICE ?= cpu
+sweep: $(INSTALLED)
+	$(PY) -m pytest model_classes/test_hf_auto.py --all-models --hf-device $(DEVICE) -n 2 \
+		--timeout 300 --max-worker-restart 1000 --hf-reports reports/sweep $(ARGS)
+	$(VENV)/bin/hfaccel coverage reports/sweep/journal.jsonl --page reports/sweep/coverage.md
 
 test: $(INSTALLED)
 	$(PY) -m pytest tests -n 2 --dist loadfile -m "not nightly"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.checks.base import CheckContext, failed, passed, skipped
 from pytest_hfaccel.checks.compare import compare
-from pytest_hfaccel.checks.rows import row_of_inputs, row_of_output
+from pytest_hfaccel.checks.rows import name_in_batch, row_of_inputs, row_of_output
 from pytest_hfaccel.checks.tolerances import tolerance_of
 from pytest_hfaccel.results import CheckOutcome
 
@@ -33,11 +33,14 @@ def batch_invariance(context: CheckContext) -> CheckOutcome:
 def _row_problem(context: CheckContext, together: dict[str, torch.Tensor], row: int) -> tuple[str, dict[str, Any]]:
     batch = context.sample.batch
     alone = context.loaded.forward(row_of_inputs(context.sample.forward, row, batch))
-    if all(alone[name].shape == leaf.shape for name, leaf in together.items() if name in alone):
+    if alone.keys() == together.keys() and all(alone[name].shape == leaf.shape for name, leaf in together.items()):
         return "alone it gives outputs of the whole batch's shape", {}
+    places = {name: name_in_batch(name, alone, together, row, batch) for name in alone}
     try:
         shares = {
-            name: row_of_output(leaf, alone[name], row, batch) for name, leaf in together.items() if name in alone
+            name: row_of_output(together[place], alone[name], row, batch)
+            for name, place in places.items()
+            if place in together
         }
     except ValueError as error:
         return str(error), {}

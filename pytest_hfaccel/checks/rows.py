@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,6 +35,32 @@ def row_of_output(leaf: torch.Tensor, alone: torch.Tensor, row: int, batch: int)
             raise ValueError(f"shape {tuple(alone.shape)} alone, {tuple(leaf.shape)} in the batch")
         leaf = _share(leaf, axis, row, batch)
     return leaf
+
+
+def name_in_batch(name: str, alone: Iterable[str], together: Iterable[str], row: int, batch: int) -> str:
+    """Return what an output of one sample alone is called within the batch.
+
+    Some models return a list with an entry per image: the first one of a sample alone is a later one in the batch.
+
+    Args:
+        name: Dotted name of the output of the sample alone, e.g. `image_hidden_states.0`.
+        alone: The names of all outputs of the sample alone.
+        together: The names of all outputs of the batch.
+        row: The sample.
+        batch: Number of samples in the batch.
+    """
+    prefix_alone, prefix_together = "", ""
+    for part in name.split("."):
+        entries, all_entries = _entries(prefix_alone, alone), _entries(prefix_together, together)
+        shifted = part
+        if part.isdigit() and len(all_entries) == batch * len(entries):
+            shifted = str(row * len(entries) + int(part))
+        prefix_alone, prefix_together = f"{prefix_alone}{part}.", f"{prefix_together}{shifted}."
+    return prefix_together.rstrip(".")
+
+
+def _entries(prefix: str, names: Iterable[str]) -> set[str]:
+    return {name[len(prefix) :].partition(".")[0] for name in names if name.startswith(prefix)}
 
 
 def _share(tensor: torch.Tensor, axis: int, row: int, batch: int) -> torch.Tensor:

@@ -27,7 +27,12 @@ def add_parser(commands: Any) -> None:
 
     action = _add_action(actions, "check", "Check registry files, and that what they name is installed.", _check)
     action.add_argument("files", nargs="*", type=Path, help="files to check (default: the shipped registry)")
-    action.add_argument("--classes", action="store_true", help="list the classes of transformers that have no entry")
+    action.add_argument(
+        "--classes", action="store_true", help="list the classes of transformers that have no entry or no module"
+    )
+    action.add_argument(
+        "--modules", type=Path, metavar="DIR", default=Path("model_classes"), help="model class modules (%(default)s)"
+    )
     action.add_argument(
         "--sweep", type=Path, metavar="ROWS", help="rows of benchmarks/tiny_checkpoints.py: list what has no checkpoint"
     )
@@ -121,9 +126,27 @@ def _cover(arguments: argparse.Namespace, specs: list[ModelSpec]) -> None:
     print(f"{len(every_pair())} classes by name, such as opt/OPTForCausalLM; {len(missing)} have no entry")
     if arguments.classes:
         print("\n".join(f"no entry: {name}" for name in missing))
+    if arguments.modules.is_dir():
+        _show_modules(arguments)
     if arguments.sweep:
         for name, why in pairs_without_checkpoint(arguments.sweep).items():
             print(f"no tiny checkpoint: {name}: {why}")
+
+
+def _show_modules(arguments: argparse.Namespace) -> None:
+    from pytest_hfaccel.registry.every import every_pair
+    from pytest_hfaccel.registry.modules import read_modules, without_module
+
+    architectures = dict.fromkeys(spec.architecture for spec in every_pair())
+    found = without_module(architectures, read_modules(arguments.modules))
+    carried = sum(found.values())
+    own = len(architectures) - len(found)
+    print(
+        f"{arguments.modules}: {own} classes have a module of their own, {carried} are carried by one for every class, "
+        f"{len(found) - carried} have no module"
+    )
+    if arguments.classes:
+        print("\n".join(f"no module: {name}" for name, is_carried in found.items() if not is_carried))
 
 
 def _add(arguments: argparse.Namespace) -> int:

@@ -39,4 +39,6 @@ def pytest_hfaccel_checks(checks):
     crashed = run.results["bert-base-uncased-cpu-fp32"]
     assert crashed.status == "crashed"
     assert crashed.architecture == "BertForMaskedLM"
+    assert "SIGSEGV" in str(crashed.reason)
+    assert run.output.count("replacing crashed worker") == 1  # the test it died of is not given to another worker
     assert run.results["distilbert-base-uncased-cpu-fp32"].status == "passed"

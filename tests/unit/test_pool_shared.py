@@ -65,3 +65,11 @@ def test_close_forgets_values() -> None:
     pool.shared("key", lambda: 1)
     pool.close()
     assert pool.shared("key", lambda: 2) == 2
+
+
+def test_one_value_can_be_forgotten() -> None:
+    pool = ResourcePool()
+    pool.shared("key", lambda: 1)
+    pool.forget_shared("key")
+    pool.forget_shared("never there")
+    assert pool.shared("key", lambda: 2) == 2

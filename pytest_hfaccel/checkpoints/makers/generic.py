@@ -65,11 +65,12 @@ def _trained(config: Any, spec: ModelSpec) -> Any:
 def _image_processor(config: Any, spec: ModelSpec) -> Any:
     from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
 
-    del spec
+    # Where a model type has none of its own, one that has the task's post-processing.
+    usual = "DetrImageProcessor" if spec.task == "object-detection" else "ViTImageProcessor"
     named = IMAGE_PROCESSOR_MAPPING_NAMES.get(config.model_type)
     # By kind (torchvision, pil) since transformers 5; the name of the first serves for both.
     class_name = next(iter(sorted(named.values(), key=len)), None) if isinstance(named, dict) else named
-    return like_the_class(class_name or "ViTImageProcessor", _side(config))
+    return like_the_class(class_name or usual, _side(config))
 
 
 def _side(config: Any) -> int:

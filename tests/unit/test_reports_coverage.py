@@ -1,0 +1,119 @@
+"""The page and the JSON of a sweep."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pytest_hfaccel.cli import main
+from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.reports import JOURNAL, Journal
+from pytest_hfaccel.reports.coverage import cause_of, coverage_json, coverage_page, read_coverage
+from pytest_hfaccel.results import Cause, CellResult, CheckOutcome, Stage, Status
+
+NOT_BUILT = "a XModel cannot be built: TypeError: no"
+REPEATED = "the model did not get this far (error, see 'placement')"
+
+
+def cell(model: str, device: str, *checks: CheckOutcome) -> CellResult:
+    cell_id = f"{model.replace('/', '--')}-{device.replace(':', '').lower()}-fp32"
+    facts = {"architecture": model.partition("/")[2], "module": "auto", "task": "base-model", "weights": "tiny"}
+    return CellResult(cell_id, model, device=device, dtype="fp32", checks=list(checks), **facts)
+
+
+CELLS = (
+    cell("a/AModel", "class", CheckOutcome("resolves")),
+    cell("a/AModel", "cpu", CheckOutcome("parity", measures={"rel_l2": 1.23456e-7}), CheckOutcome("memory")),
+    cell(
+        "a/AModel",
+        "openvino:CPU",
+        CheckOutcome("placement", Status.ERROR, Stage.CONVERT, "AModel cannot be converted | to <OpenVINO>"),
+        CheckOutcome("parity", Status.SKIPPED, Stage.CONVERT, REPEATED),
+    ),
+    cell("b/BModel", "cpu", CheckOutcome("parity", Status.FAILED, Stage.COMPARE, "logits: rel-L2 0.5 > 1e-05")),
+    cell(
+        "b/BModel",
+        "openvino:CPU",
+        CheckOutcome(
+            "parity",
+            Status.XFAILED,
+            Stage.COMPARE,
+            "the exporter folds a mask [x.yaml:3]\nlogits",
+            {"cause": "exporter"},
+        ),
+    ),
+)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Path:
+    written = Journal(tmp_path / JOURNAL, {"command": "pytest --all-models", "started": "2026-01-01T00:00:00+00:00"})
+    for found in CELLS:
+        written.append(found)
+    written.close()
+    return tmp_path / JOURNAL
+
+
+@pytest.mark.parametrize(
+    ("outcome", "device", "cause"),
+    [
+        (CheckOutcome("placement", Status.ERROR, Stage.LOAD, NOT_BUILT), "openvino:CPU", Cause.FACTORY),
+        (CheckOutcome("placement", Status.ERROR, Stage.CONVERT, "cannot be converted"), "openvino:CPU", Cause.EXPORTER),
+        (CheckOutcome("parity", Status.FAILED, Stage.COMPARE, "rel-L2"), "openvino:CPU", Cause.RUNTIME),
+        (CheckOutcome("parity", Status.FAILED, Stage.COMPARE, "rel-L2"), "cpu", Cause.TRANSFORMERS),
+        (CheckOutcome("resolves", Status.ERROR, Stage.LOAD, "X requires the timm library"), "class", Cause.PACKAGE),
+        (CheckOutcome("forward", Status.TIMEOUT, Stage.RUN, "Timeout"), "cpu", Cause.TIME),
+        (CheckOutcome("parity", Status.XFAILED, Stage.COMPARE, "r", {"cause": "runtime"}), "cpu", Cause.RUNTIME),
+    ],
+)
+def test_the_cause_of_a_failure(outcome: CheckOutcome, device: str, cause: Cause) -> None:
+    assert cause_of(outcome, device) == cause
+
+
+def test_the_json_has_every_check_and_what_repeats_a_failure(journal: Path) -> None:
+    models = coverage_json(read_coverage([journal]))["models"]
+    assert models["a/AModel"]["cells"]["cpu fp32"] == {
+        "status": "passed",
+        "checks": {"passed": ["parity", "memory"]},
+        "rel_l2": 1.23e-7,
+    }
+    broken = models["a/AModel"]["cells"]["openvino:CPU fp32"]
+    assert [problem["cause"] for problem in broken["problems"]] == ["exporter"]
+    assert broken["command"] == (
+        "pytest model_classes/test_hf_auto.py --hf-model a/AModel --hf-device openvino:CPU --hf-dtype fp32"
+    )
+
+
+def test_the_page_counts_by_device_check_and_cause(journal: Path) -> None:
+    page = coverage_page(read_coverage([journal]))
+    assert "| cpu | fp32 | 2 | 1 (50.0%) |  | 1 |  |  |  |  | 1 (50.0%) |" in page
+    assert "| openvino:CPU | fp32 | 2 | 0 (0.0%) | 1 |  | 1 |  |  |  | 0 (0.0%) |" in page
+    assert "| parity |  | 1/2 | 0/1 |" in page
+    assert "| exporter: the conversion from torch to the runtime |  |  | 2 |" in page
+    assert "AModel cannot be converted \\| to &lt;OpenVINO>" in page
+    assert "the exporter folds a mask [x.yaml:3]\n" in page  # what its entry says, not what was measured
+    assert "| a/AModel | 1/1 | 2/2 | 0/1 placement error |" in page
+
+
+def test_the_newest_record_of_a_cell_counts(journal: Path, tmp_path: Path) -> None:
+    later = Journal(tmp_path / "later" / JOURNAL, {})
+    later.append(cell("b/BModel", "cpu", CheckOutcome("parity")))
+    later.close()
+    coverage = read_coverage([journal, later.path])
+    assert [found.status for found in coverage.of("cpu", "fp32")] == ["passed", "passed"]
+
+
+def test_the_command_writes_both(journal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page, data = tmp_path / "coverage.md", tmp_path / "coverage.json"
+    assert main(["coverage", str(journal), "--page", str(page), "--json", str(data), "--title", "All"]) == 0
+    assert page.read_text(encoding="utf-8").startswith("# All\n")
+    assert len(json.loads(data.read_text(encoding="utf-8"))["models"]) == 2
+    assert "5 cells of 1 runs" in capsys.readouterr().out
+
+
+def test_a_journal_without_cells_is_an_error(tmp_path: Path) -> None:
+    Journal(tmp_path / JOURNAL, {}).close()
+    with pytest.raises(ConfigError, match="no finished cell"):
+        read_coverage([tmp_path / JOURNAL])
