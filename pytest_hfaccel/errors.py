@@ -4,6 +4,7 @@
     ├── ConfigError             an option, a model name or a device that cannot be
     ├── RegistryError           a registry file with mistakes, all of them at once
     ├── BackendUnavailable      the device or the precision is not to be had here
+    ├── PackageMissing          the class needs a package that is not installed
     ├── HubError                the hub did not answer
     ├── GatedError              the hub answered: this model needs a licence and a token
     ├── CheckpointError         the checkpoint on disk cannot be read or written
@@ -60,6 +61,12 @@ class RegistryError(HfAccelError):
 
 class BackendUnavailable(HfAccelError):
     """The device, its runtime or the asked precision is not to be had on this machine."""
+
+    status = "unavailable"
+
+
+class PackageMissing(HfAccelError):
+    """The model's class needs a package that is not installed."""
 
     status = "unavailable"
 

@@ -84,6 +84,9 @@ def tiny_config(spec: ModelSpec, sizes: Sizes = USUAL) -> Any:
     real = real_config(spec)
     small = shrink(real, sizes)
     small.pop("model_type")
+    if spec.task == "text-generation" and getattr(real, "is_decoder", None) is False:
+        # Bidirectional encoders have a head for generation, too; their checkpoints for it say that they are decoders.
+        small["is_decoder"] = True
     try:
         return type(real)(**small)
     except Exception as error:

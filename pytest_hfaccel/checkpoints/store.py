@@ -10,6 +10,7 @@ from pytest_hfaccel.checkpoints.choice import choose_weights
 from pytest_hfaccel.checkpoints.fingerprint import fingerprint_of_files, fingerprint_of_recipe
 from pytest_hfaccel.checkpoints.hub import download
 from pytest_hfaccel.checkpoints.once import build_once
+from pytest_hfaccel.checkpoints.packages import packages_named
 from pytest_hfaccel.checkpoints.remote_code import demand_consent
 from pytest_hfaccel.spec import ModelSpec, Weights, WeightsChoice
 
@@ -41,10 +42,15 @@ class CheckpointStore:
             ConfigError: The model needs its repository's code, and that is not allowed; or the hub does not know it.
             CheckpointError: The checkpoint cannot be written or read.
             LoadError: transformers could not build the model.
+            PackageMissing: Its class needs a package that is not installed.
             HubError: It had to be downloaded, and the hub did not answer.
             GatedError: It had to be downloaded, and the hub wants a licence accepted.
         """
         demand_consent(spec, trusted=self._trust_remote_code)
+        with packages_named(spec):
+            return self._prepared(spec, weights)
+
+    def _prepared(self, spec: ModelSpec, weights: WeightsChoice) -> Checkpoint:
         if weights.kind == Weights.PRETRAINED:
             directory = Path(weights.path) if weights.path else download(spec, allow_pickle=self._allow_pickle)
             fingerprint = fingerprint_of_files(directory)

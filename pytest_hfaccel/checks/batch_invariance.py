@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_hfaccel.checks.base import CheckContext, failed, passed, skipped
 from pytest_hfaccel.checks.compare import compare
 from pytest_hfaccel.checks.rows import name_in_batch, row_of_inputs, row_of_output
-from pytest_hfaccel.checks.tolerances import tolerance_of
+from pytest_hfaccel.checks.tolerances import tolerance_between_runs
 from pytest_hfaccel.results import CheckOutcome
 
 if TYPE_CHECKING:
@@ -46,5 +46,7 @@ def _row_problem(context: CheckContext, together: dict[str, torch.Tensor], row: 
         return str(error), {}
     expected = {name: leaf.double() if leaf.is_floating_point() else leaf for name, leaf in shares.items()}
     dtype = context.cell.dtype
-    comparison = compare(alone, expected, tolerance_of(context.cell), lambda: context.reference.error_of(dtype))
+    comparison = compare(
+        alone, expected, tolerance_between_runs(context.cell), lambda: context.reference.error_of(dtype)
+    )
     return "" if comparison.ok else comparison.text(), {"rel_l2": comparison.measures().get("rel_l2")}

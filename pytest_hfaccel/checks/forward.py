@@ -37,6 +37,8 @@ def _problem(leaf: torch.Tensor, reference: torch.Tensor) -> str | None:
     kinds = (leaf.is_floating_point(), leaf.is_complex()), (reference.is_floating_point(), reference.is_complex())
     if kinds[0] != kinds[1]:
         return f"dtype {_kind(leaf)}, the reference has {_kind(reference)}"
+    if not leaf.is_floating_point() and not leaf.is_complex():
+        return None
     broken = int((~leaf.isfinite() & (reference.isfinite() & (reference.abs() < _FILL))).sum())
     return f"{broken} of {leaf.numel()} values are NaN or infinite" if broken else None
 

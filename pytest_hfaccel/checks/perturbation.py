@@ -21,8 +21,10 @@ _ENOUGH = 10.0
 """The outputs should move by this many times what passes parity."""
 _LEAST = 3.0
 """Where no weight moves them as far (int8 passes at 0.1, and normalised outputs cannot move by more than 2), this."""
-_CANDIDATES = 8
+_CANDIDATES = 24
 _DOUBLINGS = 12
+_IDLE = 2
+"""After so many doublings without any effect, the inputs do not use the weight: a tower for images, say."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,8 @@ def _tried(
             if effect is None:
                 break  # infinite or NaN: a larger change only makes it worse
             yield effect
+            if doubling >= _IDLE and effect.rel_l2 == 0.0:
+                break
 
 
 def _effect(reference: Reference, change: WeightChange, limits: dict[str, float]) -> Perturbation | None:
@@ -121,7 +125,7 @@ def _rank(name: str, parameter: Parameter) -> int:
     return 2
 
 
-def _spread(items: list[tuple[str, Parameter]], count: int = 4) -> list[tuple[str, Parameter]]:
+def _spread(items: list[tuple[str, Parameter]], count: int = 8) -> list[tuple[str, Parameter]]:
     """Take a few, from the last layers to the first: a late change has the fewest layers to be normalised away in."""
     step = max(1, len(items) // count)
     return items[::-1][::step][:count]

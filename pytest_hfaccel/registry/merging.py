@@ -42,8 +42,9 @@ class MergedFiles:
                 self._add_model(name, entry, document)
         for index, item in enumerate(document.data.get("expect") or ()):
             if ("expect", index) not in broken:
-                found = expectation(item, document.place(("expect", index)))
-                self.expected.append((tuple(item["pairs"]), found))
+                place = document.place(("expect", index))
+                for check in item.get("checks") or [item.get("check")]:
+                    self.expected.append((tuple(item["pairs"]), expectation({**item, "check": check}, place)))
 
     def _add_model(self, name: str, entry: dict[str, Any] | None, document: Document) -> None:
         loc = ("models", name)

@@ -116,6 +116,7 @@ class PairsExpect(Expect):
     """An expected failure of classes that are not registered one by one."""
 
     pairs: Annotated[list[PairPattern], Field(min_length=1)]
+    checks: Annotated[list[str], Field(min_length=1)] | None = None
 
 
 class ClassEntry(Entry):

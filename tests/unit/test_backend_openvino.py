@@ -123,6 +123,20 @@ def test_a_wrong_weight_is_the_wrong_weight_of_torch(
     assert rel_l2(loaded.forward(inputs)["logits"], right) < PERTURBED_REL_L2
 
 
+def test_a_wrong_weight_that_the_graph_holds_needs_no_new_conversion(loaded: Any) -> None:
+    from pytest_hfaccel.backends.openvino import perturbation
+
+    names = ["transformer.h.1.mlp.c_fc.bias", "transformer.h.0.ln_1.weight", "no such parameter"]
+    held = loaded.held(names)
+    assert "transformer.h.1.mlp.c_fc.bias" in held
+    assert "no such parameter" not in held
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(perturbation, "export_model", None)  # a call would fail
+        for name in held:
+            with loaded.perturbed(WeightChange(name, 3, 1.0)):
+                pass
+
+
 def test_a_pipeline_runs_without_torch_weights(loaded: Any, gpt2: CountingSource) -> None:
     from transformers import pipeline
 

@@ -95,6 +95,31 @@ def test_a_model_that_cannot_be_converted_names_every_way_that_was_tried(tmp_pat
     assert caught.value.stage == "convert"
 
 
+def test_inputs_that_the_exporter_computes_are_computed_for_every_call(tmp_path: Path) -> None:
+    import torch
+
+    from pytest_hfaccel.backends.openvino.precomputed import Precomputing
+    from tests.unit.backend_sources import tiny_checkpoint
+
+    source = tiny_checkpoint(tmp_path, "Qwen2VLTextModel", "base-model")
+    ids = torch.arange(6).reshape(1, 6)
+    assert Precomputing(source).added({"input_ids": ids}) == {}  # no positions in three directions without images
+    geometry = {"hidden_states": torch.ones(8, 4), "grid_thw": torch.tensor([[1, 2, 2], [1, 2, 2]])}
+    vision = tiny_checkpoint(tmp_path, "Qwen2VisionTransformerPretrainedModel", "base-model")
+    added = Precomputing(vision).added(geometry)
+    assert added["cu_seqlens"].tolist() == [0, 4, 8]
+    assert added["position_ids"].shape == (8, 2)
+
+
+def test_a_model_that_cannot_be_made_without_weights_has_no_such_inputs(tmp_path: Path) -> None:
+    import torch
+
+    from pytest_hfaccel.backends.openvino.precomputed import Precomputing
+
+    source = MadeUpSource(made_up_model(masked), {}, tmp_path)  # no config on disk
+    assert Precomputing(source).added({"input_ids": torch.ones(1, 2)}) == {}
+
+
 def test_what_calls_must_have_in_common() -> None:
     import torch
 

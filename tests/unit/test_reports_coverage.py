@@ -64,6 +64,7 @@ def journal(tmp_path: Path) -> Path:
         (CheckOutcome("parity", Status.FAILED, Stage.COMPARE, "rel-L2"), "openvino:CPU", Cause.RUNTIME),
         (CheckOutcome("parity", Status.FAILED, Stage.COMPARE, "rel-L2"), "cpu", Cause.TRANSFORMERS),
         (CheckOutcome("resolves", Status.ERROR, Stage.LOAD, "X requires the timm library"), "class", Cause.PACKAGE),
+        (CheckOutcome("parity", Status.UNAVAILABLE, Stage.RESOLVE, "A needs the package timm"), "cpu", Cause.PACKAGE),
         (CheckOutcome("forward", Status.TIMEOUT, Stage.RUN, "Timeout"), "cpu", Cause.TIME),
         (CheckOutcome("parity", Status.XFAILED, Stage.COMPARE, "r", {"cause": "runtime"}), "cpu", Cause.RUNTIME),
     ],

@@ -60,5 +60,5 @@ class Precomputing:
             with torch.device("meta"):
                 config = transformers.AutoConfig.from_pretrained(self._source.directory, local_files_only=True)
                 return getattr(transformers, self._source.spec.architecture)(config)
-        except (AttributeError, ImportError, NotImplementedError, RuntimeError, TypeError, ValueError):
+        except (AttributeError, ImportError, NotImplementedError, OSError, RuntimeError, TypeError, ValueError):
             return None

@@ -15,7 +15,7 @@ MEANINGS: dict[Cause, str] = {
     Cause.TIME: "stopped at the time limit",
 }
 
-_PACKAGE = re.compile(r"requires the \S+ librar|pip install|No module named|ImportError")
+_PACKAGE = re.compile(r"needs the package|requires the \S+ librar|pip install|No module named|ImportError")
 _FACTORY = re.compile(r"\ba \w+ cannot be built|\ba tiny \w+ cannot be made|nobody knows how to make")
 _EAGER = frozenset({"class", "cpu", "cuda", "rocm", "mps", "xpu"})
 

@@ -36,6 +36,8 @@ def _runs(coverage: Coverage) -> Iterator[str]:
 
 
 def _by_device(coverage: Coverage) -> Iterator[str]:
+    yield "Parity is the share of the classes that could be tried: `unavailable` ones lack a package."
+    yield ""
     heads = ["device", "dtype", "classes", "all checks passed", *map(str, _STATUSES), "parity"]
     rows = []
     for device, dtype in coverage.columns():
@@ -43,7 +45,8 @@ def _by_device(coverage: Coverage) -> Iterator[str]:
         counts = Counter(cell.status for cell in cells)
         passed = counts[Status.PASSED] + counts[Status.SKIPPED]
         parity = [check.status for cell in cells for check in cell.checks if check.name == "parity"]
-        share = _share(parity.count(Status.PASSED), len(cells)) if device != "class" else ""
+        here = len(cells) - counts[Status.UNAVAILABLE]
+        share = _share(parity.count(Status.PASSED), here) if device != "class" else ""
         statuses = [counts[status] or "" for status in _STATUSES]
         rows.append([device, dtype, len(cells), _share(passed, len(cells)), *statuses, share])
     yield from _table(heads, rows)

@@ -36,6 +36,17 @@ def test_memory_allows_the_outputs_of_the_last_run_and_reference_cycles(bert: Ti
     assert run("memory", with_forward(TinyContext(bert), holding)).status == Status.PASSED
 
 
+def test_memory_allows_a_constant_that_every_run_returns(bert: TinySource) -> None:
+    constant: dict[str, Any] = {}
+
+    def with_constant(right: Any, inputs: Any) -> Any:
+        outputs = right(inputs)
+        constant.setdefault("positions", next(iter(outputs.values())).clone())
+        return {**outputs, **constant}
+
+    assert run("memory", with_forward(TinyContext(bert), with_constant)).status == Status.PASSED
+
+
 @pytest.mark.parametrize(("leak", "status"), [(0, Status.PASSED), (100_000, Status.FAILED)])
 def test_memory_fails_when_an_allocator_counts_more_after_each_run(bert: TinySource, leak: int, status: Status) -> None:
     context = TinyContext(bert)

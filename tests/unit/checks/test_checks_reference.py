@@ -1,0 +1,41 @@
+"""The reference is in fp64 where that gives numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pytest_hfaccel.checks.reference import compute_reference
+from tests.unit.checks.support import Misbehaving, TinyContext, TinySource
+
+pytestmark = pytest.mark.slow
+
+
+def with_nan_in(source: TinySource, *dtypes: str) -> Any:
+    import torch
+
+    def load(dtype: str) -> Any:
+        right = TinyContext(source)._load(dtype)
+
+        def forward(inputs: Any) -> Any:
+            outputs = right.forward(inputs)
+            return (
+                {name: torch.full_like(leaf, torch.nan) for name, leaf in outputs.items()}
+                if dtype in dtypes
+                else outputs
+            )
+
+        return Misbehaving(right, forward=forward)
+
+    return load
+
+
+def test_fp32_serves_where_fp64_gives_nan(bert: TinySource) -> None:
+    reference = compute_reference(bert, with_nan_in(bert, "fp64"))
+    assert (reference.dtype, reference.reason) == ("fp32", "fp64 gives NaN where fp32 gives numbers")
+
+
+def test_nan_in_both_is_what_the_model_gives(bert: TinySource) -> None:
+    assert compute_reference(bert, with_nan_in(bert, "fp64", "fp32")).dtype == "fp64"
+    assert compute_reference(bert, with_nan_in(bert)).dtype == "fp64"
