@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: matrix sweep test test-all lint bench clean
 
 matrix: $(INSTALLED)
-	$(PY) -m pytest model_classes --ignore model_classes/test_hf_auto.py --all-models --all-hardware -n 2
+	$(PY) -m pytest model_classes --all-models --all-hardware -n 2
 
 # Every class of transformers on the CPU: some ten minutes. `make sweep DEVICE=openvino:CPU ARGS=--hf-resume` goes on.
 DEVICE ?= cpu

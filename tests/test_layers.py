@@ -57,7 +57,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "spec",
         "tasks",
     },
-    "reports": {"errors", "results"},
+    "reports": {"atomic", "errors", "results"},
     "benchmark": {
         "__version__",
         "backends",

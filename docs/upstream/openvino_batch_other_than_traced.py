@@ -1,5 +1,4 @@
-"""OpenVINO 2026.4, CPU plugin, one thread: a graph traced from code that loops over the batch takes any batch, and gives
-the traced one's outputs.
+"""OpenVINO 2026.4, CPU plugin, one thread: a graph of code that loops over the batch answers at any batch, wrongly.
 
 The inputs of the graph are dynamic, its body holds as many copies as the trace had rows. With one row it returns two,
 without an error; in larger graphs (LLaVA, for one) the next run ends in a segmentation fault. An error would be right.

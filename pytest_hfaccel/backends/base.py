@@ -100,6 +100,13 @@ class ModelSource(Protocol):
     def cache_dir(self) -> Path:
         """Where a backend may keep what it derives from the checkpoint (converted models)."""
 
+    def model_class(self) -> Any:
+        """Return the model's transformers class.
+
+        Raises:
+            LoadError: There is no such class.
+        """
+
     def torch_model(self, dtype: str, device: str = "cpu") -> Any:
         """Load the transformers model in eval mode.
 

@@ -52,6 +52,9 @@ class MadeUpSource:
     def directory(self) -> Path:
         return self.cache_dir
 
+    def model_class(self) -> Any:
+        return type(self.model)
+
     def torch_model(self, dtype: str, device: str = "cpu") -> Any:  # noqa: ARG002 - made for fp32 on the CPU
         return self.model
 

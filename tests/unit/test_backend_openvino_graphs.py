@@ -99,14 +99,17 @@ def test_inputs_that_the_exporter_computes_are_computed_for_every_call(tmp_path:
     import torch
 
     from pytest_hfaccel.backends.openvino.precomputed import Precomputing
-    from tests.unit.backend_sources import tiny_checkpoint
+    from pytest_hfaccel.checkpoints import CheckpointStore
+    from pytest_hfaccel.registry.every import match_pairs
+    from tests.unit.backend_sources import TINY
 
-    source = tiny_checkpoint(tmp_path, "Qwen2VLTextModel", "base-model")
-    ids = torch.arange(6).reshape(1, 6)
-    assert Precomputing(source).added({"input_ids": ids}) == {}  # no positions in three directions without images
-    geometry = {"hidden_states": torch.ones(8, 4), "grid_thw": torch.tensor([[1, 2, 2], [1, 2, 2]])}
-    vision = tiny_checkpoint(tmp_path, "Qwen2VisionTransformerPretrainedModel", "base-model")
-    added = Precomputing(vision).added(geometry)
+    store = CheckpointStore(tmp_path)
+    text, vision = (
+        Precomputing(store.prepare(match_pairs(name)[0], TINY))
+        for name in ("opt/OPTModel", "qwen3_5_moe_vision/Qwen3_5MoeVisionModel")
+    )
+    assert text.added({"input_ids": torch.ones(1, 6, dtype=torch.long)}) == {}
+    added = vision.added({"hidden_states": torch.ones(8, 4), "grid_thw": torch.tensor([[1, 2, 2], [1, 2, 2]])})
     assert added["cu_seqlens"].tolist() == [0, 4, 8]
     assert added["position_ids"].shape == (8, 2)
 

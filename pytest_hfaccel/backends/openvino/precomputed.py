@@ -54,11 +54,11 @@ class Precomputing:
     def _model(self) -> Any:
         """The model without weights; `None` where its class cannot be made so, and its graph gets no such inputs."""
         import torch
-        import transformers
 
         try:
+            own = self._source.model_class()
+            config = own.config_class.from_pretrained(self._source.directory, local_files_only=True)
             with torch.device("meta"):
-                config = transformers.AutoConfig.from_pretrained(self._source.directory, local_files_only=True)
-                return getattr(transformers, self._source.spec.architecture)(config)
+                return own(config)
         except (AttributeError, ImportError, NotImplementedError, OSError, RuntimeError, TypeError, ValueError):
             return None

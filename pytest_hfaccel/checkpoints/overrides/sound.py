@@ -20,6 +20,9 @@ _MIMI = {
 _POCKET = {"upsample_groups": HIDDEN, "num_filters": 16}
 
 OVERRIDES: dict[str, dict[str, Any]] = {
+    # These draw random numbers when they run, unless they are told not to.
+    "vits": {"noise_scale": 0.0, "noise_scale_duration": 0.0},
+    "speecht5": {"speech_decoder_prenet_dropout": 0.0},
     # A Swin: the last stage's width, 16 * 2**3, is stated besides. The spectrogram is folded into a square image of
     # `spec_size`, whose patches must fill whole windows in each of the first stages.
     "clap_audio_model": {

@@ -60,6 +60,8 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "mamba2": {"num_heads": 8, "head_dim": 16, "state_size": 16, "n_groups": 1, "chunk_size": 8},
     # The position table is a product of two, and its widths add up to the hidden size.
     "reformer": {
+        # Hashing is random unless it is seeded.
+        "hash_seed": 0,
         "axial_pos_shape": [8, 16],
         "axial_pos_embds_dim": [16, 48],
         "attn_layers": ["local", "lsh"],

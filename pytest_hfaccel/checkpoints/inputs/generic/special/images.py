@@ -25,6 +25,12 @@ _LINE_OF_TEXT = given(pixel_values=noise(3, 48, 160))
 _TALL_LINE = given(pixel_values=noise(3, 96, 160))
 
 
+def _order_of_patches(draft: Draft) -> None:
+    """ViT-MAE hides the patches with the largest noise, which it draws itself where none is given."""
+    patches = (draft.config.image_size // draft.config.patch_size) ** 2
+    given(noise=lambda draft: draft.uniform(BATCH, patches))(draft)
+
+
 def _masked_patches(draft: Draft) -> None:
     """FLAVA's codebook takes 112 pixels a side, the default of its config, and a square mask of patches."""
     import torch
@@ -58,6 +64,7 @@ def _open_vocabulary(draft: Draft) -> None:
 
 
 SPECIAL: dict[str, Change] = {
+    "vit_mae": _order_of_patches,
     # Two pictures that are matched with each other.
     "superglue": _PAIR,
     "lightglue": _PAIR,

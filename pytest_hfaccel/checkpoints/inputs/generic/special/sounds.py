@@ -89,7 +89,14 @@ def _delayed(draft: Draft) -> None:
     draft.inputs["t_cond"] = draft.noise(BATCH, 1, "hidden_size")
 
 
+def _noise_per_frame(draft: Draft) -> None:
+    """UnivNet shapes noise into sound, and draws it itself where none is given."""
+    frames = draft.inputs["input_features"].shape[1]
+    given(noise_sequence=noise(frames, "model_in_channels"))(draft)
+
+
 SPECIAL: dict[str, Change] = {
+    "univnet": _noise_per_frame,
     "voxtral_realtime_text": _delayed,
     "musicgen_decoder": _codebooks("input_ids"),
     "musicgen_melody_decoder": _codebooks("input_ids"),
