@@ -8,8 +8,9 @@ from typing import Any
 
 from pytest_hfaccel.errors import ConfigError
 
-SCHEMAS = ("cell", "by-class", "by-hardware", "summary", "journal", "common")
-"""The schemas: of a cell's record, of the three kinds of report, of a line of the journal, and what they share."""
+SCHEMAS = ("cell", "by-class", "by-hardware", "summary", "journal", "coverage", "common")
+"""The schemas: of a cell's record, of the three kinds of report, of a line of the journal, of what `hfaccel coverage`
+writes, and what they share."""
 
 
 def load_schema(name: str) -> dict[str, Any]:

@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from pytest_hfaccel.cli import main
 from pytest_hfaccel.errors import ConfigError
-from pytest_hfaccel.reports import JOURNAL, Journal
+from pytest_hfaccel.reports import JOURNAL, Journal, load_schema
 from pytest_hfaccel.reports.coverage import cause_of, coverage_json, coverage_page, read_coverage
 from pytest_hfaccel.results import Cause, CellResult, CheckOutcome, Stage, Status
 
@@ -84,6 +85,14 @@ def test_the_json_has_every_check_and_what_repeats_a_failure(journal: Path) -> N
     assert [problem["cause"] for problem in broken["problems"]] == ["exporter"]
     assert broken["command"] == (
         "pytest model_classes/test_hf_auto.py --hf-model a/AModel --hf-device openvino:CPU --hf-dtype fp32"
+    )
+
+
+def test_the_json_follows_its_schema(journal: Path) -> None:
+    data = coverage_json(read_coverage([journal]))
+    Draft202012Validator(load_schema("coverage")).validate(data)
+    assert {cause.value for cause in Cause} == set(
+        load_schema("coverage")["$defs"]["cell"]["properties"]["problems"]["items"]["properties"]["cause"]["enum"]
     )
 
 
