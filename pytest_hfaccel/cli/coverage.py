@@ -24,6 +24,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--page", type=Path, metavar="FILE", help="Markdown file to write (default: print it)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="JSON file to write")
+    parser.add_argument("--against", type=Path, metavar="FILE", help="JSON of an earlier coverage to compare with")
     parser.add_argument("--title", default="Coverage", help="heading of the page (default: %(default)s)")
     parser.set_defaults(run=run)
 
@@ -37,12 +38,21 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ConfigError: A journal cannot be read, or a file cannot be written.
     """
-    from pytest_hfaccel.reports.coverage import coverage_json, coverage_page, read_coverage
+    from pytest_hfaccel.reports.coverage import (
+        coverage_json,
+        coverage_page,
+        difference_section,
+        read_coverage,
+        read_coverage_json,
+    )
 
+    before = read_coverage_json(arguments.against) if arguments.against else None
     coverage = read_coverage(arguments.journals)
+    data = coverage_json(coverage)
     if arguments.json:
-        _write(arguments.json, json.dumps(coverage_json(coverage), indent=1, ensure_ascii=False) + "\n")
-    page = coverage_page(coverage, arguments.title)
+        _write(arguments.json, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+    further = difference_section(before, data) if before is not None else []
+    page = coverage_page(coverage, arguments.title, further)
     if arguments.page:
         _write(arguments.page, page)
         print(f"{arguments.page}: {len(coverage.cells)} cells of {len(coverage.runs)} runs")

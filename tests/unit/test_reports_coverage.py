@@ -123,6 +123,26 @@ def test_the_command_writes_both(journal: Path, tmp_path: Path, capsys: pytest.C
     assert "5 cells of 1 runs" in capsys.readouterr().out
 
 
+def test_two_coverages_are_compared(journal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "coverage.json"
+    assert main(["coverage", str(journal), "--json", str(data), "--page", str(tmp_path / "page.md")]) == 0
+    later = Journal(tmp_path / "later" / JOURNAL, {})
+    later.append(cell("b/BModel", "cpu", CheckOutcome("parity")))
+    later.append(cell("c/CModel", "cpu", CheckOutcome("parity")))
+    later.close()
+    capsys.readouterr()
+    assert main(["coverage", str(later.path), "--against", str(data)]) == 0
+    page = capsys.readouterr().out
+    assert "has: 1: `c/CModel`" in page
+    assert "has: 1: `a/AModel`" in page
+    assert "another way: 1\n  - `b/BModel` on cpu fp32: failed -> passed (parity: logits: rel-L2 0.5 > 1e-05)" in page
+
+
+def test_what_is_no_coverage_is_refused(journal: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["coverage", str(journal), "--against", str(journal)]) == 1
+    assert "cannot be read as coverage" in capsys.readouterr().err
+
+
 def test_a_journal_without_cells_is_an_error(tmp_path: Path) -> None:
     Journal(tmp_path / JOURNAL, {}).close()
     with pytest.raises(ConfigError, match="no finished cell"):

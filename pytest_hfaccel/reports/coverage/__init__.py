@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from pytest_hfaccel.reports.coverage.causes import cause_of
+from pytest_hfaccel.reports.coverage.difference import difference_section, read_coverage_json
 from pytest_hfaccel.reports.coverage.page import coverage_page
 from pytest_hfaccel.reports.coverage.rows import Coverage, coverage_json, read_coverage
 
-__all__ = ["Coverage", "cause_of", "coverage_json", "coverage_page", "read_coverage"]
+__all__ = [
+    "Coverage",
+    "cause_of",
+    "coverage_json",
+    "coverage_page",
+    "difference_section",
+    "read_coverage",
+    "read_coverage_json",
+]

@@ -14,16 +14,23 @@ _NAMES_SHOWN = 12
 _PACKAGES = ("transformers", "torch", "openvino", "nncf", "pytest-hfaccel")
 
 
-def coverage_page(coverage: Coverage, title: str = "Coverage") -> str:
-    """Return the page: what ran, how it ended by device and by check, what failed and why, and a line per class."""
+def coverage_page(coverage: Coverage, title: str = "Coverage", further: Sequence[str] = ()) -> str:
+    """Return the page: what ran, how it ended by device and by check, what failed and why, and a line per class.
+
+    Args:
+        coverage: What to show.
+        title: The page's heading.
+        further: Lines of a section before the line per class.
+    """
     sections = (
         [f"# {title}", "", *_runs(coverage)],
         ["## By device", "", *_by_device(coverage)],
         ["## By check", "", *_by_check(coverage)],
         ["## What did not pass", "", *_failures(coverage)],
+        list(further),
         ["## Every class", "", *_every_class(coverage)],
     )
-    return "\n".join(line for section in sections for line in (*section, "")).rstrip() + "\n"
+    return "\n".join(line for section in sections for line in (*section, "") if section).rstrip() + "\n"
 
 
 def _runs(coverage: Coverage) -> Iterator[str]:
