@@ -16,7 +16,7 @@ matrix: $(INSTALLED)
 DEVICE ?= cpu
 sweep: $(INSTALLED)
 	$(PY) -m pytest model_classes/test_hf_auto.py --all-models --hf-device $(DEVICE) -n 2 \
-		--timeout 300 --max-worker-restart 1000 --hf-reports reports/sweep $(ARGS)
+		--timeout 300 --timeout-method thread --max-worker-restart 1000 --hf-reports reports/sweep $(ARGS)
 	$(VENV)/bin/hfaccel coverage reports/sweep/journal.jsonl --page reports/sweep/coverage.md
 
 test: $(INSTALLED)

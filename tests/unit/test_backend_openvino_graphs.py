@@ -48,6 +48,18 @@ def masked(self: Any, pixel_values: Any, pixel_mask: Any = None) -> Any:
     return BaseModelOutput(last_hidden_state=hidden if pixel_mask is None else hidden * pixel_mask[..., None])
 
 
+def split_by_size(self: Any, pixel_values: Any, image_grid_thw: Any) -> Any:
+    """Loop over the sizes of images, as vision-language models do."""
+    import torch
+    from transformers.modeling_outputs import BaseModelOutput
+
+    if int(image_grid_thw[0, 1]) > 100:  # no tracer follows both ways
+        raise ValueError("too large")
+    sizes = [frames * height * width for frames, height, width in image_grid_thw.tolist()]
+    pooled = [self.linear(image).mean(dim=0) for image in pixel_values.split(sizes)]
+    return BaseModelOutput(last_hidden_state=torch.stack(pooled))
+
+
 def load(source: MadeUpSource) -> Any:
     from pytest_hfaccel.backends.openvino.backend import OpenVINOBackend
 
@@ -68,6 +80,24 @@ def test_a_model_that_unrolls_over_the_batch_gets_a_graph_per_batch_size(tmp_pat
         assert difference(loaded, model, {"pixel_values": torch.randn(rows, 3, 4)}) < 1e-5
     assert loaded.placement.details["one_graph_for_any_batch"] is False
     assert loaded.placement.details["graphs"] == 3
+
+
+def test_a_model_that_loops_over_the_sizes_of_images_gets_a_graph_per_sizes(tmp_path: Path) -> None:
+    import torch
+
+    model = made_up_model(split_by_size)
+    forward = model.forward
+
+    def sized(*heights: int) -> dict[str, Any]:
+        grid = torch.tensor([[1, height, 2] for height in heights])
+        return {"pixel_values": torch.randn(2 * sum(heights), 4), "image_grid_thw": grid}
+
+    loaded = load(MadeUpSource(model, sized(2, 2), tmp_path))
+    for heights in ((2, 2), (3, 1), (2, 2), (4,)):
+        assert difference(loaded, model, sized(*heights)) < 1e-5
+    assert loaded.placement.details["graphs"] == 3
+    assert loaded.placement.details["shapes"] == "folded"
+    assert model.forward == forward
 
 
 def test_an_additional_input_gets_a_graph_of_its_own(tmp_path: Path) -> None:

@@ -11,13 +11,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.backends.generation import neutral_settings
+from pytest_hfaccel.backends.openvino.folded import folded_geometry, without_geometry
 from pytest_hfaccel.backends.openvino.precomputed import precomputed
-from pytest_hfaccel.backends.openvino.shapes import FOLDED, varying_axes
+from pytest_hfaccel.backends.openvino.shapes import FOLDED, GEOMETRY, varying_axes
 from pytest_hfaccel.backends.out_of_memory import is_out_of_memory
 from pytest_hfaccel.errors import LoadError, OutOfMemory
 
 if TYPE_CHECKING:
     import torch
+
+_FOLDED = "folded"
 
 # The exporter patches torch and the model's class while it traces.
 _ONE_AT_A_TIME = threading.Lock()
@@ -28,8 +31,8 @@ _CHATTY = ("transformers", "torch.export", "torch._export", "torch.fx.experiment
 def export_model(model: Any, inputs: Mapping[str, torch.Tensor], *, static: bool) -> tuple[Any, str, list[str]]:
     """Trace and convert a model.
 
-    Three ways are tried, the first that works counts: only the axes that vary between calls are kept open (`varying`),
-    every axis is (`all`), none is (`static`).
+    Several ways are tried, the first that works counts: only the axes that vary between calls are kept open
+    (`varying`), every axis is (`all`), none is (`static`), and the sizes of images are constants besides (`folded`).
 
     Args:
         model: The transformers model on the CPU in fp32.
@@ -54,7 +57,12 @@ def export_model(model: Any, inputs: Mapping[str, torch.Tensor], *, static: bool
         for name, options in _ways(inputs, static or bool(added)).items():
             try:
                 config = OpenVINOConfig(stateful=False, **options)
-                exported = OpenVINOExporter().export(model, dict(inputs), config)
+                if name == _FOLDED:
+                    with folded_geometry(model, inputs):
+                        given = without_geometry({**inputs, **added})
+                        exported = OpenVINOExporter().export(model, given, config)
+                else:
+                    exported = OpenVINOExporter().export(model, dict(inputs), config)
             except Exception as error:
                 if is_out_of_memory(error):
                     raise OutOfMemory(f"memory ran out while converting: {error}", stage="convert") from error
@@ -100,8 +108,9 @@ def export_decoder(model: Any, prompts: Mapping[str, torch.Tensor]) -> tuple[Any
 def _ways(inputs: Mapping[str, torch.Tensor], static: bool) -> dict[str, dict[str, Any]]:
     import torch
 
+    folded: dict[str, dict[str, Any]] = {_FOLDED: {}} if GEOMETRY & inputs.keys() else {}
     if static:
-        return {"static": {}}
+        return {"static": {}, **folded}
     auto = torch.export.Dim.AUTO
     axes = {
         # The exporter turns these into lists of tuples of numbers, none of which is an axis.
@@ -110,7 +119,7 @@ def _ways(inputs: Mapping[str, torch.Tensor], static: bool) -> dict[str, dict[st
         else dict.fromkeys(varying_axes(name, tensor), auto)
         for name, tensor in inputs.items()
     }
-    return {"varying": {"dynamic_shapes": axes}, "all": {"dynamic": True}, "static": {}}
+    return {"varying": {"dynamic_shapes": axes}, "all": {"dynamic": True}, "static": {}, **folded}
 
 
 def _switch_off_caches(config: Any) -> None:

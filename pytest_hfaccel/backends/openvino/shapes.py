@@ -31,8 +31,21 @@ SAMPLES = frozenset({"input_values"})
 FOLDED = frozenset({"image_sizes"})
 """Inputs that transformers' exporter makes constants of the graph: their values, not their shapes, decide."""
 
-GEOMETRY = frozenset({"feature_lens", "grid_thw", "image_grid_thw", "merge_sizes", "target_sizes", "video_grid_thw"})
-"""Inputs that say how large images and sounds are. Lengths computed of their values are constants of a static graph."""
+GEOMETRY = frozenset(
+    {
+        "feature_lens",
+        "grid_thw",
+        "grid_thws",
+        "image_grid_hws",
+        "image_grid_thw",
+        "image_merge_sizes",
+        "merge_sizes",
+        "target_sizes",
+        "video_grid_thw",
+        "video_merge_sizes",
+    }
+)
+"""Inputs that say how large images and sounds are. What is computed of their values may be a constant of the graph."""
 
 PIXELS = frozenset({"input_features", "pixel_values", "pixel_values_videos"})
 """Inputs that a language model gets in the place of tokens."""
@@ -62,7 +75,7 @@ def _describe(name: str, tensor: torch.Tensor, exact: bool, fixed_batch: bool) -
         varying = tuple(axis for axis in varying if axis != 0)
     sizes = ["?" if axis in varying else size for axis, size in enumerate(tensor.shape)]
     described: dict[str, Any] = {"dtype": str(tensor.dtype), "sizes": sizes}
-    if name in FOLDED or (exact and name in GEOMETRY):
+    if name in FOLDED | GEOMETRY:
         described["values"] = hashlib.sha256(tensor.contiguous().cpu().numpy().tobytes()).hexdigest()[:16]
     return described
 
