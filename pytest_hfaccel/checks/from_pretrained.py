@@ -78,4 +78,4 @@ def _is_same(before: torch.Tensor, after: torch.Tensor, room: float) -> bool:
     first, second = before.double(), after.double()
     finite = first[first.isfinite()].abs()
     largest = finite.max().item() if finite.numel() else 0.0
-    return torch.allclose(first, second, rtol=0.0, atol=room * largest, equal_nan=True)
+    return bool(torch.allclose(first, second, rtol=0.0, atol=room * largest, equal_nan=True))

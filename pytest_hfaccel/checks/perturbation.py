@@ -23,7 +23,7 @@ _LEAST = 3.0
 """Where no weight moves them as far (int8 passes at 0.1, and normalised outputs cannot move by more than 2), this."""
 _CANDIDATES = 24
 _DOUBLINGS = 12
-_IDLE = 2
+_IDLE = 6
 """After so many doublings without any effect, the inputs do not use the weight: a tower for images, say."""
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from pytest_hfaccel.errors import RegistryError
 
@@ -50,13 +51,13 @@ def _classes(path: Path) -> Iterator[ModuleClass]:
         raise RegistryError([f"{path}: it cannot be read as Python: {error}"]) from error
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name.startswith("Test"):
-            values = dict(_literals(node))
-            patterns = values.get("architectures", ())
+            values: dict[str, Any] = dict(_literals(node))
+            patterns = tuple(str(pattern) for pattern in values.get("architectures", ()))
             if patterns or values.get("yields"):
-                yield ModuleClass(path.name, tuple(map(str, patterns)), bool(values.get("yields")))
+                yield ModuleClass(path.name, patterns, bool(values.get("yields")))
 
 
-def _literals(node: ast.ClassDef) -> Iterator[tuple[str, object]]:
+def _literals(node: ast.ClassDef) -> Iterator[tuple[str, Any]]:
     for statement in node.body:
         target = statement.targets[0] if isinstance(statement, ast.Assign) else None
         if isinstance(target, ast.Name) and isinstance(statement, ast.Assign):

@@ -107,6 +107,17 @@ def test_the_page_counts_by_device_check_and_cause(journal: Path) -> None:
     assert "| a/AModel | 1/1 | 2/2 | 0/1 placement error |" in page
 
 
+def test_a_command_that_names_hundreds_of_models_is_shortened(tmp_path: Path) -> None:
+    models = " ".join(f"--hf-model a/Model{number}" for number in range(300))
+    written = Journal(tmp_path / JOURNAL, {"command": f"pytest x.py {models} --hf-device cpu"})
+    written.append(CELLS[0])
+    written.close()
+    (run,) = coverage_json(read_coverage([written.path]))["runs"]
+    assert run["command"].startswith("pytest x.py --hf-model a/Model0 ")
+    assert run["command"].endswith(" --hf-device cpu")
+    assert len(run["command"]) < 400
+
+
 def test_the_newest_record_of_a_cell_counts(journal: Path, tmp_path: Path) -> None:
     later = Journal(tmp_path / "later" / JOURNAL, {})
     later.append(cell("b/BModel", "cpu", CheckOutcome("parity")))

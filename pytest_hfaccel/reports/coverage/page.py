@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 from pytest_hfaccel.reports.coverage.causes import MEANINGS, cause_of
-from pytest_hfaccel.reports.coverage.rows import Coverage, command_of, reason_of, told
+from pytest_hfaccel.reports.coverage.rows import Coverage, command_of, command_of_run, reason_of, told
 from pytest_hfaccel.results import CellResult, Status
 
 _STATUSES = (Status.XFAILED, Status.FAILED, Status.ERROR, Status.CRASHED, Status.TIMEOUT, Status.UNAVAILABLE)
@@ -39,7 +39,7 @@ def _runs(coverage: Coverage) -> Iterator[str]:
     for header in coverage.runs:
         run, versions = header.get("run", {}), header.get("versions", {})
         packages = ", ".join(f"{name} {versions[name]}" for name in _PACKAGES if versions.get(name))
-        yield f"- `{run.get('command')}` ({run.get('started')}; {packages})"
+        yield f"- `{command_of_run(header)}` ({run.get('started')}; {packages})"
 
 
 def _by_device(coverage: Coverage) -> Iterator[str]:
@@ -70,7 +70,7 @@ def _by_check(coverage: Coverage) -> Iterator[str]:
 
 def _ended(cells: Iterable[CellResult], name: str) -> str:
     statuses = [check.status for cell in cells for check in cell.checks if check.name == name]
-    ran = [status for status in statuses if status != Status.SKIPPED]
+    ran = [status for status in statuses if status not in (Status.SKIPPED, Status.UNAVAILABLE)]
     return f"{ran.count(Status.PASSED)}/{len(ran)}" if ran else ""
 
 

@@ -16,6 +16,7 @@ _REPEATED = "the model did not get this far"
 """How the runner refers to a failure that another check of the cell has told."""
 
 _REASON_LENGTH = 300
+_COMMAND_LENGTH = 320
 
 
 @dataclass
@@ -95,6 +96,15 @@ def command_of(cell: CellResult) -> str:
     return f"pytest model_classes/test_hf_{cell.module}.py --hf-model {cell.model}{where}"
 
 
+def command_of_run(header: dict[str, Any]) -> str | None:
+    """Return the command line of a run, shortened where it names hundreds of models."""
+    command: str | None = header.get("run", {}).get("command")
+    if command is None or len(command) <= _COMMAND_LENGTH:
+        return command
+    half = _COMMAND_LENGTH // 2
+    return f"{command[:half].rpartition(' ')[0]} … {command[-half:].partition(' ')[2]}"
+
+
 def _distinct(outcomes: Iterable[CheckOutcome]) -> list[CheckOutcome]:
     by_reason: dict[str, CheckOutcome] = {}
     for outcome in outcomes:
@@ -134,4 +144,4 @@ def rel_l2(cell: CellResult) -> float | None:
 def _run(header: dict[str, Any]) -> dict[str, Any]:
     run = header.get("run", {})
     versions = {name: version for name, version in header.get("versions", {}).items() if version}
-    return {"command": run.get("command"), "started": run.get("started"), "versions": versions}
+    return {"command": command_of_run(header), "started": run.get("started"), "versions": versions}
