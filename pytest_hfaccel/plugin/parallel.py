@@ -63,7 +63,9 @@ class ParallelHooks:
         collector = self._config.stash.get(COLLECTOR, None)
         if collector is not None and cell_id:
             identity = _identity(self._config, crashitem, cell_id)
-            reason = f"{report.longreprtext} ({self._death})" if self._death else report.longreprtext
+            # Not `longreprtext`: it begins with the path of the interpreter.
+            text = str(report.longrepr)
+            reason = f"{text} ({self._death})" if self._death else text
             collector.add_crash(identity, crashitem, extra or check_name(name), reason)
 
 
