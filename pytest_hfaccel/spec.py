@@ -112,8 +112,8 @@ class Expectation:
         check: The check that fails. For the stages before `run` every check of the cell is covered.
         reason: Why, with a link where there is one.
         weights: Wildcard over the kinds of weights.
-        cause: Whose doing it is, one of `pytest_hfaccel.results.Cause`; empty where the stage says it.
         source: `file:line` of the entry, for the message that says which line to delete.
+        cause: Whose doing it is, one of `pytest_hfaccel.results.Cause`; empty where the stage says it.
     """
 
     device: str
@@ -122,8 +122,8 @@ class Expectation:
     check: str
     reason: str
     weights: str = "*"
-    cause: str = ""
     source: str = ""
+    cause: str = ""
 
     def covers(self, cell: Cell) -> bool:
         """Whether this expectation is about `cell`."""

@@ -54,7 +54,9 @@ def test_a_resumed_run_runs_what_is_missing_and_keeps_what_failed(auto: Project)
     first = auto.run("test_hf_auto.py", *PAIR)
     assert first.code == 1
     assert first.statuses("opt--OPTModel-cpu-fp32")["mine"] == "error"
-    auto.write("conftest.py", FAILS.replace("assert False", "raise SystemExit"))  # it would end the run, were it run
+    auto.write(
+        "conftest.py", FAILS.replace('assert False, "on purpose"', "raise SystemExit")
+    )  # it would end the run, were it run
     second = auto.run("test_hf_auto.py", *PAIR, "--hf-model", "opt/OPTForCausalLM", "--hf-resume")
     assert second.code == 1  # a failure of the first run is one of this run
     assert second.statuses("opt--OPTModel-cpu-fp32") == first.statuses("opt--OPTModel-cpu-fp32")

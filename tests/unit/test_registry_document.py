@@ -48,7 +48,12 @@ def test_what_is_refused(tmp_path: Path, text: str | bytes, expected: str) -> No
 
 
 def test_deep_nesting_is_refused_and_does_not_end_the_process(tmp_path: Path) -> None:
-    assert problems(tmp_path, "a: " + "[" * 200_000) == ["r.yaml:1: not YAML: it is nested too deeply."]
+    (found,) = problems(tmp_path, "a: " + "[" * 200_000)
+    # Newer libyaml refuses before we do, in words of its own.
+    assert found in (
+        "r.yaml:1: not YAML: it is nested too deeply.",
+        "r.yaml:1: not YAML: exceeded maximum nesting depth.",
+    )
 
 
 def test_a_quoted_number_is_text(tmp_path: Path) -> None:
