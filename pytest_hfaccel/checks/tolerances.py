@@ -80,8 +80,8 @@ def tolerance_of(cell: Cell) -> Tolerance:
 def tolerance_between_runs(cell: Cell) -> Tolerance:
     """Return how far two runs of a cell may be apart: each of them may be off, and neither is exact.
 
-    Three times the row of the table in rel-L2. Of 1,576 classes on the CPU three lay between once and twice the row;
-    the next one, which does mix samples, at 12 times.
+    Three times the row of the table in rel-L2. Of 1,576 classes on the CPU four lay between once and twice the row; the
+    next one, which does mix samples, at 12 times.
     """
     tolerance = tolerance_of(cell)
     return replace(tolerance, rel_l2=_BETWEEN_RUNS * tolerance.rel_l2)

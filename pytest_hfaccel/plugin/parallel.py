@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 from typing import Any
 
@@ -71,18 +70,16 @@ class ParallelHooks:
 
 def _death_of(node: Any) -> str:
     """Return how a worker's process ended: by which signal, or with which code; empty where that cannot be known."""
+    from pytest_hfaccel.benchmark.process import how_it_ended
+
     # execnet keeps the process to itself; a worker on another machine has none here.
     process = getattr(getattr(node.gateway, "_io", None), "popen", None)
     if process is None:
         return ""
     try:
-        code = process.wait(timeout=_SECONDS_TO_DIE)
+        return how_it_ended(process.wait(timeout=_SECONDS_TO_DIE))
     except subprocess.TimeoutExpired:
         return ""
-    if code >= 0:
-        return f"exit code {code}"
-    known = {int(number): number.name for number in signal.Signals}
-    return known.get(-code, f"signal {-code}")
 
 
 def _identity(config: pytest.Config, nodeid: str, cell_id: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pytest_hfaccel.results import CellResult, CheckOutcome, Stage, Status
 
-_NOT_OUTCOMES = frozenset({"checks", "incomplete", "status", "stage", "reason"})
+_OUTCOMES = frozenset({"checks", "incomplete", "status", "stage", "reason"})
 
 
 class Recorded:
@@ -35,4 +35,4 @@ class Recorded:
 
     def facts(self, cell_id: str) -> dict[str, Any]:
         """Return what the record of a cell says beyond its outcomes."""
-        return {key: value for key, value in self._cells[cell_id].to_json().items() if key not in _NOT_OUTCOMES}
+        return {key: value for key, value in self._cells[cell_id].to_json().items() if key not in _OUTCOMES}

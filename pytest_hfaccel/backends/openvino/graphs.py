@@ -121,14 +121,14 @@ class Graphs:
         """Run the model on inputs of any shape it takes; returns the class's `ModelOutput`."""
         added = self._precomputing.added(inputs)
         if added:
-            return self.graph(inputs).run({**inputs, **added})
+            return self._graph(inputs, static=True).run({**inputs, **added})
         general = signature(inputs, exact=self._static, fixed_batch=False)
-        graph = self.graph(inputs)
+        graph = self._graph(inputs, static=self._static)
         same_batch_as_traced = self._static or graph.was_traced_with_batch_of(inputs)
         unrolls = general in self._fixed_batch or not graph.follows_batch or _unrolls(self._source.spec, inputs)
         if unrolls and not same_batch_as_traced:
             self._fixed_batch.add(general)
-            return self.graph(inputs, fixed_batch=True).run(inputs)
+            return self._graph(inputs, static=self._static, fixed_batch=True).run(inputs)
         try:
             output = graph.run(inputs)
         except RuntimeError:
@@ -142,11 +142,11 @@ class Graphs:
         # A compiled model that failed half-way fails on good shapes, too (CPU plugin of 2026.4): compile anew.
         del self._graphs[general]
         # The model's code unrolls over the batch (a Python loop over images): trace it for this batch size.
-        output = self.graph(inputs, fixed_batch=True).run(inputs)
+        output = self._graph(inputs, static=self._static, fixed_batch=True).run(inputs)
         self._fixed_batch.add(general)
         return output
 
-    def graph(self, inputs: Tensors, *, fixed_batch: bool = False) -> Graph:
+    def graph(self, inputs: Tensors) -> Graph:
         """Return the compiled graph for inputs like these.
 
         Raises:
@@ -154,7 +154,9 @@ class Graphs:
             BackendUnavailable: The device would compute at another precision.
             OutOfMemory: Memory ran out.
         """
-        static = self._static or bool(self._precomputing.added(inputs))
+        return self._graph(inputs, static=self._static or bool(self._precomputing.added(inputs)))
+
+    def _graph(self, inputs: Tensors, *, static: bool, fixed_batch: bool = False) -> Graph:
         kind = signature(inputs, exact=static, fixed_batch=fixed_batch)
         if kind not in self._graphs:
             self._graphs[kind] = self._compile(self._convert(inputs, kind, fixed_batch, static))

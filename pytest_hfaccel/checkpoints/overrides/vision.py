@@ -35,8 +35,6 @@ _DETECTOR = {
 }
 
 OVERRIDES: dict[str, dict[str, Any]] = {
-    # Patches are sampled at random unless there is no limit to their number.
-    "vilt": {"max_image_length": -1},
     # Bottleneck blocks divide their width by four, and four stages of the rule's widths are 600,000 parameters.
     "resnet": {"embedding_size": 32, "hidden_sizes": [32, 32, 64, 64]},
     "bit": {"embedding_size": 32, "hidden_sizes": [32, 64, 128, 256], "num_groups": 4},

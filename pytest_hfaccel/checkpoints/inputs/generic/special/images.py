@@ -15,6 +15,7 @@ from pytest_hfaccel.checkpoints.inputs.generic.special.recipes import (
     only,
     pixels,
     single,
+    uniform,
 )
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ _TALL_LINE = given(pixel_values=noise(3, 96, 160))
 def _order_of_patches(draft: Draft) -> None:
     """ViT-MAE hides the patches with the largest noise, which it draws itself where none is given."""
     patches = (draft.config.image_size // draft.config.patch_size) ** 2
-    given(noise=lambda draft: draft.uniform(BATCH, patches))(draft)
+    given(noise=uniform(patches))(draft)
 
 
 def _masked_patches(draft: Draft) -> None:
