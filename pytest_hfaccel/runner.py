@@ -217,9 +217,8 @@ class CellRun:
         check = self.runner.checks[name]
         self._running, self._making = name, 0.0
         started = time.perf_counter()
-        outcome = self._attempt(check)
+        outcome = self._not_run(check) or self._judge(self._attempt(check))
         outcome.seconds = round(time.perf_counter() - started - self._making, 6)
-        outcome = self._judge(outcome)
         self.outcomes[name] = outcome
         self._all.append(outcome)
         return outcome
@@ -272,6 +271,14 @@ class CellRun:
         finally:
             # Making one thing may make another on the way: count the outermost only.
             self._making = others + time.perf_counter() - started
+
+    def _not_run(self, check: Check) -> CheckOutcome | None:
+        """The outcome of a check that must not run here: it is known to take the process down, or never to end."""
+        for expectation in self.cell.model.expect:
+            if not expectation.run and expectation.check in ("*", check.name) and expectation.covers(self.cell):
+                reason = f"[NOTRUN] {expectation.reason} [{expectation.source}]"  # pytest's own word for it
+                return CheckOutcome(check.name, Status.XFAILED, expectation.stage, reason, _measured_cause(expectation))
+        return None
 
     def _attempt(self, check: Check) -> CheckOutcome:
         try:
@@ -328,6 +335,10 @@ def _repeated(name: str, error: Exception, first: str) -> CheckOutcome:
     return CheckOutcome(name, Status.SKIPPED, stage, f"the model did not get this far ({status}, see {first!r})")
 
 
+def _measured_cause(expectation: Expectation) -> dict[str, str]:
+    return {"cause": expectation.cause} if expectation.cause else {}
+
+
 def _against(expectation: Expectation, outcome: CheckOutcome) -> CheckOutcome:
     """Turn an outcome that was expected to be a failure into `xfailed` or `xpassed`."""
     if outcome.status in (Status.PASSED, Status.XPASSED):
@@ -340,8 +351,7 @@ def _against(expectation: Expectation, outcome: CheckOutcome) -> CheckOutcome:
     elif outcome.stage == expectation.stage and (outcome.status.is_bad or outcome.status == Status.SKIPPED):
         outcome.status = Status.XFAILED
         outcome.reason = f"{expectation.reason} [{expectation.source}]\n{outcome.reason}"
-        if expectation.cause:
-            outcome.measures = {**outcome.measures, "cause": expectation.cause}
+        outcome.measures = {**outcome.measures, **_measured_cause(expectation)}
     elif outcome.status.is_bad:
         outcome.reason = (
             f"{outcome.reason}\nThe entry at {expectation.source} expects a failure at stage "

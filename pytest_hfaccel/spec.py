@@ -114,6 +114,7 @@ class Expectation:
         weights: Wildcard over the kinds of weights.
         source: `file:line` of the entry, for the message that says which line to delete.
         cause: Whose doing it is, one of `pytest_hfaccel.results.Cause`; empty where the stage says it.
+        run: Whether the check runs at all; not where it would take the process down, or never end.
     """
 
     device: str
@@ -124,6 +125,7 @@ class Expectation:
     weights: str = "*"
     source: str = ""
     cause: str = ""
+    run: bool = True
 
     def covers(self, cell: Cell) -> bool:
         """Whether this expectation is about `cell`."""

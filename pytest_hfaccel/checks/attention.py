@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_hfaccel.checks.base import CheckContext, failed, passed, skipped
 from pytest_hfaccel.checks.compare import compare
 from pytest_hfaccel.checks.leaf import LeafDifference, difference
+from pytest_hfaccel.checks.positions import real_positions
 from pytest_hfaccel.checks.tolerances import tolerance_of
 from pytest_hfaccel.results import CheckOutcome, Stage
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 NAME = "attention"
 OPTION = "attention"
-_MASKS = ("attention_mask", "decoder_attention_mask")
 
 
 def attention(context: CheckContext) -> CheckOutcome:
@@ -39,8 +39,8 @@ def attention(context: CheckContext) -> CheckOutcome:
             outputs, fused = ran_with(context, implementation, inputs)
             measures["fused_calls"][implementation] = fused
             comparison = compare(
-                _real(outputs, inputs),
-                _in_fp64(_real(expected, inputs)),
+                real_positions(outputs, inputs),
+                _in_fp64(real_positions(expected, inputs)),
                 tolerance_of(context.cell),
                 # Two implementations cannot agree better than the one written out is right: in 16 bits it rounds more.
                 lambda: _errors(eager, context),
@@ -56,18 +56,10 @@ def attention(context: CheckContext) -> CheckOutcome:
 
 
 def _errors(eager: Tensors, context: CheckContext) -> dict[str, LeafDifference]:
-    """How far eager attention at this dtype is from the reference, by leaf."""
-    expected = context.reference.outputs
-    return {name: difference(name, leaf, expected[name]) for name, leaf in eager.items() if name in expected}
-
-
-def _real(outputs: Tensors, inputs: Tensors) -> dict[str, torch.Tensor]:
-    """Leave out the positions of padding: what a token that attends to nothing becomes is nobody's business."""
-    masks = [inputs[name].bool() for name in _MASKS if name in inputs]
-    return {
-        name: next((leaf[mask] for mask in masks if leaf.shape[: mask.ndim] == mask.shape), leaf)
-        for name, leaf in outputs.items()
-    }
+    """How far eager attention at this dtype is from the reference at real positions, by leaf."""
+    expected = context.reference.real_outputs
+    found = real_positions(eager, context.sample.forward)
+    return {name: difference(name, leaf, expected[name]) for name, leaf in found.items() if name in expected}
 
 
 def _in_fp64(outputs: Tensors) -> dict[str, torch.Tensor]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.checks.base import CheckContext, failed, passed, skipped
 from pytest_hfaccel.checks.compare import compare
+from pytest_hfaccel.checks.positions import MASKS
 from pytest_hfaccel.checks.tolerances import tolerance_of
 from pytest_hfaccel.results import CheckOutcome
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     Tensors = dict[str, torch.Tensor]
 
 NAME = "padding_invariance"
-_MASKS = ("attention_mask", "decoder_attention_mask")
 
 
 def padding_invariance(context: CheckContext) -> CheckOutcome:
@@ -41,7 +41,7 @@ def padding_invariance(context: CheckContext) -> CheckOutcome:
 
 
 def _padding(plain: Tensors, padded: Tensors) -> dict[str, int]:
-    return {name: padded[name].shape[1] - plain[name].shape[1] for name in _MASKS if name in plain and name in padded}
+    return {name: padded[name].shape[1] - plain[name].shape[1] for name in MASKS if name in plain and name in padded}
 
 
 def _real_positions(
@@ -58,7 +58,7 @@ def _real_positions(
         lengths = leaf.shape[axis], padded_leaf.shape[axis]
         found = [
             plain[name]
-            for name in _MASKS
+            for name in MASKS
             if name in plain and name in padded and (plain[name].shape[1], padded[name].shape[1]) == lengths
         ]
         if not found:

@@ -1,4 +1,4 @@
-"""Check `parity`: the outputs equal those of the reference, within the tolerance of the dtype."""
+"""Check `parity`: the outputs at all real positions equal those of the reference, within the tolerance of the dtype."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pytest_hfaccel.checks.base import CheckContext, failed, passed
 from pytest_hfaccel.checks.compare import Comparison, compare
+from pytest_hfaccel.checks.positions import real_positions
 from pytest_hfaccel.checks.tolerances import tolerance_of
 from pytest_hfaccel.results import CheckOutcome
 
@@ -16,7 +17,10 @@ NAME = "parity"
 
 
 def parity(context: CheckContext) -> CheckOutcome:
-    """The outputs equal those of the same weights on the CPU in fp64, within the tolerance of the dtype."""
+    """The outputs equal those of the same weights on the CPU in fp64, within the tolerance of the dtype.
+
+    Not at positions of padding.
+    """
     comparison = compare_with_reference(context, context.loaded)
     measures = {"reference": context.reference.dtype, **comparison.measures()}
     if context.reference.reason:
@@ -26,7 +30,10 @@ def parity(context: CheckContext) -> CheckOutcome:
 
 def compare_with_reference(context: CheckContext, loaded: LoadedModel) -> Comparison:
     """Run a loaded model on the sample and compare its outputs with the reference's."""
-    outputs = loaded.forward(context.sample.forward)
-    reference = context.reference
-    tolerance = tolerance_of(context.cell)
-    return compare(outputs, reference.outputs, tolerance, lambda: reference.error_of(context.cell.dtype))
+    inputs, reference = context.sample.forward, context.reference
+    return compare(
+        real_positions(loaded.forward(inputs), inputs),
+        reference.real_outputs,
+        tolerance_of(context.cell),
+        lambda: reference.error_of(context.cell.dtype),
+    )

@@ -93,7 +93,7 @@ def _tried(
 
 def _effect(reference: Reference, change: WeightChange, limits: dict[str, float]) -> Perturbation | None:
     outputs = reference.outputs_with(change)
-    moved = {name: difference(name, outputs[name], reference.outputs[name]) for name in limits}
+    moved = {name: difference(name, outputs[name], reference.real_outputs[name]) for name in limits}
     if any(found.problem or not math.isfinite(found.rel_l2) for found in moved.values()):
         return None
     furthest = max(moved, key=lambda name: moved[name].rel_l2 / limits[name])

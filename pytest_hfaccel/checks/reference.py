@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.checks.leaf import LeafDifference, difference
 from pytest_hfaccel.checks.memory_need import too_large_for
+from pytest_hfaccel.checks.positions import real_positions
 from pytest_hfaccel.errors import HfAccelError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Reference:
 
     Attributes:
         outputs: The tensors of `forward` by dotted leaf name; floating-point ones in fp64.
+        real_outputs: The same without the positions of padding; see `real_positions`.
         dtype: `fp64`, or `fp32` where fp64 was not to be had.
         reason: Why it is not fp64; empty when it is.
     """
@@ -42,6 +44,7 @@ class Reference:
         self._errors: dict[str, dict[str, LeafDifference]] = {}
         with self.model() as loaded:
             self.outputs: dict[str, torch.Tensor] = self._forward(loaded)
+        self.real_outputs = self._real(self.outputs)
 
     @contextmanager
     def model(self) -> Iterator[LoadedModel]:
@@ -63,7 +66,7 @@ class Reference:
         return self._generation(max_new_tokens)[1]
 
     def error_of(self, dtype: str) -> dict[str, LeafDifference]:
-        """How far the same model at `dtype` on torch's CPU is from this reference, by leaf.
+        """How far the same model at `dtype` on torch's CPU is from this reference at real positions, by leaf.
 
         Empty where torch's CPU cannot run the model at that dtype, so that nobody is excused by it.
         """
@@ -72,9 +75,9 @@ class Reference:
         return self._errors[dtype]
 
     def outputs_with(self, change: WeightChange) -> dict[str, torch.Tensor]:
-        """The outputs with one weight made wrong."""
+        """The outputs at real positions with one weight made wrong."""
         with self.model() as loaded, loaded.perturbed(change) as wrong:
-            return self._forward(wrong)
+            return self._real(self._forward(wrong))
 
     def close(self) -> None:
         """Free the model, if it is still loaded. It is loaded again when needed."""
@@ -86,19 +89,22 @@ class Reference:
         outputs = loaded.forward(self._source.sample().forward)
         return {name: leaf.double() if leaf.is_floating_point() else leaf for name, leaf in outputs.items()}
 
+    def _real(self, outputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return real_positions(outputs, self._source.sample().forward)
+
     def _measure_error(self, dtype: str) -> dict[str, LeafDifference]:
         try:
             loaded = self._load(dtype)
         except HfAccelError:
             return {}
         try:
-            outputs = loaded.forward(self._source.sample().forward)
+            outputs = self._real(loaded.forward(self._source.sample().forward))
         except (RuntimeError, NotImplementedError):
             return {}
         finally:
             loaded.close()
-        both = (name for name in self.outputs if name in outputs)
-        return {name: difference(name, outputs[name], self.outputs[name]) for name in both}
+        both = (name for name in self.real_outputs if name in outputs)
+        return {name: difference(name, outputs[name], self.real_outputs[name]) for name in both}
 
     def _generation(self, max_new_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
         if max_new_tokens not in self._generated:

@@ -41,10 +41,12 @@ def _field(key: str, value: Any, document: Document, loc: Loc) -> Any:
 def expectation(item: Mapping[str, Any], source: str) -> Expectation:
     """Turn a valid entry of `expect` into an expectation; `source` is its `file:line`."""
     stage = Stage(item["stage"])
-    check = item.get("check") or _DEFAULT_CHECK.get(stage, "*")
+    runs = item.get("run", True)
+    check = item.get("check") or (_DEFAULT_CHECK.get(stage, "*") if runs else "*")
     texts = {key: item.get(key, "*") for key in ("device", "dtype", "weights")}
-    cause = item.get("cause") or ""
-    return Expectation(stage=stage, check=check, reason=item["reason"], cause=cause, source=source, **texts)
+    return Expectation(
+        stage=stage, check=check, reason=item["reason"], cause=item.get("cause") or "", run=runs, source=source, **texts
+    )
 
 
 def without_unset(fields: Mapping[str, Any]) -> dict[str, Any]:

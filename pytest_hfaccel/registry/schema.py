@@ -109,6 +109,7 @@ class Expect(Entry):
     stage: Annotated[str, _one_of(tuple(Stage), "a stage")]
     check: str | None = None
     cause: Annotated[str, _one_of(tuple(Cause), "a cause")] | None = None
+    run: bool = True
     reason: Reason
 
 

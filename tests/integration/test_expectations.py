@@ -55,6 +55,23 @@ def test_an_expectation_that_fails_as_expected_passes_the_run(project: Project) 
     assert run.counts["xfailed"] == 1
 
 
+def test_what_takes_the_process_down_is_not_run_unless_asked_for(project: Project) -> None:
+    project.write("conftest.py", DEADLY)
+    registry(project, stage="run", check="check: broken\n        run: false")
+    run = project.run(*ARGUMENTS)
+    assert run.code == 0, run.output
+    assert run.statuses("mine--bert-cpu-fp32")["broken"] == "xfailed"
+    assert project.run(*ARGUMENTS, "--runxfail").code == 7
+
+
+def test_with_runxfail_an_expected_failure_is_a_failure(project: Project) -> None:
+    project.write("conftest.py", BROKEN)
+    registry(project, check="check: broken")
+    run = project.run(*ARGUMENTS, "--runxfail")
+    assert run.code == 1
+    assert run.statuses("mine--bert-cpu-fp32")["broken"] == "failed"
+
+
 def test_a_failure_at_another_stage_is_a_failure(project: Project) -> None:
     project.write("conftest.py", BROKEN)
     registry(project, stage="run", check="check: broken")
@@ -72,4 +89,14 @@ def pytest_hfaccel_checks(checks):
     @checks.check("broken")
     def broken(context):
         return failed("broken", "it is broken")
+"""
+
+DEADLY = """
+import os
+
+
+def pytest_hfaccel_checks(checks):
+    @checks.check("broken")
+    def broken(context):
+        os._exit(7)
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -138,6 +139,22 @@ def test_an_expected_load_failure_that_loads_fails_the_first_check_only(tmp_path
     run = run_of(tmp_path, ListBackend(), expectation(Stage.CONVERT, "*"))
     assert run.check("first").status == Status.XPASSED
     assert run.check("second").status == Status.FAILED
+
+
+def test_an_expectation_may_keep_a_check_from_running(tmp_path: Path) -> None:
+    backend = ListBackend()
+    run = run_of(tmp_path, backend, replace(expectation(Stage.RUN, "*"), run=False, cause="runtime"))
+    outcomes = [run.check(name) for name in ("first", "second")]
+    assert [outcome.status for outcome in outcomes] == [Status.XFAILED] * 2
+    assert outcomes[0].reason == "[NOTRUN] known [file.yaml:3]"
+    assert outcomes[0].measures == {"cause": "runtime"}
+    assert backend.loads == 0
+
+
+def test_only_the_check_that_is_named_is_kept_from_running(tmp_path: Path) -> None:
+    run = run_of(tmp_path, ListBackend(), replace(expectation(Stage.RUN, "second"), run=False))
+    assert run.check("first").status == Status.PASSED
+    assert run.check("second").status == Status.XFAILED
 
 
 def test_absence_is_not_an_expected_failure(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import logging
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from pytest_hfaccel.backends.openvino.telemetry import send_no_telemetry
 from pytest_hfaccel.errors import BackendUnavailable, LoadError
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def compressed(program: ov.Model, architecture: str) -> ov.Model:
     Raises:
         LoadError: NNCF could not.
     """
+    send_no_telemetry()
     with _quiet():
         import nncf
         from transformers.exporters import NNCFOpenVINOQuantizer, NNCFWeightCompressionConfig

@@ -14,6 +14,7 @@ from pytest_hfaccel.backends.generation import neutral_settings
 from pytest_hfaccel.backends.openvino.folded import folded_geometry, without_geometry
 from pytest_hfaccel.backends.openvino.precomputed import precomputed
 from pytest_hfaccel.backends.openvino.shapes import FOLDED, GEOMETRY, varying_axes
+from pytest_hfaccel.backends.openvino.telemetry import send_no_telemetry
 from pytest_hfaccel.backends.out_of_memory import is_out_of_memory
 from pytest_hfaccel.errors import LoadError, OutOfMemory
 
@@ -49,6 +50,7 @@ def export_model(model: Any, inputs: Mapping[str, torch.Tensor], *, static: bool
     """
     from transformers.exporters import OpenVINOConfig, OpenVINOExporter
 
+    send_no_telemetry()
     _switch_off_caches(model.config)
     problems: list[str] = []
     first: Exception | None = None
@@ -92,6 +94,7 @@ def export_decoder(model: Any, prompts: Mapping[str, torch.Tensor]) -> tuple[Any
     from transformers.exporters import OpenVINOConfig, OpenVINOExporter
     from transformers.exporters.utils import decompose_prefill_decode
 
+    send_no_telemetry()
     with _ONE_AT_A_TIME, _quiet(), _no_collector(), neutral_settings(model, use_cache=True):
         try:
             parts = decompose_prefill_decode(model, dict(prompts), multi_token_decode=True)
