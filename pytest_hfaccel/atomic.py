@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+import shutil
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from secrets import token_hex
 
 
 def replace_file(path: Path, content: str | bytes) -> None:
     """Write a file beside its place and move it there; parent directories are made.
 
     `os.replace` is atomic on POSIX and on Windows when both names are on one file system, as names in one folder are.
+    A file that was there keeps its permissions, a new one gets those the process gives to any file.
 
     Args:
         path: The file.
@@ -22,12 +23,14 @@ def replace_file(path: Path, content: str | bytes) -> None:
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".new", delete=False) as new:
-        try:
-            new.write(data)
-            new.close()  # Windows does not move open files
-            os.replace(new.name, path)  # noqa: PTH105 - Path.replace would need a second object for the same call
-        except BaseException:
-            with suppress(OSError):
-                Path(new.name).unlink()
-            raise
+    new = path.with_name(f".{path.name}.{token_hex(4)}.new")
+    try:
+        with new.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut may leave an empty file under the new name
+        if path.exists():
+            shutil.copymode(path, new)
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)

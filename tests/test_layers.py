@@ -20,7 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "spec": {"errors", "results"},
     "tasks": {"spec"},
     "matrix": {"errors", "spec"},
-    "registry": {"errors", "results", "spec", "tasks"},
+    "registry": {"atomic", "errors", "results", "spec", "tasks"},
     "families": {"errors", "registry", "spec"},
     "hardware": {"errors", "spec", "backends"},
     "advisor": {

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
+from pytest_hfaccel.atomic import replace_file
 from pytest_hfaccel.errors import CheckpointError, ConfigError, RegistryError
 from pytest_hfaccel.registry.document import Document, parse_document, read_document
 from pytest_hfaccel.registry.validation import validate
@@ -81,18 +81,8 @@ def _insert(document: Document, addition: str) -> str:
 
 
 def _replace(file: Path, text: str) -> None:
-    target = file.resolve()
     try:
-        with NamedTemporaryFile(
-            "w", encoding="utf-8", dir=target.parent, prefix=f".{target.name}.", delete=False
-        ) as temporary:
-            temporary.write(text)
-        try:
-            Path(temporary.name).chmod(target.stat().st_mode & 0o777 if target.exists() else 0o644)
-            Path(temporary.name).replace(target)
-        except OSError:
-            Path(temporary.name).unlink(missing_ok=True)
-            raise
+        replace_file(file.resolve(), text)
     except OSError as error:
         raise CheckpointError(f"{file} cannot be written: {error.strerror}.", stage="resolve") from error
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pytest_hfaccel.atomic import replace_file
 from pytest_hfaccel.errors import ConfigError
 from pytest_hfaccel.reports.envelope import SCHEMA_PREFIX
 
@@ -19,26 +19,13 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
         ConfigError: The file cannot be written; the old one, if there was one, still stands.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, json.dumps(data, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+        replace_file(path, json.dumps(data, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
     except OSError as error:
         raise ConfigError(
             f"{path}: the report cannot be written: {error.strerror}",
             hint="The finished cells are in the journal. Free space or change the permissions, or choose another "
             "directory with --hf-reports.",
         ) from error
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # same directory: a rename across disks is a copy
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def remove_stale(directory: Path, pattern: str, written: list[Path]) -> None:

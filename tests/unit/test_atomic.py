@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -30,3 +31,14 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypa
         replace_file(file, "new")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert file.read_text() == "old"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
+def test_a_file_keeps_its_permissions_and_a_new_one_has_the_usual_ones(tmp_path: Path) -> None:
+    usual, file = tmp_path / "usual", tmp_path / "file"
+    usual.touch()
+    replace_file(file, "")
+    assert file.stat().st_mode == usual.stat().st_mode
+    file.chmod(0o640)
+    replace_file(file, "new")
+    assert file.stat().st_mode & 0o777 == 0o640
