@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pytest_hfaccel.errors import LoadError
 from tests.unit.backend_sources import MadeUpSource, make_cell
 
 pytestmark = pytest.mark.slow
@@ -171,3 +172,19 @@ def test_what_calls_must_have_in_common() -> None:
     assert of(image_sizes=ids) != of(image_sizes=ids + 1)
     wide = widened({"input_ids": ids[:1, :1], "pixel_values": torch.ones(1, 3)}, fixed_batch=False)
     assert {name: tuple(tensor.shape) for name, tensor in wide.items()} == {"input_ids": (2, 2), "pixel_values": (2, 3)}
+
+
+def test_inputs_that_the_exporter_cannot_compute_are_a_failed_conversion() -> None:
+    import torch
+
+    from pytest_hfaccel.backends.openvino.precomputed import precomputed
+
+    model = made_up_model(masked)
+
+    def get_rope_index(pixel_values: Any) -> Any:
+        return pixel_values["grid"]
+
+    model.get_rope_index = get_rope_index
+    with pytest.raises(LoadError, match=r"some of its inputs: IndexError") as caught:
+        precomputed(model, {"pixel_values": torch.zeros(2, 4)})
+    assert caught.value.stage == "convert"

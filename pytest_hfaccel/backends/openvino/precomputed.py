@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.backends.openvino.shapes import FOLDED
+from pytest_hfaccel.errors import LoadError
 
 if TYPE_CHECKING:
     import torch
@@ -26,13 +27,23 @@ def precomputed(model: Any, inputs: Tensors) -> dict[str, Any]:
     Args:
         model: The transformers model; its weights are not used.
         inputs: The inputs of a call of `forward`.
+
+    Raises:
+        LoadError: The exporter calls the model's code for it in a way that fails.
     """
     import torch
     from transformers.exporters.utils import precompute_export_inputs
 
     given: dict[str, Any] = {name: value for name, value in inputs.items() if name not in FOLDED}
-    with torch.no_grad():
-        precompute_export_inputs(model, given)
+    try:
+        with torch.no_grad():
+            precompute_export_inputs(model, given)
+    except Exception as error:
+        raise LoadError(
+            f"{type(model).__name__} cannot be converted to OpenVINO: transformers' exporter fails to compute "
+            f"some of its inputs: {type(error).__name__}: {error}",
+            stage="convert",
+        ) from error
     return {name: value for name, value in given.items() if name not in inputs}
 
 
