@@ -158,3 +158,18 @@ def test_a_journal_without_cells_is_an_error(tmp_path: Path) -> None:
     Journal(tmp_path / JOURNAL, {}).close()
     with pytest.raises(ConfigError, match="no finished cell"):
         read_coverage([tmp_path / JOURNAL])
+
+
+def test_an_earlier_coverage_is_added_to(journal: Path, tmp_path: Path) -> None:
+    first, more = tmp_path / "first.json", tmp_path / "more" / JOURNAL
+    earlier = coverage_json(read_coverage([journal]))
+    first.write_text(json.dumps(earlier), encoding="utf-8")
+    assert coverage_json(read_coverage([first])) == earlier
+    assert coverage_page(read_coverage([first])) == coverage_page(read_coverage([journal]))
+    written = Journal(more, {"command": "pytest --hf-model b/BModel", "started": "2026-01-02T00:00:00+00:00"})
+    written.append(cell("b/BModel", "cpu", CheckOutcome("parity", measures={"rel_l2": 0.0})))
+    written.close()
+    both = coverage_json(read_coverage([first, more]))
+    assert both["models"]["b/BModel"]["cells"]["cpu fp32"]["status"] == "passed"
+    assert both["models"]["a/AModel"] == earlier["models"]["a/AModel"]
+    assert len(both["runs"]) == 2

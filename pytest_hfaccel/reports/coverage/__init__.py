@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pytest_hfaccel.reports.coverage.causes import cause_of
-from pytest_hfaccel.reports.coverage.difference import difference_section, read_coverage_json
+from pytest_hfaccel.reports.coverage.difference import difference_section
+from pytest_hfaccel.reports.coverage.earlier import read_coverage_json
 from pytest_hfaccel.reports.coverage.page import coverage_page
 from pytest_hfaccel.reports.coverage.rows import Coverage, coverage_json, read_coverage
 

@@ -2,29 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-from pytest_hfaccel.errors import ConfigError
-
 _NAMES_SHOWN = 40
-
-
-def read_coverage_json(path: Path) -> dict[str, Any]:
-    """Read what `coverage_json` returned and somebody wrote.
-
-    Raises:
-        ConfigError: The file cannot be read, or holds something else.
-    """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read as coverage: {error}") from error
-    if not isinstance(data, dict) or data.get("schema") != "pytest-hfaccel/coverage":
-        raise ConfigError(f"{path} is no coverage.", hint="`hfaccel coverage JOURNAL --json FILE` writes one.")
-    return data
 
 
 def difference_section(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

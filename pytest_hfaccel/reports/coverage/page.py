@@ -11,6 +11,7 @@ from pytest_hfaccel.results import CellResult, Status
 
 _STATUSES = (Status.XFAILED, Status.FAILED, Status.ERROR, Status.CRASHED, Status.TIMEOUT, Status.UNAVAILABLE)
 _NAMES_SHOWN = 12
+_RUNS_SHOWN = 6
 _PACKAGES = ("transformers", "torch", "openvino", "nncf", "pytest-hfaccel")
 
 
@@ -36,10 +37,12 @@ def coverage_page(coverage: Coverage, title: str = "Coverage", further: Sequence
 def _runs(coverage: Coverage) -> Iterator[str]:
     yield "Written by `hfaccel coverage` from the journals of these runs; the JSON beside this page has every check."
     yield ""
-    for header in coverage.runs:
+    for header in coverage.runs[:_RUNS_SHOWN]:
         run, versions = header.get("run", {}), header.get("versions", {})
         packages = ", ".join(f"{name} {versions[name]}" for name in _PACKAGES if versions.get(name))
         yield f"- `{command_of_run(header)}` ({run.get('started')}; {packages})"
+    if len(coverage.runs) > _RUNS_SHOWN:
+        yield f"- and {len(coverage.runs) - _RUNS_SHOWN} more, which the JSON lists"
 
 
 def _by_device(coverage: Coverage) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Journals -> one row per class, with its cells and what did not pass in them."""
+"""Journals, and earlier coverages -> one row per class, with its cells and what did not pass in them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from typing import Any
 
 from pytest_hfaccel.errors import ConfigError
 from pytest_hfaccel.reports.coverage.causes import cause_of
+from pytest_hfaccel.reports.coverage.earlier import REPEATED, headers_of, read_coverage_json, results_of
 from pytest_hfaccel.reports.journal import read_journal
 from pytest_hfaccel.results import SCHEMA_VERSION, CellResult, CheckOutcome, Status
-
-_REPEATED = "the model did not get this far"
-"""How the runner refers to a failure that another check of the cell has told."""
 
 _REASON_LENGTH = 300
 _COMMAND_LENGTH = 320
@@ -41,25 +39,33 @@ class Coverage:
         return [cell for cell in self.cells if (cell.device, cell.dtype) == (device, dtype)]
 
 
-def read_coverage(journals: Sequence[Path]) -> Coverage:
-    """Read journals; where several have a cell, the last one counts.
+def read_coverage(files: Sequence[Path]) -> Coverage:
+    """Read journals, and the JSON of earlier coverages (`*.json`); where several have a cell, the last one counts.
 
     Raises:
-        ConfigError: A journal cannot be read, or there is no finished cell in any of them.
+        ConfigError: A file cannot be read, or there is no finished cell in any of them.
     """
     runs: list[dict[str, Any]] = []
-    cells: dict[str, CellResult] = {}
-    for path in journals:
-        contents = read_journal(path)
-        runs.append(contents.header)
-        cells |= {cell.cell: cell for cell in contents.results if not cell.incomplete}
+    cells: dict[tuple[str, str, str], CellResult] = {}
+    for path in files:
+        headers, results = _read(path)
+        runs += headers
+        cells |= {(cell.model, cell.device, cell.dtype): cell for cell in results if not cell.incomplete}
     if not cells:
         raise ConfigError(
-            f"{', '.join(map(str, journals))}: no finished cell.",
+            f"{', '.join(map(str, files))}: no finished cell.",
             hint="A run writes the journal to its reports' directory, by default reports/journal.jsonl.",
         )
     ordered = sorted(cells.values(), key=lambda cell: (cell.model.lower(), cell.device, cell.dtype))
     return Coverage(runs, ordered)
+
+
+def _read(path: Path) -> tuple[list[dict[str, Any]], list[CellResult]]:
+    if path.suffix == ".json":
+        data = read_coverage_json(path)
+        return headers_of(data), list(results_of(data))
+    contents = read_journal(path)
+    return [contents.header], contents.results
 
 
 def coverage_json(coverage: Coverage) -> dict[str, Any]:
@@ -79,7 +85,7 @@ def coverage_json(coverage: Coverage) -> dict[str, Any]:
 def told(cell: CellResult) -> list[CheckOutcome]:
     """Return the outcomes of a cell that are no pass, each failure once."""
     bad = [check for check in cell.checks if check.status not in (Status.PASSED, Status.SKIPPED)]
-    first = [check for check in bad if _REPEATED not in (check.reason or "")]
+    first = [check for check in bad if REPEATED not in (check.reason or "")]
     return _distinct(first or bad)
 
 
