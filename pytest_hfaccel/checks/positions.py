@@ -29,9 +29,10 @@ def real_positions(outputs: Tensors, inputs: Tensors) -> dict[str, torch.Tensor]
         inputs: What the model was called with.
     """
     two_sided = any(name.startswith(_DECODER) for name in inputs)
-    cut = {}
+    cut: dict[str, torch.Tensor] = {}
     for name, leaf in outputs.items():
         mask = inputs.get(DECODER_MASK if two_sided and not name.startswith(_ENCODER) else ENCODER_MASK)
-        has_a_row_per_token = mask is not None and mask.ndim == 2 and leaf.shape[:2] == mask.shape
-        cut[name] = leaf[mask.bool()] if has_a_row_per_token else leaf
+        if mask is not None and mask.ndim == 2 and leaf.shape[:2] == mask.shape:  # a row per token
+            leaf = leaf[mask.bool()]
+        cut[name] = leaf
     return cut

@@ -17,8 +17,8 @@ def add_parser(commands: Any) -> None:
         "coverage",
         help="write what ran on which class and device, and what failed, as a page and as JSON",
         description="Read the journals of runs (of a sweep over all classes, say), or the JSON of an earlier coverage "
-        "to add to, and write one page: how each class ended on each device, check by check, and every failure with its "
-        "cause and the command that repeats it.",
+        "to add to, and write one page: how each class ended on each device, check by check, and every failure "
+        "with its cause and the command that repeats it.",
     )
     parser.add_argument(
         "journals", nargs="*", type=Path, default=[Path("reports/journal.jsonl")], help="default: %(default)s"
