@@ -12,6 +12,7 @@ from pytest_hfaccel.backends.openvino.compiling import compile_program, constant
 from pytest_hfaccel.backends.openvino.compression import INT8
 from pytest_hfaccel.backends.openvino.converted import ConvertedModels, conversion_key
 from pytest_hfaccel.backends.openvino.export import export_decoder
+from pytest_hfaccel.backends.openvino.requests import open_request
 from pytest_hfaccel.backends.openvino.shapes import widened
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class CachedDecoder:
         ids = inputs["input_ids"]
         mask = inputs.get("attention_mask", torch.ones_like(ids))
         names = {name for port in self._compiled.inputs for name in port.get_names()}
-        request = self._compiled.create_infer_request()  # its state, the cache, is empty
+        request = open_request(self._compiled)  # its state, the cache, is empty
         new = []
         for _ in range(max_new_tokens):
             found = request.infer({name: value for name, value in _feed(ids, mask).items() if name in names})

@@ -14,6 +14,7 @@ from pytest_hfaccel.backends.openvino.compression import INT8, compressed
 from pytest_hfaccel.backends.openvino.converted import Converted, ConvertedModels, compressed_key, conversion_key
 from pytest_hfaccel.backends.openvino.export import export_model
 from pytest_hfaccel.backends.openvino.precomputed import Precomputing
+from pytest_hfaccel.backends.openvino.requests import open_request
 from pytest_hfaccel.backends.openvino.shapes import FOLDED, PIXELS, same_batch, signature, widened
 from pytest_hfaccel.backends.out_of_memory import out_of_memory_raised
 from pytest_hfaccel.backends.outputs import flatten_outputs
@@ -50,6 +51,7 @@ class Graph:
         self.nbytes = constant_bytes(program)
         self.follows_batch = follows_batch(program)
         self._runner = OpenVINOModelRunner(compiled, converted.metadata)
+        self._runner.request = open_request(compiled)
         self._traced = converted.metadata.kwargs
 
     @property
