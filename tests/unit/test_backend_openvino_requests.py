@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pytest_hfaccel.backends.openvino.requests import open_request
-
 pytestmark = pytest.mark.slow
 ov = pytest.importorskip("openvino", reason="openvino is an extra of this package")
 
@@ -23,6 +21,8 @@ def compiled_sum(threads: int) -> Any:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_shapes_that_do_not_fit_are_an_error(threads: int) -> None:
+    from pytest_hfaccel.backends.openvino.requests import open_request
+
     request = open_request(compiled_sum(threads))
     with pytest.raises(RuntimeError, match="mismatch"):
         request.infer([np.ones(2, np.float32), np.ones(3, np.float32)])
@@ -30,6 +30,8 @@ def test_shapes_that_do_not_fit_are_an_error(threads: int) -> None:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_outputs_are_keyed_by_port_and_are_the_callers_own(threads: int) -> None:
+    from pytest_hfaccel.backends.openvino.requests import open_request
+
     compiled = compiled_sum(threads)
     request = open_request(compiled)
     twos = request.infer([np.ones(2, np.float32)] * 2, share_inputs=True)[compiled.output(0)]

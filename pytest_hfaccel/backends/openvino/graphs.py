@@ -137,8 +137,7 @@ class Graphs:
             if same_batch_as_traced:
                 raise
         else:
-            # With one thread the CPU plugin of 2026.4 does not fail on a batch it was not traced for: it returns an
-            # output of the traced batch's shape.
+            # A graph may take a batch it was not traced for, and return an output of the traced batch's shape.
             if same_batch_as_traced or has_rows_of(inputs, output):
                 return output
         # A compiled model that failed half-way fails on good shapes, too (CPU plugin of 2026.4): compile anew.
