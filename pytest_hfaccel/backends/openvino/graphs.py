@@ -134,14 +134,15 @@ class Graphs:
         try:
             output = graph.run(inputs)
         except RuntimeError:
+            # A compiled model that failed half-way fails on good shapes, too (CPU plugin of 2026.4): compile anew.
+            del self._graphs[general]
             if same_batch_as_traced:
                 raise
         else:
             # A graph may take a batch it was not traced for, and return an output of the traced batch's shape.
             if same_batch_as_traced or has_rows_of(inputs, output):
                 return output
-        # A compiled model that failed half-way fails on good shapes, too (CPU plugin of 2026.4): compile anew.
-        del self._graphs[general]
+        self._graphs.pop(general, None)
         # The model's code unrolls over the batch (a Python loop over images): trace it for this batch size.
         output = self._graph(inputs, static=self._static, fixed_batch=True).run(inputs)
         self._fixed_batch.add(general)
