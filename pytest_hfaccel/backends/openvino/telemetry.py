@@ -10,8 +10,9 @@ def send_no_telemetry() -> None:
     """Keep OpenVINO's converter and NNCF from sending telemetry from this process.
 
     Unless somebody has run `opt_in_out --opt_out` it is sent without asking, several messages per conversion, each by
-    a fork of the whole process. Over a hundred classes on two workers, the median conversion of each quarter took 7, 9, 11
-    and 22 seconds with it, and 5, 5, 6 and 6 without (two runs, other classes of the same random order).
+    a fork of the whole process. In two sweeps over a hundred classes each (not side by side, and the first shared the
+    machine for a while) the median conversion of each quarter took 7, 9, 11 and 22 seconds with it, 5, 5, 6 and 6
+    without.
     """
     try:
         from openvino.tools.ovc.telemetry_utils import init_ovc_telemetry
