@@ -103,7 +103,7 @@ def test_the_page_counts_by_device_check_and_cause(journal: Path) -> None:
     assert "| parity |  | 1/2 | 0/1 |" in page
     assert "| exporter: the conversion from torch to the runtime |  |  | 2 |" in page
     assert "AModel cannot be converted \\| to &lt;OpenVINO>" in page
-    assert "the exporter folds a mask [x.yaml:3]\n" in page  # what its entry says, not what was measured
+    assert "the exporter folds a mask\n" in page  # what its entry says, not what was measured
     assert "| a/AModel | 1/1 | 2/2 | 0/1 placement error |" in page
 
 

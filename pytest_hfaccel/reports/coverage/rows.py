@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from pytest_hfaccel.reports.coverage.earlier import REPEATED, headers_of, read_c
 from pytest_hfaccel.reports.journal import read_journal
 from pytest_hfaccel.results import SCHEMA_VERSION, CellResult, CheckOutcome, Status
 
+_ENTRY = re.compile(r" \[[^\[\]]+:\d+\]$")
 _REASON_LENGTH = 300
 _COMMAND_LENGTH = 320
 
@@ -90,9 +92,10 @@ def told(cell: CellResult) -> list[CheckOutcome]:
 
 
 def reason_of(outcome: CheckOutcome) -> str:
-    """Return why a check did not pass, on one line; of an expected failure what its entry says."""
+    """Return why a check did not pass, on one line; of an expected failure what its entry says, not where it is."""
     lines = (outcome.reason or str(outcome.status)).splitlines()
-    text = lines[0] if outcome.status == Status.XFAILED else " ".join(line.strip() for line in lines)
+    expected = outcome.status == Status.XFAILED
+    text = _ENTRY.sub("", lines[0]) if expected else " ".join(line.strip() for line in lines)
     return text if len(text) <= _REASON_LENGTH else text[: _REASON_LENGTH - 1] + "…"
 
 
