@@ -168,8 +168,10 @@ def test_an_earlier_coverage_is_added_to(journal: Path, tmp_path: Path) -> None:
     assert coverage_page(read_coverage([first])) == coverage_page(read_coverage([journal]))
     written = Journal(more, {"command": "pytest --hf-model b/BModel", "started": "2026-01-02T00:00:00+00:00"})
     written.append(cell("b/BModel", "cpu", CheckOutcome("parity", measures={"rel_l2": 0.0})))
+    written.append(cell("a/AModel", "cpu", CheckOutcome("generation")))
     written.close()
     both = coverage_json(read_coverage([first, more]))
     assert both["models"]["b/BModel"]["cells"]["cpu fp32"]["status"] == "passed"
-    assert both["models"]["a/AModel"] == earlier["models"]["a/AModel"]
+    assert both["models"]["a/AModel"]["cells"]["cpu fp32"]["checks"] == {"passed": ["parity", "memory", "generation"]}
+    assert both["models"]["a/AModel"]["cells"]["class fp32"] == earlier["models"]["a/AModel"]["cells"]["class fp32"]
     assert len(both["runs"]) == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class Coverage:
 
 
 def read_coverage(files: Sequence[Path]) -> Coverage:
-    """Read journals, and the JSON of earlier coverages (`*.json`); where several have a cell, the last one counts.
+    """Read journals, and the JSON of earlier coverages (`*.json`); of a check in several of them the last outcome counts.
 
     Raises:
         ConfigError: A file cannot be read, or there is no finished cell in any of them.
@@ -52,7 +52,10 @@ def read_coverage(files: Sequence[Path]) -> Coverage:
     for path in files:
         headers, results = _read(path)
         runs += headers
-        cells |= {(cell.model, cell.device, cell.dtype): cell for cell in results if not cell.incomplete}
+        for cell in results:
+            if not cell.incomplete:
+                key = (cell.model, cell.device, cell.dtype)
+                cells[key] = _added_to(cells[key], cell) if key in cells else cell
     if not cells:
         raise ConfigError(
             f"{', '.join(map(str, files))}: no finished cell.",
@@ -60,6 +63,12 @@ def read_coverage(files: Sequence[Path]) -> Coverage:
         )
     ordered = sorted(cells.values(), key=lambda cell: (cell.model.lower(), cell.device, cell.dtype))
     return Coverage(runs, ordered)
+
+
+def _added_to(earlier: CellResult, later: CellResult) -> CellResult:
+    """The later record with the checks that only the earlier one has: a run may have asked for some checks only."""
+    again = {check.name for check in later.checks}
+    return replace(later, checks=[*(check for check in earlier.checks if check.name not in again), *later.checks])
 
 
 def _read(path: Path) -> tuple[list[dict[str, Any]], list[CellResult]]:
