@@ -42,7 +42,7 @@ class Coverage:
 
 
 def read_coverage(files: Sequence[Path]) -> Coverage:
-    """Read journals, and the JSON of earlier coverages (`*.json`); of a check in several of them the last outcome counts.
+    """Read journals, and the JSON of earlier coverages (`*.json`); of a check in several of them the last one counts.
 
     Raises:
         ConfigError: A file cannot be read, or there is no finished cell in any of them.
