@@ -273,7 +273,7 @@ class CellRun:
             self._making = others + time.perf_counter() - started
 
     def _not_run(self, check: Check) -> CheckOutcome | None:
-        """The outcome of a check that must not run here: it is known to take the process down, or never to end."""
+        """The outcome of a check that an entry keeps from running here; `None` for one that runs."""
         for expectation in self.cell.model.expect:
             if not expectation.run and expectation.check in ("*", check.name) and expectation.covers(self.cell):
                 reason = f"[NOTRUN] {expectation.reason} [{expectation.source}]"  # pytest's own word for it

@@ -114,7 +114,7 @@ class Expectation:
         weights: Wildcard over the kinds of weights.
         source: `file:line` of the entry, for the message that says which line to delete.
         cause: Whose doing it is, one of `pytest_hfaccel.results.Cause`; empty where the stage says it.
-        run: Whether the check runs at all; not where it would take the process down, or never end.
+        run: Whether the check runs at all; not where it takes the process down, never ends, or ends now so and now so.
     """
 
     device: str
