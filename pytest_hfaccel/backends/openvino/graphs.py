@@ -123,19 +123,17 @@ class Graphs:
         """Run the model on inputs of any shape it takes; returns the class's `ModelOutput`."""
         added = self._precomputing.added(inputs)
         if added:
-            return self._graph(inputs, static=True).run({**inputs, **added})
+            return self._run_on(inputs, static=True, added=added)
         general = signature(inputs, exact=self._static, fixed_batch=False)
         graph = self._graph(inputs, static=self._static)
         same_batch_as_traced = self._static or graph.was_traced_with_batch_of(inputs)
         unrolls = general in self._fixed_batch or not graph.follows_batch or _unrolls(self._source.spec, inputs)
         if unrolls and not same_batch_as_traced:
             self._fixed_batch.add(general)
-            return self._graph(inputs, static=self._static, fixed_batch=True).run(inputs)
+            return self._run_on(inputs, static=self._static, fixed_batch=True)
         try:
-            output = graph.run(inputs)
+            output = self._run_on(inputs, static=self._static)
         except RuntimeError:
-            # A compiled model that failed half-way fails on good shapes, too (CPU plugin of 2026.4): compile anew.
-            del self._graphs[general]
             if same_batch_as_traced:
                 raise
         else:
@@ -144,7 +142,7 @@ class Graphs:
                 return output
         self._graphs.pop(general, None)
         # The model's code unrolls over the batch (a Python loop over images): trace it for this batch size.
-        output = self._graph(inputs, static=self._static, fixed_batch=True).run(inputs)
+        output = self._run_on(inputs, static=self._static, fixed_batch=True)
         self._fixed_batch.add(general)
         return output
 
@@ -163,6 +161,16 @@ class Graphs:
         if kind not in self._graphs:
             self._graphs[kind] = self._compile(self._convert(inputs, kind, fixed_batch, static))
         return self._graphs[kind]
+
+    def _run_on(self, inputs: Tensors, *, static: bool, fixed_batch: bool = False, added: Tensors | None = None) -> Any:
+        """Run the graph of that kind, and drop it when it fails."""
+        graph = self._graph(inputs, static=static, fixed_batch=fixed_batch)
+        try:
+            return graph.run({**inputs, **(added or {})})
+        except RuntimeError:
+            # A compiled model that failed half-way fails on good shapes, too (CPU plugin of 2026.4): compile anew.
+            del self._graphs[signature(inputs, exact=static, fixed_batch=fixed_batch)]
+            raise
 
     def close(self) -> None:
         """Free the compiled graphs."""
