@@ -8,7 +8,8 @@ from __future__ import annotations
 import time
 import traceback
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -75,12 +76,34 @@ class Runner:
         """The reference of the cell's model; models that share a checkpoint (tiny ones of a class) share it."""
         from pytest_hfaccel.checks.reference import compute_reference
 
-        def load_on_cpu(dtype: str) -> LoadedModel:
-            return self._load(Cell(cell.model, CPU, dtype, cell.weights))
+        def load(dtype: str) -> LoadedModel:
+            return self._load(_on_cpu(cell, dtype))
+
+        def lend(dtype: str) -> AbstractContextManager[LoadedModel]:
+            return self.lend(_on_cpu(cell, dtype))
 
         checkpoint = self.checkpoint(cell)
         key = ("reference", checkpoint.fingerprint)
-        return self._shared(key, lambda: compute_reference(checkpoint, load_on_cpu))  # type: ignore[no-any-return]
+        return self._shared(key, lambda: compute_reference(checkpoint, load, lend))  # type: ignore[no-any-return]
+
+    @contextmanager
+    def lend(self, cell: Cell) -> Iterator[LoadedModel]:
+        """Give a cell's model for a `with` block to who tests another cell.
+
+        A small one is leased, so that the cell's own run finds it loaded. A large one would fill the memory after its
+        use, and a pool that is too small for it need not fail a check of another device: it is loaded and freed.
+        """
+        from pytest_hfaccel.checks.memory_need import is_small
+
+        if is_small(self.checkpoint(cell)):
+            with self.pool.lease(cell) as loaded:
+                yield loaded
+            return
+        loaded = self._load(cell)
+        try:
+            yield loaded
+        finally:
+            loaded.close()
 
     def run(self, cell: Cell, module: str = "", claims: Callable[[Any], Any] | None = None) -> CellResult:
         """Run every check that applies to a cell and return its record."""
@@ -179,6 +202,10 @@ class CellRun:
         if self._lease is None:
             self._lease = self._once("loaded", lambda: self.runner.pool.acquire(self.cell))
         return self._lease.loaded
+
+    def on_cpu(self, dtype: str) -> AbstractContextManager[LoadedModel]:
+        """The model on the CPU, for a `with` block."""
+        return self.runner.lend(_on_cpu(self.cell, dtype))
 
     @property
     def reference(self) -> Reference:
@@ -301,6 +328,10 @@ class CellRun:
             return self.runner.checks[outcome.name].stage == expectation.stage
         # The cell was expected not to get as far as a check: its first check says so, the others follow suit.
         return "loaded" in self._failures or not self.outcomes
+
+
+def _on_cpu(cell: Cell, dtype: str) -> Cell:
+    return Cell(cell.model, CPU, dtype, cell.weights)
 
 
 def identity(cell: Cell, module: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a checkpoint's content depends on, as a hash."""
+"""What tells one checkpoint from another, as a hash: how it is built, and what it became."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pytest_hfaccel.errors import CheckpointError
 from pytest_hfaccel.spec import ModelSpec, Weights
 
 _VERSIONED = ("torch", "transformers", "tokenizers")
+_FILE = "fingerprint.sha256"
 
 
 def fingerprint_of_recipe(spec: ModelSpec, kind: Weights, config: Any, seed: int) -> str:
@@ -25,13 +26,33 @@ def fingerprint_of_recipe(spec: ModelSpec, kind: Weights, config: Any, seed: int
             "task": spec.task,
             "kind": str(kind),
             "config": config.to_dict(),
-            "versions": {name: version(name) for name in _VERSIONED},
+            "versions": _versions(),
         }
     )
 
 
-def fingerprint_of_files(directory: Path) -> str:
+def keep_fingerprint(directory: Path, *, ignored: str) -> None:
+    """Write beside the files of a checkpoint what they hash to, so that nobody reads gigabytes again.
+
+    Args:
+        directory: The checkpoint, complete.
+        ignored: A file that says nothing about the model.
+    """
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    sums = [(path.relative_to(directory).as_posix(), _sum(path)) for path in files if path.name != ignored]
+    (directory / _FILE).write_text(_hash(sums), encoding="utf-8")
+
+
+def fingerprint_of_built(spec: ModelSpec, directory: Path) -> str:
+    """Hash what was built rather than how: what is derived from it holds until a new recipe builds something else."""
+    content = (directory / _FILE).read_text(encoding="utf-8")
+    return _hash([spec.architecture, spec.task, content])
+
+
+def fingerprint_of_files(spec: ModelSpec, directory: Path) -> str:
     """Hash names, sizes and times of a checkpoint's files: hashing gigabytes would cost more than it saves.
+
+    The class that reads them counts: two classes of one checkpoint are two models.
 
     Raises:
         CheckpointError: The directory is not there, or cannot be read.
@@ -43,7 +64,17 @@ def fingerprint_of_files(directory: Path) -> str:
         stats = [(path.relative_to(directory).as_posix(), path.stat()) for path in files]
     except OSError as error:
         raise CheckpointError(f"{error.filename or directory} cannot be read: {error.strerror}.") from error
-    return _hash([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
+    return _hash([spec.architecture, spec.task, *((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)])
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in _VERSIONED}
+
+
+def _sum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @cache

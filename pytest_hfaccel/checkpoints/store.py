@@ -7,7 +7,12 @@ from typing import Any
 
 from pytest_hfaccel.checkpoints.checkpoint import Checkpoint
 from pytest_hfaccel.checkpoints.choice import choose_weights
-from pytest_hfaccel.checkpoints.fingerprint import fingerprint_of_files, fingerprint_of_recipe
+from pytest_hfaccel.checkpoints.fingerprint import (
+    fingerprint_of_built,
+    fingerprint_of_files,
+    fingerprint_of_recipe,
+    keep_fingerprint,
+)
 from pytest_hfaccel.checkpoints.hub import download
 from pytest_hfaccel.checkpoints.once import build_once
 from pytest_hfaccel.checkpoints.packages import packages_named
@@ -53,9 +58,10 @@ class CheckpointStore:
     def _prepared(self, spec: ModelSpec, weights: WeightsChoice) -> Checkpoint:
         if weights.kind == Weights.PRETRAINED:
             directory = Path(weights.path) if weights.path else download(spec, allow_pickle=self._allow_pickle)
-            fingerprint = fingerprint_of_files(directory)
+            fingerprint = fingerprint_of_files(spec, directory)
         else:
-            directory, fingerprint = self._built(spec, weights.kind)
+            directory = self._built(spec, weights.kind)
+            fingerprint = fingerprint_of_built(spec, directory)
         return Checkpoint(
             spec=spec,
             weights=weights,
@@ -66,21 +72,24 @@ class CheckpointStore:
             allow_pickle=self._allow_pickle,
         )
 
-    def _built(self, spec: ModelSpec, kind: Weights) -> tuple[Path, str]:
+    def _built(self, spec: ModelSpec, kind: Weights) -> Path:
         from pytest_hfaccel.checkpoints.building import build_checkpoint
         from pytest_hfaccel.checkpoints.configs import config_for
-        from pytest_hfaccel.checkpoints.trial import build_tried, needs_trial
+        from pytest_hfaccel.checkpoints.trial import FILE, build_tried, needs_trial
 
         config = config_for(spec, kind)
-        fingerprint = fingerprint_of_recipe(spec, kind, config, SEED)
-        directory = self.cache_dir / "checkpoints" / f"{spec.architecture}-{kind}-{fingerprint[:16]}"
-        if kind == Weights.TINY and needs_trial(spec):
-            choice = WeightsChoice(kind, "being built")
+        recipe = fingerprint_of_recipe(spec, kind, config, SEED)
 
-            def recipe(target: Path) -> Any:
-                return Checkpoint(spec, choice, target, fingerprint, self.cache_dir).sample().forward
+        def inputs(target: Path) -> Any:
+            return Checkpoint(spec, WeightsChoice(kind, "being built"), target, recipe, self.cache_dir).sample().forward
 
-            build_once(directory, lambda target: build_tried(spec, target, recipe, seed=SEED))
-        else:
-            build_once(directory, lambda target: build_checkpoint(spec, config, target, seed=SEED))
-        return directory, fingerprint
+        def build(target: Path) -> None:
+            if kind == Weights.TINY and needs_trial(spec):
+                build_tried(spec, target, inputs, seed=SEED)
+            else:
+                build_checkpoint(spec, config, target, seed=SEED)
+            keep_fingerprint(target, ignored=FILE)  # a trial's outputs may differ in their last digits
+
+        directory = self.cache_dir / "checkpoints" / f"{spec.architecture}-{kind}-{recipe[:16]}"
+        build_once(directory, build)
+        return directory

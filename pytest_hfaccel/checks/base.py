@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -35,6 +36,13 @@ class CheckContext(Protocol):
     @property
     def loaded(self) -> LoadedModel:
         """The model on the cell's device. Not there on class level."""
+
+    def on_cpu(self, dtype: str) -> AbstractContextManager[LoadedModel]:
+        """Give the model on the CPU with torch for a `with` block: the one a cell there has, unless it is a large one.
+
+        Raises:
+            HfAccelError: It cannot be loaded.
+        """
 
     @property
     def reference(self) -> Reference:

@@ -22,7 +22,11 @@ _KEY_KINDS = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"
 
 def from_pretrained(context: CheckContext) -> CheckOutcome:
     """The checkpoint loads with all its keys, and save_pretrained -> from_pretrained reproduces weights and outputs."""
-    model = context.source.torch_model("fp32")  # before the keys: they are those of the last load
+    with context.on_cpu("fp32") as loaded:  # before the keys: they are those of the last load
+        return _judged(context, loaded.pipeline_model())
+
+
+def _judged(context: CheckContext, model: Any) -> CheckOutcome:
     keys = {kind: sorted(map(str, found)) for kind, found in _loading_info(context).items() if found}
     if keys:
         lines = [f"{kind.replace('_', ' ')}: {', '.join(names)}" for kind, names in keys.items()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.checks.leaf import LeafDifference, difference
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pytest_hfaccel.backends.base import LoadedModel, ModelSource, WeightChange
 
     Load = Callable[[str], LoadedModel]
+    Lend = Callable[[str], AbstractContextManager[LoadedModel]]
 
 # A reference model up to this size stays in memory between the checks that need it; a larger one is loaded again.
 _KEEP_BYTES = 256 * 2**20
@@ -34,11 +35,12 @@ class Reference:
         reason: Why it is not fp64; empty when it is.
     """
 
-    def __init__(self, source: ModelSource, load: Load, dtype: str, reason: str) -> None:
+    def __init__(self, source: ModelSource, load: Load, lend: Lend, dtype: str, reason: str) -> None:
         self.dtype = dtype
         self.reason = reason
         self._source = source
         self._load = load
+        self._lend = lend
         self._kept: LoadedModel | None = None
         self._generated: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._errors: dict[str, dict[str, LeafDifference]] = {}
@@ -94,15 +96,10 @@ class Reference:
 
     def _measure_error(self, dtype: str) -> dict[str, LeafDifference]:
         try:
-            loaded = self._load(dtype)
-        except HfAccelError:
+            with self._lend(dtype) as loaded:
+                outputs = self._real(loaded.forward(self._source.sample().forward))
+        except (HfAccelError, RuntimeError, NotImplementedError):
             return {}
-        try:
-            outputs = self._real(loaded.forward(self._source.sample().forward))
-        except (RuntimeError, NotImplementedError):
-            return {}
-        finally:
-            loaded.close()
         both = (name for name in self.real_outputs if name in outputs)
         return {name: difference(name, outputs[name], self.real_outputs[name]) for name in both}
 
@@ -117,12 +114,13 @@ class Reference:
         return self._generated[max_new_tokens]
 
 
-def compute_reference(source: ModelSource, load: Load) -> Reference:
+def compute_reference(source: ModelSource, load: Load, lend: Lend) -> Reference:
     """Run the model on the CPU in fp64, or in fp32 where fp64 does not fit or does not run.
 
     Args:
         source: The checkpoint.
-        load: Loads it with torch on the CPU at a dtype (`fp64`, `fp32`, ...).
+        load: Loads it with torch on the CPU at a dtype, for the reference to keep.
+        lend: The same for a moment; it may give a model that others use, too.
 
     Raises:
         HfAccelError: The model cannot be loaded at all.
@@ -130,16 +128,16 @@ def compute_reference(source: ModelSource, load: Load) -> Reference:
     """
     reason = too_large_for(source, "fp64")
     if reason:
-        return Reference(source, load, "fp32", reason)
+        return Reference(source, load, lend, "fp32", reason)
     try:
-        exact = Reference(source, load, "fp64", "")
+        exact = Reference(source, load, lend, "fp64", "")
     except (HfAccelError, RuntimeError, NotImplementedError, TypeError) as error:
         text = str(error).splitlines()[0] if str(error) else ""
-        return Reference(source, load, "fp32", f"fp64 does not run: {type(error).__name__}: {text}")
+        return Reference(source, load, lend, "fp32", f"fp64 does not run: {type(error).__name__}: {text}")
     if not _has_nan(exact):
         return exact
     # A mask that is the lowest number of fp32 and is added to that of fp64, say: the exact answer is not to be had so.
-    plain = Reference(source, load, "fp32", "fp64 gives NaN where fp32 gives numbers")
+    plain = Reference(source, load, lend, "fp32", "fp64 gives NaN where fp32 gives numbers")
     return exact if _has_nan(plain) else plain
 
 

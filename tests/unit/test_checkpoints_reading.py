@@ -11,6 +11,9 @@ import pytest
 from pytest_hfaccel.checkpoints.fingerprint import fingerprint_of_files
 from pytest_hfaccel.checkpoints.reading import find_damage, reading
 from pytest_hfaccel.errors import CheckpointError, GatedError, LoadError
+from pytest_hfaccel.spec import ModelSpec
+
+BERT = ModelSpec("bert", "BertForMaskedLM", "fill-mask")
 
 
 def write_weights(path: Path) -> None:
@@ -38,7 +41,7 @@ def test_sound_files_are_not_blamed(checkpoint: Path) -> None:
 def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
     assert damage(tmp_path / "gone").startswith(f"{tmp_path / 'gone'} is not a directory.\n")
     with pytest.raises(CheckpointError, match="is not a directory"):
-        fingerprint_of_files(tmp_path / "gone")
+        fingerprint_of_files(BERT, tmp_path / "gone")
 
 
 def test_no_config(checkpoint: Path) -> None:
@@ -104,7 +107,13 @@ def test_what_others_handle_passes_through(error: Exception, checkpoint: Path) -
 
 
 def test_the_fingerprint_of_files_changes_with_them(checkpoint: Path) -> None:
-    before = fingerprint_of_files(checkpoint)
-    assert fingerprint_of_files(checkpoint) == before
+    before = fingerprint_of_files(BERT, checkpoint)
+    assert fingerprint_of_files(BERT, checkpoint) == before
     (checkpoint / "config.json").write_text('{"hidden_size": 8}')
-    assert fingerprint_of_files(checkpoint) != before
+    assert fingerprint_of_files(BERT, checkpoint) != before
+
+
+def test_two_classes_of_one_checkpoint_are_two_models(checkpoint: Path) -> None:
+    """What is derived from one, a conversion or a reference, is not the other's."""
+    body = ModelSpec("bert-body", "BertModel", "feature-extraction")
+    assert fingerprint_of_files(BERT, checkpoint) != fingerprint_of_files(body, checkpoint)

@@ -87,6 +87,18 @@ def test_the_same_recipe_gives_the_same_bytes(tiny: Checkpoint, tmp_path: Path) 
         assert (again.directory / name).read_bytes() == (tiny.directory / name).read_bytes(), name
 
 
+def test_a_new_recipe_that_builds_the_same_keeps_the_fingerprint(
+    tiny: Checkpoint, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So what backends derived from it, which takes longer than building it, holds."""
+    from pytest_hfaccel.checkpoints import fingerprint
+
+    monkeypatch.setattr(fingerprint, "_recipe", lambda: "new")
+    again = prepare(cache, bert())
+    assert again.directory != tiny.directory
+    assert again.fingerprint == tiny.fingerprint
+
+
 def test_building_leaves_the_generator_alone(tmp_path: Path) -> None:
     import torch
 

@@ -124,8 +124,14 @@ class TinyContext:
 
     @property
     def reference(self) -> Reference:
-        self._reference = self._reference or compute_reference(self.source, self._load)
+        self._reference = self._reference or compute_reference(self.source, self._load, self.on_cpu)
         return self._reference
+
+    @contextmanager
+    def on_cpu(self, dtype: str) -> Iterator[Any]:
+        loaded = self._load(dtype)
+        yield loaded
+        loaded.close()
 
     def outcome_of(self, name: str) -> CheckOutcome | None:
         return self.outcomes.get(name)
