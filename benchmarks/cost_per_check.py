@@ -107,7 +107,7 @@ class Cost:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pairs", nargs="*", default=list(PAIRS), help="model type and class (default: five key classes)")
+    parser.add_argument("pairs", nargs="*", default=list(PAIRS), help="model type and class (default: five classes)")
     parser.add_argument("--rounds", type=int, default=3, help="runs per side and class (default: %(default)s)")
     parser.add_argument("--sdist", type=Path, help="source distribution (default: fetched with pip)")
     given = parser.parse_args()

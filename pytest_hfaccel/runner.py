@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,8 @@ from pytest_hfaccel.spec import CLASS_LEVEL, CPU, Cell, Expectation, ModelSpec
 from pytest_hfaccel.tasks import task_of
 
 if TYPE_CHECKING:
+    import torch
+
     from pytest_hfaccel.backends.base import LoadedModel, SampleInputs
     from pytest_hfaccel.checkpoints import Checkpoint, CheckpointStore
     from pytest_hfaccel.checks.base import Check, CheckRegistry
@@ -181,6 +183,7 @@ class CellRun:
         self._all: list[CheckOutcome] = []
         self._lease: Lease | None = None
         self._pipe: Any = None
+        self._outputs: Mapping[str, torch.Tensor] | None = None
         self._failures: dict[str, tuple[Exception, str]] = {}
         self._running = ""
         self._making = 0.0
@@ -202,6 +205,13 @@ class CellRun:
         if self._lease is None:
             self._lease = self._once("loaded", lambda: self.runner.pool.acquire(self.cell))
         return self._lease.loaded
+
+    @property
+    def outputs(self) -> Mapping[str, torch.Tensor]:
+        """What the model gave for the sample."""
+        if self._outputs is None:
+            self._outputs = self.loaded.forward(self.sample.forward)
+        return self._outputs
 
     def on_cpu(self, dtype: str) -> AbstractContextManager[LoadedModel]:
         """The model on the CPU, for a `with` block."""
@@ -282,7 +292,7 @@ class CellRun:
     def close(self) -> None:
         """Give the lease back to the pool."""
         self.facts()
-        lease, self._lease, self._pipe = self._lease, None, None
+        lease, self._lease, self._pipe, self._outputs = self._lease, None, None, None
         if lease is not None:
             lease.release()
 

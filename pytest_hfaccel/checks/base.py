@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,6 +13,8 @@ from pytest_hfaccel.results import CheckOutcome, Stage, Status
 from pytest_hfaccel.spec import Cell
 
 if TYPE_CHECKING:
+    import torch
+
     from pytest_hfaccel.benchmark.measuring import Measuring
     from pytest_hfaccel.checks.reference import Reference
 
@@ -36,6 +38,10 @@ class CheckContext(Protocol):
     @property
     def loaded(self) -> LoadedModel:
         """The model on the cell's device. Not there on class level."""
+
+    @property
+    def outputs(self) -> Mapping[str, torch.Tensor]:
+        """What the model gave for the sample on the cell's device, in one run for all checks; see `forward`."""
 
     def on_cpu(self, dtype: str) -> AbstractContextManager[LoadedModel]:
         """Give the model on the CPU with torch for a `with` block: the one a cell there has, unless it is a large one.

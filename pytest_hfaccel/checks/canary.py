@@ -18,8 +18,9 @@ def canary(context: CheckContext) -> CheckOutcome:
     if chosen is None:
         return failed(NAME, "no single weight moves the reference's outputs visibly: parity could not notice an error")
     measures = _measures(chosen)
+    inputs = context.sample.forward
     with context.loaded.perturbed(chosen.change) as wrong:
-        alarm = compare_with_reference(context, wrong)
+        alarm = compare_with_reference(context, wrong.forward(inputs))
     measures["rel_l2"] = alarm.measures().get("rel_l2")
     if alarm.ok:
         change = chosen.change
@@ -29,7 +30,7 @@ def canary(context: CheckContext) -> CheckOutcome:
             f"{chosen.rel_l2:.3g}, {chosen.margin:.1f}x what passes; yet the device's outputs passed parity",
             **measures,
         )
-    restored = compare_with_reference(context, context.loaded)
+    restored = compare_with_reference(context, context.loaded.forward(inputs))
     if not restored.ok:
         return failed(NAME, f"with the weight restored the outputs do not pass parity\n{restored.text()}", **measures)
     return passed(NAME, **measures)

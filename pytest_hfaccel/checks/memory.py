@@ -13,27 +13,28 @@ if TYPE_CHECKING:
     import torch
 
 NAME = "memory"
-_WARM_UP = 2
 _RUNS = 8
+"""Runs over which a device's own allocator is watched. Its count has no noise."""
 
 # The resident set of a process moves by megabytes for reasons of the system allocator. A leak shows in every round
-# of runs, a reason of the allocator does not; and it is at least this large, or too small to be told from noise.
-_ROUNDS = 4
-_ROUND_BYTES = 8 * 2**20
+# of runs, a reason of the allocator does not; and a run leaves at least this much, or too little to be told from noise.
+_ROUND_RUNS = 4
+_ROUNDS = 8
+_RUN_BYTES = 2**20
 
 
 def memory(context: CheckContext) -> CheckOutcome:
     """The peak memory of a run is recorded, and repeated runs leave neither outputs nor device memory behind."""
-    for _ in range(_WARM_UP):
-        outputs = context.loaded.forward(context.sample.forward)
-    output_bytes = sum(leaf.numel() * leaf.element_size() for leaf in outputs.values())
-    del outputs
+    output_bytes = sum(leaf.numel() * leaf.element_size() for leaf in context.outputs.values())
+    context.loaded.forward(context.sample.forward)  # a second run takes what the first one did not need yet
+    by_allocator = context.loaded.memory()["source"] == "allocator"
+    runs = _RUNS if by_allocator else _ROUND_RUNS
     context.loaded.reset_peak_memory()
-    growth, kept = _round(context)
-    measures = {**_usage(context), "output_bytes": output_bytes, "runs": _RUNS, "growth_bytes": growth}
+    growth, kept = _round(context, runs)
+    measures = {**_usage(context), "output_bytes": output_bytes, "runs": runs, "growth_bytes": growth}
     if kept > 1:  # one run's outputs may be held until the next run
-        return failed(NAME, f"the outputs of {kept} of {_RUNS} finished runs are still in memory", **measures)
-    if measures.get("source") == "allocator":
+        return failed(NAME, f"the outputs of {kept} of {runs} finished runs are still in memory", **measures)
+    if by_allocator:
         problem = _allocator_problem(growth, output_bytes)
     else:
         problem = _process_problem(context, growth, output_bytes)
@@ -53,19 +54,19 @@ def _allocator_problem(growth: int, output_bytes: int) -> str:
 
 
 def _process_problem(context: CheckContext, growth: int, output_bytes: int) -> str:
-    least = max(_ROUND_BYTES, _RUNS * output_bytes // 2)
+    least = _ROUND_RUNS * max(_RUN_BYTES, output_bytes // 2)
     rounds = [growth]
     while rounds[-1] >= least and len(rounds) < _ROUNDS:
-        rounds.append(_round(context)[0])
+        rounds.append(_round(context, _ROUND_RUNS)[0])
     if rounds[-1] < least:
         return ""
-    return f"the process grew in each of {_ROUNDS} rounds of {_RUNS} runs, by {rounds} bytes"
+    return f"the process grew in each of {_ROUNDS} rounds of {_ROUND_RUNS} runs, by {rounds} bytes"
 
 
-def _round(context: CheckContext) -> tuple[int, int]:
+def _round(context: CheckContext, count: int) -> tuple[int, int]:
     """Run repeatedly; return by how many bytes memory grew, and how many runs' outputs are still alive."""
     before = int(context.loaded.memory()["current_bytes"])
-    runs = [_watched(context.loaded.forward(context.sample.forward)) for _ in range(_RUNS)]
+    runs = [_watched(context.loaded.forward(context.sample.forward)) for _ in range(count)]
     if _alive(runs) > 1:
         gc.collect()  # a reference cycle is not a leak: the collector frees it
     return int(context.loaded.memory()["current_bytes"]) - before, _alive(runs)

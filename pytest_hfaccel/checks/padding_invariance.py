@@ -23,7 +23,7 @@ def padding_invariance(context: CheckContext) -> CheckOutcome:
     plain, padded = context.sample.forward, context.sample.padded
     if padded is None:
         return skipped(NAME, "the sample has no padded form: its text has no attention mask or a fixed length")
-    without, with_padding = context.loaded.forward(plain), context.loaded.forward(padded)
+    without, with_padding = context.outputs, context.loaded.forward(padded)
     try:
         both = {
             name: _real_positions(leaf, with_padding[name], plain, padded)

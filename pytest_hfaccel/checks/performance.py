@@ -54,5 +54,5 @@ def _parameters(context: CheckContext) -> int | None:
 def _results_are_right(context: CheckContext) -> bool:
     outcome = context.outcome_of("parity")
     if outcome is None:
-        return compare_with_reference(context, context.loaded).ok
+        return compare_with_reference(context, context.outputs).ok
     return outcome.status in _RIGHT

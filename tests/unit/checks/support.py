@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,6 +126,10 @@ class TinyContext:
     def reference(self) -> Reference:
         self._reference = self._reference or compute_reference(self.source, self._load, self.on_cpu)
         return self._reference
+
+    @property
+    def outputs(self) -> Any:
+        return self.loaded.forward(self.sample.forward)
 
     @contextmanager
     def on_cpu(self, dtype: str) -> Iterator[Any]:

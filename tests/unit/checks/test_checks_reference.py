@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pytest_hfaccel.checks.reference import compute_reference
+from pytest_hfaccel.checks.reference import Reference, compute_reference
 from tests.unit.checks.support import Misbehaving, TinyContext, TinySource
 
 pytestmark = pytest.mark.slow
@@ -31,11 +31,15 @@ def with_nan_in(source: TinySource, *dtypes: str) -> Any:
     return load
 
 
+def compute(source: TinySource, *nan_in: str) -> Reference:
+    return compute_reference(source, with_nan_in(source, *nan_in), TinyContext(source).on_cpu)
+
+
 def test_fp32_serves_where_fp64_gives_nan(bert: TinySource) -> None:
-    reference = compute_reference(bert, with_nan_in(bert, "fp64"))
+    reference = compute(bert, "fp64")
     assert (reference.dtype, reference.reason) == ("fp32", "fp64 gives NaN where fp32 gives numbers")
 
 
 def test_nan_in_both_is_what_the_model_gives(bert: TinySource) -> None:
-    assert compute_reference(bert, with_nan_in(bert, "fp64", "fp32")).dtype == "fp64"
-    assert compute_reference(bert, with_nan_in(bert)).dtype == "fp64"
+    assert compute(bert, "fp64", "fp32").dtype == "fp64"
+    assert compute(bert).dtype == "fp64"
