@@ -76,15 +76,19 @@ class Runner:
 
     def reference(self, cell: Cell) -> Reference:
         """The reference of the cell's model; models that share a checkpoint (tiny ones of a class) share it."""
+        from pytest_hfaccel.checkpoints.fp64 import Doubled
+        from pytest_hfaccel.checks.memory_need import is_small
         from pytest_hfaccel.checks.reference import compute_reference
 
+        checkpoint = self.checkpoint(cell)
+
         def load(dtype: str) -> LoadedModel:
-            return self._load(_on_cpu(cell, dtype))
+            source = Doubled(checkpoint, lambda: lend("fp32")) if is_small(checkpoint) else checkpoint
+            return self.backends.for_kind(CPU.kind).load(_on_cpu(cell, dtype), source)
 
         def lend(dtype: str) -> AbstractContextManager[LoadedModel]:
             return self.lend(_on_cpu(cell, dtype))
 
-        checkpoint = self.checkpoint(cell)
         key = ("reference", checkpoint.fingerprint)
         return self._shared(key, lambda: compute_reference(checkpoint, load, lend))  # type: ignore[no-any-return]
 

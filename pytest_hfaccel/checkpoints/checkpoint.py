@@ -58,6 +58,8 @@ class Checkpoint:
         """Load the transformers model in eval mode; see `ModelSource.torch_model`."""
         import torch
 
+        from pytest_hfaccel.checkpoints.fp64 import with_plain_experts
+
         names = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
         if dtype not in names:
             raise LoadError(f"{dtype!r} is not a dtype of torch models. Allowed: {', '.join(names)}.")
@@ -72,6 +74,8 @@ class Checkpoint:
             )
         self._loading_info = {key: sorted(map(str, info.get(key) or ())) for key in _KEYS}
         self._parameters = sum(parameter.numel() for parameter in model.parameters())
+        if dtype == "fp64":
+            with_plain_experts(model)
         return model.to(device).eval().requires_grad_(False)
 
     @property

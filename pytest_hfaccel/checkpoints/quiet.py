@@ -32,11 +32,12 @@ def quiet() -> Iterator[None]:
 def _silence() -> None:
     from transformers.utils import logging
 
-    _undo.callback(logging.set_verbosity, logging.get_verbosity())
+    if logging.get_verbosity() < logging.ERROR:  # setting it empties the caches of all the loggers of the process
+        _undo.callback(logging.set_verbosity, logging.get_verbosity())
+        logging.set_verbosity_error()
     if logging.is_progress_bar_enabled():
         _undo.callback(logging.enable_progress_bar)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+        logging.disable_progress_bar()
     # Where a test run turns warnings into errors, another library's deprecations must not fail the load.
     _undo.enter_context(warnings.catch_warnings())
     warnings.simplefilter("ignore")

@@ -8,6 +8,7 @@ from typing import Any
 from pytest_hfaccel.results import CellResult, CheckOutcome, Stage, Status
 
 _OUTCOMES = frozenset({"checks", "incomplete", "status", "stage", "reason"})
+_EXPECTED = frozenset({Status.XFAILED, Status.XPASSED})
 
 
 class Recorded:
@@ -15,12 +16,15 @@ class Recorded:
 
     Args:
         kept: What `pytest_hfaccel.reports.resuming.keep_finished` returned; `None` for a run that resumes none.
+        without_expected: Whether this run expects no failures (`--runxfail`): what was held against an expectation then
+            has to be run.
     """
 
-    def __init__(self, kept: Path | None) -> None:
+    def __init__(self, kept: Path | None, *, without_expected: bool = False) -> None:
         from pytest_hfaccel.reports.resuming import read_finished
 
         self._cells: dict[str, CellResult] = read_finished(kept) if kept else {}
+        self._left_out = _EXPECTED if without_expected else frozenset()
 
     def outcome(self, cell_id: str, check: str) -> CheckOutcome | None:
         """Return how a check ended; `None` if it has to be run."""
@@ -31,7 +35,7 @@ class Recorded:
         if found is None and cell.status == Status.CRASHED:
             text = f"not run: the cell crashed before it (see {cell.checks[-1].name!r})"
             return CheckOutcome(check, Status.SKIPPED, Stage.RUN, text)
-        return found
+        return None if found is not None and found.status in self._left_out else found
 
     def facts(self, cell_id: str) -> dict[str, Any]:
         """Return what the record of a cell says beyond its outcomes."""

@@ -99,7 +99,12 @@ class HfSession:
         """The outcomes of the run that is resumed."""
         from pytest_hfaccel.plugin.replaying import Recorded
 
-        return Recorded(self.plan.kept)
+        return Recorded(self.plan.kept, without_expected=self._runs_expected_failures)
+
+    @property
+    def _runs_expected_failures(self) -> bool:
+        """Whether pytest's own `--runxfail` was given: as if no failure were expected."""
+        return bool(self._pytest_config.getoption("runxfail", False))
 
     @cached_property
     def runner(self) -> Runner:
@@ -125,7 +130,7 @@ class HfSession:
         """The cells a class module spans in this run."""
         if model_class not in self._cells:
             specs = self.specs_of(model_class)
-            if self._pytest_config.getoption("runxfail", False):  # of pytest itself: as if no failure were expected
+            if self._runs_expected_failures:
                 specs = [replace(spec, expect=()) for spec in specs]
             self.claimed |= {spec.name for spec in specs}
             self.patterns |= set(model_class.architectures)
