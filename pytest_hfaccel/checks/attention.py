@@ -40,7 +40,7 @@ def attention(context: CheckContext) -> CheckOutcome:
             measures["fused_calls"][implementation] = fused
             comparison = compare(
                 real_positions(outputs, inputs),
-                _in_fp64(real_positions(expected, inputs)),
+                real_positions(expected, inputs),
                 tolerance_of(context.cell),
                 # Two implementations cannot agree better than the one written out is right: in 16 bits it rounds more.
                 lambda: _errors(eager, context),
@@ -60,7 +60,3 @@ def _errors(eager: Tensors, context: CheckContext) -> dict[str, LeafDifference]:
     expected = context.reference.real_outputs
     found = real_positions(eager, context.sample.forward)
     return {name: difference(name, leaf, expected[name]) for name, leaf in found.items() if name in expected}
-
-
-def _in_fp64(outputs: Tensors) -> dict[str, torch.Tensor]:
-    return {name: leaf.double() if leaf.is_floating_point() else leaf for name, leaf in outputs.items()}

@@ -88,7 +88,7 @@ def compare(actual: Outputs, reference: Outputs, tolerance: Tolerance, rounding:
 
     Args:
         actual: What the device returned, by dotted leaf name.
-        reference: The same of the reference; floating-point tensors in fp64.
+        reference: The same of the reference. Both are compared in fp64, whatever they were computed in.
         tolerance: The limits.
         rounding: The error of this dtype on the CPU, asked for only when a leaf is outside the limits.
     """

@@ -22,7 +22,7 @@ def determinism(context: CheckContext) -> CheckOutcome:
     first, second = context.outputs, context.loaded.forward(context.sample.forward)
     exact = must_be_exact(context.cell.device)
     room = Tolerance(rel_l2=_SHARE_OF_TOLERANCE * tolerance_of(context.cell).rel_l2, second_chance=False)
-    comparison = compare(second, {name: leaf.double() for name, leaf in first.items()}, room)
+    comparison = compare(second, first, room)
     largest = max((verdict.difference.max_abs for verdict in comparison.verdicts), default=0.0)
     measures: dict[str, Any] = {"max_abs": largest, "exact_required": exact}
     if exact and largest > 0.0:

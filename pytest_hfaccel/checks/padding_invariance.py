@@ -32,7 +32,7 @@ def padding_invariance(context: CheckContext) -> CheckOutcome:
         }
     except ValueError as error:
         return failed(NAME, str(error))
-    expected = {name: want.double() if want.is_floating_point() else want for name, (want, _) in both.items()}
+    expected = {name: want for name, (want, _) in both.items()}
     found = {name: got for name, (_, got) in both.items()}
     dtype = context.cell.dtype
     comparison = compare(found, expected, tolerance_of(context.cell), lambda: context.reference.error_of(dtype))
