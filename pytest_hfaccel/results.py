@@ -13,6 +13,9 @@ from typing import Any
 SCHEMA_VERSION = 1
 """Version of the JSON written by reports and journal; raised when a reader would have to change."""
 
+NOT_REACHED = "the model did not get this far"
+"""How a check refers to a failure that another check of the cell has told."""
+
 
 class Status(StrEnum):
     """How a check or a cell ended."""

@@ -6,25 +6,26 @@ A `Runner` holds what a run shares; a `CellRun` is one cell of it. Nothing here 
 from __future__ import annotations
 
 import time
-import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.backends import Backends
 from pytest_hfaccel.benchmark.measuring import Measuring
 from pytest_hfaccel.benchmark.points import Point, points_of, varies_in_length
 from pytest_hfaccel.errors import HfAccelError
-from pytest_hfaccel.results import CellResult, CheckOutcome, Stage, Status
+from pytest_hfaccel.judging import against, not_run, outcome_of, repeated
+from pytest_hfaccel.results import CellResult, CheckOutcome, Stage
 from pytest_hfaccel.spec import CLASS_LEVEL, CPU, Cell, Expectation, ModelSpec
 from pytest_hfaccel.tasks import task_of
 
 if TYPE_CHECKING:
     import torch
 
-    from pytest_hfaccel.backends.base import LoadedModel, SampleInputs
+    from pytest_hfaccel.backends.base import LoadedModel, ModelSource, SampleInputs
     from pytest_hfaccel.checkpoints import Checkpoint, CheckpointStore
     from pytest_hfaccel.checks.base import Check, CheckRegistry
     from pytest_hfaccel.checks.reference import Reference
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from pytest_hfaccel.pool import Lease, ResourcePool
 
 _BEFORE_RUN = frozenset({Stage.RESOLVE, Stage.LOAD, Stage.CONVERT, Stage.COMPILE})
-_TRACEBACK_FRAMES = 4
 _SHARED_KEPT = 64
 """Checkpoints and references that stay in memory: those of some thirty models, more than a worker has at hand."""
 
@@ -81,31 +81,30 @@ class Runner:
         from pytest_hfaccel.checks.reference import compute_reference
 
         checkpoint = self.checkpoint(cell)
+        lend = partial(self.on_cpu, cell)
 
         def load(dtype: str) -> LoadedModel:
-            source = Doubled(checkpoint, lambda: lend("fp32")) if is_small(checkpoint) else checkpoint
-            return self.backends.for_kind(CPU.kind).load(_on_cpu(cell, dtype), source)
-
-        def lend(dtype: str) -> AbstractContextManager[LoadedModel]:
-            return self.lend(_on_cpu(cell, dtype))
+            source = Doubled(checkpoint, partial(lend, "fp32")) if is_small(checkpoint) else None
+            return self._load(_on_cpu(cell, dtype), source)
 
         key = ("reference", checkpoint.fingerprint)
         return self._shared(key, lambda: compute_reference(checkpoint, load, lend))  # type: ignore[no-any-return]
 
     @contextmanager
-    def lend(self, cell: Cell) -> Iterator[LoadedModel]:
-        """Give a cell's model for a `with` block to who tests another cell.
+    def on_cpu(self, cell: Cell, dtype: str) -> Iterator[LoadedModel]:
+        """Give the cell's model on the CPU for a `with` block.
 
-        A small one is leased, so that the cell's own run finds it loaded. A large one would fill the memory after its
-        use, and a pool that is too small for it need not fail a check of another device: it is loaded and freed.
+        A small one is leased, so that the run of the CPU's cell finds it loaded. A large one would fill the memory
+        after its use, and a pool too small for it need not fail a check of another device: it is loaded and freed.
         """
         from pytest_hfaccel.checks.memory_need import is_small
 
+        here = _on_cpu(cell, dtype)
         if is_small(self.checkpoint(cell)):
-            with self.pool.lease(cell) as loaded:
+            with self.pool.lease(here) as loaded:
                 yield loaded
             return
-        loaded = self._load(cell)
+        loaded = self._load(here)
         try:
             yield loaded
         finally:
@@ -143,10 +142,11 @@ class Runner:
             self.pool.forget_shared(self._kept.popitem(last=False)[0])
         return value
 
-    def _load(self, cell: Cell) -> LoadedModel:
+    def _load(self, cell: Cell, source: ModelSource | None = None) -> LoadedModel:
+        """Load a cell's model: from its checkpoint, unless another source is given or the backend needs none."""
         backend = self.backends.for_kind(cell.device.kind)
         needs_checkpoint = getattr(backend, "needs_checkpoint", True)
-        return backend.load(cell, self.checkpoint(cell) if needs_checkpoint else None)  # type: ignore[arg-type]
+        return backend.load(cell, (source or self.checkpoint(cell)) if needs_checkpoint else None)  # type: ignore[arg-type]
 
 
 def has_check(cell: Cell, check: Check, config: RunConfig) -> bool:
@@ -219,7 +219,7 @@ class CellRun:
 
     def on_cpu(self, dtype: str) -> AbstractContextManager[LoadedModel]:
         """The model on the CPU, for a `with` block."""
-        return self.runner.lend(_on_cpu(self.cell, dtype))
+        return self.runner.on_cpu(self.cell, dtype)
 
     @property
     def reference(self) -> Reference:
@@ -317,8 +317,7 @@ class CellRun:
         """The outcome of a check that an entry keeps from running here; `None` for one that runs."""
         for expectation in self.cell.model.expect:
             if not expectation.run and expectation.check in ("*", check.name) and expectation.covers(self.cell):
-                reason = f"[NOTRUN] {expectation.reason} [{expectation.source}]"  # pytest's own word for it
-                return CheckOutcome(check.name, Status.XFAILED, expectation.stage, reason, _measured_cause(expectation))
+                return not_run(check.name, expectation)
         return None
 
     def _attempt(self, check: Check) -> CheckOutcome:
@@ -326,12 +325,12 @@ class CellRun:
             return check.function(self)
         except Exception as error:
             first = next((name for known, name in self._failures.values() if known is error), check.name)
-            return _outcome_of(check, error) if first == check.name else _repeated(check.name, error, first)
+            return outcome_of(check, error) if first == check.name else repeated(check.name, error, first)
 
     def _judge(self, outcome: CheckOutcome) -> CheckOutcome:
         for expectation in self.cell.model.expect:
             if expectation.covers(self.cell) and self._is_about(expectation, outcome):
-                return _against(expectation, outcome)
+                return against(expectation, outcome)
         return outcome
 
     def _is_about(self, expectation: Expectation, outcome: CheckOutcome) -> bool:
@@ -361,45 +360,3 @@ def identity(cell: Cell, module: str) -> dict[str, Any]:
         "weights": str(cell.weights.kind),
         "weights_reason": cell.weights.reason,
     }
-
-
-def _outcome_of(check: Check, error: Exception) -> CheckOutcome:
-    if isinstance(error, HfAccelError):
-        return CheckOutcome(check.name, Status(error.status), Stage(error.stage), str(error))
-    status = Status.OUT_OF_MEMORY if isinstance(error, MemoryError) else Status.ERROR
-    frames = traceback.extract_tb(error.__traceback__)[-_TRACEBACK_FRAMES:]
-    where = "".join(traceback.format_list(frames))
-    return CheckOutcome(check.name, status, Stage.RUN, f"{type(error).__name__}: {error}\n{where}".rstrip())
-
-
-def _repeated(name: str, error: Exception, first: str) -> CheckOutcome:
-    status = getattr(error, "status", Status.ERROR)
-    stage = Stage(getattr(error, "stage", Stage.RUN))
-    if status == Status.UNAVAILABLE:
-        return CheckOutcome(name, Status.UNAVAILABLE, stage, str(error))
-    return CheckOutcome(name, Status.SKIPPED, stage, f"the model did not get this far ({status}, see {first!r})")
-
-
-def _measured_cause(expectation: Expectation) -> dict[str, str]:
-    return {"cause": expectation.cause} if expectation.cause else {}
-
-
-def _against(expectation: Expectation, outcome: CheckOutcome) -> CheckOutcome:
-    """Turn an outcome that was expected to be a failure into `xfailed` or `xpassed`."""
-    if outcome.status in (Status.PASSED, Status.XPASSED):
-        outcome.status = Status.XPASSED
-        outcome.stage = expectation.stage
-        outcome.reason = (
-            f"expected to fail at stage {expectation.stage!s} ({expectation.reason}), but it passed: "
-            f"delete the entry at {expectation.source}"
-        )
-    elif outcome.stage == expectation.stage and (outcome.status.is_bad or outcome.status == Status.SKIPPED):
-        outcome.status = Status.XFAILED
-        outcome.reason = f"{expectation.reason} [{expectation.source}]\n{outcome.reason}"
-        outcome.measures = {**outcome.measures, **_measured_cause(expectation)}
-    elif outcome.status.is_bad:
-        outcome.reason = (
-            f"{outcome.reason}\nThe entry at {expectation.source} expects a failure at stage "
-            f"{expectation.stage!s}, not {outcome.stage!s}."
-        )
-    return outcome

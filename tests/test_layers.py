@@ -44,6 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checkpoints": {"backends.base", "backends.outputs", "errors", "results", "spec", "tasks"},
     "checks": {"backends.base", "backends.outputs", "benchmark", "errors", "registry", "results", "spec", "tasks"},
     "pool": {"backends.base", "errors", "families", "hardware", "reports", "spec"},
+    "judging": {"checks", "errors", "results", "spec"},
     "runner": {
         "backends",
         "backends.base",
@@ -52,6 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "checks",
         "config",
         "errors",
+        "judging",
         "pool",
         "results",
         "spec",

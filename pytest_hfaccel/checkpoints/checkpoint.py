@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_hfaccel.checkpoints.fp64 import with_plain_experts
 from pytest_hfaccel.checkpoints.quiet import quiet
 from pytest_hfaccel.checkpoints.reading import reading
 from pytest_hfaccel.errors import LoadError
@@ -57,8 +58,6 @@ class Checkpoint:
     def torch_model(self, dtype: str, device: str = "cpu") -> Any:
         """Load the transformers model in eval mode; see `ModelSource.torch_model`."""
         import torch
-
-        from pytest_hfaccel.checkpoints.fp64 import with_plain_experts
 
         names = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
         if dtype not in names:

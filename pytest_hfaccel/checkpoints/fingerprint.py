@@ -38,8 +38,7 @@ def keep_fingerprint(directory: Path, *, ignored: str) -> None:
         directory: The checkpoint, complete.
         ignored: A file that says nothing about the model.
     """
-    files = sorted(path for path in directory.rglob("*") if path.is_file())
-    sums = [(path.relative_to(directory).as_posix(), _sum(path)) for path in files if path.name != ignored]
+    sums = [(name, _sum(path)) for name, path in _files(directory) if path.name != ignored]
     (directory / _FILE).write_text(_hash(sums), encoding="utf-8")
 
 
@@ -60,11 +59,15 @@ def fingerprint_of_files(spec: ModelSpec, directory: Path) -> str:
     if not directory.is_dir():
         raise CheckpointError(f"{directory} is not a directory.", hint="A checkpoint is what save_pretrained writes.")
     try:
-        files = sorted(path for path in directory.rglob("*") if path.is_file())
-        stats = [(path.relative_to(directory).as_posix(), path.stat()) for path in files]
+        stats = [(name, path.stat()) for name, path in _files(directory)]
     except OSError as error:
         raise CheckpointError(f"{error.filename or directory} cannot be read: {error.strerror}.") from error
     return _hash([spec.architecture, spec.task, *((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)])
+
+
+def _files(directory: Path) -> list[tuple[str, Path]]:
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    return [(path.relative_to(directory).as_posix(), path) for path in files]
 
 
 @cache

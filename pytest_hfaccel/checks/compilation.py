@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_hfaccel.checks.base import CheckContext, failed, passed, skipped
 from pytest_hfaccel.checks.compare import compare
 from pytest_hfaccel.checks.tolerances import tolerance_of
 from pytest_hfaccel.results import CheckOutcome, Stage
-
-if TYPE_CHECKING:
-    pass
 
 NAME = "compile"
 OPTION = "compile"

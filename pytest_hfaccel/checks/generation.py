@@ -66,6 +66,8 @@ def generation(context: CheckContext) -> CheckOutcome:
         problems += [f"{way.replace('_', ' ')}: {problem}" for problem in found]
     if len(unsupported) == len(_WAYS):
         return skipped(NAME, "; ".join(unsupported.values()), **measures)
+    if context.reference.generation_reason:
+        measures["reference_reason"] = context.reference.generation_reason
     return failed(NAME, "\n".join(problems), **measures) if problems else passed(NAME, **measures)
 
 

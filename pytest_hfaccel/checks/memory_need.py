@@ -10,7 +10,9 @@ if TYPE_CHECKING:
 _BYTES = {"fp64": 8, "fp32": 4}
 # Loading holds the checkpoint's own tensors beside the converted ones for a while, and a forward pass needs room.
 _HEADROOM = 1.5
-_SMALL_BYTES = 256 * 2**20
+
+SMALL_BYTES = 256 * 2**20
+"""A model up to this size may stay in memory for those who need it later."""
 
 
 def too_large_for(source: ModelSource, dtype: str) -> str:
@@ -29,7 +31,7 @@ def too_large_for(source: ModelSource, dtype: str) -> str:
 
 def is_small(source: ModelSource) -> bool:
     """Whether a model may stay in memory for those who need it later; judged by the files of its checkpoint."""
-    return sum(file.stat().st_size for file in source.directory.glob("*") if file.is_file()) <= _SMALL_BYTES
+    return sum(file.stat().st_size for file in source.directory.glob("*") if file.is_file()) <= SMALL_BYTES
 
 
 def _elements(source: ModelSource) -> int:

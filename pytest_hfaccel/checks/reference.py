@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.checks.leaf import LeafDifference, difference
-from pytest_hfaccel.checks.memory_need import too_large_for
+from pytest_hfaccel.checks.memory_need import SMALL_BYTES, too_large_for
 from pytest_hfaccel.checks.positions import real_positions
 from pytest_hfaccel.errors import HfAccelError
 
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
     Load = Callable[[str], LoadedModel]
     Lend = Callable[[str], AbstractContextManager[LoadedModel]]
-
-# A reference model up to this size stays in memory between the checks that need it; a larger one is loaded again.
-_KEEP_BYTES = 256 * 2**20
 
 
 class Reference:
@@ -33,11 +30,13 @@ class Reference:
         real_outputs: The same without the positions of padding; see `real_positions`.
         dtype: `fp64`, or `fp32` where fp64 was not to be had.
         reason: Why it is not fp64; empty when it is.
+        generation_reason: Why the tokens are those of fp32 where the outputs are not; empty when they are of one dtype.
     """
 
     def __init__(self, source: ModelSource, load: Load, lend: Lend, dtype: str, reason: str) -> None:
         self.dtype = dtype
         self.reason = reason
+        self.generation_reason = ""
         self._source = source
         self._load = load
         self._lend = lend
@@ -52,7 +51,7 @@ class Reference:
     def model(self) -> Iterator[LoadedModel]:
         """Give the loaded reference model; a small one stays loaded afterwards."""
         loaded = self._kept or self._load(self.dtype)
-        self._kept = loaded if loaded.nbytes <= _KEEP_BYTES else None
+        self._kept = loaded if loaded.nbytes <= SMALL_BYTES else None
         try:
             yield loaded
         finally:
@@ -110,10 +109,11 @@ class Reference:
                 raise HfAccelError(f"{self._source.spec.name} has no inputs for generate", stage="run")
             try:
                 found = _generated(self.model(), inputs, max_new_tokens)
-            except (RuntimeError, NotImplementedError, TypeError):
+            except (RuntimeError, NotImplementedError, TypeError) as error:
                 if self.dtype == "fp32":
                     raise
                 # A forward pass in fp64 that works says nothing of the code for one more token (XLNet).
+                self.generation_reason = _not_in_fp64(error)
                 found = _generated(self._lend("fp32"), inputs, max_new_tokens)
             self._generated[max_new_tokens] = found
         return self._generated[max_new_tokens]
@@ -137,13 +137,17 @@ def compute_reference(source: ModelSource, load: Load, lend: Lend) -> Reference:
     try:
         exact = Reference(source, load, lend, "fp64", "")
     except (HfAccelError, RuntimeError, NotImplementedError, TypeError) as error:
-        text = str(error).splitlines()[0] if str(error) else ""
-        return Reference(source, load, lend, "fp32", f"fp64 does not run: {type(error).__name__}: {text}")
+        return Reference(source, load, lend, "fp32", _not_in_fp64(error))
     if not _has_nan(exact):
         return exact
     # A mask that is the lowest number of fp32 and is added to that of fp64, say: the exact answer is not to be had so.
     plain = Reference(source, load, lend, "fp32", "fp64 gives NaN where fp32 gives numbers")
     return exact if _has_nan(plain) else plain
+
+
+def _not_in_fp64(error: Exception) -> str:
+    text = str(error).splitlines()[0] if str(error) else ""
+    return f"fp64 does not run: {type(error).__name__}: {text}"
 
 
 def _has_nan(reference: Reference) -> bool:

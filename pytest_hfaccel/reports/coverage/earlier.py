@@ -9,10 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_hfaccel.errors import ConfigError
-from pytest_hfaccel.results import CellResult, CheckOutcome, Stage, Status
-
-REPEATED = "the model did not get this far"
-"""How the runner refers to a failure that another check of the cell has told."""
+from pytest_hfaccel.results import NOT_REACHED, CellResult, CheckOutcome, Stage, Status
 
 _MODULE = re.compile(r"test_hf_(\w+)\.py")
 
@@ -68,7 +65,7 @@ def _outcomes(cell: Mapping[str, Any]) -> Iterator[CheckOutcome]:
                 outcome.reason = problem["reason"]
                 outcome.measures["cause"] = problem["cause"]
             elif outcome.status != Status.PASSED:
-                outcome.reason = REPEATED
+                outcome.reason = NOT_REACHED
             if name == "parity" and "rel_l2" in cell:
                 outcome.measures["rel_l2"] = cell["rel_l2"]
             yield outcome

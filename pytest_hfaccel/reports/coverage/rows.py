@@ -10,9 +10,9 @@ from typing import Any
 
 from pytest_hfaccel.errors import ConfigError
 from pytest_hfaccel.reports.coverage.causes import cause_of
-from pytest_hfaccel.reports.coverage.earlier import REPEATED, headers_of, read_coverage_json, results_of
+from pytest_hfaccel.reports.coverage.earlier import headers_of, read_coverage_json, results_of
 from pytest_hfaccel.reports.journal import read_journal
-from pytest_hfaccel.results import SCHEMA_VERSION, CellResult, CheckOutcome, Status
+from pytest_hfaccel.results import NOT_REACHED, SCHEMA_VERSION, CellResult, CheckOutcome, Status
 
 _ENTRY = re.compile(r" \[[^\[\]]+:\d+\]$")
 _REASON_LENGTH = 300
@@ -96,7 +96,7 @@ def coverage_json(coverage: Coverage) -> dict[str, Any]:
 def told(cell: CellResult) -> list[CheckOutcome]:
     """Return the outcomes of a cell that are no pass, each failure once."""
     bad = [check for check in cell.checks if check.status not in (Status.PASSED, Status.SKIPPED)]
-    first = [check for check in bad if REPEATED not in (check.reason or "")]
+    first = [check for check in bad if NOT_REACHED not in (check.reason or "")]
     return _distinct(first or bad)
 
 

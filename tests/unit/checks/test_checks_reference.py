@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from pytest_hfaccel.checks.reference import Reference, compute_reference
-from tests.unit.checks.support import Misbehaving, TinyContext, TinySource
+from pytest_hfaccel.results import Status
+from tests.unit.checks.support import Misbehaving, TinyContext, TinySource, run
 
 pytestmark = pytest.mark.slow
 
@@ -43,3 +44,24 @@ def test_fp32_serves_where_fp64_gives_nan(bert: TinySource) -> None:
 def test_nan_in_both_is_what_the_model_gives(bert: TinySource) -> None:
     assert compute(bert, "fp64", "fp32").dtype == "fp64"
     assert compute(bert).dtype == "fp64"
+
+
+def test_where_fp64_does_not_generate_the_tokens_are_those_of_fp32_and_it_says_so(gpt2: TinySource) -> None:
+    context = TinyContext(gpt2)
+
+    def load(dtype: str) -> Any:
+        def generate(_inputs: Any, **_options: Any) -> Any:
+            raise RuntimeError("expected scalar type Double but found Float")
+
+        right = context._load(dtype)
+        return Misbehaving(right, generate=generate) if dtype == "fp64" else right
+
+    context._reference = compute_reference(gpt2, load, context.on_cpu)
+    outcome = run("generation", context)
+    assert outcome.status == Status.PASSED, outcome.reason
+    assert context.reference.dtype == "fp64"
+    assert outcome.measures["reference_reason"] == (
+        "fp64 does not run: RuntimeError: expected scalar type Double but found Float"
+    )
+    expected = context.loaded.generate(gpt2.sample().generate, max_new_tokens=8, use_cache=True)
+    assert context.reference.tokens(8).equal(expected)
