@@ -6,6 +6,8 @@ PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# The tests start hundreds of processes; each would compile the package anew, a second of its seven.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: matrix sweep test test-all lint bench clean
 

@@ -71,7 +71,7 @@ def building(spec: ModelSpec, directory: Path) -> Iterator[None]:
     from safetensors import SafetensorError
 
     try:
-        with quiet():
+        with quiet:
             yield
     except (HfAccelError, OSError, MemoryError):
         raise

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.checkpoints.fp64 import with_plain_experts
+from pytest_hfaccel.checkpoints.in_one_thread import in_one_thread
 from pytest_hfaccel.checkpoints.quiet import quiet
 from pytest_hfaccel.checkpoints.reading import reading
 from pytest_hfaccel.errors import LoadError
-from pytest_hfaccel.spec import ModelSpec, WeightsChoice
+from pytest_hfaccel.spec import ModelSpec, Weights, WeightsChoice
 
 if TYPE_CHECKING:
     from pytest_hfaccel.backends.base import SampleInputs
@@ -62,7 +64,8 @@ class Checkpoint:
         names = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
         if dtype not in names:
             raise LoadError(f"{dtype!r} is not a dtype of torch models. Allowed: {', '.join(names)}.")
-        with reading(self.directory, allow_pickle=self.allow_pickle), quiet():
+        threads = in_one_thread if self.weights.kind is Weights.TINY else nullcontext()
+        with reading(self.directory, allow_pickle=self.allow_pickle), quiet, threads:
             model, info = self.model_class().from_pretrained(
                 self.directory,
                 dtype=names[dtype],
@@ -98,7 +101,7 @@ class Checkpoint:
             from pytest_hfaccel.checkpoints.inputs import make_sample
 
             self.processors()
-            with quiet():
+            with quiet:
                 self._sample = make_sample(self)
         return self._sample
 
@@ -107,6 +110,6 @@ class Checkpoint:
         if self._processors is None:
             from pytest_hfaccel.checkpoints.processors import load_processors
 
-            with reading(self.directory, allow_pickle=self.allow_pickle), quiet():
+            with reading(self.directory, allow_pickle=self.allow_pickle), quiet:
                 self._processors = load_processors(self.directory, trust_remote_code=self.trust_remote_code)
         return self._processors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from copy import deepcopy
@@ -41,7 +42,14 @@ def doubled(model: Any) -> Any:
     """Return a copy of a transformers model in fp64, as `from_pretrained(dtype=torch.float64)` makes it."""
     import torch
 
-    copy = deepcopy(model).double()
+    # A module has a dozen collections of hooks, nearly all empty, which `deepcopy` spends most of its time on.
+    empty = {
+        id(hooks): OrderedDict[Any, Any]()
+        for module in model.modules()
+        for hooks in vars(module).values()
+        if type(hooks) is OrderedDict and not hooks
+    }
+    copy = deepcopy(model, empty).double()
     for module in copy.modules():  # models ask their configs for the dtype, parts of them their own
         config: Any = getattr(module, "config", None)
         if getattr(config, "dtype", None) is not None:

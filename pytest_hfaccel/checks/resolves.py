@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import version
 
 from pytest_hfaccel.checks.base import CheckContext, failed, passed, skipped
@@ -16,7 +17,7 @@ NAME = "resolves"
 def resolves(context: CheckContext) -> CheckOutcome:
     """The architecture exists in this transformers, within its version bounds, with its dependencies."""
     spec = context.cell.model
-    measures = {"transformers": version("transformers")}
+    measures = {"transformers": _transformers()}
     unmet = unmet_requirements(spec)
     if unmet:
         return skipped(NAME, "\n".join(unmet), **measures)
@@ -36,6 +37,11 @@ def unmet_requirements(spec: ModelSpec) -> list[str]:
     bound = unsupported_transformers(spec)
     missing = [f"needs {dependency}" for dependency in missing_dependencies(spec)]
     return [bound, *missing] if bound else missing
+
+
+@cache
+def _transformers() -> str:
+    return version("transformers")  # reads a file each time
 
 
 def _missing_backends(architecture: str) -> str | None:

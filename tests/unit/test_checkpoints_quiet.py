@@ -30,7 +30,7 @@ def state() -> tuple[int, bool]:
 @pytest.mark.usefixtures("talkative")
 def test_it_is_silent_inside_and_restored_outside() -> None:
     before = state()
-    with quiet():
+    with quiet:
         assert state() != before
         warnings.warn("somebody else's deprecation", FutureWarning, stacklevel=1)
     assert state() == before
@@ -41,12 +41,12 @@ def test_threads_that_overlap_restore_what_the_first_found() -> None:
     before, entered, leave = state(), threading.Event(), threading.Event()
 
     def other() -> None:
-        with quiet():
+        with quiet:
             entered.set()
             leave.wait(10)
 
     thread = threading.Thread(target=other)
-    with quiet():
+    with quiet:
         thread.start()
         assert entered.wait(10)
     silent = state()
@@ -59,6 +59,6 @@ def test_threads_that_overlap_restore_what_the_first_found() -> None:
 @pytest.mark.usefixtures("talkative")
 def test_an_error_restores_too() -> None:
     before = state()
-    with pytest.raises(ValueError, match="inside"), quiet():
+    with pytest.raises(ValueError, match="inside"), quiet:
         raise ValueError("inside")
     assert state() == before

@@ -10,7 +10,11 @@ from pytest_hfaccel.checks.base import CheckContext
 if TYPE_CHECKING:
     import torch
 
-FORCED: dict[str, Any] = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False, "num_beams": 1}
+_TOKENS = 4
+"""Enough to tell whether the pipeline hands the model what it should and reads its answer: which tokens come is the
+check `generation`'s."""
+
+FORCED: dict[str, Any] = {"max_new_tokens": _TOKENS, "min_new_tokens": _TOKENS, "do_sample": False, "num_beams": 1}
 """Options of every call that generates: some pipelines sample or search with beams by default, and a tiny model may
 end at once, which would leave no text to compare."""
 

@@ -53,7 +53,7 @@ class FakeModel:
             ConfigError: The model takes text, and the length is 0.
         """
         try:
-            with self._mode, quiet():
+            with self._mode, quiet:
                 found = self._run(batch)
         except HfAccelError:
             raise
