@@ -106,6 +106,15 @@ def test_a_wrong_model_does_not_decode_with_the_right_weights(loaded: Any, gpt2:
         wrong.generate(gpt2.sample().generate, max_new_tokens=1, use_cache=True)
 
 
+def test_a_class_without_a_cache_is_not_given_one(shared_cache: Path) -> None:
+    source = tiny_checkpoint(shared_cache, "OpenAIGPTLMHeadModel", "text-generation")
+    inputs = source.sample().generate
+    loaded, expected = load(source), load(source, "cpu", "fp64").generate(inputs, max_new_tokens=3, use_cache=True)
+    with pytest.raises(NotImplementedError, match="OpenAIGPTLMHeadModel hands no cache from one step to the next"):
+        loaded.generate(inputs, max_new_tokens=3, use_cache=True)
+    assert loaded.generate(inputs, max_new_tokens=3, use_cache=False).tolist() == expected.tolist()
+
+
 @pytest.mark.parametrize(
     "parameter", ["transformer.h.0.ln_1.weight", "lm_head.weight", "transformer.h.1.mlp.c_fc.bias"]
 )

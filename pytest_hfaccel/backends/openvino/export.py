@@ -99,7 +99,12 @@ def export_decoder(model: Any, prompts: Mapping[str, torch.Tensor]) -> tuple[Any
         try:
             parts = decompose_prefill_decode(model, dict(prompts), multi_token_decode=True)
             step, inputs = parts["decode"]
+            # A class that keeps no cache (GPT-1) takes the prompt again in every step.
+            if inputs["input_ids"].shape[1] > prompts["input_ids"].shape[1]:
+                raise LoadError(f"{type(model).__name__} hands no cache from one step to the next.", stage="convert")
             exported = OpenVINOExporter().export(step, inputs, OpenVINOConfig(stateful=True, dynamic=True))
+        except LoadError:
+            raise
         except Exception as error:
             raise LoadError(
                 f"{type(model).__name__} cannot be converted with a cache: {type(error).__name__}: {error}",
