@@ -6,7 +6,8 @@ from typing import Any
 
 from pytest_hfaccel.checkpoints.backbones import without_timm
 from pytest_hfaccel.checkpoints.overrides import DEFAULTS
-from pytest_hfaccel.checkpoints.shrink import shrink
+from pytest_hfaccel.checkpoints.overrides.classes import OF_CLASS
+from pytest_hfaccel.checkpoints.shrink import merge, shrink
 from pytest_hfaccel.checkpoints.sizes import USUAL, Sizes
 from pytest_hfaccel.errors import ConfigError, LoadError
 from pytest_hfaccel.spec import ModelSpec, Weights
@@ -87,12 +88,13 @@ def tiny_config(spec: ModelSpec, sizes: Sizes = USUAL) -> Any:
     if spec.task == "text-generation" and getattr(real, "is_decoder", None) is False:
         # Bidirectional encoders have a head for generation, too; their checkpoints for it say that they are decoders.
         small["is_decoder"] = True
+    merge(small, OF_CLASS.get(spec.architecture, {}))
     try:
         return type(real)(**small)
     except Exception as error:
         raise LoadError(
             f"a tiny {type(real).__name__} cannot be made: {type(error).__name__}: {error}",
-            hint=f"An override for the model type {real.model_type!r} (checkpoints/overrides.py) would help.",
+            hint=f"An override for the model type {real.model_type!r} (checkpoints/overrides) would help.",
         ) from error
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,22 +48,40 @@ def find_perturbation(context: CheckContext) -> Perturbation | None:
     Returns:
         The first one that moves them by 10 times what passes, else the best by at least 3 times, else `None`.
     """
-    reference = context.reference
+    with context.reference.model() as loaded:
+        model = loaded.pipeline_model()
+        found = _search(context, _candidates(model))
+        if found is None:
+            # The parts for other kinds of inputs hold most of the weights: leave out those that do not run.
+            found = _search(context, _candidates(model, _run_by(model, lambda: loaded.forward(context.sample.forward))))
+    return found
+
+
+def _search(context: CheckContext, parameters: Iterable[tuple[str, Parameter]]) -> Perturbation | None:
     limits = _limits(context)
-    with reference.model() as loaded:
-        candidates = [
-            (name, tensor.numel() // 2, _typical(tensor)) for name, tensor in _candidates(loaded.pipeline_model())
-        ]
-        # Those first that the cell's runtime can change without building the model anew.
-        held = context.loaded.held(name for name, _, _ in candidates)
-        candidates.sort(key=lambda candidate: candidate[0] not in held)
-        best = None
-        for tried in _tried(reference, candidates, limits):
-            if best is None or tried.margin > best.margin:
-                best = tried
-            if best.margin >= _ENOUGH:
-                break
+    candidates = [(name, tensor.numel() // 2, _typical(tensor)) for name, tensor in parameters]
+    # Those first that the cell's runtime can change without building the model anew.
+    held = context.loaded.held(name for name, _, _ in candidates)
+    candidates.sort(key=lambda candidate: candidate[0] not in held)
+    best = None
+    for tried in _tried(context.reference, candidates, limits):
+        if best is None or tried.margin > best.margin:
+            best = tried
+        if best.margin >= _ENOUGH:
+            break
     return best if best is not None and best.margin >= _LEAST else None
+
+
+def _run_by(model: Any, forward: Callable[[], object]) -> frozenset[int]:
+    """Return the ids of the parameters of all modules that a forward pass runs."""
+    run: list[Any] = []
+    hooks = [module.register_forward_pre_hook(lambda module, _: run.append(module)) for module in model.modules()]
+    try:
+        forward()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return frozenset(id(parameter) for module in run for parameter in module.parameters(recurse=False))
 
 
 def _limits(context: CheckContext) -> dict[str, float]:
@@ -101,11 +119,15 @@ def _effect(reference: Reference, change: WeightChange, limits: dict[str, float]
     return Perturbation(change, rel_l2, rel_l2 / limits[furthest])
 
 
-def _candidates(model: Any) -> list[tuple[str, Parameter]]:
+def _candidates(model: Any, among: frozenset[int] | None = None) -> list[tuple[str, Parameter]]:
     """Choose parameters every token passes through: weights of norms first, then biases, then matrices.
 
     Embeddings are left out, because the inputs may not use the row, and so are tied and reparametrised weights, which
     a converted model need not hold under one name.
+
+    Args:
+        model: The transformers model.
+        among: The ids of the parameters to choose from; `None` for all.
     """
     from torch.nn import Embedding
 
@@ -113,7 +135,10 @@ def _candidates(model: Any) -> list[tuple[str, Parameter]]:
     usable = [
         (name, parameter)
         for name, parameter in model.named_parameters()
-        if parameter.is_floating_point() and id(parameter) not in embeddings and "parametrizations" not in name
+        if parameter.is_floating_point()
+        and id(parameter) not in embeddings
+        and (among is None or id(parameter) in among)
+        and "parametrizations" not in name
     ]
     ranked = sorted(usable, key=lambda item: _rank(*item))
     return [item for rank in range(3) for item in _spread([i for i in ranked if _rank(*i) == rank])][:_CANDIDATES]

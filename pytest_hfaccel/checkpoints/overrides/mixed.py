@@ -53,16 +53,13 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "image_token_id": _IMAGE,
     },
     # Two intermediate layers beside the last one's output make three hidden sizes; one layer looks at the image.
-    "mllama": {
-        "vision_config": {
-            "intermediate_layers_indices": [0, 1],
-            "vision_output_dim": 3 * HIDDEN,
-            "num_global_layers": 1,
-            "attention_heads": 4,
-        },
-        "text_config": {"cross_attention_layers": [1]},
-        "image_token_index": _IMAGE,
+    "mllama_vision_model": {
+        "intermediate_layers_indices": [0, 1],
+        "vision_output_dim": 3 * HIDDEN,
+        "num_global_layers": 1,
+        "attention_heads": 4,
     },
+    "mllama": {"text_config": {"cross_attention_layers": [1]}, "image_token_index": _IMAGE},
     "qwen2_5_omni_thinker": {"vision_start_token_id": _IMAGE - 1, "vision_end_token_id": _IMAGE - 2},
     "qwen3_omni_moe_thinker": {"vision_start_token_id": _IMAGE - 1, "vision_end_token_id": _IMAGE - 2},
     # Patches are shuffled into a quarter as many of four times the width.
@@ -96,6 +93,8 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "vision_config": {"image_size": 64, "patch_size": 16},
     },
     "molmo2_adapter": {"vision_feature_layer": [1, 0]},
+    # The tokens whose logits are the answer.
+    "shieldgemma2": {"yes_token_index": 100, "no_token_index": 101},
     # The image tower's width, which the text projection meets.
     "align": {"projection_dim": 80},
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pytest_hfaccel.checkpoints.rules import HIDDEN, LAYERS
+from pytest_hfaccel.checkpoints.rules import HIDDEN, LABELS, LAYERS
 
 _ENCODER = {"image_size": 32, "patch_size": 16}
 _HGNET = {"model_type": "hgnet_v2", "return_idx": None}
@@ -54,6 +54,8 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     # Widths and depths follow from coefficients; the last stage's is the hidden one.
     "efficientnet": {"image_size": 64, "width_coefficient": 0.25, "depth_coefficient": 0.1, "hidden_dim": 320},
     "align_vision_model": {"image_size": 64, "width_coefficient": 0.25, "depth_coefficient": 0.1, "hidden_dim": 80},
+    # A field of its own hides that of all configs which would fill in the labels' names; its checkpoints state them.
+    "pvt": {"num_labels": LABELS, "id2label": {label: f"LABEL_{label}" for label in range(LABELS)}},
     "depth_anything": _THIN,
     "prompt_depth_anything": _THIN,
     "zoedepth": {
@@ -101,7 +103,13 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "fpn_hidden_size": HIDDEN,
     },
     "sam3_tracker": {"vision_config": {"backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]]}},
-    "pp_doclayout_v2": {"backbone_config": _HGNET, "class_thresholds": [0.5, 0.5], "class_order": [0, 1]},
+    # Boxes are given in thousandths of the page.
+    "pp_doclayout_v2": {
+        "backbone_config": _HGNET,
+        "class_thresholds": [0.5, 0.5],
+        "class_order": [0, 1],
+        "reading_order_config": {"max_2d_position_embeddings": 1024},
+    },
     "pp_doclayout_v3": {"backbone_config": _HGNET, "x4_feat_dim": 32},
     "pp_doclayout_v4": {"backbone_config": _HGNET, "x4_feat_dim": 32},
     # A backbone's blocks: kernel, input and output channels, stride, and whether channels are weighted.

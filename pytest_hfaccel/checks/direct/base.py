@@ -70,12 +70,13 @@ def ranked(config: Any, scores: torch.Tensor, top_k: int | None) -> list[dict[st
     return [{"label": config.id2label[index], "score": score} for score, index in pairs][:top_k]
 
 
-def zero_shot(labels: list[str], logits: torch.Tensor) -> list[dict[str, Any]]:
-    """Return candidate labels with the softmax of their logits, the best first.
+def zero_shot(labels: list[str], logits: torch.Tensor, *, sigmoid: bool = False) -> list[dict[str, Any]]:
+    """Return candidate labels with their scores, the best first.
 
     Args:
         labels: The candidates.
         logits: One per candidate.
+        sigmoid: Whether each score is the sigmoid of its logit, rather than all of them the softmax.
     """
-    scores = logits.softmax(-1).tolist()
+    scores = (logits.sigmoid() if sigmoid else logits.softmax(-1)).tolist()
     return [{"score": score, "label": label} for score, label in sorted(zip(scores, labels, strict=True), reverse=True)]

@@ -12,6 +12,7 @@ from pytest_hfaccel.checks.direct.base import forward, probabilities, ranked, ze
 _LABELS = 5
 _THRESHOLD = 0.5
 _PHRASE = "This is a photo of {}."
+_PADDED_TO_64 = {"padding": "max_length", "max_length": 64, "truncation": True}
 
 
 def image_classification(context: CheckContext, arguments: tuple[Any, ...], options: Any) -> list[dict[str, Any]]:
@@ -33,9 +34,12 @@ def zero_shot_image_classification(
     """The candidate labels by how well their sentence fits the image."""
     labels = options["candidate_labels"]
     phrase = options.get("hypothesis_template", _PHRASE)
+    # SigLIP was trained with texts of one length, and on each pair by itself: its scores do not add up to one.
+    sigmoid = "siglip" in context.pipe.model.config.model_type
+    padding = _PADDED_TO_64 if sigmoid else {"padding": True}
     image = context.pipe.image_processor([arguments[0]], return_tensors="pt")
-    texts = context.pipe.tokenizer([phrase.format(label) for label in labels], return_tensors="pt", padding=True)
-    return zero_shot(labels, forward(context, {**texts, **image})["logits_per_image"][0])
+    texts = context.pipe.tokenizer([phrase.format(label) for label in labels], return_tensors="pt", **padding)
+    return zero_shot(labels, forward(context, {**texts, **image})["logits_per_image"][0], sigmoid=sigmoid)
 
 
 def object_detection(context: CheckContext, arguments: tuple[Any, ...], options: Any) -> list[dict[str, Any]]:

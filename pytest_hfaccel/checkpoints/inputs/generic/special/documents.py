@@ -8,7 +8,7 @@ from pytest_hfaccel.checkpoints.inputs.generic.special.recipes import Change, id
 
 def _separated(draft: Draft) -> None:
     """Longformer reads the question off the places of the separators: exactly three of them per row."""
-    draft.inputs["input_ids"][:, [3, 5, 6]] = draft.config.sep_token_id
+    draft.inputs["input_ids"][..., [3, 5, 6]] = draft.config.sep_token_id
 
 
 def _questions(draft: Draft) -> None:
@@ -25,7 +25,11 @@ def _questions(draft: Draft) -> None:
 
 SPECIAL: dict[str, Change] = {
     "JevForDecision": _questions,
+    "LongformerForMultipleChoice": _separated,
     "LongformerForQuestionAnswering": _separated,
     # Landmarks are means of segments of a text of one length.
+    "NystromformerForMultipleChoice": only(
+        input_ids=ids(2, "segment_means_seq_len"), attention_mask=ones(2, "segment_means_seq_len")
+    ),
     "nystromformer": only(input_ids=ids("segment_means_seq_len"), attention_mask=ones("segment_means_seq_len")),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from pytest_hfaccel.checkpoints.inputs.generic.draft import BATCH, Draft
@@ -32,6 +33,13 @@ def _order_of_patches(draft: Draft) -> None:
     given(noise=uniform(patches))(draft)
 
 
+def _order_of_units(draft: Draft) -> None:
+    """Hiera hides the units with the largest noise, which it draws itself where none is given."""
+    config = draft.config
+    sizes = zip(config.image_size, config.patch_stride, config.masked_unit_size, strict=True)
+    given(noise=uniform(math.prod(side // stride // unit for side, stride, unit in sizes)))(draft)
+
+
 def _masked_patches(draft: Draft) -> None:
     """FLAVA's codebook takes 112 pixels a side, the default of its config, and a square mask of patches."""
     import torch
@@ -41,6 +49,15 @@ def _masked_patches(draft: Draft) -> None:
     draft.inputs["codebook_pixel_values"] = draft.noise(BATCH, 3, 8 * patches, 8 * patches)
     draft.inputs["bool_masked_pos"] = torch.arange(patches * patches).reshape(1, patches, patches).repeat(2, 1, 1) < 4
     draft.inputs["input_ids_masked"] = draft.inputs["input_ids"]
+
+
+def _masked_tubes(draft: Draft) -> None:
+    """VideoMAE hides the same number of patches of every video: the first quarter here."""
+    import torch
+
+    config = draft.config
+    patches = config.num_frames // config.tubelet_size * (config.image_size // config.patch_size) ** 2
+    draft.inputs["bool_masked_pos"] = (torch.arange(patches) < patches // 4).repeat(BATCH, 1)
 
 
 def _prompt_pictures(draft: Draft) -> None:
@@ -71,6 +88,8 @@ SPECIAL: dict[str, Change] = {
     "lightglue": _PAIR,
     "efficientloftr": _PAIR,
     "FlavaForPreTraining": _masked_patches,
+    "HieraForPreTraining": _order_of_units,
+    "VideoMAEForPreTraining": _masked_tubes,
     "seggpt": _prompt_pictures,
     "omdet-turbo": _open_vocabulary,
     # The task as text, of a length the model fixes.

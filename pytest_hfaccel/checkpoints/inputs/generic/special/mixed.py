@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_hfaccel.checkpoints.inputs.generic.draft import BATCH, TOKENS
+from pytest_hfaccel.checkpoints.inputs.generic.draft import BATCH, DECODER_TOKENS, TOKENS
 from pytest_hfaccel.checkpoints.inputs.generic.special import layouts
 from pytest_hfaccel.checkpoints.inputs.generic.special.recipes import (
     Change,
@@ -67,6 +67,8 @@ SPECIAL: dict[str, Change] = {
     "llava": without("image_sizes"),
     "vipllava": without("image_sizes"),
     "video_llava": without("image_sizes"),
+    # The beginning of the answer.
+    "BlipForQuestionAnswering": given(decoder_input_ids=ids(DECODER_TOKENS)),
     # A query former reads embeddings, and looks at an encoder's.
     "Blip2QFormerModel": given(
         query_embeds=noise(4, "hidden_size"), encoder_hidden_states=noise(6, "encoder_hidden_size")
