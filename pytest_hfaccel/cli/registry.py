@@ -106,11 +106,13 @@ def _stale() -> list[str]:
     """Return what our tables say about model types that the installed transformers does not have."""
     from pytest_hfaccel.checkpoints.inputs.generic.special import SPECIAL
     from pytest_hfaccel.checkpoints.overrides import OVERRIDES
+    from pytest_hfaccel.checkpoints.overrides.classes import OF_CLASS
     from pytest_hfaccel.registry.coverage import model_classes, model_types, stale_heads
 
     known = model_types() | model_classes()
     tables: list[tuple[str, Iterable[str]]] = [
         ("checkpoints/overrides", OVERRIDES),
+        ("checkpoints/overrides/classes.py", OF_CLASS),
         ("checkpoints/inputs/generic/special", SPECIAL),
     ]
     lines = [f"{table}: no model type or class {key!r}" for table, keys in tables for key in set(keys) - known]

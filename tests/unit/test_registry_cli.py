@@ -6,10 +6,12 @@ import argparse
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pytest_hfaccel.checkpoints.overrides import OVERRIDES
+from pytest_hfaccel.checkpoints.overrides.classes import OF_CLASS
 from pytest_hfaccel.cli import registry
 from pytest_hfaccel.errors import CheckpointError, RegistryError
 from pytest_hfaccel.registry import load_registry
@@ -74,12 +76,15 @@ def test_check_refuses_rows_that_are_none(tmp_path: Path) -> None:
         hfaccel("check", "--sweep", str(rows))
 
 
+@pytest.mark.parametrize(
+    ("table", "place"), [(OVERRIDES, "checkpoints/overrides"), (OF_CLASS, "checkpoints/overrides/classes.py")]
+)
 def test_check_tells_what_names_a_model_type_that_is_gone(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    table: dict[str, Any], place: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(OVERRIDES, "no_such_type", {})
+    monkeypatch.setitem(table, "no_such_type", {})
     assert hfaccel("check") == 1
-    assert capsys.readouterr().err == "checkpoints/overrides: no model type or class 'no_such_type'\n"
+    assert capsys.readouterr().err == f"{place}: no model type or class 'no_such_type'\n"
 
 
 def test_check_finds_what_this_machine_lacks(

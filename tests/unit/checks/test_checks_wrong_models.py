@@ -154,6 +154,24 @@ def test_padding_invariance_fails_when_the_mask_is_ignored(bert: TinySource) -> 
     assert "logits: rel-L2" in (outcome.reason or "")
 
 
+def test_canary_finds_a_weight_where_most_of_the_model_does_not_run(
+    bert: TinySource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch.nn import LayerNorm, Linear, Sequential
+
+    load = bert.torch_model
+
+    def with_another_part(dtype: str, device: str = "cpu") -> Any:
+        model = load(dtype, device)
+        model.vision = Sequential(*(layer for _ in range(200) for layer in (LayerNorm(2), Linear(2, 2))))
+        return model.to(model.dtype)
+
+    monkeypatch.setattr(bert, "torch_model", with_another_part)
+    outcome = run("canary", TinyContext(bert))
+    assert outcome.status == Status.PASSED, outcome.reason
+    assert not outcome.measures["parameter"].startswith("vision")
+
+
 def test_canary_fails_when_the_device_does_not_see_the_wrong_weight(bert: TinySource) -> None:
     context = TinyContext(bert)
     frozen = context.loaded.forward(context.sample.forward)
