@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.checkpoints.fp64 import with_plain_experts
 from pytest_hfaccel.checkpoints.in_one_thread import in_one_thread
+from pytest_hfaccel.checkpoints.packages import packages_named
 from pytest_hfaccel.checkpoints.quiet import quiet
 from pytest_hfaccel.checkpoints.reading import reading
 from pytest_hfaccel.errors import LoadError
@@ -65,7 +66,7 @@ class Checkpoint:
         if dtype not in names:
             raise LoadError(f"{dtype!r} is not a dtype of torch models. Allowed: {', '.join(names)}.")
         threads = in_one_thread if self.weights.kind is Weights.TINY else nullcontext()
-        with reading(self.directory, allow_pickle=self.allow_pickle), quiet, threads:
+        with packages_named(self.spec), reading(self.directory, allow_pickle=self.allow_pickle), quiet, threads:
             model, info = self.model_class().from_pretrained(
                 self.directory,
                 dtype=names[dtype],

@@ -40,9 +40,9 @@ def shrink(config: Any, sizes: Sizes = USUAL, tokens: TokenIds | None = None) ->
         sizes: How it is shrunk.
         tokens: The special ids given out so far, for the configs nested in another.
     """
-    tokens = tokens or TokenIds()
-    if config.model_type in SUBSTITUTED:
+    if tokens is not None and config.model_type in SUBSTITUTED:  # a part, not the model itself
         config = substitute(config)
+    tokens = tokens or TokenIds()
     fields = stated_fields(config)
     kinds = layer_kinds(config)
     fields |= absent_vision(config, fields)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from pytest_hfaccel.checkpoints import CheckpointStore
 from pytest_hfaccel.checkpoints.packages import missing_package, packages_named
 from pytest_hfaccel.errors import LoadError, PackageMissing
-from pytest_hfaccel.spec import ModelSpec
+from pytest_hfaccel.registry.every import match_pairs
+from pytest_hfaccel.spec import ModelSpec, Weights, WeightsChoice
 
 SPEC = ModelSpec("fast_vlm/FastVlmModel", "FastVlmModel", "base-model")
 NEEDS = ImportError("\nTimmWrapperModel requires the timm library but it was not found in your environment.")
@@ -30,3 +35,19 @@ def test_any_other_error_stays_what_it_is() -> None:
     with pytest.raises(ImportError, match="circular"), packages_named(SPEC):
         raise ImportError("circular import")
     assert missing_package(ValueError("requires the timm library")) is None
+
+
+@pytest.mark.slow
+def test_it_is_named_by_a_checkpoint_that_was_built_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import transformers
+
+    def needs(*_arguments: Any, **_options: Any) -> None:
+        raise NEEDS
+
+    spec = match_pairs("gpt2/GPT2LMHeadModel")[0]
+    checkpoint = CheckpointStore(tmp_path).prepare(spec, WeightsChoice(Weights.TINY, "for a test"))
+    monkeypatch.setattr(transformers.GPT2LMHeadModel, "from_pretrained", needs)
+    with pytest.raises(PackageMissing, match="GPT2LMHeadModel needs the package timm, which is not installed"):
+        checkpoint.torch_model("fp32")

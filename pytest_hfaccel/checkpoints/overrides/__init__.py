@@ -7,9 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from pytest_hfaccel.checkpoints.overrides import mixed, sound, text, vision
+from pytest_hfaccel.checkpoints.overrides import mixed, sound, text, timm, vision
 
-OVERRIDES: dict[str, dict[str, Any]] = {**text.OVERRIDES, **vision.OVERRIDES, **sound.OVERRIDES, **mixed.OVERRIDES}
+OVERRIDES: dict[str, dict[str, Any]] = {
+    **text.OVERRIDES,
+    **vision.OVERRIDES,
+    **timm.OVERRIDES,
+    **sound.OVERRIDES,
+    **mixed.OVERRIDES,
+}
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     # The text config's own defaults are refused: an assistant has no inputs per layer, and shares all of its layers.

@@ -60,8 +60,11 @@ SPECIAL: dict[str, Change] = {
         "pixel_attention_mask",
         given(pixel_values=pixels(1), pixel_attention_mask=lambda draft: draft.ones(BATCH, 1) > 0),
     ),
+    "perception_lm": where_taken("pixel_values", given(pixel_values=pixels(1))),
     # A picture takes a token for each 2 x 2 pixels, and one per row.
     "emu3": where_taken("pixel_values", given(pixel_values=noise(3, 16, 16), image_sizes=layouts.small)),
+    # A sound takes a fixed number of tokens beside the picture's, in one text: the picture alone.
+    "gemma3n": without("input_features", "input_features_mask"),
     # Sounds are cut into chunks, whose lengths and places would have to be stated.
     "dots3_note": without("input_features", "input_features_mask", "feature_attention_mask"),
     "llava": without("image_sizes"),

@@ -17,6 +17,7 @@ from pytest_hfaccel.checkpoints.inputs.generic.special.recipes import (
 
 _SPOKEN = noise(4000)
 _ONE_CHANNEL = both(without("padding_mask"), where_taken("input_values", given(input_values=noise(1, 4000))))
+_FRAMES = given(pixel_values_videos=noise(4, 3, 64, 64))
 
 
 def _codebooks(name: str, decoder: str = "") -> Change:
@@ -141,6 +142,8 @@ SPECIAL: dict[str, Change] = {
     ),
     "pe_audio": _ONE_CHANNEL,
     "pe_audio_encoder": _ONE_CHANNEL,
+    "pe_audio_video": both(_ONE_CHANNEL, _FRAMES),
+    "pe_audio_video_encoder": both(_ONE_CHANNEL, _FRAMES),
     # Stacked frames of 7 x 80 bins.
     "fun_asr_nano": given(input_features=noise(16, 560), input_features_mask=ones(16)),
     "fun_asr_nano_encoder": given(input_features=noise(16, 560), input_features_mask=ones(16)),
