@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from tests.harness import Project
+
+# huggingface_hub reads it once, when the first test of a process imports it: whatever a test sets later comes too late.
+# Tests of the hub say otherwise, to processes of their own.
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 _HERE = Path(__file__).parent
 

@@ -78,6 +78,7 @@ def test_what_pytest_benchmark_writes(project: Project) -> None:
     assert "benchmark 'batch=2': 2 tests" in run.output
 
 
+@pytest.mark.nightly
 def test_runs_are_compared_by_the_ids_of_tests(project: Project) -> None:
     pytest.importorskip("pytest_benchmark")
     one = (*MEASURE, *ONLY, "--hf-batch-sizes", "2", "--hf-database", "none")
@@ -90,6 +91,7 @@ def test_runs_are_compared_by_the_ids_of_tests(project: Project) -> None:
     assert not (project.directory / "hfaccel.duckdb").exists()
 
 
+@pytest.mark.nightly
 def test_benchmarks_switched_off(project: Project) -> None:
     """The code runs once, nothing is timed: what `--benchmark-disable` says."""
     pytest.importorskip("pytest_benchmark")
@@ -101,6 +103,7 @@ def test_benchmarks_switched_off(project: Project) -> None:
     assert check.measures["timed"] is False
 
 
+@pytest.mark.nightly
 def test_only_and_skip(project: Project) -> None:
     pytest.importorskip("pytest_benchmark")
     only = project.run(*MEASURE, *ONLY, "--benchmark-only", "--hf-database", "none")
