@@ -82,6 +82,7 @@ def test_few_models_can_be_read(draw: Draw, kind: str, models: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_models_on_many_platforms_can_be_read(draw: Draw, kind: str) -> None:
     matrix = sample_matrix(
