@@ -321,8 +321,11 @@ class CellRun:
         return None
 
     def _attempt(self, check: Check) -> CheckOutcome:
+        from pytest_hfaccel.checkpoints.packages import packages_named
+
         try:
-            return check.function(self)
+            with packages_named(self.cell.model):
+                return check.function(self)
         except Exception as error:
             first = next((name for known, name in self._failures.values() if known is error), check.name)
             return outcome_of(check, error) if first == check.name else repeated(check.name, error, first)

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pytest_hfaccel.errors import HfAccelError, PackageMissing
 from pytest_hfaccel.spec import ModelSpec
 
-# How transformers words it.
+# How transformers words it; the name to install may be another one.
 _NEEDED = re.compile(r"requires the (\S+) library")
+_INSTALLED_AS = re.compile(r"^`?pip install ([\w-]+)`?\.?(?=\s|$)", re.MULTILINE)
 
 
 @contextmanager
@@ -22,6 +23,8 @@ def packages_named(spec: ModelSpec) -> Iterator[None]:
     """
     try:
         yield
+    except PackageMissing:
+        raise
     except (ImportError, HfAccelError) as error:
         package = missing_package(error)
         if package is None:
@@ -33,11 +36,12 @@ def packages_named(spec: ModelSpec) -> Iterator[None]:
 
 
 def missing_package(error: BaseException) -> str | None:
-    """Return the package that an error, or one it came from, says is missing."""
+    """Return the package that an error, or one it came from, says is missing, by the name it is installed by."""
     cause: BaseException | None = error
     while cause is not None:
         found = _NEEDED.search(str(cause)) if isinstance(cause, ImportError) else None
         if found:
-            return found[1]
+            installed_as = _INSTALLED_AS.search(str(cause))
+            return installed_as[1] if installed_as else found[1]
         cause = cause.__cause__
     return None

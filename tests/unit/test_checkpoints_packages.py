@@ -37,6 +37,24 @@ def test_any_other_error_stays_what_it_is() -> None:
     assert missing_package(ValueError("requires the timm library")) is None
 
 
+def test_it_is_named_as_it_is_installed() -> None:
+    text = (
+        "\npost_process requires the OpenCV library but it was not found in your environment. Install it with:\n"
+        "```\npip install opencv-python\n```\nPlease note that you may need to restart your runtime."
+    )
+    assert missing_package(ImportError(text)) == "opencv-python"
+    pip = NEEDS.args[0] + " You can install it with pip:\n`pip install timm`. Please note that you may"
+    assert missing_package(ImportError(pip)) == "timm"
+
+
+def test_an_error_that_names_it_is_not_wrapped_again() -> None:
+    with pytest.raises(PackageMissing) as first, packages_named(SPEC):
+        raise NEEDS
+    with pytest.raises(PackageMissing) as second, packages_named(SPEC):
+        raise first.value
+    assert second.value is first.value
+
+
 @pytest.mark.slow
 def test_it_is_named_by_a_checkpoint_that_was_built_where_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -108,6 +108,13 @@ def test_an_absent_device_is_unavailable_in_every_check(tmp_path: Path) -> None:
     assert [run.check(name).status for name in ("first", "second")] == [Status.UNAVAILABLE] * 2
 
 
+def test_a_check_for_want_of_a_package_is_unavailable(tmp_path: Path) -> None:
+    run = run_of(tmp_path, ListBackend(ImportError("post_process requires the cv2 library but it was not found")))
+    outcome = run.check("first")
+    assert outcome.status == Status.UNAVAILABLE
+    assert outcome.reason == "A needs the package cv2, which is not installed.\nInstall it with: pip install cv2."
+
+
 def test_an_expected_failure(tmp_path: Path) -> None:
     run = run_of(tmp_path, ListBackend(), expectation(Stage.COMPARE, "second"))
     assert run.check("first").status == Status.PASSED
