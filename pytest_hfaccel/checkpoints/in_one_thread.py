@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pytest_hfaccel.checkpoints.outermost import Outermost
 
 _SWITCH = "HF_DEACTIVATE_ASYNC_LOAD"
-"""transformers' own; see its documentation of `from_pretrained`."""
+"""transformers' own; its documentation has it among the environment variables."""
 
 
 def _switch(undo: ExitStack) -> None:
