@@ -22,6 +22,7 @@ PAIRS = [
     "gemma4/Gemma4ForConditionalGeneration",
     "longformer/LongformerForQuestionAnswering",
     "seamless_m4t/SeamlessM4TModel",
+    "hiera/HieraForPreTraining",
 ]
 
 
