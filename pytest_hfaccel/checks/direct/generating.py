@@ -40,11 +40,16 @@ def text_generation(context: CheckContext, arguments: tuple[Any, ...], options: 
     """The prompt with its continuation."""
     prompt = arguments[0]
     tokenizer = context.pipe.tokenizer
-    inputs = tokenizer(prompt, return_tensors="pt")
+    inputs = tokenizer(_before(context) + prompt, return_tensors="pt")
     kept = {name: inputs[name] for name in ("input_ids", "attention_mask") if name in inputs}
     tokens = generate(context, kept, {name: options[name] for name in FORCED})
     continuation = tokenizer.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     return [{"generated_text": prompt + continuation}]
+
+
+def _before(context: CheckContext) -> str:
+    """What the pipeline puts before a prompt: XLNet makes little of a short one."""
+    return str(context.pipe.XL_PREFIX) if context.cell.model.architecture == "XLNetLMHeadModel" else ""
 
 
 def image_text_to_text(context: CheckContext, arguments: tuple[Any, ...], options: Any) -> str:
