@@ -49,24 +49,23 @@ def test_one_test_per_point(project: Project) -> None:
 def test_the_database_holds_the_run_once(project: Project) -> None:
     pytest.importorskip("duckdb")
     for number in (1, 2):
-        run = project.run(*MEASURE, *ONLY, "--hf-batch-sizes", "1,2", "-p", "no:benchmark")
+        run = project.run(*MEASURE, *ONLY, *POINTS, "-p", "no:benchmark")
         assert run.code == 0, run.output
-        assert f"(run {number}: 2 measurements, 1 cells)" in run.output
+        assert f"(run {number}: 4 measurements, 1 cells)" in run.output
     path = project.directory / "hfaccel.duckdb"
     assert rows(path, "test_runs") == 2
-    assert rows(path, "performance_results") == 4
+    assert rows(path, "performance_results") == 8
     assert rows(path, "hardware_compatibility") == 2
-    assert rows(path, "integration_test_results") == 6
+    assert rows(path, "integration_test_results") == 10
     assert rows(path, "models") == rows(path, "hardware_platforms") == 1
 
 
 def test_what_pytest_benchmark_writes(project: Project) -> None:
     pytest.importorskip("pytest_benchmark")
-    points = ("--hf-batch-sizes", "1,2", "--hf-seq-lengths", "8")
-    run = project.run(*MEASURE, *ONLY, *points, "--benchmark-json", "b.json", "--benchmark-group-by", "param:batch")
+    run = project.run(*MEASURE, *ONLY, *POINTS, "--benchmark-json", "b.json", "--benchmark-group-by", "param:batch")
     assert run.code == 0, run.output
     benchmarks: list[dict[str, Any]] = json.loads((project.directory / "b.json").read_text())["benchmarks"]
-    assert len(benchmarks) == 2
+    assert len(benchmarks) == 4
     by_place = {(one.batch, one.length): one for one in measured(run)}
     for one in benchmarks:
         params = one["params"]
@@ -76,7 +75,7 @@ def test_what_pytest_benchmark_writes(project: Project) -> None:
         assert one["stats"]["rounds"] == ours.latency.runs == len(one["stats"]["data"])
         assert 1e3 * one["stats"]["median"] == pytest.approx(ours.latency.median_ms)
         assert one["extra_info"]["memory_bytes"] == ours.memory_bytes
-    assert "benchmark 'batch=2': 1 tests" in run.output
+    assert "benchmark 'batch=2': 2 tests" in run.output
 
 
 @pytest.mark.nightly

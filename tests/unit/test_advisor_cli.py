@@ -24,7 +24,6 @@ def known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         assert cache_dir == tmp_path / "cache"
         return ArchitectureCost(10**8, 0, 0, length, RunCost(0, 10**7, 10**6, 10**10, 10**8))
 
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HFACCEL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HFACCEL_REPORTS", str(tmp_path / "reports"))
     monkeypatch.setattr("pytest_hfaccel.advisor.candidates.cost_of", cost)

@@ -32,11 +32,6 @@ def request(cache: Path, device: str, *points: Point, timeout: float = 120.0, ch
     return Request(cell, points, 1, cache, timeout, ONCE, checks=checks)
 
 
-@pytest.fixture(autouse=True)
-def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-
-
 def test_a_model_of_no_registry_at_two_points(shared_cache: Path) -> None:
     points = [(1, 16), (4, 16)]
     one, four = measure_isolated(

@@ -20,7 +20,6 @@ from tests.unit.predictor_samples import REPORT, block_trace
 
 @pytest.fixture(autouse=True)
 def invented(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HFACCEL_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("BENCHMARK_DB_PATH", raising=False)
     monkeypatch.chdir(tmp_path)

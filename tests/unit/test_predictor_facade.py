@@ -25,7 +25,6 @@ Make = Callable[..., HardwareModelPredictor]
 def make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Make:
     """Makes predictors for an invented machine, with empty caches and without a hub."""
     for name, value in {
-        "HF_HUB_OFFLINE": "1",
         "HF_HOME": str(tmp_path / "hub"),
         "HFACCEL_CACHE": str(tmp_path / "cache"),
         "HFACCEL_REPORTS": str(tmp_path / "reports"),

@@ -30,7 +30,6 @@ PAIR: dict[str, Any] = {
 
 @pytest.fixture
 def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HFACCEL_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("BENCHMARK_DB_PATH", raising=False)
     monkeypatch.chdir(tmp_path)

@@ -72,7 +72,6 @@ MODELS = [
 
 @pytest.fixture
 def predictor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> HardwareModelPredictor:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HFACCEL_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("BENCHMARK_DB_PATH", raising=False)
     monkeypatch.chdir(tmp_path)

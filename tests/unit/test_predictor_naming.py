@@ -17,7 +17,6 @@ KNOWN = sorted({checkpoint.name for checkpoint in _by_name().values()})
 
 @pytest.fixture
 def finder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModelFinder:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     return ModelFinder(load_registry(cache_dir=tmp_path))

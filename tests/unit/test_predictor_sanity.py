@@ -47,7 +47,6 @@ def predictor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HardwareMode
     )
     save_calibration(replace(even, device_name=CHIP, operators=uneven), folder / "cache")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HF_HUB_OFFLINE", "1")
         patch.setenv("HFACCEL_CACHE", str(folder / "cache"))
         patch.delenv("BENCHMARK_DB_PATH", raising=False)
         patch.chdir(folder)
