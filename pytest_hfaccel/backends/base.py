@@ -119,6 +119,14 @@ class ModelSource(Protocol):
             LoadError: transformers could not build the model from it.
         """
 
+    def torch_model_in(self, directory: Path, dtype: str) -> Any:
+        """Load the transformers model onto the CPU in eval mode, from a directory that it was saved to.
+
+        Args:
+            directory: What `save_pretrained` wrote.
+            dtype: As in `torch_model`, whose errors it raises.
+        """
+
     def loading_info(self) -> dict[str, Any]:
         """What `from_pretrained` says about the checkpoint's keys.
 

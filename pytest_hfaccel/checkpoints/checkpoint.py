@@ -12,6 +12,7 @@ from pytest_hfaccel.checkpoints.in_one_thread import in_one_thread
 from pytest_hfaccel.checkpoints.packages import packages_named
 from pytest_hfaccel.checkpoints.quiet import quiet
 from pytest_hfaccel.checkpoints.reading import reading
+from pytest_hfaccel.checkpoints.undrawn import undrawn
 from pytest_hfaccel.errors import LoadError
 from pytest_hfaccel.spec import ModelSpec, Weights, WeightsChoice
 
@@ -60,26 +61,36 @@ class Checkpoint:
 
     def torch_model(self, dtype: str, device: str = "cpu") -> Any:
         """Load the transformers model in eval mode; see `ModelSource.torch_model`."""
+        model, info = self._read(self.directory, dtype)
+        self._loading_info = {key: sorted(map(str, info.get(key) or ())) for key in _KEYS}
+        self._parameters = sum(parameter.numel() for parameter in model.parameters())
+        if dtype == "fp64":
+            with_plain_experts(model)
+        return model.to(device).eval().requires_grad_(False)
+
+    def torch_model_in(self, directory: Path, dtype: str) -> Any:
+        """Load the model from where it was saved again; see `ModelSource.torch_model_in`."""
+        return self._read(directory, dtype)[0].eval().requires_grad_(False)
+
+    def _read(self, directory: Path, dtype: str) -> tuple[Any, dict[str, Any]]:
+        """Return the model that `from_pretrained` makes of a directory, and what it says of the keys."""
         import torch
 
         names = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
         if dtype not in names:
             raise LoadError(f"{dtype!r} is not a dtype of torch models. Allowed: {', '.join(names)}.")
         threads = in_one_thread if self.weights.kind is Weights.TINY else nullcontext()
-        with packages_named(self.spec), reading(self.directory, allow_pickle=self.allow_pickle), quiet, threads:
-            model, info = self.model_class().from_pretrained(
-                self.directory,
-                dtype=names[dtype],
-                local_files_only=True,
-                use_safetensors=None if self.allow_pickle else True,
-                trust_remote_code=self.trust_remote_code,
-                output_loading_info=True,
-            )
-        self._loading_info = {key: sorted(map(str, info.get(key) or ())) for key in _KEYS}
-        self._parameters = sum(parameter.numel() for parameter in model.parameters())
-        if dtype == "fp64":
-            with_plain_experts(model)
-        return model.to(device).eval().requires_grad_(False)
+        with packages_named(self.spec), reading(directory, allow_pickle=self.allow_pickle), quiet, threads:
+            model_class = self.model_class()  # imports transformers, which keeps what it then finds in `torch.nn.init`
+            with undrawn:
+                return model_class.from_pretrained(  # type: ignore[no-any-return]
+                    directory,
+                    dtype=names[dtype],
+                    local_files_only=True,
+                    use_safetensors=None if self.allow_pickle else True,
+                    trust_remote_code=self.trust_remote_code,
+                    output_loading_info=True,
+                )
 
     @property
     def parameters(self) -> int:

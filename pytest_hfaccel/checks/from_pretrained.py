@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.checks.base import CheckContext, failed, passed
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 NAME = "from_pretrained"
+_DTYPE = "fp32"
 _ROOM = 1e-5
 """How far outputs may be apart, in multiples of their largest number. The weights must be the same bit by bit; but the
 CPU's kernels sum in an order that depends on where in memory these lie: nine of the first 173 classes of a sweep showed
@@ -22,7 +24,7 @@ _KEY_KINDS = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"
 
 def from_pretrained(context: CheckContext) -> CheckOutcome:
     """The checkpoint loads with all its keys, and save_pretrained -> from_pretrained reproduces weights and outputs."""
-    with context.on_cpu("fp32") as loaded:  # before the keys: they are those of the last load
+    with context.on_cpu(_DTYPE) as loaded:  # before the keys: they are those of the last load
         return _judged(context, loaded.pipeline_model())
 
 
@@ -33,7 +35,7 @@ def _judged(context: CheckContext, model: Any) -> CheckOutcome:
         return failed(NAME, "\n".join(lines), stage=Stage.LOAD, **{kind: len(names) for kind, names in keys.items()})
     measures = {"parameters": sum(parameter.numel() for parameter in model.parameters())}
     inputs = context.sample.forward
-    again = _saved_and_loaded(model)
+    again = _saved_and_loaded(context, model)
     changed = _differing(model.state_dict(), again.state_dict(), room=0.0)
     if changed:
         return failed(NAME, f"saved and loaded, the model has other weights: {', '.join(changed)}", **measures)
@@ -48,10 +50,10 @@ def _loading_info(context: CheckContext) -> dict[str, Any]:
     return {kind: info.get(kind, ()) for kind in _KEY_KINDS}
 
 
-def _saved_and_loaded(model: Any) -> Any:
+def _saved_and_loaded(context: CheckContext, model: Any) -> Any:
     with tempfile.TemporaryDirectory(prefix="hfaccel-") as directory:
         model.save_pretrained(directory)
-        return type(model).from_pretrained(directory, dtype=model.dtype, local_files_only=True).eval()
+        return context.source.torch_model_in(Path(directory), _DTYPE)
 
 
 def _outputs(model: Any, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

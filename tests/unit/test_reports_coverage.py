@@ -12,6 +12,7 @@ from pytest_hfaccel.cli import main
 from pytest_hfaccel.errors import ConfigError
 from pytest_hfaccel.reports import JOURNAL, Journal, load_schema
 from pytest_hfaccel.reports.coverage import cause_of, coverage_json, coverage_page, read_coverage
+from pytest_hfaccel.reports.coverage.commands import command_of_run
 from pytest_hfaccel.results import Cause, CellResult, CheckOutcome, Stage, Status
 
 NOT_BUILT = "a XModel cannot be built: TypeError: no"
@@ -116,6 +117,23 @@ def test_a_command_that_names_hundreds_of_models_is_shortened(tmp_path: Path) ->
     assert run["command"].startswith("pytest x.py --hf-model a/Model0 ")
     assert run["command"].endswith(" --hf-device cpu")
     assert len(run["command"]) < 400
+
+
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        ("pytest x.py --hf-reports /home/jane/runs/one -q", "pytest x.py --hf-reports …/one -q"),
+        (
+            "pytest --hf-reports=/home/jane/one --hf-model '/data/my/bert'",
+            "pytest --hf-reports=…/one --hf-model '…/bert'",
+        ),
+        (r"pytest C:\Users\jane\x.py", "pytest …/x.py"),
+        ("pytest model_classes/x.py::TestAuto --hf-model opt/OPTModel", None),
+        ("pytest x.py --hf-endpoint https://hub.example.org/mirror/ --hf-reports /tmp", None),
+    ],
+)
+def test_a_command_does_not_tell_where_things_lie_on_a_machine(typed: str, shown: str | None) -> None:
+    assert command_of_run({"run": {"command": typed}}) == (shown or typed)
 
 
 def test_the_newest_record_of_a_cell_counts(journal: Path, tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 from pytest_hfaccel.reports.coverage.causes import MEANINGS, cause_of
-from pytest_hfaccel.reports.coverage.rows import Coverage, command_of, command_of_run, reason_of, told
+from pytest_hfaccel.reports.coverage.commands import command_of, command_of_run
+from pytest_hfaccel.reports.coverage.rows import Coverage, reason_of, told
 from pytest_hfaccel.results import CellResult, Status
 
 _STATUSES = (Status.XFAILED, Status.FAILED, Status.ERROR, Status.CRASHED, Status.TIMEOUT, Status.UNAVAILABLE)

@@ -10,13 +10,13 @@ from typing import Any
 
 from pytest_hfaccel.errors import ConfigError
 from pytest_hfaccel.reports.coverage.causes import cause_of
+from pytest_hfaccel.reports.coverage.commands import command_of, command_of_run
 from pytest_hfaccel.reports.coverage.earlier import headers_of, read_coverage_json, results_of
 from pytest_hfaccel.reports.journal import read_journal
 from pytest_hfaccel.results import NOT_REACHED, SCHEMA_VERSION, CellResult, CheckOutcome, Status
 
 _ENTRY = re.compile(r" \[[^\[\]]+:\d+\]$")
 _REASON_LENGTH = 300
-_COMMAND_LENGTH = 320
 
 
 @dataclass
@@ -106,21 +106,6 @@ def reason_of(outcome: CheckOutcome) -> str:
     expected = outcome.status == Status.XFAILED
     text = _ENTRY.sub("", lines[0]) if expected else " ".join(line.strip() for line in lines)
     return text if len(text) <= _REASON_LENGTH else text[: _REASON_LENGTH - 1] + "…"
-
-
-def command_of(cell: CellResult) -> str:
-    """Return the command that runs a cell again."""
-    where = "" if cell.device == "class" else f" --hf-device {cell.device} --hf-dtype {cell.dtype}"
-    return f"pytest model_classes/test_hf_{cell.module}.py --hf-model {cell.model}{where}"
-
-
-def command_of_run(header: dict[str, Any]) -> str | None:
-    """Return the command line of a run, shortened where it names hundreds of models."""
-    command: str | None = header.get("run", {}).get("command")
-    if command is None or len(command) <= _COMMAND_LENGTH:
-        return command
-    half = _COMMAND_LENGTH // 2
-    return f"{command[:half].rpartition(' ')[0]} … {command[-half:].partition(' ')[2]}"
 
 
 def _distinct(outcomes: Iterable[CheckOutcome]) -> list[CheckOutcome]:

@@ -54,7 +54,10 @@ class TinySource:
         model.save_pretrained(directory)
 
     def torch_model(self, dtype: str, device: str = "cpu") -> Any:
-        return self._class.from_pretrained(self.directory, dtype=_DTYPES[dtype]).eval().to(device)
+        return self.torch_model_in(self.directory, dtype).to(device)
+
+    def torch_model_in(self, directory: Path, dtype: str) -> Any:
+        return self._class.from_pretrained(directory, dtype=_DTYPES[dtype]).eval()
 
     def loading_info(self) -> dict[str, Any]:
         return self.info

@@ -1,0 +1,69 @@
+"""While a checkpoint is read, torch fills tensors that hold numbers, and only those."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import FunctionType
+
+import pytest
+
+from pytest_hfaccel.checkpoints import CheckpointStore
+from pytest_hfaccel.checkpoints.undrawn import undrawn
+from pytest_hfaccel.registry.every import match_pairs
+from pytest_hfaccel.spec import Weights, WeightsChoice
+
+pytestmark = pytest.mark.slow
+
+
+def functions() -> dict[str, FunctionType]:
+    from torch.nn import init
+
+    return {name: found for name, found in vars(init).items() if isinstance(found, FunctionType)}
+
+
+def test_a_tensor_without_numbers_costs_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    filled = []
+    monkeypatch.setattr(torch.nn.init, "normal_", filled.append)
+    with undrawn, torch.device("meta"):
+        torch.nn.Embedding(3, 2)
+        assert not filled
+    torch.nn.Embedding(3, 2)
+    assert len(filled) == 1
+
+
+def test_a_tensor_with_numbers_is_filled_as_ever() -> None:
+    import torch
+
+    torch.manual_seed(1)
+    expected = torch.nn.Linear(3, 2)
+    torch.manual_seed(1)
+    with undrawn:
+        found = torch.nn.Linear(3, 2)
+    assert torch.equal(found.weight, expected.weight)
+    assert torch.equal(found.bias, expected.bias)
+
+
+def test_torch_is_as_it_was_afterwards() -> None:
+    before = functions()
+    with undrawn:
+        with undrawn:
+            pass
+        assert functions() != before, "somebody is still inside"
+    assert functions() == before
+
+
+def test_a_weight_that_the_checkpoint_lacks_is_drawn(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    lacking = "transformer.h.0.attn.c_attn.weight"
+    store = CheckpointStore(tmp_path)
+    spec = match_pairs("gpt2/GPT2LMHeadModel")[0]
+    tiny = store.prepare(spec, WeightsChoice(Weights.TINY, "for a test"))
+    file = tiny.directory / "model.safetensors"
+    save_file({name: weight for name, weight in load_file(file).items() if name != lacking}, file, {"format": "pt"})
+    model = tiny.torch_model("fp32")
+    assert tiny.loading_info()["missing_keys"] == [lacking]
+    weight = model.get_parameter(lacking)
+    assert weight.std().item() == pytest.approx(model.config.initializer_range, rel=0.2)
