@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,6 +14,9 @@ from pathlib import Path
 from pytest_hfaccel.errors import CheckpointError, ConfigError, GatedError, HubError
 
 CONFIG = "config.json"
+
+_ANSWER_SECONDS = 10.0
+"""How long to wait for the hub, as huggingface_hub does before a download."""
 
 _SEARCHED = 1000
 """How many of the hub's models of a task are looked through for those of one class, the most downloaded first."""
@@ -54,7 +57,17 @@ def fetch_config(hub_id: str, revision: str | None = None) -> tuple[Path, str]:
         cached = try_to_load_from_cache(hub_id, CONFIG, revision=revision)
         if isinstance(cached, str):
             return Path(cached), "local hub cache"
+        _demand_an_answer(hub_id, revision)
         return Path(hf_hub_download(hub_id, CONFIG, revision=revision)), "hub"
+
+
+def _demand_an_answer(hub_id: str, revision: str | None) -> None:
+    """Ask the hub once. A download would go on asking for 23 s, for each model, where there is no network at all."""
+    from huggingface_hub import errors, get_hf_file_metadata, hf_hub_url
+
+    # Switched off, or an error of the hub: the download says it better.
+    with suppress(errors.OfflineModeIsEnabled, errors.HfHubHTTPError):
+        get_hf_file_metadata(hf_hub_url(hub_id, CONFIG, revision=revision), timeout=_ANSWER_SECONDS)
 
 
 def popular_models(architecture: str, tags: list[str], limit: int) -> list[HubModel]:

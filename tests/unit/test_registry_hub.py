@@ -91,12 +91,13 @@ RESOLVE = """
 import dataclasses, json, sys, time
 from pytest_hfaccel.errors import HfAccelError
 from pytest_hfaccel.registry import load_registry, resolve_model
-time.sleep = lambda seconds: None  # huggingface_hub waits between its retries
 for name in sys.argv[1:]:
+    waits = []
+    time.sleep = waits.append  # huggingface_hub waits between its retries
     try:
         found = dataclasses.asdict(resolve_model(name, load_registry())[0])
     except HfAccelError as error:
-        found = {"error": type(error).__name__, "text": str(error)}
+        found = {"error": type(error).__name__, "text": str(error), "waits": waits}
     print(json.dumps(found))
 """
 
@@ -165,6 +166,7 @@ def test_a_hub_that_does_not_answer(tmp_path: Path) -> None:
     found = resolve(["org/opt"], tmp_path, HF_ENDPOINT="http://127.0.0.1:9")["org/opt"]
     assert found["error"] == "HubError"
     assert found["text"].startswith("org/opt: the hub at http://127.0.0.1:9 did not answer (ConnectError: ")
+    assert not found["waits"], "without a network every model would cost a user all retries"
 
 
 @pytest.mark.slow
