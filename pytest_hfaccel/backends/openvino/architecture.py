@@ -15,6 +15,10 @@ from pytest_hfaccel.errors import LoadError
 if TYPE_CHECKING:
     from pytest_hfaccel.backends.base import ModelSource
 
+_COUNTS_FROM_PADDING = "create_position_ids_from_input_ids"
+"""The method by which RoBERTa and its like number tokens from the id of padding on. `generate` hands them other
+positions, from 0 on, so that a graph without the input `position_ids` will not do."""
+
 # A name of the module, not only of the type checker: transformers evaluates the annotations of its models' classes.
 Run = Callable[[Mapping[str, torch.Tensor]], Any]
 
@@ -39,6 +43,7 @@ class OnOpenVINO:
 
     run_on_openvino: Run
     traced_names: frozenset[str]
+    counts_from_zero: bool
     deferred_encoder: DeferredEncoder
     config: Any
     main_input_name: str
@@ -76,7 +81,7 @@ class OnOpenVINO:
             kwargs[self.deferred_encoder.main_input_name] = encoded[0]
         inputs = {name: value for name, value in kwargs.items() if isinstance(value, torch.Tensor)}
         with torch.no_grad():
-            return self.run_on_openvino(_with_defaults(inputs, self.traced_names))
+            return self.run_on_openvino(_with_defaults(inputs, self.traced_names, self.counts_from_zero))
 
 
 def architecture_on_openvino(source: ModelSource, run: Run, traced_names: frozenset[str]) -> Any:
@@ -108,6 +113,7 @@ def architecture_on_openvino(source: ModelSource, run: Run, traced_names: frozen
     model.eval()
     model.run_on_openvino = run
     model.traced_names = traced_names
+    model.counts_from_zero = not any(hasattr(module, _COUNTS_FROM_PADDING) for module in model.modules())
     model.deferred_encoder = DeferredEncoder(model.main_input_name)
     if own.can_generate():
         model.generation_config = _generation_config(source, config)
@@ -131,8 +137,16 @@ def _generation_config(source: ModelSource, config: Any) -> Any:
     return generation
 
 
-def _with_defaults(inputs: dict[str, torch.Tensor], traced: frozenset[str]) -> dict[str, torch.Tensor]:
-    """Say what a call leaves to the model's defaults the way the graph was traced, so that the same graph serves it."""
+def _with_defaults(
+    inputs: dict[str, torch.Tensor], traced: frozenset[str], counts_from_zero: bool
+) -> dict[str, torch.Tensor]:
+    """Say what a call leaves to the model's defaults the way the graph was traced, so that the same graph serves it.
+
+    Args:
+        inputs: The inputs of the call.
+        traced: Inputs of the graph that serves most calls.
+        counts_from_zero: Whether the model, left alone, numbers the tokens 0, 1, 2, ...
+    """
     out = dict(inputs)
     for mask, of in (("attention_mask", "input_ids"), ("pixel_mask", "pixel_values")):
         if mask in traced and mask not in out and of in out:
@@ -140,11 +154,10 @@ def _with_defaults(inputs: dict[str, torch.Tensor], traced: frozenset[str]) -> d
             out[mask] = torch.ones(shape, dtype=torch.long)
         elif mask in out and mask not in traced and bool((out[mask] == 1).all()):
             del out[mask]
-    positions = out.get("position_ids")
-    if positions is not None and "position_ids" not in traced and bool((positions == _counted(positions)).all()):
+    if counts_from_zero and "position_ids" in out and "position_ids" not in traced and _is_counted(out["position_ids"]):
         del out["position_ids"]
     return out
 
 
-def _counted(positions: torch.Tensor) -> torch.Tensor:
-    return torch.arange(positions.shape[-1], device=positions.device)
+def _is_counted(positions: torch.Tensor) -> bool:
+    return bool((positions == torch.arange(positions.shape[-1], device=positions.device)).all())
