@@ -108,6 +108,9 @@ def _limit(name: str, part: _Part) -> int:
     # The rotated part of a head is a part of it.
     if name == "head_dim" and part.fields.get("qk_rope_head_dim") == part.fields["head_dim"]:
         return rules.LIMITS["qk_rope_head_dim"]
+    # Codes as wide as what they stand for need no projection, and their class may have none.
+    if name == "codebook_dim" and part.fields.get("hidden_size") == part.fields["codebook_dim"]:
+        return rules.LIMITS["hidden_size"]
     return rules.LIMITS[name]
 
 

@@ -47,6 +47,12 @@ def test_what_the_class_derives_is_derived_again() -> None:
     assert config.head_dim == config.hidden_size // config.num_attention_heads
 
 
+@pytest.mark.parametrize(("codes", "tiny"), [(512, 64), (256, 16)])
+def test_codes_as_wide_as_the_model_stay_so(codes: int, tiny: int) -> None:
+    config = tiny_config(spec("Xcodec2Model", hidden_size=512, codebook_dim=codes))
+    assert (config.hidden_size, config.codebook_dim) == (64, tiny)
+
+
 def test_there_is_a_layer_of_each_kind() -> None:
     config = tiny_config(spec("Gemma2ForCausalLM"))
     assert sorted(config.layer_types) == ["full_attention", "sliding_attention"]

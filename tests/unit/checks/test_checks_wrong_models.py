@@ -172,6 +172,23 @@ def test_canary_finds_a_weight_where_most_of_the_model_does_not_run(
     assert not outcome.measures["parameter"].startswith("vision")
 
 
+def test_canary_is_not_needed_where_outputs_are_integers(bert: TinySource, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = bert.torch_model
+
+    def with_codes(dtype: str, device: str = "cpu") -> Any:
+        model = load(dtype, device)
+        forward = model.forward
+        model.forward = lambda **inputs: {"codes": forward(**inputs).logits.argmax(-1)}
+        return model
+
+    monkeypatch.setattr(bert, "torch_model", with_codes)
+    context = TinyContext(bert)
+    assert run("parity", context).status == Status.PASSED
+    outcome = run("canary", context)
+    assert outcome.status == Status.SKIPPED
+    assert "the outputs are integers" in (outcome.reason or "")
+
+
 def test_canary_fails_when_the_device_does_not_see_the_wrong_weight(bert: TinySource) -> None:
     context = TinyContext(bert)
     frozen = context.loaded.forward(context.sample.forward)
