@@ -42,6 +42,7 @@ class Reference:
         self._lend = lend
         self._kept: LoadedModel | None = None
         self._generated: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._prompted: list[torch.Tensor | None] = []
         self._errors: dict[str, dict[str, LeafDifference]] = {}
         with self.model() as loaded:
             self.outputs: dict[str, torch.Tensor] = self._forward(loaded)
@@ -65,6 +66,16 @@ class Reference:
     def step_logits(self, max_new_tokens: int) -> torch.Tensor:
         """The logits each of `tokens` was chosen by: fp64, (batch, max_new_tokens, vocabulary)."""
         return self._generation(max_new_tokens)[1]
+
+    def prompt_logits(self) -> torch.Tensor | None:
+        """What `forward` predicts after the prompts of the sample's `generate` inputs: fp64, (batch, vocabulary).
+
+        The first of `step_logits` should be the same. `None` where they are no answers to the same question: an
+        encoder-decoder begins with tokens of its own, padding moves positions, `forward` takes other inputs.
+        """
+        if not self._prompted:
+            self._prompted = [self._predict()]
+        return self._prompted[0]
 
     def error_of(self, dtype: str) -> dict[str, LeafDifference]:
         """How far the same model at `dtype` on torch's CPU is from this reference at real positions, by leaf.
@@ -101,6 +112,19 @@ class Reference:
             return {}
         both = (name for name in self.real_outputs if name in outputs)
         return {name: difference(name, outputs[name], self.real_outputs[name]) for name in both}
+
+    def _predict(self) -> torch.Tensor | None:
+        inputs = self._source.sample().generate
+        if inputs is None or ("attention_mask" in inputs and not bool(inputs["attention_mask"].all())):
+            return None
+        with self.model() as loaded:
+            if loaded.pipeline_model().config.is_encoder_decoder:
+                return None
+            try:
+                logits = loaded.forward(inputs).get("logits")
+            except (RuntimeError, NotImplementedError, TypeError, ValueError):
+                return None
+        return logits[:, -1].double() if logits is not None and logits.ndim == 3 else None
 
     def _generation(self, max_new_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
         if max_new_tokens not in self._generated:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
 from pytest_hfaccel.backends.base import WeightChange
+from pytest_hfaccel.checks.reference import compute_reference
 from pytest_hfaccel.results import Status
 from tests.unit.checks.support import Misbehaving, TinyContext, TinySource, run
 
@@ -17,6 +19,7 @@ pytestmark = pytest.mark.slow
 def test_a_right_model_generates_what_the_reference_does(gpt2: TinySource) -> None:
     outcome = run("generation", TinyContext(gpt2))
     assert outcome.status == Status.PASSED, outcome.reason
+    assert outcome.measures.pop("first_token_rel_l2") < 1e-12
     assert outcome.measures == {"new_tokens": 8, "with_cache": "equal", "without_cache": "equal"}
 
 
@@ -74,6 +77,43 @@ def test_one_unsupported_way_is_recorded_and_two_skip_the_check(gpt2: TinySource
     assert outcome.status == Status.PASSED
     assert outcome.measures["with_cache"] == "not supported: no cache here"
     assert run("generation", _generating(context, never)).status == Status.SKIPPED
+
+
+def _with_other_forward(source: TinySource) -> TinyContext:
+    """Return a context whose reference generates like the model, but runs forward with later positions."""
+    context = TinyContext(source)
+
+    def load(dtype: str) -> Any:
+        right = context._load(dtype)
+        model = right.pipeline_model()
+
+        def forward(inputs: Any) -> Any:
+            positions = torch.arange(inputs["input_ids"].shape[1])[None] + 3
+            with torch.no_grad():
+                return {"logits": model(**inputs, position_ids=positions).logits}
+
+        return Misbehaving(right, forward=forward)
+
+    context._reference = compute_reference(source, load, context.on_cpu)
+    return context
+
+
+def test_generate_must_begin_as_forward_predicts(gpt2: TinySource) -> None:
+    outcome = run("generation", _with_other_forward(gpt2))
+    assert outcome.status == Status.FAILED
+    assert (outcome.reason or "").startswith("generate chooses the first token by other logits than forward gives")
+    assert outcome.measures["with_cache"] == outcome.measures["without_cache"] == "equal"
+
+
+def test_padded_prompts_say_nothing_about_forward(gpt2: TinySource, monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = gpt2.sample()
+    assert sample.generate is not None
+    mask = sample.generate["attention_mask"].clone()
+    mask[0, 0] = 0
+    monkeypatch.setattr(gpt2, "_sample", replace(sample, generate={**sample.generate, "attention_mask": mask}))
+    outcome = run("generation", _with_other_forward(gpt2))
+    assert outcome.status == Status.PASSED, outcome.reason
+    assert "first_token_rel_l2" not in outcome.measures
 
 
 def test_a_wrong_weight_changes_the_text(gpt2: TinySource) -> None:
