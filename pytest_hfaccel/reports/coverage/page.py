@@ -36,7 +36,7 @@ def coverage_page(coverage: Coverage, title: str = "Coverage", further: Sequence
 
 
 def _runs(coverage: Coverage) -> Iterator[str]:
-    yield "Written by `hfaccel coverage` from the journals of these runs; the JSON beside this page has every check."
+    yield "Written by `hfaccel coverage` from the journals of these runs; its `--json` has every check."
     yield ""
     for header in coverage.runs[:_RUNS_SHOWN]:
         run, versions = header.get("run", {}), header.get("versions", {})
