@@ -81,10 +81,9 @@ def generation(context: CheckContext) -> CheckOutcome:
 
 def _first_token_problems(context: CheckContext, measures: dict[str, Any]) -> list[str]:
     """Compare what the reference chose its first token by with what its `forward` predicts after the prompt."""
-    reference = context.reference
-    predicted = reference.prompt_logits()
-    chosen_by = reference.step_logits(NEW_TOKENS)[:, 0]
-    if predicted is None or predicted.shape != chosen_by.shape or reference.generation_reason:
+    continuation = context.reference.continuation(NEW_TOKENS)
+    predicted, chosen_by = continuation.prompt_logits, continuation.step_logits[:, 0]
+    if predicted is None or predicted.shape != chosen_by.shape:
         return []
     found = difference("logits", chosen_by, predicted)
     measures["first_token_rel_l2"] = found.rel_l2

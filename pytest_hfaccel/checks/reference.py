@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from pytest_hfaccel.checks.continuing import Continuation, continued
 from pytest_hfaccel.checks.leaf import LeafDifference, difference
 from pytest_hfaccel.checks.memory_need import SMALL_BYTES, too_large_for
 from pytest_hfaccel.checks.positions import real_positions
@@ -41,8 +42,7 @@ class Reference:
         self._load = load
         self._lend = lend
         self._kept: LoadedModel | None = None
-        self._generated: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-        self._prompted: list[torch.Tensor | None] = []
+        self._continuations: dict[int, Continuation] = {}
         self._errors: dict[str, dict[str, LeafDifference]] = {}
         with self.model() as loaded:
             self.outputs: dict[str, torch.Tensor] = self._forward(loaded)
@@ -61,21 +61,17 @@ class Reference:
 
     def tokens(self, max_new_tokens: int) -> torch.Tensor:
         """The greedy continuation of the sample's `generate` inputs: int64, (batch, max_new_tokens)."""
-        return self._generation(max_new_tokens)[0]
+        return self.continuation(max_new_tokens).tokens
 
     def step_logits(self, max_new_tokens: int) -> torch.Tensor:
         """The logits each of `tokens` was chosen by: fp64, (batch, max_new_tokens, vocabulary)."""
-        return self._generation(max_new_tokens)[1]
+        return self.continuation(max_new_tokens).step_logits
 
-    def prompt_logits(self) -> torch.Tensor | None:
-        """What `forward` predicts after the prompts of the sample's `generate` inputs: fp64, (batch, vocabulary).
-
-        The first of `step_logits` should be the same. `None` where they are no answers to the same question: an
-        encoder-decoder begins with tokens of its own, padding moves positions, `forward` takes other inputs.
-        """
-        if not self._prompted:
-            self._prompted = [self._predict()]
-        return self._prompted[0]
+    def continuation(self, max_new_tokens: int) -> Continuation:
+        """The greedy continuation of the sample's `generate` inputs with all that is known of it."""
+        if max_new_tokens not in self._continuations:
+            self._continuations[max_new_tokens] = self._continue(max_new_tokens)
+        return self._continuations[max_new_tokens]
 
     def error_of(self, dtype: str) -> dict[str, LeafDifference]:
         """How far the same model at `dtype` on torch's CPU is from this reference at real positions, by leaf.
@@ -113,34 +109,20 @@ class Reference:
         both = (name for name in self.real_outputs if name in outputs)
         return {name: difference(name, outputs[name], self.real_outputs[name]) for name in both}
 
-    def _predict(self) -> torch.Tensor | None:
+    def _continue(self, max_new_tokens: int) -> Continuation:
         inputs = self._source.sample().generate
-        if inputs is None or ("attention_mask" in inputs and not bool(inputs["attention_mask"].all())):
-            return None
-        with self.model() as loaded:
-            if loaded.pipeline_model().config.is_encoder_decoder:
-                return None
-            try:
-                logits = loaded.forward(inputs).get("logits")
-            except (RuntimeError, NotImplementedError, TypeError, ValueError):
-                return None
-        return logits[:, -1].double() if logits is not None and logits.ndim == 3 else None
-
-    def _generation(self, max_new_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-        if max_new_tokens not in self._generated:
-            inputs = self._source.sample().generate
-            if inputs is None:
-                raise HfAccelError(f"{self._source.spec.name} has no inputs for generate", stage="run")
-            try:
-                found = _generated(self.model(), inputs, max_new_tokens)
-            except (RuntimeError, NotImplementedError, TypeError) as error:
-                if self.dtype == "fp32":
-                    raise
-                # A forward pass in fp64 that works says nothing of the code for one more token (XLNet).
-                self.generation_reason = _not_in_fp64(error)
-                found = _generated(self._lend("fp32"), inputs, max_new_tokens)
-            self._generated[max_new_tokens] = found
-        return self._generated[max_new_tokens]
+        if inputs is None:
+            raise HfAccelError(f"{self._source.spec.name} has no inputs for generate", stage="run")
+        try:
+            with self.model() as loaded:
+                return continued(loaded, inputs, max_new_tokens)
+        except (RuntimeError, NotImplementedError, TypeError) as error:
+            if self.dtype == "fp32":
+                raise
+            # A forward pass in fp64 that works says nothing of the code for one more token (XLNet).
+            self.generation_reason = _not_in_fp64(error)
+        with self._lend("fp32") as loaded:
+            return continued(loaded, inputs, max_new_tokens)
 
 
 def compute_reference(source: ModelSource, load: Load, lend: Lend) -> Reference:
@@ -176,35 +158,3 @@ def _not_in_fp64(error: Exception) -> str:
 
 def _has_nan(reference: Reference) -> bool:
     return any(bool(leaf.isnan().any()) for leaf in reference.outputs.values() if leaf.is_floating_point())
-
-
-def _generated(
-    model: AbstractContextManager[LoadedModel], inputs: dict[str, torch.Tensor], max_new_tokens: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the tokens that a model continues with, and the logits each was chosen by."""
-    with model as loaded, _captured_logits(loaded.pipeline_model()) as captured:
-        tokens = loaded.generate(inputs, max_new_tokens=max_new_tokens, use_cache=True)
-    return tokens, _stacked(captured, tokens)
-
-
-@contextmanager
-def _captured_logits(model: Any) -> Iterator[list[torch.Tensor]]:
-    """Collect the last position's logits of every forward pass of a torch model."""
-    captured: list[torch.Tensor] = []
-
-    def keep(_module: Any, _inputs: Any, output: Any) -> None:
-        if hasattr(output, "logits"):
-            captured.append(output.logits[:, -1].detach().double().cpu())
-
-    handle = model.register_forward_hook(keep)
-    try:
-        yield captured
-    finally:
-        handle.remove()
-
-
-def _stacked(captured: list[torch.Tensor], tokens: torch.Tensor) -> torch.Tensor:
-    """One row of logits per generated token; passes before the first token (language detection) are left out."""
-    import torch
-
-    return torch.stack(captured[-tokens.shape[1] :], dim=1)
