@@ -81,6 +81,11 @@ class SampleInputs:
     batch: int = 2
 
 
+def is_padded(inputs: Tensors) -> bool:
+    """Whether a prompt among the inputs of `generate` has masked tokens."""
+    return "attention_mask" in inputs and not bool((inputs["attention_mask"] == 1).all())
+
+
 class ModelSource(Protocol):
     """Where a backend gets a model from. `pytest_hfaccel.checkpoints.Checkpoint` is the implementation."""
 

@@ -66,14 +66,14 @@ class Checkpoint:
         self._parameters = sum(parameter.numel() for parameter in model.parameters())
         if dtype == "fp64":
             with_plain_experts(model)
-        return model.to(device).eval().requires_grad_(False)
+        return model.to(device)
 
     def torch_model_in(self, directory: Path, dtype: str) -> Any:
         """Load the model from where it was saved again; see `ModelSource.torch_model_in`."""
-        return self._read(directory, dtype)[0].eval().requires_grad_(False)
+        return self._read(directory, dtype)[0]
 
     def _read(self, directory: Path, dtype: str) -> tuple[Any, dict[str, Any]]:
-        """Return the model that `from_pretrained` makes of a directory, and what it says of the keys."""
+        """Return the model that `from_pretrained` makes of a directory, in eval mode, and what it says of the keys."""
         import torch
 
         names = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -83,7 +83,7 @@ class Checkpoint:
         with packages_named(self.spec), reading(directory, allow_pickle=self.allow_pickle), quiet, threads:
             model_class = self.model_class()  # imports transformers, which keeps what it then finds in `torch.nn.init`
             with undrawn:
-                return model_class.from_pretrained(  # type: ignore[no-any-return]
+                model, info = model_class.from_pretrained(
                     directory,
                     dtype=names[dtype],
                     local_files_only=True,
@@ -91,6 +91,7 @@ class Checkpoint:
                     trust_remote_code=self.trust_remote_code,
                     output_loading_info=True,
                 )
+        return model.eval().requires_grad_(False), info
 
     @property
     def parameters(self) -> int:

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pytest_hfaccel.backends.base import is_padded
+
 if TYPE_CHECKING:
     import torch
 
@@ -21,13 +23,14 @@ class Continuation:
         tokens: int64, (batch, new tokens).
         step_logits: The logits each of them was chosen by: fp64, (batch, new tokens, vocabulary).
         prompt_logits: What `forward` predicts after the prompts, which the first of `step_logits` should equal: fp64,
-            (batch, vocabulary). `None` where they are no answers to the same question: an encoder-decoder begins with
-            tokens of its own, padding moves positions, `forward` takes other inputs.
+            (batch, vocabulary). `None` where they are no answers to the same question.
+        prompt_reason: Why they are not; empty where `prompt_logits` are there.
     """
 
     tokens: torch.Tensor
     step_logits: torch.Tensor
     prompt_logits: torch.Tensor | None
+    prompt_reason: str
 
 
 def continued(loaded: LoadedModel, inputs: dict[str, torch.Tensor], max_new_tokens: int) -> Continuation:
@@ -40,19 +43,26 @@ def continued(loaded: LoadedModel, inputs: dict[str, torch.Tensor], max_new_toke
     """
     with _captured_logits(loaded.pipeline_model()) as captured:
         tokens = loaded.generate(inputs, max_new_tokens=max_new_tokens, use_cache=True)
-    return Continuation(tokens, _stacked(captured, tokens), _predicted(loaded, inputs))
+    step_logits = _stacked(captured, tokens)
+    predicted, reason = _predicted(loaded, inputs, step_logits[:, 0].shape)
+    return Continuation(tokens, step_logits, predicted, reason)
 
 
-def _predicted(loaded: LoadedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor | None:
+def _predicted(
+    loaded: LoadedModel, inputs: dict[str, torch.Tensor], shape: torch.Size
+) -> tuple[torch.Tensor | None, str]:
+    """Return the logits of that shape that `forward` gives after the prompts, or why there are none to compare."""
     if loaded.pipeline_model().config.is_encoder_decoder:
-        return None
-    if "attention_mask" in inputs and not bool(inputs["attention_mask"].all()):
-        return None
+        return None, "an encoder-decoder begins with tokens of its own"
+    if is_padded(inputs):
+        return None, "the prompts are padded, which moves positions"
     try:
         logits = loaded.forward(inputs).get("logits")
-    except (RuntimeError, NotImplementedError, TypeError, ValueError):
-        return None
-    return logits[:, -1].double() if logits is not None and logits.ndim == 3 else None
+    except (RuntimeError, TypeError, ValueError) as error:
+        return None, f"forward does not take what generate does: {type(error).__name__}: {error}"
+    if logits is None or logits.ndim != 3 or logits[:, -1].shape != shape:
+        return None, "forward gives no logits of the shape that generate chooses tokens by"
+    return logits[:, -1].double(), ""
 
 
 @contextmanager

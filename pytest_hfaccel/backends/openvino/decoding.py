@@ -70,11 +70,6 @@ class CachedDecoder:
         return torch.cat(new, dim=1)
 
 
-def is_padded(inputs: Mapping[str, torch.Tensor]) -> bool:
-    """Whether a prompt has masked tokens."""
-    return "attention_mask" in inputs and not bool((inputs["attention_mask"] == 1).all())
-
-
 def _examples(source: ModelSource, with_mask: bool) -> dict[str, torch.Tensor]:
     """Return prompts to trace with; padded on the left if the graph is to take a mask."""
     sample = source.sample()

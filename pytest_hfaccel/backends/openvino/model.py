@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pytest_hfaccel.backends.base import ModelSource, Placement, WeightChange
+from pytest_hfaccel.backends.base import ModelSource, Placement, WeightChange, is_padded
 from pytest_hfaccel.backends.generation import generate_greedily
-from pytest_hfaccel.backends.openvino.decoding import TASK, CachedDecoder, is_padded
+from pytest_hfaccel.backends.openvino.decoding import TASK, CachedDecoder
 from pytest_hfaccel.backends.openvino.graphs import Graphs
 from pytest_hfaccel.backends.openvino.memory import DeviceMemory
 from pytest_hfaccel.backends.out_of_memory import out_of_memory_raised

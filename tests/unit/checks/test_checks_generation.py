@@ -114,6 +114,33 @@ def test_padded_prompts_say_nothing_about_forward(gpt2: TinySource, monkeypatch:
     outcome = run("generation", _with_other_forward(gpt2))
     assert outcome.status == Status.PASSED, outcome.reason
     assert "first_token_rel_l2" not in outcome.measures
+    assert outcome.measures["forward"] == ("not compared: the prompts are padded, which moves positions")
+
+
+def test_a_forward_that_takes_other_inputs_is_told(gpt2: TinySource, monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = gpt2.sample().forward
+    # The sample's two inputs are one object: give `generate` its own.
+    monkeypatch.setattr(gpt2, "_sample", replace(gpt2.sample(), generate=dict(sample)))
+    context = TinyContext(gpt2)
+
+    def load(dtype: str) -> Any:
+        right = context._load(dtype)
+
+        def forward(inputs: Any) -> Any:
+            if inputs is not sample:
+                raise TypeError("forward() got an unexpected keyword argument")
+            return right.forward(inputs)
+
+        return Misbehaving(right, forward=forward)
+
+    context._reference = compute_reference(gpt2, load, context.on_cpu)
+    outcome = run("generation", context)
+    assert outcome.status == Status.PASSED, outcome.reason
+    assert outcome.measures["forward"] == (
+        "not compared: forward does not take what generate does: "
+        "TypeError: forward() got an unexpected keyword argument"
+    )
+    assert "reference_reason" not in outcome.measures, "its tokens are those of fp64"
 
 
 def test_a_wrong_weight_changes_the_text(gpt2: TinySource) -> None:
