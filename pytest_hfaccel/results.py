@@ -16,6 +16,9 @@ SCHEMA_VERSION = 1
 NOT_REACHED = "the model did not get this far"
 """How a check refers to a failure that another check of the cell has told."""
 
+CellKey = tuple[str, str]
+"""Model class module and cell id: what a run has one record of."""
+
 
 class Status(StrEnum):
     """How a check or a cell ended."""
@@ -155,6 +158,11 @@ class CellResult:
     timings: dict[str, float] = field(default_factory=dict)
     checks: list[CheckOutcome] = field(default_factory=list)
     incomplete: bool = False
+
+    @property
+    def key(self) -> CellKey:
+        """What tells records of one run apart: the module and the cell."""
+        return (self.module, self.cell)
 
     @property
     def status(self) -> Status:

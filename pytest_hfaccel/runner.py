@@ -18,7 +18,7 @@ from pytest_hfaccel.benchmark.measuring import Measuring
 from pytest_hfaccel.benchmark.points import Point, points_of, varies_in_length
 from pytest_hfaccel.errors import HfAccelError
 from pytest_hfaccel.judging import against, not_run, outcome_of, repeated
-from pytest_hfaccel.results import CellResult, CheckOutcome, Stage
+from pytest_hfaccel.results import CellKey, CellResult, CheckOutcome, Stage
 from pytest_hfaccel.spec import CLASS_LEVEL, CPU, Cell, Expectation, ModelSpec
 from pytest_hfaccel.tasks import task_of
 
@@ -192,6 +192,11 @@ class CellRun:
         self._running = ""
         self._making = 0.0
         self._facts: dict[str, Any] = {}
+
+    @property
+    def key(self) -> CellKey:
+        """What its record is found by."""
+        return (self.module, self.cell.id)
 
     @property
     def source(self) -> Checkpoint:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pytest_hfaccel.results import CellResult
+from pytest_hfaccel.results import CellKey, CellResult
 
 BERT_MODULE = """
 from pytest_hfaccel import ModelClassTests
@@ -48,11 +48,20 @@ class HfRun:
 
     @property
     def results(self) -> dict[str, CellResult]:
-        """The cells of `by_class`, by id."""
-        found = {}
+        """The cells of `by_class`, by id; of runs in which no two modules test the same cell."""
+        found = {cell: result for (_, cell), result in self.records.items()}
+        assert len(found) == len(self.records), "two modules tested a cell: look at `records`"
+        return found
+
+    @property
+    def records(self) -> dict[CellKey, CellResult]:
+        """The cells of `by_class`, by module and id."""
+        found: dict[CellKey, CellResult] = {}
         for path in sorted((self.reports / "by_class").glob("*.json")):
             for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
-                found[cell["cell"]] = CellResult.from_json(cell)
+                result = CellResult.from_json(cell)
+                assert result.key not in found, f"two records of {result.key}"
+                found[result.key] = result
         return found
 
     def statuses(self, cell: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.errors import HfAccelError
-from pytest_hfaccel.results import CellResult, CheckOutcome, Stage, Status
+from pytest_hfaccel.results import CellKey, CellResult, CheckOutcome, Stage, Status
 
 if TYPE_CHECKING:
     import pytest
@@ -23,7 +23,7 @@ PROPERTY = "hfaccel"
 
 
 class ResultCollector:
-    """Collects outcomes by cell.
+    """Collects outcomes by model class module and cell: two modules that test one model have a record each.
 
     Args:
         journal: Opens the journal; called when the first outcome arrives, so that a run without cells leaves no file.
@@ -34,8 +34,8 @@ class ResultCollector:
         self._open_journal = journal
         self._journal: Journal | None = None
         self._finished = finished
-        self._results: dict[str, CellResult] = {}
-        self._missing: dict[str, int] = {}
+        self._results: dict[CellKey, CellResult] = {}
+        self._missing: dict[CellKey, int] = {}
         self._seen: set[str] = set()
         self.problems: dict[str, None] = {}
         """What could not be written, each text once."""
@@ -58,26 +58,25 @@ class ResultCollector:
         """Book the death of the process that ran a test. The cell ends with it: its other checks are not run."""
         outcome = CheckOutcome(check, Status.CRASHED, Stage.RUN, reason)
         self._add_outcome(nodeid, cell, outcome, selected=None)
-        cell_id = cell["cell"]
-        if self._missing.get(cell_id) != 0 and self._results[cell_id].checks[-1] is outcome:
-            self._missing[cell_id] = 0
-            self._write(self._results[cell_id])
+        key = (cell["module"], cell["cell"])
+        if self._missing.get(key) != 0 and self._results[key].checks[-1] is outcome:
+            self._missing[key] = 0
+            self._write(self._results[key])
 
     def _add_outcome(self, nodeid: str, facts: dict[str, Any], outcome: CheckOutcome, selected: int | None) -> None:
         if nodeid in self._seen:
             return
         self._seen.add(nodeid)
-        cell_id = facts["cell"]
-        result = self._results.setdefault(cell_id, CellResult(**facts))
+        result = self._results.setdefault((facts["module"], facts["cell"]), CellResult(**facts))
         for key, value in facts.items():
             if value:
                 setattr(result, key, value)
         result.checks.append(outcome)
         if selected is not None:
-            self._missing.setdefault(cell_id, selected - (len(result.checks) - 1))
-        if cell_id in self._missing:
-            self._missing[cell_id] -= 1
-            if self._missing[cell_id] == 0:
+            self._missing.setdefault(result.key, selected - (len(result.checks) - 1))
+        if result.key in self._missing:
+            self._missing[result.key] -= 1
+            if self._missing[result.key] == 0:
                 self._write(result)
 
     def _write(self, result: CellResult) -> None:
@@ -92,11 +91,11 @@ class ResultCollector:
 
     def close(self) -> list[CellResult]:
         """End the run: mark and write the cells that did not finish, and return all records."""
-        for cell_id, result in self._results.items():
-            if self._missing.get(cell_id) != 0:
+        for key, result in self._results.items():
+            if self._missing.get(key) != 0:
                 result.incomplete = True
                 self._write(result)
-                self._missing[cell_id] = 0
+                self._missing[key] = 0
         try:
             if self._journal is not None:
                 self._journal.close()

@@ -10,7 +10,7 @@ import pytest
 from pytest_hfaccel.errors import HfAccelError
 from pytest_hfaccel.plugin.benchmarking import PERFORMANCE, measuring_of, tell_benchmark
 from pytest_hfaccel.plugin.keys import CELL_RUN, FACTS, OUTCOME, SESSION
-from pytest_hfaccel.plugin.model_class import ModelClassTests, module_name
+from pytest_hfaccel.plugin.model_class import ModelClassTests
 from pytest_hfaccel.plugin.parametrize import item_check
 from pytest_hfaccel.results import CheckOutcome, Stage, Status
 from pytest_hfaccel.spec import Cell
@@ -46,10 +46,11 @@ def measuring_point() -> Point:
     return Point(1)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="class")
 def hfaccel_cell_run(request: pytest.FixtureRequest, cell: Cell) -> Iterator[CellRun]:
-    """The cell's run: its lease, reference and outcomes. Ends when the next cell starts."""
-    run = request.config.stash[SESSION].runner.open(cell)
+    """The cell's run in one model class: its lease and outcomes. Ends when the next cell or class starts."""
+    session = request.config.stash[SESSION]
+    run = session.runner.open(cell, session.module_of(request.cls))
     yield run
     run.close()
 
@@ -61,15 +62,14 @@ def check(request: pytest.FixtureRequest, hfaccel_cell_run: CellRun) -> Callable
     instance = request.instance
     if isinstance(instance, ModelClassTests):
         run.claim_source = instance.task_sense
-        run.module = module_name(type(instance))
     node.stash[CELL_RUN] = run
 
     recorded = request.config.stash[SESSION].recorded
 
     def run_check(name: str) -> CheckOutcome:
-        known = recorded.outcome(run.cell.id, name)
+        known = recorded.outcome(run.key, name)
         if known is not None:
-            node.stash[OUTCOME], node.stash[FACTS] = known, recorded.facts(run.cell.id)
+            node.stash[OUTCOME], node.stash[FACTS] = known, recorded.facts(run.key)
             _raise(known, required=_is_required(request, run.cell))
             return known
         if name == PERFORMANCE:

@@ -161,8 +161,8 @@ def item_check(item: pytest.Item) -> str:
 
 
 def count_per_cell(items: Sequence[pytest.Item]) -> None:
-    """Note on every item how many selected items its cell has, so that the end of a cell can be told."""
-    cells = {item: cell.id for item in items if (cell := cell_of(item))}
+    """Note on every item how many selected items its class has on its cell, so that the end of a cell can be told."""
+    cells = {item: (item.cls, cell.id) for item in items if (cell := cell_of(item))}  # type: ignore[attr-defined]
     selected = Counter(cells.values())
-    for item, cell_id in cells.items():
-        item.stash[SELECTED] = selected[cell_id]
+    for item, key in cells.items():
+        item.stash[SELECTED] = selected[key]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pytest_hfaccel.results import CellResult, CheckOutcome, Stage, Status
+from pytest_hfaccel.results import CellKey, CellResult, CheckOutcome, Stage, Status
 
 _OUTCOMES = frozenset({"checks", "incomplete", "status", "stage", "reason"})
 _EXPECTED = frozenset({Status.XFAILED, Status.XPASSED})
@@ -23,12 +23,12 @@ class Recorded:
     def __init__(self, kept: Path | None, *, without_expected: bool = False) -> None:
         from pytest_hfaccel.reports.resuming import read_finished
 
-        self._cells: dict[str, CellResult] = read_finished(kept) if kept else {}
+        self._cells: dict[CellKey, CellResult] = read_finished(kept) if kept else {}
         self._left_out = _EXPECTED if without_expected else frozenset()
 
-    def outcome(self, cell_id: str, check: str) -> CheckOutcome | None:
+    def outcome(self, key: CellKey, check: str) -> CheckOutcome | None:
         """Return how a check ended; `None` if it has to be run."""
-        cell = self._cells.get(cell_id)
+        cell = self._cells.get(key)
         if cell is None:
             return None
         found = next((outcome for outcome in cell.checks if outcome.name == check), None)
@@ -37,6 +37,6 @@ class Recorded:
             return CheckOutcome(check, Status.SKIPPED, Stage.RUN, text)
         return None if found is not None and found.status in self._left_out else found
 
-    def facts(self, cell_id: str) -> dict[str, Any]:
+    def facts(self, key: CellKey) -> dict[str, Any]:
         """Return what the record of a cell says beyond its outcomes."""
-        return {key: value for key, value in self._cells[cell_id].to_json().items() if key not in _OUTCOMES}
+        return {key: value for key, value in self._cells[key].to_json().items() if key not in _OUTCOMES}

@@ -13,7 +13,6 @@ import pytest
 
 from pytest_hfaccel.plugin.collector import PROPERTY, ResultCollector
 from pytest_hfaccel.plugin.keys import CELL_RUN, COLLECTOR, FACTS, OUTCOME, SELECTED, SESSION
-from pytest_hfaccel.plugin.model_class import module_name
 from pytest_hfaccel.plugin.parametrize import cell_of, item_check
 from pytest_hfaccel.results import CheckOutcome, Stage, Status
 
@@ -69,7 +68,8 @@ def attach(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestRe
     run = item.stash.get(CELL_RUN, None)
     from pytest_hfaccel.runner import identity
 
-    facts = run.facts() if run is not None else identity(cell, module_name(item.cls))  # type: ignore[attr-defined]
+    module = item.config.stash[SESSION].module_of(item.cls)  # type: ignore[attr-defined]
+    facts = run.facts() if run is not None else identity(cell, module)
     facts = item.stash.get(FACTS, facts)
     value = {"facts": facts, "outcome": outcome.to_json(), "selected": item.stash.get(SELECTED, 0)}
     entry = (PROPERTY, json.dumps(value))

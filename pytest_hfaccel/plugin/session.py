@@ -10,6 +10,7 @@ import pytest
 
 from pytest_hfaccel.config import RunConfig
 from pytest_hfaccel.errors import ConfigError, HfAccelError
+from pytest_hfaccel.plugin.model_class import module_name
 from pytest_hfaccel.plugin.plan import Plan, make_plan
 from pytest_hfaccel.spec import Cell, ModelSpec
 
@@ -34,6 +35,7 @@ class HfSession:
         self.claimed: set[str] = set()
         self.patterns: set[str] = set()
         self._cells: dict[type[ModelClassTests], list[Cell]] = {}
+        self._modules: dict[str, type[ModelClassTests]] = {}
         self.started = False
 
     @cached_property
@@ -135,7 +137,18 @@ class HfSession:
             self.claimed |= {spec.name for spec in specs}
             self.patterns |= set(model_class.architectures)
             self._cells[model_class] = self.plan.cells(specs, self.store)
+            if self._cells[model_class]:
+                self.module_of(model_class)
         return self._cells[model_class]
+
+    def module_of(self, model_class: type[ModelClassTests]) -> str:
+        """The name under which a class's records stand in reports; no two classes of a run have the same.
+
+        That is its module's (`bert` for `test_hf_bert.py`), and for a further class of such a module more of its path.
+        """
+        short = module_name(model_class)
+        longer = f"{short}.{model_class.__qualname__}", f"{model_class.__module__}.{model_class.__qualname__}"
+        return next(name for name in (short, *longer) if self._modules.setdefault(name, model_class) is model_class)
 
     def unclaimed(self) -> list[ModelSpec]:
         """The models the user named that no collected class module tests."""

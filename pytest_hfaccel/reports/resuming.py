@@ -10,7 +10,7 @@ from pytest_hfaccel.atomic import replace_file
 from pytest_hfaccel.errors import ConfigError
 from pytest_hfaccel.reports.journal import read_journal
 from pytest_hfaccel.reports.versions import installed_versions
-from pytest_hfaccel.results import CellResult
+from pytest_hfaccel.results import CellKey, CellResult
 
 JOURNAL = "journal.jsonl"
 _KEPT = "resumed.jsonl"
@@ -30,14 +30,14 @@ def keep_finished(directory: Path) -> Path:
         ConfigError: The journal cannot be read, is from other versions of the packages that decide results, or the
             file cannot be written.
     """
-    finished: dict[str, CellResult] = {}
+    finished: dict[CellKey, CellResult] = {}
     journal = directory / JOURNAL
     if journal.exists():
         contents = read_journal(journal)
         _require_same_versions(journal, contents.header)
         if contents.header.get("options", {}).get("resume"):
             finished = read_finished(directory / _KEPT)
-        finished |= {result.cell: result for result in contents.results if not result.incomplete}
+        finished |= {result.key: result for result in contents.results if not result.incomplete}
     kept = directory / _KEPT
     try:
         replace_file(kept, "".join(json.dumps(result.to_json()) + "\n" for result in finished.values()))
@@ -49,12 +49,12 @@ def keep_finished(directory: Path) -> Path:
     return kept
 
 
-def read_finished(kept: Path) -> dict[str, CellResult]:
-    """Return the records of finished cells by the cell's id; none where the file is not there."""
+def read_finished(kept: Path) -> dict[CellKey, CellResult]:
+    """Return the records of finished cells by module and cell id; none where the file is not there."""
     if not kept.exists():
         return {}
     lines = kept.read_text(encoding="utf-8").splitlines()
-    return {result.cell: result for line in lines for result in [CellResult.from_json(json.loads(line))]}
+    return {result.key: result for line in lines for result in [CellResult.from_json(json.loads(line))]}
 
 
 def _require_same_versions(journal: Path, header: dict[str, Any]) -> None:

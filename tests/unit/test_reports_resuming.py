@@ -32,21 +32,21 @@ def test_without_a_journal_there_is_nothing(tmp_path: Path) -> None:
 
 def test_finished_cells_are_kept_and_unfinished_ones_are_not(tmp_path: Path) -> None:
     journal(tmp_path, cell("a"), cell("b", incomplete=True))
-    assert read_finished(keep_finished(tmp_path)) == {"a-cpu-fp32": cell("a")}
+    assert read_finished(keep_finished(tmp_path)) == {("x", "a-cpu-fp32"): cell("a")}
 
 
 def test_a_resumed_run_that_is_cut_short_loses_nothing_of_the_first(tmp_path: Path) -> None:
     journal(tmp_path, cell("a"), cell("b"))
     keep_finished(tmp_path)
     journal(tmp_path, cell("a"), cell("c"), resume=True)
-    assert set(read_finished(keep_finished(tmp_path))) == {"a-cpu-fp32", "b-cpu-fp32", "c-cpu-fp32"}
+    assert set(read_finished(keep_finished(tmp_path))) == {cell(name).key for name in "abc"}
 
 
 def test_a_run_of_its_own_starts_anew(tmp_path: Path) -> None:
     journal(tmp_path, cell("a"))
     keep_finished(tmp_path)
     journal(tmp_path, cell("b"))
-    assert set(read_finished(keep_finished(tmp_path))) == {"b-cpu-fp32"}
+    assert set(read_finished(keep_finished(tmp_path))) == {("x", "b-cpu-fp32")}
 
 
 def test_other_versions_are_refused(tmp_path: Path) -> None:
