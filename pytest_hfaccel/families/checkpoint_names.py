@@ -55,24 +55,27 @@ _NAMES: tuple[tuple[Kind, str], ...] = (
         "aquila baichuan bielik biomedlm bloomz calm2 cerebrasgpt codegeex codegemma codellama codestral command "
         "croissantllm dclm decilm deepseek deepseekcoder dialoglm elyza eurollm exaone falcon3 galactica gemma31b "
         "gemma3270m gpt grok hunyuan incoder internlm jais japanesegpt kanana kimi kogpt llama2 llama3 longcat "
-        "lucie magicoder mathstral meditron megatrongpt mgpt minicpm mobilellm nekomata openelm openhathi "
-        "openllama phi1 phi2 phind plamo polycoder polyglot poro powermoe progen protgpt2 pythia qwen qwen1 qwq "
+        "lucie magicoder mathstral meditron megatrongpt mgpt mimo minicpm minitron mobilellm "
+        "nekomata openelm openhathi "
+        "openllama phi1 phi2 phind plamo polycoder polyglot poro powermoe progen protgpt2 pythia qwen qwen1 "
         "redpajama refact replitcode retnet rinna rugpt salamandra santacoder sealion seallm skywork smollm "
         "smollm2 solar stablecode starcoder starcoderbase stripedhyena swallow telechat teuken tinyllama "
         "tinystories transformerxl transfoxl viking weblab wizardcoder xgen xlmclm xverse yi youri",
     ),
     (
+        # From `qwen3` on: published as chat models, the pretrained ones say `-Base`.
         CHAT,
         "airoboros alpaca aya baize blenderbot c4aicommand chatglm chatglm2 chatglm3 commanda commandr "
         "commandrplus dialogpt dolly dolphin guanaco hermes koala manticore medalpaca neuralchat noushermes oasst "
         "openassistant openchat openhermes orca orca2 platypus saiga samantha stablebeluga starling tulu vicuna "
-        "wizardlm xwin zephyr",
+        "wizardlm xwin zephyr deepseekr1 deepseekv31 deepseekv32 ernie45 exaone40 glm45 glm46 glm47 "
+        "gptoss kimik2 lfm2 minimaxm2 qwen3 qwen35 qwq ringmini smollm3",
     ),
     (
         SEQ2SEQ,
         "arat5 barthez bartpho bert2bert byt5 codet5 coedit distilbart flant5 flanul2 godel indicbart indictrans "
         "indictrans2 kot5 macaw madlad madlad400 marianmt mbart50 mengzit5 mrebel mt0 nllb opus opusmt prott5 "
-        "ptt5 rag rebel roberta2roberta switchbase t0 t0pp tkinstruct ul2 unifiedqa wmt19",
+        "ptt5 rag rebel roberta2roberta scifive switchbase t0 t0pp tkinstruct ul2 unifiedqa wmt19",
     ),
     (
         IMAGE,
@@ -110,7 +113,7 @@ _NAMES: tuple[tuple[Kind, str], ...] = (
     (
         TTS,
         "audiogen audioldm audioldm2 chattts cosyvoice f5tts fastspeech fastspeech2 fishspeech hifigan jukebox "
-        "kokoro matchatts melotts mmstts orpheus outetts parler parlertts riffusion stableaudio styletts2 "
+        "kokoro llasa matchatts melotts mmstts orpheus outetts parler parlertts riffusion stableaudio styletts2 "
         "tacotron tacotron2 tts vocoder vocos xtts",
     ),
     (
@@ -166,6 +169,7 @@ AFFIXES: tuple[tuple[str, Kind], ...] = (
     (r"\w+clip|clip\w+|\w*siglip\w*", DUAL),
     (r"\w+tts|tts\w+", TTS),
     (r"\w+asr", SPEECH),
+    (r"time(?!s?$)[a-z]\w*", SERIES),
     (r"\w+ocr", VLM),
     (r"\w*(layoutlm|layoutxlm|docvqa)\w*", DOCUMENT),
     (r"chat(?!gpt)\w*|\w+chat\w*|\w*instruct\w*|\w+hermes", CHAT),

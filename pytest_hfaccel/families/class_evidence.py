@@ -40,6 +40,9 @@ from pytest_hfaccel.families.transformers_tables import auto_tables
 SOURCE = "class_analysis"
 LISTED = 0.95
 """Confidence in a class that transformers lists. Not 1: `Qwen3ForCausalLM` also carries an embedding model."""
+TRUNK = 0.8
+"""The same for a language model or a bare text encoder, on which speech, time-series and reward models are built, too:
+a name that says so outweighs it."""
 READ = 0.85
 """Confidence in a class that only its name describes."""
 READ_FAINTLY = 0.8
@@ -114,7 +117,11 @@ _SUFFIXES: tuple[tuple[str, Kind], ...] = (
     (r"For(Masked|Causal)?Image(Classification|Modeling)?\w*|Backbone", IMAGE),
     (r"ForDocumentQuestionAnswering", DOCUMENT),
     (r"ForPrediction|ForRegression|ForTimeSeries\w+|ForForecasting", SERIES),
-    (r"For(Token|Sequence)Classification|ForQuestionAnswering|ForMultipleChoice|ForNextSentencePrediction", CLASSIFIER),
+    (
+        r"For(Token|Sequence)Classification|ForQuestionAnswering|ForMultipleChoice|ForNextSentencePrediction|"
+        r"For\w*Reward\w*|RewardModel|ForScore|ForReranking",
+        CLASSIFIER,
+    ),
     (r"ForMaskedLM|ForPreTraining|ForMasking", MASKED),
     (r"ForCausalLM|LMHead\w*Model|ForGeneration|CausalLM|LMHeadModel|DoubleHeadsModel", CAUSAL),
     (r"ForConditionalGeneration|MTModel|EncoderDecoderModel", SEQ2SEQ),
@@ -132,7 +139,8 @@ def analyze_class(class_name: str) -> Analysis:
     kind = _listed_kind(name, listed) if listed else None
     if listed and kind:
         heads = ", ".join(head or "base model" for head in listed)
-        return analysis(SOURCE, *kind, LISTED, _certainty(name, kind), f"transformers lists {name} under {heads}")
+        confidence = TRUNK if kind in (CAUSAL, SEQ2SEQ) else LISTED
+        return analysis(SOURCE, *kind, confidence, _certainty(name, kind), f"transformers lists {name} under {heads}")
     return _read(name)
 
 
@@ -160,7 +168,8 @@ def _listed_kind(name: str, heads: Mapping[str, tuple[str, ...]]) -> Kind | None
     by_text_head = next((kind for head, kind in _TEXT_HEADS if head in heads), None)
     if by_text_head:
         return by_text_head
-    return CLASSIFIER if home[0] == "embedding" and _TEXT_CLASSIFIERS & heads.keys() else home
+    # The head decides, not the trunk: a BART that judges entailment or a LLaMA that scores answers generates nothing.
+    return CLASSIFIER if _TEXT_CLASSIFIERS & heads.keys() else home
 
 
 def _by_part(name: str) -> Kind | None:
@@ -196,7 +205,7 @@ def _stands(head: Kind, stem: Kind) -> bool:
     """Whether the head decides: it is no head over text, or the model under it is one of text that it fits."""
     if head[0] not in _TEXT:
         return True
-    return stem[0] == "embedding" if head == CLASSIFIER else stem[0] in _TEXT
+    return stem[0] in _TEXT
 
 
 def _class_words(stem: str) -> list[str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import Any
 
+from pytest_hfaccel.errors import ConfigError
 from pytest_hfaccel.families.calibration import FAMILY, SUBFAMILY, probability
 from pytest_hfaccel.families.class_evidence import SOURCE as CLASS_SOURCE
 from pytest_hfaccel.families.class_evidence import analyze_class
@@ -61,10 +63,10 @@ class ModelFamilyClassifier:
 
     def classify_model(
         self,
-        model_name: str,
-        model_class: str | None = None,
-        tasks: Sequence[str] | None = None,
-        methods: Sequence[str] | None = None,
+        model_name: str | os.PathLike[str],
+        model_class: str | type | None = None,
+        tasks: str | Sequence[str] | None = None,
+        methods: str | Sequence[str] | None = None,
         hw_compatibility: HardwareProfile | None = None,
     ) -> Classification:
         """Classify a model by all that is known of it.
@@ -74,14 +76,23 @@ class ModelFamilyClassifier:
 
         Args:
             model_name: Hub id, local directory or any other name; may be empty.
-            model_class: Architecture class, e.g. `GPT2LMHeadModel`.
-            tasks: Task names, in any spelling.
-            methods: Names of methods the model offers.
+            model_class: Architecture class, or its name, e.g. `GPT2LMHeadModel`.
+            tasks: Task names, in any spelling; a single one may be given as it is.
+            methods: Names of methods the model offers; likewise.
             hw_compatibility: Device kind -> `compatible` and `memory_usage.peak` in MB.
 
         Raises:
-            ConfigError: The database cannot be written.
+            ConfigError: An argument is of a type that says nothing, or the database cannot be written.
         """
+        model_name = _name_of(model_name)
+        model_class = model_class.__name__ if isinstance(model_class, type) else model_class
+        if model_class is not None and not isinstance(model_class, str):
+            raise ConfigError(f"model_class must be a class or the name of one, not {model_class!r}.")
+        if hw_compatibility is not None and not isinstance(hw_compatibility, Mapping):
+            raise ConfigError(
+                f"hw_compatibility must be a dictionary by device kind, not {hw_compatibility!r}.",
+                hint="For example {'cuda': {'compatible': True, 'memory_usage': {'peak': 1500}}}.",
+            )
         by_name_alone = not (model_class or tasks or methods or hw_compatibility)
         stored = self._database.get(model_name) if self._database and by_name_alone else None
         if stored and stored["family"] in self.model_families:
@@ -111,13 +122,13 @@ class ModelFamilyClassifier:
         _, tokens = split_name(model_class)
         return analyze_keywords(CLASS_SOURCE, tokens, self._own, self.model_subfamilies, _OWN_KEYWORD) or known
 
-    def analyze_tasks(self, tasks: Sequence[str]) -> Analysis:
+    def analyze_tasks(self, tasks: str | Sequence[str]) -> Analysis:
         """Say which family serves these tasks."""
-        return analyze_tasks(tasks, self.model_families, self.model_subfamilies)
+        return analyze_tasks(_names_of("tasks", tasks), self.model_families, self.model_subfamilies)
 
-    def analyze_methods(self, methods: Sequence[str]) -> Analysis:
+    def analyze_methods(self, methods: str | Sequence[str]) -> Analysis:
         """Say which family has these methods."""
-        return analyze_methods(methods, self.model_families, self.model_subfamilies)
+        return analyze_methods(_names_of("methods", methods), self.model_families, self.model_subfamilies)
 
     def analyze_hardware_compatibility(self, hw_compatibility: HardwareProfile) -> Analysis:
         """Guess from where the model runs; the weakest evidence."""
@@ -140,8 +151,8 @@ class ModelFamilyClassifier:
         self,
         model_name: str,
         model_class: str | None,
-        tasks: Sequence[str] | None,
-        methods: Sequence[str] | None,
+        tasks: str | Sequence[str] | None,
+        methods: str | Sequence[str] | None,
         hw_compatibility: HardwareProfile | None,
     ) -> list[Analysis]:
         """Gather the evidence there is, strongest kind first."""
@@ -189,6 +200,23 @@ class ModelFamilyClassifier:
         }
 
 
+def _name_of(model_name: Any) -> str:
+    if isinstance(model_name, str | os.PathLike):
+        return os.fspath(model_name)
+    raise ConfigError(
+        f"model_name must be a hub id, a directory or any other name, not {model_name!r}.",
+        hint="A model without a name is classified by model_name='' and its class, tasks or methods.",
+    )
+
+
+def _names_of(argument: str, given: Any) -> list[str]:
+    """Take one name or several; a text is one name, not a sequence of letters."""
+    names = [given] if isinstance(given, str) else given
+    if isinstance(names, Sequence | set | frozenset) and all(isinstance(name, str) for name in names):
+        return list(names)
+    raise ConfigError(f"{argument} must be a name or a list of names, not {given!r}.")
+
+
 def _ceiling(analyses: list[Analysis]) -> float:
     """A guess from the hardware alone stays one; the labels calibration was fitted on hold no such answers."""
     speaking = [each for each in analyses if each["family"]]
@@ -211,10 +239,10 @@ def _unknown(model_name: str, analyses: list[Analysis]) -> Classification:
 
 
 def classify_model(
-    model_name: str,
-    model_class: str | None = None,
-    tasks: Sequence[str] | None = None,
-    methods: Sequence[str] | None = None,
+    model_name: str | os.PathLike[str],
+    model_class: str | type | None = None,
+    tasks: str | Sequence[str] | None = None,
+    methods: str | Sequence[str] | None = None,
     hw_compatibility: HardwareProfile | None = None,
     model_db_path: str | os.PathLike[str] | None = None,
 ) -> Classification:

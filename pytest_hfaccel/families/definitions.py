@@ -18,6 +18,7 @@ MODEL_FAMILIES: dict[str, Definition] = {
         "keywords": ["bert", "embedding", "encoder", "sentence", "similarity", "ner", "sentiment", "classifier"],
         "tasks": [
             "fill-mask",
+            "masked-language-modeling",
             "feature-extraction",
             "sentence-similarity",
             "text-classification",
@@ -46,6 +47,8 @@ MODEL_FAMILIES: dict[str, Definition] = {
         "keywords": ["gpt", "llm", "chat", "instruct", "coder", "summarization", "translation", "causal", "story"],
         "tasks": [
             "text-generation",
+            "language-modeling",
+            "causal-language-modeling",
             "text2text-generation",
             "summarization",
             "translation",
@@ -82,6 +85,7 @@ MODEL_FAMILIES: dict[str, Definition] = {
         "tasks": [
             "automatic-speech-recognition",
             "speech-recognition",
+            "speech-to-text",
             "audio-classification",
             "zero-shot-audio-classification",
             "text-to-speech",
@@ -134,7 +138,7 @@ MODEL_FAMILIES: dict[str, Definition] = {
 
 MODEL_SUBFAMILIES: dict[str, dict[str, Definition]] = {
     "embedding": {
-        "masked_lm": {"keywords": ["mlm", "bert"], "tasks": ["fill-mask"], "methods": []},
+        "masked_lm": {"keywords": ["mlm", "bert"], "tasks": ["fill-mask", "masked-language-modeling"], "methods": []},
         "sentence_transformer": {
             "keywords": ["sentence", "embedding", "similarity"],
             "tasks": ["sentence-similarity", "feature-extraction", "text-embedding"],
@@ -158,7 +162,7 @@ MODEL_SUBFAMILIES: dict[str, dict[str, Definition]] = {
     "text_generation": {
         "causal_lm": {
             "keywords": ["gpt", "causal", "coder"],
-            "tasks": ["text-generation", "code-generation"],
+            "tasks": ["text-generation", "code-generation", "language-modeling", "causal-language-modeling"],
             "methods": ["complete"],
         },
         "seq2seq": {
@@ -195,7 +199,13 @@ MODEL_SUBFAMILIES: dict[str, dict[str, Definition]] = {
     "audio": {
         "speech_recognition": {
             "keywords": ["asr", "speech"],
-            "tasks": ["automatic-speech-recognition", "speech-recognition", "speech-translation", "audio-text-to-text"],
+            "tasks": [
+                "automatic-speech-recognition",
+                "speech-recognition",
+                "speech-to-text",
+                "speech-translation",
+                "audio-text-to-text",
+            ],
             "methods": ["transcribe", "recognize"],
         },
         "audio_classifier": {

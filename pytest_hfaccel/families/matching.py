@@ -15,6 +15,20 @@ PARTIAL = 0.5
 
 _STOP_WORDS = frozenset({"to", "and", "of", "the", "for", "a", "based"})
 
+_SPELLED_OUT = {
+    "asr": "automatic speech recognition",
+    "clm": "causal language modeling",
+    "lm": "language modeling",
+    "mlm": "masked language modeling",
+    "modelling": "modeling",
+    "ner": "named entity recognition token classification",
+    "qa": "question answering",
+    "stt": "speech to text",
+    "tts": "text to speech",
+    "vqa": "visual question answering",
+}
+"""Abbreviations that names of tasks are written with."""
+
 
 def words(text: str) -> list[str]:
     """Split a name into lower-case words: `Text_to-Speech` -> `text`, `to`, `speech`."""
@@ -39,14 +53,20 @@ def term_score(term: str, known: Iterable[str], general: frozenset[str] = frozen
     names = [normalised(name) for name in known]
     if mine in names:
         return PARTIAL if mine in general else 1.0
-    own = set(mine.split()) - _STOP_WORDS
-    shares = (_share(own, set(name.split()) - _STOP_WORDS) for name in names)
-    best = max(shares, default=0.0)
+    best = max((_share(mine, name) for name in names), default=0.0)
     return PARTIAL * best if best >= PARTIAL else 0.0
 
 
-def _share(one: set[str], other: set[str]) -> float:
-    return len(one & other) / max(len(one | other), 1)
+def _share(one: str, other: str) -> float:
+    """Return the share of words in common; 0 for opposite directions (`speech to text` and `text to speech`)."""
+    if " to " in one and " to " in other and one.split(" to ")[0] == other.split(" to ")[-1]:
+        return 0.0
+    mine, theirs = _content_words(one), _content_words(other)
+    return len(mine & theirs) / max(len(mine | theirs), 1)
+
+
+def _content_words(name: str) -> set[str]:
+    return {spelled for word in name.split() for spelled in _SPELLED_OUT.get(word, word).split()} - _STOP_WORDS
 
 
 def name_score(tokens: Sequence[str], definition: Definition) -> float:

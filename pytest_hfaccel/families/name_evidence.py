@@ -26,6 +26,8 @@ AFFIX = 0.88
 """Confidence in a word that begins or ends like a known one."""
 STATED = 0.99
 """Confidence in a name that states its purpose: it outweighs the class, which cannot know the purpose."""
+SPECIFIC = 0.96
+"""Confidence in a well-known checkpoint of a modality whose models are often built on a language model."""
 REFINED = 0.94
 """Confidence in a known name that a purpose word moved to another modality."""
 PURPOSE = 0.75
@@ -65,7 +67,8 @@ def _by_marker(organisation: Sequence[str], tokens: Sequence[str]) -> Analysis |
     if purpose is None:
         # A sentence encoder is named for its purpose, whatever it was made from (`gte-Qwen2-1.5B-instruct`).
         stated = marker.kind == SENTENCE
-        confidence = STATED if stated else TYPE if marker.exact else AFFIX
+        specific = not marker.is_type and marker.kind[0] in ("audio", "time_series")
+        confidence = STATED if stated else SPECIFIC if specific else TYPE if marker.exact else AFFIX
         return analysis(SOURCE, *marker.kind, confidence, _certainty(marker.kind), reason)
     same = purpose.kind[0] == marker.kind[0]
     confidence = STATED if purpose.stated else TYPE if same else REFINED
@@ -86,4 +89,8 @@ def _by_publisher(organisation: Sequence[str]) -> Analysis | None:
 
 def _by_purpose(tokens: Sequence[str]) -> Analysis | None:
     purpose = purpose_without_family(tokens)
-    return analysis(SOURCE, *purpose.kind, PURPOSE, PURPOSE, purpose.why) if purpose else None
+    if purpose is None:
+        return None
+    # A masked language model that encodes for retrieval is published under the class of its pretraining.
+    certainty = STATED if purpose.kind == SENTENCE else PURPOSE
+    return analysis(SOURCE, *purpose.kind, PURPOSE, certainty, purpose.why)

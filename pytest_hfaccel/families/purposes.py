@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from pytest_hfaccel.families.model_types import (
+    CAUSAL,
     CHAT,
     CLASSIFIER,
     DEPTH,
@@ -61,12 +62,16 @@ _SOUND_WORDS = (
 )
 _CLASSIFIER_WORDS = (
     r"ner|pos|sentiment\w*|emotions?|sst\d?|mnli|xnli|nli|anli|qnli|squad\w*|toxic\w*|hate\w*|spam|detector|detection|"
-    r"classification|classifier|conll\w*|pii|punctuation|deid\w*|irony|offensive|wikineural|intent\w*|stance|"
-    r"sarcasm|fake|phishing|moderation|topic|cola|mrpc|qqp|zeroshot|guard|safety|ontonotes|chunking|keyphrase"
+    r"classification|classifier|conll\w*|\w*pii|punctuation|deid\w*|irony|offensive|wikineural|intent\w*|stance|"
+    r"sarcasm|fake|phishing|moderation|topic|cola|mrpc|qqp|zeroshot|guard|safety|ontonotes\d?|chunking|keyphrase|"
+    r"injections?|jailbreak\w*|judge|grammaticality|readability|formality|factcheck\w*"
 )
 
 _RULES: tuple[_Rule, ...] = (
-    _Rule(r"rerank\w*|crossencoder", _TEXT, CLASSIFIER, stated=True),
+    _Rule(r"rerank\w*|crossencoder|reward\w*|rm|prm|orm", _TEXT, CLASSIFIER, stated=True),
+    _Rule(
+        r"mnli|xnli|anli|nli|detectors?|detection|classifier|classification", frozenset({"text_generation"}), CLASSIFIER
+    ),
     _Rule(r"\w*embed|embedder|\w*embeddings?|embedding\w*|sentence|sbert|retriever", _TEXT, SENTENCE, stated=True),
     _Rule(r"hate\w*|toxic\w*", frozenset({"embedding"}), CLASSIFIER),
     _Rule(r"docvqa|docqa|doc|document|invoices?|receipts?|cord|funsd|rvlcdip", _IMAGE_TEXT, DOCUMENT),
@@ -74,6 +79,7 @@ _RULES: tuple[_Rule, ...] = (
     _Rule(r"vl|vlm|vlms|vision|visual|multimodal|omni|vla|img", frozenset({"text_generation"}), VLM),
     _Rule(r"timeseries|forecast\w*|patchtst|ttm|tspulse", _TEXT, SERIES),
     _Rule(r"vision|image", frozenset({"embedding"}), IMAGE),
+    _Rule(r"tts|vocoder|speechsynthesis", _TEXT, TTS, stated=True),
     _Rule(r"tts|vocoder|hifigan|vc|speechsynthesis", frozenset({*_TEXT, "audio"}), TTS),
     _Rule(r"asr|stt|transcribe|transcription|s2t", frozenset({*_TEXT, "audio"}), SPEECH),
     _Rule(_SOUND_WORDS, frozenset({"audio"}), SOUND),
@@ -85,7 +91,7 @@ _RULES: tuple[_Rule, ...] = (
     _Rule(_CLASSIFIER_WORDS, frozenset({"embedding"}), CLASSIFIER),
     _Rule(
         r"it|instruct|instruction|instructions|\w*chat\w*|assistant|dpo|rlhf|sft|ppo|orpo|simpo|\w*hermes|conversational|"
-        r"dialogue?|alpaca|zephyr|vicuna|oasst\d?|dolly|guanaco|thinking|roleplay",
+        r"dialogue?|alpaca|zephyr|vicuna|oasst\d?|dolly|guanaco|roleplay|r1|rl|grpo|think\w*|\w*reason\w*",
         frozenset({"text_generation"}),
         CHAT,
     ),
@@ -93,8 +99,8 @@ _RULES: tuple[_Rule, ...] = (
 
 # Words that suffice alone, strongest first.
 _ALONE: tuple[tuple[str, Kind], ...] = (
-    (r"rerank\w*|hate\w*|toxic\w*", CLASSIFIER),
-    (r"embed\w*|sentence\w*|retriever", SENTENCE),
+    (r"rerank\w*|reward\w*|hate\w*|toxic\w*", CLASSIFIER),
+    (r"embed\w*|sentence\w*|retriev\w*|encoding|similarity", SENTENCE),
     (r"tts|vocoder", TTS),
     (r"asr|stt|speech\w*|transcri\w+|phoneme|librispeech", SPEECH),
     (r"audio\w*|sounds?|speaker\w*|\w*voice\w*|vad|genres?|music\w*|diarization", SOUND),
@@ -103,8 +109,10 @@ _ALONE: tuple[tuple[str, Kind], ...] = (
     (r"video\w*|kinetics\w*", VIDEO),
     (r"segment\w*|parsing|panoptic|matting|ade20k|cityscapes", SEGMENTATION),
     (r"depth|nyu|kitti", DEPTH),
+    # `ai-image-detector`, `nsfw_image_detection`: whole images are told apart, nothing is located in them.
+    (r"images?|nsfw|deepfakes?", IMAGE),
     (r"coco|pascal|detr|detector|detection", DETECTOR),
-    (r"images?|vision|imagenet\w*|in1k|in21k|face\w*|photo\w*|pixel\w*|224|nsfw|facial", IMAGE),
+    (r"vision|imagenet\w*|in1k|in21k|face\w*|photo\w*|pixel\w*|224|facial", IMAGE),
     (r"forecast\w*|timeseries", SERIES),
     (r"summar\w+|translat\w+|paraphras\w+|mt|seq2seq|grammar|headline", SEQ2SEQ),
     (r"instruct\w*|\w*chat\w*|dialog\w*|assistant|conversational", CHAT),
@@ -121,6 +129,8 @@ def refine(kind: Kind, tokens: Sequence[str], later: Sequence[Kind], published: 
         later: What the markers after the first say.
         published: What the namespace publishes, if it publishes one kind.
     """
+    if kind == CHAT and _first(r"base|pretrain\w*", tokens):
+        return Purpose(CAUSAL, "before it was taught to chat")
     if published and (published[0] == kind[0] or {published[0], kind[0]} <= _TEXT):
         stated = published in (SENTENCE, CLASSIFIER)
         if stated or kind[1] is None:
@@ -129,7 +139,9 @@ def refine(kind: Kind, tokens: Sequence[str], later: Sequence[Kind], published: 
         applies = kind[0] in rule.families and not _protected(kind, rule)
         if applies and (word := _first(rule.pattern, tokens)):
             return Purpose(rule.kind, f"and {word!r} says what it is for", rule.stated)
-    if kind[0] == "vision" and kind == IMAGE and any(other[0] in _TEXT for other in later):
+    if kind == CAUSAL and CHAT in later:
+        return Purpose(CHAT, "with the name of a chat model after it")
+    if kind == IMAGE and any(other[0] in _TEXT for other in later):
         return Purpose(VLM, "with a language model after it")
     return None
 

@@ -37,11 +37,14 @@ def _analyze(key: str, source: str, terms: Sequence[str], families: Families, su
 
 
 def _scores(key: str, terms: Sequence[str], definitions: Mapping[str, Definition]) -> dict[str, float]:
-    """Sum up how far the terms match each definition."""
-    return {
-        name: sum(term_score(term, _listed(key, definition), GENERAL_TASKS) for term in terms)
-        for name, definition in definitions.items()
-    }
+    """Sum up how far the terms match each definition; a name that one definition has is no partial match of others."""
+    scores = dict.fromkeys(definitions, 0.0)
+    for term in terms:
+        of_term = {name: term_score(term, _listed(key, each), GENERAL_TASKS) for name, each in definitions.items()}
+        least = 1.0 if 1.0 in of_term.values() else 0.0
+        for name, score in of_term.items():
+            scores[name] += score if score >= least else 0.0
+    return scores
 
 
 def _listed(key: str, definition: Definition) -> Sequence[str]:
@@ -63,13 +66,13 @@ def analyze_keywords(
         tokens: The words of the name.
         families: Definitions of the families.
         subfamilies: Definitions of their subfamilies.
-        confidence: How far a whole match is to be trusted; a partial one half as far above chance.
+        confidence: How far a whole match is to be trusted; a partial one a quarter as far above chance.
     """
     found = best({name: name_score(tokens, definition) for name, definition in families.items()})
     if found is None:
         return None
     family, score, share = found
-    certainty = _FLOOR + (confidence - _FLOOR) * score * share
+    certainty = _FLOOR + (confidence - _FLOOR) * score**2 * share
     inner = best({name: name_score(tokens, each) for name, each in subfamilies.get(family, {}).items()})
     subfamily = inner[0] if inner else None
     reason = f"{'a keyword' if score == 1 else 'part of a keyword or an acronym'} of {family} is in the name"

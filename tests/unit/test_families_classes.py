@@ -27,7 +27,7 @@ def test_every_listed_class_has_a_family() -> None:
         ("GPT2LMHeadModel", "text_generation", "causal_lm"),
         ("T5ForConditionalGeneration", "text_generation", "seq2seq"),
         ("BartForConditionalGeneration", "text_generation", "seq2seq"),
-        ("LlamaForSequenceClassification", "text_generation", "causal_lm"),
+        ("LlamaForSequenceClassification", "embedding", "token_classifier"),
         ("ViTForImageClassification", "vision", "image_classifier"),
         ("SegformerForSemanticSegmentation", "vision", "segmentation"),
         ("DPTForDepthEstimation", "vision", "depth_estimation"),
@@ -50,7 +50,7 @@ def test_every_listed_class_has_a_family() -> None:
         ("JinaBertForMaskedLM", "embedding", "masked_lm"),
         ("ParlerTTSForConditionalGeneration", "audio", "text_to_speech"),
         ("BaichuanForCausalLM", "text_generation", "causal_lm"),
-        ("XLNetForQuestionAnswering", "text_generation", "causal_lm"),
+        ("XLNetForQuestionAnswering", "embedding", "token_classifier"),
         ("transformers.models.bert.modeling_bert.BertForMaskedLM", "embedding", "masked_lm"),
     ],
 )
