@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.spec import REGISTERED
 
 WEIGHTS_CHOICES = ("auto", "pretrained", "random", "tiny")
 
@@ -30,6 +31,7 @@ def _option(
     many: bool = False,
     split: bool = False,
     counts: bool = False,
+    bare: str = "",
     choices: tuple[str, ...] = (),
 ) -> Any:
     """Declare an option.
@@ -42,10 +44,11 @@ def _option(
         many: Whether it may be repeated.
         split: Whether a value may also be a list, separated by commas.
         counts: Whether its values are whole numbers of at least 1.
+        bare: What it means when it is given without a value; empty where it needs one.
         choices: The allowed values; any when empty.
     """
     metadata = {"help": text, "flag": flag, "env": env, "many": many, "split": split, "counts": counts}
-    return field(default=default, metadata={**metadata, "choices": choices})
+    return field(default=default, metadata={**metadata, "bare": bare, "choices": choices})
 
 
 @dataclass(frozen=True)
@@ -152,11 +155,14 @@ class RunConfig:
         flag="--hf-cache",
         env="HFACCEL_CACHE",
     )
-    trust_remote_code: bool = _option(
-        False,
-        "Run the code of a model's repository, for models whose registry entry says they need it.",
+    trust_remote_code: tuple[str, ...] = _option(
+        (),
+        "Run the code of a model's repository: of models whose entry in your registry says that they need it; with "
+        "'=X', of the model with exactly this id or path. May be repeated.",
         flag="--hf-trust-remote-code",
         env="HFACCEL_TRUST_REMOTE_CODE",
+        many=True,
+        bare=REGISTERED,
     )
     allow_pickle: bool = _option(
         False, "Also load weights that are not safetensors; unpickling runs code.", env="HFACCEL_ALLOW_PICKLE"
@@ -225,7 +231,7 @@ class RunConfig:
         for option in fields(cls):
             given = values.get(option.name)
             if given is None and environ.get(option.metadata["env"]):
-                given = _from_text(environ[option.metadata["env"]], option.default)
+                given = _from_text(environ[option.metadata["env"]], option.default, option.metadata["bare"])
             if given is None:
                 continue
             if option.metadata["many"]:
@@ -241,6 +247,9 @@ class RunConfig:
         return cls(**out)
 
 
+_YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+
+
 def _parts(given: Iterable[Any], *, split: bool) -> Iterator[str]:
     for item in given:
         parts = str(item).split(",") if split else [str(item)]
@@ -253,9 +262,11 @@ def _count(text: str, flag: str) -> int:
     return int(text)
 
 
-def _from_text(text: str, default: Any) -> Any:
+def _from_text(text: str, default: Any, bare: str) -> Any:
     if isinstance(default, bool):
-        return text.strip().lower() in ("1", "true", "yes", "on")
+        return text.strip().lower() in _YES
+    if bare and text.strip().lower() in (*_YES, *_NO):
+        return (bare,) if text.strip().lower() in _YES else ()
     if isinstance(default, tuple):
         return tuple(text.split(","))
     return text

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 from pytest_hfaccel.errors import ConfigError
@@ -17,6 +19,9 @@ DTYPES = ("fp32", "bf16", "fp16", "int8")
 
 DEVICE_KINDS = ("cpu", "cuda", "rocm", "mps", "xpu", "openvino", "webgpu", "webnn", "wasm", "fake")
 """The kinds of device in the order in which they are listed; `fake` exists only by name."""
+
+REGISTERED = "registered"
+"""The consent to remote code that covers the models whose registry entry says `requires_remote_code`."""
 
 _INDEXED = frozenset({"cuda", "rocm", "xpu", "fake"})
 _DEFAULT_TARGET = {"openvino": "CPU"}
@@ -150,7 +155,8 @@ class ModelSpec:
         dims: Config fields that differ from the class's default config; nested for sub-configs.
         dtypes: The dtypes it is tested with when the user names none.
         dependencies: Requirement strings, of its class and its own.
-        requires_remote_code: Whether its repository carries the model's code.
+        requires_remote_code: Whether its repository carries the model's code, by its entry or its config.json.
+        remote_code_registered: Whether its registry entry says so. What a checkpoint says of itself is no consent.
         gated: Whether its repository wants an accepted licence.
         revision: Git revision of the repository.
         parameters: Number of parameters of the real checkpoint, where the registry states it.
@@ -170,6 +176,7 @@ class ModelSpec:
     dtypes: tuple[str, ...] = ("fp32",)
     dependencies: tuple[str, ...] = ()
     requires_remote_code: bool = False
+    remote_code_registered: bool = False
     gated: bool = False
     revision: str | None = None
     parameters: int | None = None
@@ -177,6 +184,21 @@ class ModelSpec:
     max_transformers: VersionBound | None = None
     expect: tuple[Expectation, ...] = ()
     source: str = ""
+
+    def may_run_its_code(self, trusted: Collection[str]) -> bool:
+        """Whether the user consents to run the code of this model's repository.
+
+        Args:
+            trusted: The values of `--hf-trust-remote-code`: exact ids or paths, and `REGISTERED`, which needs a second
+                consent in the user's registry.
+        """
+        if REGISTERED in trusted and self.remote_code_registered:
+            return True
+        names = [text for text in trusted if text != REGISTERED]
+        if self.path:
+            # Unlike that of `Path`, this `expanduser` takes `~nosuchuser` for the name of a file.
+            return any(Path(os.path.expanduser(text)).resolve() == Path(self.path) for text in names)  # noqa: PTH111
+        return self.hub_id in names or self.name in names
 
     @property
     def slug(self) -> str:

@@ -16,7 +16,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {"cli"},
     "errors": set(),
     "results": set(),
-    "config": {"errors"},
+    "config": {"errors", "spec"},
     "spec": {"errors", "results"},
     "tasks": {"spec"},
     "matrix": {"errors", "spec"},

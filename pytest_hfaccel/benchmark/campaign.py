@@ -40,7 +40,7 @@ class Campaign:
         timeout: Seconds for preparing a cell, and for each point.
         effort: How much work the timing of a point may be.
         verify: Whether cells are verified first.
-        trust_remote_code: Whether the code of a model's repository may run.
+        trust_remote_code: Models whose repository's code may run; see `ModelSpec.may_run_its_code`.
         allow_pickle: Whether weights that are not safetensors may be loaded.
     """
 
@@ -52,7 +52,7 @@ class Campaign:
     timeout: float
     effort: Effort = field(default_factory=Effort)
     verify: bool = True
-    trust_remote_code: bool = False
+    trust_remote_code: tuple[str, ...] = ()
     allow_pickle: bool = False
 
     def points(self, cell: Cell) -> list[Point]:

@@ -41,7 +41,7 @@ def measure_isolated(
     timeout: float,
     effort: Effort | None = None,
     generation: bool = True,
-    trust_remote_code: bool = False,
+    trust_remote_code: tuple[str, ...] = (),
     allow_pickle: bool = False,
 ) -> Iterator[Measurement | NotMeasured]:
     """Measure a model on a device at several points, each in a process of its own.
@@ -57,7 +57,7 @@ def measure_isolated(
         timeout: Seconds for preparing the model, and for each point.
         effort: How much work the timing of a point may be.
         generation: Whether the tokens of generating models are timed.
-        trust_remote_code: Whether the code of the model's repository may run.
+        trust_remote_code: Models whose repository's code may run; see `ModelSpec.may_run_its_code`.
         allow_pickle: Whether weights that are not safetensors may be loaded.
 
     Yields:

@@ -107,7 +107,7 @@ def _prepared_checkpoint(request: Request, prepared: dict[str, Any]) -> Checkpoi
         directory=Path(prepared["directory"]),
         fingerprint=prepared["fingerprint"],
         cache_dir=request.cache_dir,
-        trust_remote_code=request.trust_remote_code and model.requires_remote_code,
+        trust_remote_code=model.requires_remote_code and model.may_run_its_code(request.trust_remote_code),
         allow_pickle=request.allow_pickle,
     )
 

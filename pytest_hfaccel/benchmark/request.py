@@ -20,6 +20,7 @@ _OF_SPEC = (
     "bundled",
     "dims",
     "requires_remote_code",
+    "remote_code_registered",
     "revision",
     "source",
 )
@@ -38,7 +39,7 @@ class Request:
         timeout: Seconds for preparing the model, and for each point.
         effort: How much work the timing of a point may be.
         generation: Whether the tokens of generating models are timed.
-        trust_remote_code: Whether the code of the model's repository may run.
+        trust_remote_code: Models whose repository's code may run; see `ModelSpec.may_run_its_code`.
         allow_pickle: Whether weights that are not safetensors may be loaded.
         checks: Checks the cell must pass before anything is measured; none: nothing is checked.
     """
@@ -50,7 +51,7 @@ class Request:
     timeout: float
     effort: Effort = field(default_factory=Effort)
     generation: bool = True
-    trust_remote_code: bool = False
+    trust_remote_code: tuple[str, ...] = ()
     allow_pickle: bool = False
     checks: tuple[str, ...] = ()
 
@@ -62,6 +63,7 @@ class Request:
             **plain,
             "spec": {**spec, "dims": dict(spec["dims"]), "expect": [asdict(one) for one in self.cell.model.expect]},
             "checks": list(self.checks),
+            "trust_remote_code": list(self.trust_remote_code),
             "device": [self.cell.device.kind, self.cell.device.target],
             "dtype": self.cell.dtype,
             "weights": asdict(self.cell.weights),
@@ -83,8 +85,9 @@ class Request:
             cache_dir=Path(data["cache_dir"]),
             effort=Effort(**data["effort"]),
             checks=tuple(data["checks"]),
+            trust_remote_code=tuple(data["trust_remote_code"]),
             **{name: data[name] for name in _PLAIN},
         )
 
 
-_PLAIN = ("threads", "timeout", "generation", "trust_remote_code", "allow_pickle")
+_PLAIN = ("threads", "timeout", "generation", "allow_pickle")

@@ -32,7 +32,7 @@ class Checkpoint:
         directory: Where it lies.
         fingerprint: Hash of everything its content depends on.
         cache_dir: Where backends may keep what they derive from it.
-        trust_remote_code: Whether code in the directory may run.
+        trust_remote_code: Whether the model's class comes from code in the directory, which the user allowed to run.
         allow_pickle: Whether weights that are not safetensors may be loaded.
     """
 

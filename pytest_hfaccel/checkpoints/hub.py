@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pytest_hfaccel.checkpoints.hub_errors import short_reason, translated
-from pytest_hfaccel.checkpoints.snapshot import CONFIGS, FOLDERS, PICKLED_WEIGHTS, SAFE_WEIGHTS, has_weights
+from pytest_hfaccel.checkpoints.snapshot import CODE, CONFIGS, FOLDERS, PICKLED_WEIGHTS, SAFE_WEIGHTS, has_weights
 from pytest_hfaccel.errors import CheckpointError
 from pytest_hfaccel.spec import ModelSpec
 
@@ -45,7 +45,7 @@ def download(spec: ModelSpec, *, allow_pickle: bool = False) -> Path:
         CheckpointError: The repository has no safetensors, or the files cannot be written.
         HubError: The hub did not answer, answered with an error, or is switched off.
     """
-    code = ("*.py",) if spec.requires_remote_code else ()
+    code = CODE if spec.requires_remote_code else ()
     with translated(spec), _progress_on_a_terminal():
         directory = _fetch(spec, *CONFIGS, *SAFE_WEIGHTS, *code)
         if allow_pickle and not has_weights(directory):
@@ -56,6 +56,12 @@ def download(spec: ModelSpec, *, allow_pickle: bool = False) -> Path:
             hint="HFACCEL_ALLOW_PICKLE=1 also loads pickled weights; unpickling runs code of whoever wrote them.",
         )
     return directory
+
+
+def download_code(spec: ModelSpec) -> Path:
+    """Download the Python files of a repository, for the user to read; raises what `download` raises."""
+    with translated(spec):
+        return _fetch(spec, *CODE)
 
 
 def _fetch(spec: ModelSpec, *patterns: str) -> Path:

@@ -10,6 +10,8 @@ from pytest_hfaccel.spec import ModelSpec
 CONFIGS = ("*.json", "*.jinja", "*.txt", "*.model", "*.spm", "*.tiktoken")
 """Configs, tokenizers and chat templates."""
 
+CODE = ("*.py",)
+
 SAFE_WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")
 PICKLED_WEIGHTS = ("pytorch_model.bin", "pytorch_model-*-of-*.bin")
 """The names that `from_pretrained` reads; repositories often hold the same weights in other formats besides."""

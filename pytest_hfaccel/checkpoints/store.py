@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from pytest_hfaccel.checkpoints.fingerprint import (
 from pytest_hfaccel.checkpoints.hub import download
 from pytest_hfaccel.checkpoints.once import build_once
 from pytest_hfaccel.checkpoints.packages import packages_named
-from pytest_hfaccel.checkpoints.remote_code import demand_consent
+from pytest_hfaccel.checkpoints.remote_code import refuse_foreign_code, require_consent
 from pytest_hfaccel.spec import ModelSpec, Weights, WeightsChoice
 
 SEED = 0
@@ -27,11 +28,11 @@ class CheckpointStore:
 
     Args:
         cache_dir: Where built checkpoints, and what backends derive from checkpoints, are kept.
-        trust_remote_code: Whether the code of a model's repository may run.
+        trust_remote_code: Models whose repository's code may run; see `ModelSpec.may_run_its_code`.
         allow_pickle: Whether weights that are not safetensors may be loaded.
     """
 
-    def __init__(self, cache_dir: Path, *, trust_remote_code: bool = False, allow_pickle: bool = False) -> None:
+    def __init__(self, cache_dir: Path, *, trust_remote_code: Collection[str] = (), allow_pickle: bool = False) -> None:
         self.cache_dir = cache_dir
         self._trust_remote_code = trust_remote_code
         self._allow_pickle = allow_pickle
@@ -51,7 +52,7 @@ class CheckpointStore:
             HubError: It had to be downloaded, and the hub did not answer.
             GatedError: It had to be downloaded, and the hub wants a licence accepted.
         """
-        demand_consent(spec, trusted=self._trust_remote_code)
+        require_consent(spec, self._trust_remote_code, Path(weights.path) if weights.path else None)
         with packages_named(spec):
             return self._prepared(spec, weights)
 
@@ -59,6 +60,8 @@ class CheckpointStore:
         if weights.kind == Weights.PRETRAINED:
             directory = Path(weights.path) if weights.path else download(spec, allow_pickle=self._allow_pickle)
             fingerprint = fingerprint_of_files(spec, directory)
+            if spec.requires_remote_code:
+                refuse_foreign_code(directory, self._trust_remote_code)
         else:
             directory = self._built(spec, weights.kind)
             fingerprint = fingerprint_of_built(spec, directory)
@@ -68,7 +71,7 @@ class CheckpointStore:
             directory=directory,
             fingerprint=fingerprint,
             cache_dir=self.cache_dir,
-            trust_remote_code=self._trust_remote_code and spec.requires_remote_code,
+            trust_remote_code=spec.requires_remote_code,  # nobody gets here without consent
             allow_pickle=self._allow_pickle,
         )
 

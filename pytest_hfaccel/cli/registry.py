@@ -161,6 +161,11 @@ def _add(arguments: argparse.Namespace) -> int:
     entry = entry_of(replace(spec, name=name), default_config(spec.architecture))
     add_entry(arguments.to, name, entry)
     print(f"{arguments.to}: added {name} ({spec.architecture}, {spec.task})")
+    if spec.requires_remote_code:
+        print(
+            "note: it needs the code of its repository. Read that code; `requires_remote_code: true` in the entry and"
+        )
+        print("--hf-trust-remote-code then run it.")
     return 0
 
 

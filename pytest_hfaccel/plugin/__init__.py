@@ -24,7 +24,7 @@ from pytest_hfaccel.plugin.fixtures import (
     resource_pool,
 )
 from pytest_hfaccel.plugin.keys import COLLECTOR, SESSION
-from pytest_hfaccel.plugin.options import add_options, read_options
+from pytest_hfaccel.plugin.options import add_options, read_options, spell_out_bare_flags
 
 __all__ = [
     "cell",
@@ -47,6 +47,15 @@ _MARKER = (
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare the options."""
     add_options(parser)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(
+    early_config: pytest.Config, parser: pytest.Parser, args: list[str]
+) -> Generator[None]:
+    """Read a flag whose value is optional so that it takes no path."""
+    spell_out_bare_flags(early_config, parser, args)
+    return (yield)
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
@@ -22,12 +23,25 @@ def add_options(parser: pytest.Parser) -> None:
         dest = f"hfaccel_{option.name}"
         if isinstance(option.default, bool):
             group.addoption(flag, dest=dest, action="store_const", const=True, default=None, help=text)
+        elif bare := option.metadata["bare"]:
+            group.addoption(flag, dest=dest, action="append", nargs="?", const=bare, metavar="X", help=text)
         elif option.metadata["many"]:
             group.addoption(flag, dest=dest, action="append", default=None, metavar="X", help=text)
         elif choices:
             group.addoption(flag, dest=dest, choices=choices, default=None, help=text)
         else:
             group.addoption(flag, dest=dest, default=None, metavar="PATH", help=text)
+
+
+def spell_out_bare_flags(config: pytest.Config, parser: pytest.Parser, arguments: list[str]) -> None:
+    """Write `--flag` as `--flag=<what it means alone>`, or argparse takes the next argument, a path, for its value."""
+    bare = {option.metadata["flag"]: option.metadata["bare"] for option in fields(RunConfig) if option.metadata["bare"]}
+    if not bare.keys() & set(arguments):
+        return
+    arguments[:] = [f"{text}={bare[text]}" if text in bare else text for text in arguments]
+    known = parser.parse_known_args(arguments, namespace=copy(config.option))
+    # pytest looks for the first conftest files where these say.
+    config.known_args_namespace.file_or_dir = known.file_or_dir
 
 
 def read_options(config: pytest.Config) -> RunConfig:

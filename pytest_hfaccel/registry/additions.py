@@ -90,6 +90,8 @@ def _replace(file: Path, text: str) -> None:
 def entry_of(spec: ModelSpec, defaults: dict[str, Any]) -> dict[str, Any]:
     """Return the registry entry of a model that was resolved from its config.json.
 
+    It never says `requires_remote_code`: that would be a consent which the checkpoint gives itself.
+
     Args:
         spec: The model; its `dims` are the whole config.
         defaults: The default config of its class; what is equal to it is left out of the entry.
@@ -98,8 +100,6 @@ def entry_of(spec: ModelSpec, defaults: dict[str, Any]) -> dict[str, Any]:
     if spec.hub_id not in ("", spec.name):
         entry["hub_id"] = spec.hub_id
     entry |= {"architecture": spec.architecture, "task": spec.task}
-    if spec.requires_remote_code:
-        entry["requires_remote_code"] = True
     dims = _differing(dict(spec.dims), defaults)
     return entry | ({"dims": dims} if dims else {})
 

@@ -63,8 +63,9 @@ class MergedFiles:
             if ("models", name) in self._broken or ("classes", architecture) in self._broken:
                 continue
             shared = without_unset(self.classes.get(str(architecture), {}))
+            consent = {"remote_code_registered": bool(fields.get("requires_remote_code"))}
             try:
-                spec = build_spec(name, without_unset(fields), shared)
+                spec = build_spec(name, without_unset({**fields, **consent}), shared)
             except IncompleteEntryError as flaw:
                 near = suggest(str(architecture), self.classes) if architecture not in self.classes else ""
                 self._note(*self._places[name], f"{flaw}{near if architecture else ''}")

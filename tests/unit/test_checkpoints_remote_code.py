@@ -42,7 +42,7 @@ def own(directory: Path, architecture: str) -> ModelSpec:
 
 
 def test_with_consent_its_code_runs(directory: Path, tmp_path: Path) -> None:
-    store = CheckpointStore(tmp_path, trust_remote_code=True)
+    store = CheckpointStore(tmp_path, trust_remote_code=(str(directory),))
     spec = own(directory, "OwnForMaskedLM")
     checkpoint = store.prepare(spec, store.choose(spec, "auto", named=True))
     model = checkpoint.torch_model("fp32")
@@ -51,7 +51,7 @@ def test_with_consent_its_code_runs(directory: Path, tmp_path: Path) -> None:
 
 
 def test_a_class_it_does_not_have_is_named(directory: Path, tmp_path: Path) -> None:
-    store = CheckpointStore(tmp_path, trust_remote_code=True)
+    store = CheckpointStore(tmp_path, trust_remote_code=(str(directory),))
     spec = own(directory, "OtherModel")
     checkpoint = store.prepare(spec, store.choose(spec, "auto", named=True))
     with pytest.raises(

@@ -103,7 +103,6 @@ def test_only_what_differs_from_the_defaults_is_written() -> None:
         "path": "/p",
         "architecture": "BertModel",
         "task": "feature-extraction",
-        "requires_remote_code": True,
         "dims": {
             "hidden_size": 64,
             "id2label": {"0": "a"},
