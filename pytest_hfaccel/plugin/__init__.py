@@ -85,7 +85,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection(session: pytest.Session) -> None:
+def pytest_sessionstart(session: pytest.Session) -> None:
     """Decide what runs before anything is collected, so that a mistake in an option is one clear message."""
     from pytest_hfaccel.config import RunConfig
     from pytest_hfaccel.plugin.session import require_database_package, usage_error
@@ -138,7 +138,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     from pytest_hfaccel.plugin.selection import refuse_unclaimed
 
     count_per_cell(session.items)
-    refuse_unclaimed(session.config.stash[SESSION])
+    if not hasattr(session.config, "workerinput"):  # the controller speaks for its workers
+        refuse_unclaimed(session.config.stash[SESSION])
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> list[str]:

@@ -6,11 +6,41 @@ test on its own. This scheduler reads the group out of the test's id instead.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from xdist.scheduler import LoadScopeScheduling
+from xdist.scheduler import LoadScheduling, LoadScopeScheduling
 
 from pytest_hfaccel.plugin.parametrize import read_id
+
+
+class SchedulingByContent:
+    """xdist's own default for a run without model classes, `ModelScheduling` for one with: known after collection.
+
+    Args:
+        config: pytest's configuration.
+        log: xdist's logger.
+        has_models: Called when the first worker has collected: whether it has tests of model classes.
+    """
+
+    def __init__(self, config: Any, log: Any, has_models: Callable[[], bool]) -> None:
+        self._scheduling: Any = LoadScheduling(config, log)
+        self._make_for_models = lambda: ModelScheduling(config, log)
+        self._has_models = has_models
+        self._is_decided = False
+
+    def add_node_collection(self, node: Any, collection: Sequence[str]) -> None:
+        """Take in what a worker has collected."""
+        if not self._is_decided and self._has_models():
+            nodes = self._scheduling.nodes
+            self._scheduling = self._make_for_models()
+            for known in nodes:
+                self._scheduling.add_node(known)
+        self._is_decided = True
+        self._scheduling.add_node_collection(node, collection)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._scheduling, name)
 
 
 class ModelScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist is an optional dependency: Any to mypy

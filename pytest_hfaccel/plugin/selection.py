@@ -16,12 +16,16 @@ def refuse_unclaimed(session: HfSession) -> None:
     Raises:
         pytest.UsageError: With the model's class, and what the collected classes serve.
     """
-    if not session.config.models:
-        return
-    missing = session.unclaimed()
+    if text := describe_unclaimed(session):
+        raise pytest.UsageError(text)
+
+
+def describe_unclaimed(session: HfSession) -> str:
+    """Say which models the user named belong to no collected model class; nothing when each has one."""
+    missing = session.unclaimed() if session.config.models else []
     if not missing:
-        return
+        return ""
     lines = [f"--hf-model {spec.name}: no collected model class tests {spec.architecture}." for spec in missing]
     lines.append(f"The collected classes test: {', '.join(sorted(session.patterns)) or 'nothing'}.")
     lines.append("Collect the module of that class (model_classes/), or write one: a class with `architectures`.")
-    raise pytest.UsageError("\n".join(lines))
+    return "\n".join(lines)

@@ -1,0 +1,83 @@
+"""What the workers of pytest-xdist collected, told to the controller, which collects nothing itself.
+
+xdist sends the controller node ids and no more. A worker writes the rest into a directory that the controller has made
+for the run; all workers collect the same, so the first one writes for all. A worker on another machine has no such
+directory: then the controller knows the node ids only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_hfaccel.atomic import replace_file
+from pytest_hfaccel.plugin.header import header_lines
+from pytest_hfaccel.plugin.parametrize import cell_of, item_check
+from pytest_hfaccel.plugin.selection import describe_unclaimed
+
+if TYPE_CHECKING:
+    import pytest
+
+    from pytest_hfaccel.plugin.session import HfSession
+
+_FILE = "collected.json"
+
+
+@dataclass(frozen=True)
+class CollectedTests:
+    """The tests of model classes that a run has collected, as plain data.
+
+    Attributes:
+        header: The lines that say what runs on what.
+        usage_error: What is wrong with what the user asked for; empty when nothing is.
+        cells: The identity (`pytest_hfaccel.runner.identity`) of each cell in each module.
+        tests: By node id, the index of the test's cell and the name of its check.
+    """
+
+    header: list[str] = field(default_factory=list)
+    usage_error: str = ""
+    cells: list[dict[str, Any]] = field(default_factory=list)
+    tests: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+    def cell_and_check(self, nodeid: str) -> tuple[dict[str, Any], str] | None:
+        """Return the identity of a test's cell and its check's name; `None` for a test of no model class."""
+        if nodeid not in self.tests:
+            return None
+        index, check = self.tests[nodeid]
+        return self.cells[index], check
+
+
+def describe_collected(session: HfSession, items: Sequence[pytest.Item]) -> CollectedTests:
+    """Describe the selected items of a process that has collected."""
+    from pytest_hfaccel.runner import identity
+
+    collected = CollectedTests(header_lines(session, items), describe_unclaimed(session))
+    indices: dict[tuple[str, str], int] = {}
+    for item in items:
+        cell = cell_of(item)
+        if cell is None:
+            continue
+        module = session.module_of(item.cls)  # type: ignore[attr-defined]
+        index = indices.setdefault((module, cell.id), len(indices))
+        if index == len(collected.cells):
+            collected.cells.append(identity(cell, module))
+        collected.tests[item.nodeid] = (index, item_check(item))
+    return collected
+
+
+def write_collected(directory: Path, collected: CollectedTests) -> None:
+    """Write for the controller, unless another worker has."""
+    path = directory / _FILE
+    if directory.is_dir() and not path.exists():
+        replace_file(path, json.dumps(asdict(collected)))
+
+
+def read_collected(directory: Path) -> CollectedTests:
+    """Read what the first worker wrote; nothing where the workers have no access to the directory."""
+    path = directory / _FILE
+    if not path.exists():
+        return CollectedTests()
+    return CollectedTests(**json.loads(path.read_text(encoding="utf-8")))
