@@ -25,7 +25,7 @@ class SchedulingByContent:
 
     def __init__(self, config: Any, log: Any, has_models: Callable[[], bool]) -> None:
         self._scheduling: Any = LoadScheduling(config, log)
-        self._make_for_models = lambda: ModelScheduling(config, log)
+        self._arguments = (config, log)
         self._has_models = has_models
         self._is_decided = False
 
@@ -33,7 +33,7 @@ class SchedulingByContent:
         """Take in what a worker has collected."""
         if not self._is_decided and self._has_models():
             nodes = self._scheduling.nodes
-            self._scheduling = self._make_for_models()
+            self._scheduling = ModelScheduling(*self._arguments)
             for known in nodes:
                 self._scheduling.add_node(known)
         self._is_decided = True
