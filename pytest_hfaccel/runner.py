@@ -18,6 +18,7 @@ from pytest_hfaccel.benchmark.measuring import Measuring
 from pytest_hfaccel.benchmark.points import Point, points_of, varies_in_length
 from pytest_hfaccel.errors import HfAccelError
 from pytest_hfaccel.judging import against, not_run, outcome_of, repeated
+from pytest_hfaccel.registry.requirements import require_installed
 from pytest_hfaccel.results import CellKey, CellResult, CheckOutcome, Stage
 from pytest_hfaccel.spec import CLASS_LEVEL, CPU, Cell, Expectation, ModelSpec
 from pytest_hfaccel.tasks import task_of
@@ -189,6 +190,7 @@ class CellRun:
         self._pipe: Any = None
         self._outputs: Mapping[str, torch.Tensor] | None = None
         self._failures: dict[str, tuple[Exception, str]] = {}
+        self._is_installed = False
         self._running = ""
         self._making = 0.0
         self._facts: dict[str, Any] = {}
@@ -308,6 +310,7 @@ class CellRun:
     def _once(self, what: str, make: Callable[[], Any]) -> Any:
         if what in self._failures:
             raise self._failures[what][0]
+        self._require_installed()
         started, others = time.perf_counter(), self._making
         try:
             return make()
@@ -329,11 +332,18 @@ class CellRun:
         from pytest_hfaccel.checkpoints.packages import packages_named
 
         try:
+            self._require_installed()
             with packages_named(self.cell.model):
                 return check.function(self)
         except Exception as error:
             first = next((name for known, name in self._failures.values() if known is error), check.name)
             return outcome_of(check, error) if first == check.name else repeated(check.name, error, first)
+
+    def _require_installed(self) -> None:
+        """Run nothing of a model whose registry entry asks for what is not installed; looked up once per cell."""
+        if not self._is_installed:
+            require_installed(self.cell.model)
+            self._is_installed = True
 
     def _judge(self, outcome: CheckOutcome) -> CheckOutcome:
         for expectation in self.cell.model.expect:

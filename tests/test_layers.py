@@ -55,6 +55,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "errors",
         "judging",
         "pool",
+        "registry",
         "results",
         "spec",
         "tasks",

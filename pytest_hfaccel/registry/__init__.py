@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pytest_hfaccel.registry.catalog import Registry
 from pytest_hfaccel.registry.loading import SHIPPED, load_registry
-from pytest_hfaccel.registry.requirements import missing_dependencies, unsupported_transformers
+from pytest_hfaccel.registry.requirements import missing_dependencies, require_installed, unsupported_transformers
 from pytest_hfaccel.registry.resolution import resolve_model
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Registry",
     "load_registry",
     "missing_dependencies",
+    "require_installed",
     "resolve_model",
     "unsupported_transformers",
 ]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+
+from pytest_hfaccel.errors import PackageMissing
 from pytest_hfaccel.spec import ModelSpec
 
 
@@ -28,6 +31,29 @@ def missing_dependencies(spec: ModelSpec) -> list[str]:
         if not requirement.specifier.contains(installed, prereleases=True):
             missing.append(f"{text} ({installed} is installed)")
     return missing
+
+
+def require_installed(spec: ModelSpec) -> None:
+    """Refuse a model whose dependencies or bounds on transformers are not met here.
+
+    Raises:
+        PackageMissing: With everything that is not met, and the command that installs it.
+    """
+    missing = missing_dependencies(spec)
+    bound = unsupported_transformers(spec)
+    if not (missing or bound):
+        return
+    wanted = [text.rpartition(" (")[0] for text in missing]
+    if bound:
+        bounds = ((">=", spec.min_transformers), ("<=", spec.max_transformers))
+        limits = [f"{sign}{limit.version}" for sign, limit in bounds if limit]
+        wanted.insert(0, f"transformers{','.join(limits)}")
+    problems = [bound] * bool(bound) + [f"needs {text}" for text in missing]
+    raise PackageMissing(
+        f"{spec.name} {'; '.join(problems)}.",
+        hint=f"Install it with: pip install {shlex.join(wanted)}. "
+        f"What it needs is said by its registry entry ({spec.source}) and that of its class.",
+    )
 
 
 def unsupported_transformers(spec: ModelSpec) -> str | None:

@@ -21,14 +21,6 @@ def test_an_unknown_architecture_does_not_resolve(bert: TinySource) -> None:
     assert "Did you mean 'BertForMaskedLM'?" in (outcome.reason or "")
 
 
-def test_a_missing_dependency_skips_with_what_to_install(bert: TinySource) -> None:
-    context = TinyContext(bert)
-    context.cell = replace(context.cell, model=replace(bert.spec, dependencies=("no-such-package>=2",)))
-    outcome = run("resolves", context)
-    assert outcome.status == Status.SKIPPED
-    assert "no-such-package>=2" in (outcome.reason or "")
-
-
 def test_missing_keys_fail_from_pretrained(bert: TinySource, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bert, "info", {"missing_keys": ["cls.bias"], "unexpected_keys": []})
     outcome = run("from_pretrained", TinyContext(bert))
