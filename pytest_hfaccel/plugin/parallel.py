@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,15 +15,13 @@ from pytest_hfaccel.plugin.collector import PROPERTY
 from pytest_hfaccel.plugin.keys import COLLECTOR, SESSION
 from pytest_hfaccel.plugin.reporting import POOL_STATS
 from pytest_hfaccel.plugin.session import WORKER_INPUT
+from pytest_hfaccel.plugin.xdist_workers import how_worker_ended, survive_deaths_at_start
 
 if TYPE_CHECKING:
     from pytest_hfaccel.plugin.collected import CollectedTests
 
 DIRECTORY = "hfaccel_directory"
 """The key under which workers are told the directory of `pytest_hfaccel.plugin.collected`."""
-
-_SECONDS_TO_DIE = 5.0
-"""How long a process may take to end after its connection has."""
 
 
 class ParallelHooks:
@@ -35,6 +32,11 @@ class ParallelHooks:
         self._death = ""
         self._directory: TemporaryDirectory[str] | None = None
         self._collected: CollectedTests | None = None
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_setupnodes(self, config: pytest.Config) -> None:
+        """Have workers that die while they are started be started again."""
+        survive_deaths_at_start(config)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
@@ -90,7 +92,7 @@ class ParallelHooks:
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: Any) -> None:
         """Take over a worker's pool statistics."""
-        self._death = _death_of(node) if error else ""
+        self._death = how_worker_ended(node) if error else ""
         stats = json.loads(getattr(node, "workeroutput", {}).get(PROPERTY, "null"))
         if stats is not None:
             self._config.stash[POOL_STATS].append(stats)
@@ -105,20 +107,6 @@ class ParallelHooks:
             text = str(report.longrepr)
             reason = f"{text} ({self._death})" if self._death else text
             collector.add_crash(test[0], crashitem, test[1], reason)
-
-
-def _death_of(node: Any) -> str:
-    """Return how a worker's process ended: by which signal, or with which code; empty where that cannot be known."""
-    from pytest_hfaccel.benchmark.process import how_it_ended
-
-    # execnet keeps the process to itself; a worker on another machine has none here.
-    process = getattr(getattr(node.gateway, "_io", None), "popen", None)
-    if process is None:
-        return ""
-    try:
-        return how_it_ended(process.wait(timeout=_SECONDS_TO_DIE))
-    except subprocess.TimeoutExpired:
-        return ""
 
 
 def _wants_groups(config: pytest.Config) -> bool:
