@@ -172,11 +172,13 @@ def _add(arguments: argparse.Namespace) -> int:
 def _sync(arguments: argparse.Namespace) -> int:
     from pytest_hfaccel.registry.additions import entry_text
     from pytest_hfaccel.registry.hub import popular_models
-    from pytest_hfaccel.registry.installed import model_type_of
+    from pytest_hfaccel.registry.installed import model_type_of, require_class
 
     if arguments.limit < 1:
         raise ConfigError(f"--limit: {arguments.limit} is not allowed; it must be 1 or more.")
     registry = _load(arguments)
+    for architecture in arguments.architecture:
+        require_class(architecture)
     known = {spec.hub_id for spec in registry.specs} | {spec.name for spec in registry.specs}
     lines = ["version: 1", "", "models:"]
     for architecture in arguments.architecture or registry.classes:

@@ -27,7 +27,7 @@ def entry_fields(entry: Mapping[str, Any], document: Document, loc: Loc) -> dict
 
 def _field(key: str, value: Any, document: Document, loc: Loc) -> Any:
     match key:
-        case "dtypes" | "dependencies":
+        case "dtypes" | "dependencies" | "additional_deps":
             return tuple(value)
         case "min_transformers" | "max_transformers":
             return VersionBound(**value)
@@ -65,8 +65,9 @@ def build_spec(name: str, fields: Mapping[str, Any], shared: Mapping[str, Any]) 
     if "hub_id" in fields and "path" in fields:
         raise IncompleteEntryError("'hub_id' and 'path' exclude each other.")
     merged = {"hub_id": "" if "path" in fields else name, **shared, **fields}
+    own = {**fields, "dependencies": (*fields.get("dependencies", ()), *merged.pop("additional_deps", ()))}
     for key in ("dependencies", "expect"):
-        merged[key] = tuple(dict.fromkeys((*shared.get(key, ()), *fields.get(key, ()))))
+        merged[key] = tuple(dict.fromkeys((*shared.get(key, ()), *own.get(key, ()))))
     task = merged.get("task") or infer_task(merged["architecture"], merged.get("dims", {}))
     if task is None:
         raise IncompleteEntryError(f"'task' is missing, and nothing tells that of {merged['architecture']!r}.")

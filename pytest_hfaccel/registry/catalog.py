@@ -27,11 +27,13 @@ class Registry:
         specs: The models; those of a class with the class's default first.
         classes: Per architecture class the `ModelSpec` fields all its models share, also those not registered.
         expected: The expected failures of classes that are not registered: wildcards over pairs, and what fails.
+        unresolved: `ModelSpec` fields by hub id, of models whose class only their config.json tells.
     """
 
     specs: tuple[ModelSpec, ...]
     classes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     expected: tuple[tuple[tuple[str, ...], Expectation], ...] = ()
+    unresolved: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @cached_property
     def _by_name(self) -> dict[str, ModelSpec]:

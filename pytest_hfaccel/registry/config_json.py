@@ -62,14 +62,14 @@ def spec_of_config(name: str, config: dict[str, Any], registry: Registry, **fiel
         name: What the user called the model.
         config: The content of config.json.
         registry: Gives task, dependencies and the like of the architecture class.
-        fields: Further fields of the spec: `hub_id` or `path`, and `source`.
+        fields: Further fields of the spec: `hub_id` or `path`, `source`, and what a registry file says of the model.
 
     Raises:
         ConfigError: The config names no class, or nothing tells the task of the class. The hint is the YAML to add.
     """
     architecture = _architecture(name, config, fields)
     shared = dict(registry.classes.get(architecture, {}))
-    task = shared.get("task") or infer_task(architecture, config)
+    task = fields.get("task") or shared.get("task") or infer_task(architecture, config)
     if task is None:
         raise ConfigError(
             f"{name}: nothing tells the task of {architecture}.",
@@ -78,8 +78,9 @@ def spec_of_config(name: str, config: dict[str, Any], registry: Registry, **fiel
     fields |= {
         "architecture": architecture,
         "task": task,
-        "dims": {key: value for key, value in config.items() if key not in _NOT_DIMS},
+        "dims": {key: value for key, value in config.items() if key not in _NOT_DIMS} | fields.get("dims", {}),
         "requires_remote_code": bool(config.get("auto_map")),
+        "remote_code_registered": bool(fields.get("requires_remote_code")),
     }
     return build_spec(name, fields, shared)
 

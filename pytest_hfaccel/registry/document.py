@@ -8,7 +8,7 @@ few thousand opening brackets ends the process.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class Document:
         data: Its plain data, `None` if it is not YAML at all.
         lines: Line number (from 1) of each key and item.
         problems: What is wrong with it as YAML.
+        is_model_map: Whether the file is a bare mapping of models, which adds facts to models known elsewhere.
     """
 
     file: str
@@ -43,6 +44,7 @@ class Document:
     data: Any = None
     lines: dict[Loc, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    is_model_map: bool = False
 
     def line(self, loc: Loc) -> int:
         """Return the line of a location, or of what encloses it when it is not there itself."""
@@ -85,6 +87,24 @@ def parse_document(document: Document) -> None:
         mark = getattr(error, "problem_mark", None)
         what = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be parsed"
         document.add_problem((), f"not YAML: {what}.", line=mark.line + 1 if mark else 0)
+
+
+_KEYS_OF_THE_FORMAT = frozenset({"version", "classes", "models", "expect"})
+
+
+def wrap_model_map(document: Document) -> None:
+    """Read `{"<hub id>": {"additional_deps": [...]}}`, the plain JSON form, as the `models` of a file of ours."""
+    data = document.data
+    if not isinstance(data, dict) or not data or _KEYS_OF_THE_FORMAT & data.keys():
+        return
+    if not all(isinstance(value, dict) for value in data.values()):
+        return
+    document.is_model_map = True
+    document.data = {"version": 1, "models": data}
+    document.lines = {(): 1, ("models",): 1, **{("models", *loc): line for loc, line in document.lines.items() if loc}}
+    document.problems = [
+        replace(problem, loc=("models", *problem.loc)) if problem.loc else problem for problem in document.problems
+    ]
 
 
 def _shown(path: Path) -> str:

@@ -18,6 +18,9 @@ CONFIG = "config.json"
 _ANSWER_SECONDS = 10.0
 """How long to wait for the hub, as huggingface_hub does before a download."""
 
+_CONNECT_SECONDS = 2.0
+"""How long a listing waits for a connection, and then for the first answer."""
+
 _SEARCHED = 1000
 """How many of the hub's models of a task are looked through for those of one class, the most downloaded first."""
 
@@ -70,6 +73,22 @@ def _demand_an_answer(hub_id: str, revision: str | None) -> None:
         get_hf_file_metadata(hf_hub_url(hub_id, CONFIG, revision=revision), timeout=_ANSWER_SECONDS)
 
 
+def _demand_a_connection() -> None:
+    """Connect to the hub once. Its listing would go on trying for half a minute where there is no network at all.
+
+    Raises:
+        OfflineModeIsEnabled: The hub is switched off.
+        LocalEntryNotFoundError: There is no connection within `_CONNECT_SECONDS`.
+    """
+    from huggingface_hub import constants, errors
+    from huggingface_hub.utils import get_session
+
+    if constants.HF_HUB_OFFLINE:
+        raise errors.OfflineModeIsEnabled
+    # Any answer will do, also one that says "not found": it came from the hub, or from the proxy before it.
+    get_session().head(constants.ENDPOINT, timeout=_CONNECT_SECONDS)
+
+
 def popular_models(architecture: str, tags: list[str], limit: int) -> list[HubModel]:
     """List the most downloaded models of an architecture class.
 
@@ -86,6 +105,7 @@ def popular_models(architecture: str, tags: list[str], limit: int) -> list[HubMo
     with _hub_errors(architecture):
         from huggingface_hub import HfApi
 
+        _demand_a_connection()
         found = HfApi().list_models(
             filter=tags,
             sort="downloads",

@@ -8,6 +8,7 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any
 
+from pytest_hfaccel.errors import ConfigError
 from pytest_hfaccel.registry.problem import suggest
 from pytest_hfaccel.spec import ModelSpec
 
@@ -27,6 +28,20 @@ def unknown_architectures(specs: Iterable[ModelSpec]) -> list[str]:
         for spec in specs
         if not spec.requires_remote_code and spec.architecture not in _names()
     ]
+
+
+def require_class(architecture: str) -> None:
+    """Refuse a name that is no model class of the installed transformers.
+
+    Raises:
+        ConfigError: With the nearest name.
+    """
+    if _config_class(architecture) is None:
+        near = suggest(architecture, _names())
+        raise ConfigError(
+            f"transformers {version('transformers')} has no model class {architecture!r}.{near}",
+            hint="`hfaccel registry check --classes` lists the classes that have no entry.",
+        )
 
 
 def model_type_of(architecture: str) -> str | None:

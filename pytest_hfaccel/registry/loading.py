@@ -8,7 +8,7 @@ from pathlib import Path
 from pytest_hfaccel.errors import RegistryError
 from pytest_hfaccel.registry.building import without_unset
 from pytest_hfaccel.registry.catalog import Registry
-from pytest_hfaccel.registry.document import read_document
+from pytest_hfaccel.registry.document import read_document, wrap_model_map
 from pytest_hfaccel.registry.merging import MergedFiles
 from pytest_hfaccel.registry.validation import validate
 
@@ -37,6 +37,7 @@ def load_registry(
     documents = [*(read_document(path, name) for name, path in _SHIPPED.items()), *map(read_document, paths)]
     merged = MergedFiles()
     for document in documents:
+        wrap_model_map(document)
         validate(document, extra_kinds, cache_dir)
         merged.add(document)
     specs = merged.build()
@@ -45,4 +46,4 @@ def load_registry(
         merged.problems.sort(key=lambda problem: (order.index(problem.file), problem.line))
         raise RegistryError([str(problem) for problem in merged.problems])
     classes = {name: without_unset(fields) for name, fields in merged.classes.items()}
-    return Registry(specs, classes, tuple(merged.expected))
+    return Registry(specs, classes, tuple(merged.expected), merged.unresolved)

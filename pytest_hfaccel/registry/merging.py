@@ -17,12 +17,14 @@ class MergedFiles:
         classes: Per architecture class the fields its models share.
         expected: The expected failures of unregistered classes, each with the pairs it is about.
         problems: The mistakes of all files.
+        unresolved: Entries of model maps whose class no file names: it is learned from the model's config.json.
     """
 
     def __init__(self) -> None:
         self.classes: dict[str, dict[str, Any]] = {}
         self.expected: list[tuple[tuple[str, ...], Expectation]] = []
         self.problems: list[Problem] = []
+        self.unresolved: dict[str, dict[str, Any]] = {}
         self._models: dict[str, dict[str, Any]] = {}
         self._places: dict[str, tuple[Document, Loc]] = {}
         self._broken: set[Loc] = set()
@@ -61,6 +63,9 @@ class MergedFiles:
         for name, fields in self._models.items():
             architecture = fields.get("architecture")
             if ("models", name) in self._broken or ("classes", architecture) in self._broken:
+                continue
+            if architecture is None and self._places[name][0].is_model_map:
+                self.unresolved[name] = without_unset(fields)
                 continue
             shared = without_unset(self.classes.get(str(architecture), {}))
             consent = {"remote_code_registered": bool(fields.get("requires_remote_code"))}

@@ -48,7 +48,7 @@ def require_installed(spec: ModelSpec) -> None:
         bounds = ((">=", spec.min_transformers), ("<=", spec.max_transformers))
         limits = [f"{sign}{limit.version}" for sign, limit in bounds if limit]
         wanted.insert(0, f"transformers{','.join(limits)}")
-    problems = [bound] * bool(bound) + [f"needs {text}" for text in missing]
+    problems = [*([bound] if bound else []), *(f"needs {text}" for text in missing)]
     raise PackageMissing(
         f"{spec.name} {'; '.join(problems)}.",
         hint=f"Install it with: pip install {shlex.join(wanted)}. "

@@ -63,4 +63,5 @@ def resolve_unregistered(name: str, registry: Registry) -> ModelSpec:
         if near:
             error.hint = f"It is not registered.{near}" + (f"\n{error.hint}" if error.hint else "")
         raise
-    return spec_of_config(name, read_config(file), registry, hub_id=name, source=f"{CONFIG} in the {origin}")
+    known = {"hub_id": name, "source": f"{CONFIG} in the {origin}", **registry.unresolved.get(name, {})}
+    return spec_of_config(name, read_config(file), registry, **known)

@@ -139,6 +139,7 @@ class ModelEntry(ClassEntry):
     path: Annotated[str, Field(min_length=1)] | None = None
     bundled: Bundled | None = None
     revision: Revision | None = None
+    additional_deps: list[Dependency] | None = None
     dims: dict[str, Any] | None = None
     parameters: Annotated[int, Field(gt=0)] | None = None
     requires_remote_code: bool | None = None
