@@ -25,13 +25,21 @@ def choose_weights(spec: ModelSpec, wanted: str, *, named: bool, allow_pickle: b
     if wanted in (Weights.RANDOM, Weights.TINY):
         if spec.requires_remote_code:
             raise ConfigError(f"{spec.name}: {wanted} weights need a class of transformers, and its class is its own.")
-        return WeightsChoice(Weights(wanted), "asked for by --hf-weights")
+        reason = "asked for by --hf-weights"
+        if wanted == Weights.RANDOM and not _has_known_dimensions(spec):
+            reason += "; no dims are registered: the dimensions are the defaults of its config class"
+        return WeightsChoice(Weights(wanted), reason)
     local = _on_disk(spec, allow_pickle)
     if local is not None:
         return local
     if wanted == Weights.PRETRAINED:
         return WeightsChoice(Weights.PRETRAINED, "asked for by --hf-weights")
     return _auto(spec, named=named)
+
+
+def _has_known_dimensions(spec: ModelSpec) -> bool:
+    """Whether something says how large the model is: dims, or the number of parameters, which is verified with them."""
+    return bool(spec.dims.keys() - {"model_type"}) or spec.parameters is not None
 
 
 def _on_disk(spec: ModelSpec, allow_pickle: bool) -> WeightsChoice | None:

@@ -105,10 +105,13 @@ def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: objec
 
     session = collector.config.stash[SESSION]
     owner = getattr(collector, "obj", None)
-    if is_model_class(obj) and name.startswith("Test"):
-        return None if has_cells(session, obj) else []
-    if is_model_class(owner) and name.startswith("test_"):
-        return None if has_cells(session, owner, name) else []
+    try:
+        if is_model_class(obj) and name.startswith("Test") and getattr(obj, "__test__", True):
+            return None if has_cells(session, obj) else []
+        if is_model_class(owner) and name.startswith("test_"):
+            return None if has_cells(session, owner, name) else []
+    except HfAccelError as error:
+        raise collector.CollectError(str(error)) from None
     return None
 
 
@@ -135,11 +138,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Count the selected tests of each cell, and refuse a named model that nobody tests."""
     from pytest_hfaccel.plugin.parametrize import count_per_cell
-    from pytest_hfaccel.plugin.selection import refuse_unclaimed
+    from pytest_hfaccel.plugin.selection import describe_unclaimed
 
     count_per_cell(session.items)
-    if not hasattr(session.config, "workerinput"):  # the controller speaks for its workers
-        refuse_unclaimed(session.config.stash[SESSION])
+    is_worker = hasattr(session.config, "workerinput")  # the controller speaks for its workers
+    if not is_worker and (problem := describe_unclaimed(session.config.stash[SESSION])):
+        raise pytest.UsageError(problem)
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> list[str]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_hfaccel.plugin.parametrize import cell_of, item_check, point_of
+from pytest_hfaccel.spec import Weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -57,7 +58,7 @@ def measuring_of(item: pytest.Item, measuring: Measuring) -> Measuring:
         # Under pytest-xdist it disables itself; --benchmark-disable says: run the code once, time nothing.
         return replace(measuring, timed=not item.config.getoption("benchmark_disable"))
     benchmark.params = _parameters(item)
-    benchmark.group = benchmark.group or benchmark.params["model"]
+    _name_weights(benchmark, item)
     return replace(measuring, effort=_effort(item.config, measuring.effort), timer=_timer(benchmark))
 
 
@@ -85,6 +86,21 @@ def _parameters(item: pytest.Item) -> dict[str, Any]:
     of_point = {} if point is None else {"batch": point.batch, "length": point.length}
     of_cell = {"model": cell.model.name, "device": cell.device.id, "dtype": cell.dtype}
     return {**of_cell, "weights": str(cell.weights.kind), **of_point}
+
+
+def _name_weights(benchmark: Any, item: pytest.Item) -> None:
+    """Say in the table, and in what it is compared by, which weights were timed if not those of the name.
+
+    A comparison with a run on other weights then finds nothing, rather than the speed of another model.
+    """
+    cell = cell_of(item)
+    assert cell is not None  # noqa: S101 - only tests of model classes get here
+    benchmark.group = benchmark.group or f"{cell.model.name} [{cell.weights.kind}]"
+    if cell.weights.kind != Weights.PRETRAINED:
+        said = f"{cell.model.slug}[{cell.weights.kind}]"
+        for attribute in ("name", "fullname"):
+            head, bracket, parameter = getattr(benchmark, attribute).partition("[")
+            setattr(benchmark, attribute, head + bracket + parameter.replace(cell.model.slug, said, 1))
 
 
 def _effort(config: pytest.Config, effort: Effort) -> Effort:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -23,14 +23,28 @@ def header_lines(session: HfSession, items: Sequence[pytest.Item]) -> list[str]:
     if not cells:
         return []
     real = [cell for cell in cells if cell.device != CLASS_LEVEL]
-    models = dict.fromkeys(cell.model.name for cell in cells)
     devices = dict.fromkeys(cell.device.id for cell in real)
     dtypes = dict.fromkeys(cell.dtype for cell in real)
-    lines = [f"hfaccel: {len(real)} cells: {len(models)} models x {', '.join(devices)} x {', '.join(dtypes)}"]
+    spanned = [_models(cells), ", ".join(devices), ", ".join(dtypes)]
+    lines = [f"hfaccel: {counted(len(real), 'cell')}: {' x '.join(text for text in spanned if text)}"]
     lines += _weights_lines(cells)
     if session.config.all_hardware:
         lines += [f"hfaccel: not here: {device} ({reason})" for device, reason in session.plan.absent.items()]
     return lines
+
+
+def _models(cells: Sequence[Cell]) -> str:
+    """What is tested, with the weights: nobody is to take the numbers of tiny weights for those of the real ones."""
+    weights = {cell.model.name: cell.weights.kind for cell in cells}
+    if len(weights) == 1:
+        return " ".join(f"{name} [{kind}]" for name, kind in weights.items())
+    kinds = Counter(weights.values())
+    return f"{counted(len(weights), 'model')} [{', '.join(f'{kind}: {number}' for kind, number in kinds.items())}]"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return `1 cell`, `2 cells`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _weights_lines(cells: Sequence[Cell]) -> list[str]:

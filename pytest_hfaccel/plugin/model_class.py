@@ -27,7 +27,8 @@ class ModelClassTests:
 
     Attributes:
         architectures: Wildcards over transformers class names, e.g. `("Bert*",)`.
-        default_model: Registry name of the model that is tested when the user names none.
+        default_model: The model that is tested when the user names none, as `--hf-model` takes it: a registered name, a
+            hub id, a directory; else the first registered model of the class.
         model_id: The model `run_tests` uses when it is given none.
         yields: Whether a model that another collected class tests, too, is left to that class.
     """

@@ -72,9 +72,10 @@ def attach(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestRe
     facts = run.facts() if run is not None else identity(cell, module)
     facts = item.stash.get(FACTS, facts)
     value = {"facts": facts, "outcome": outcome.to_json(), "selected": item.stash.get(SELECTED, 0)}
-    entry = (PROPERTY, json.dumps(value))
-    item.user_properties.append(entry)
-    report.user_properties.append(entry)
+    # `weights` once more, for readers of JUnit XML: the name of a model says nothing of what stood in for it.
+    for entry in ((PROPERTY, json.dumps(value)), ("weights", str(cell.weights.kind))):
+        item.user_properties.append(entry)
+        report.user_properties.append(entry)
 
 
 def _from_report(name: str, report: pytest.TestReport) -> CheckOutcome:

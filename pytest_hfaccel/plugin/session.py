@@ -12,6 +12,7 @@ from pytest_hfaccel.config import RunConfig
 from pytest_hfaccel.errors import ConfigError, HfAccelError
 from pytest_hfaccel.plugin.model_class import module_name
 from pytest_hfaccel.plugin.plan import Plan, make_plan
+from pytest_hfaccel.plugin.selection import models_of_class
 from pytest_hfaccel.spec import Cell, ModelSpec
 
 if TYPE_CHECKING:
@@ -116,22 +117,14 @@ class HfSession:
         self.started = True
         return Runner(self.config, checks=self.checks, backends=self.backends)
 
-    def specs_of(self, model_class: type[ModelClassTests]) -> list[ModelSpec]:
-        """The models a class module tests in this run."""
-        if self.plan.named:
-            return [spec for spec in self.plan.named if model_class.serves(spec)]
-        unregistered = self.registry.informed(model_class.unregistered())
-        registered = [spec for spec in self.registry.specs if model_class.serves(spec)]
-        if self.config.all_models:
-            # A class that lists models of its own is about those; the registered ones have modules of their own.
-            return list(unregistered) or registered
-        default = [spec for spec in (*unregistered, *registered) if spec.name == model_class.default_model]
-        return default or registered[:1]
-
     def cells_of(self, model_class: type[ModelClassTests]) -> list[Cell]:
-        """The cells a class module spans in this run."""
+        """The cells a class module spans in this run.
+
+        Raises:
+            HfAccelError: What the class says of itself cannot be, or its model cannot be found.
+        """
         if model_class not in self._cells:
-            specs = self.specs_of(model_class)
+            specs = models_of_class(model_class, self.plan, self.registry)
             if self._runs_expected_failures:
                 specs = [replace(spec, expect=()) for spec in specs]
             self.claimed |= {spec.name for spec in specs}

@@ -73,7 +73,7 @@ def test_plain_n_2_groups_by_model_limits_threads_and_prints_the_header(recordin
     assert {model: len(found) for model, found in workers.items()} == dict.fromkeys(workers, 1)
     assert len(set.union(*workers.values())) == 2
     assert {note["threads"] for note in notes} == {max(1, len(os.sched_getaffinity(0)) // 2)}
-    assert run.output.count("hfaccel: 3 cells: 3 models") == 1
+    assert run.output.count("hfaccel: 3 cells: 3 models [tiny: 3]") == 1
     assert run.output.count("hfaccel: weights tiny") == 1
 
 

@@ -30,7 +30,10 @@ def auto(project: Project) -> Project:
 def test_it_has_a_cell_for_every_class(auto: Project) -> None:
     run = auto.run("test_hf_auto.py", "--all-models", "--hf-device", "cpu", "--collect-only", "-q")
     assert run.code == 0
-    assert f"hfaccel: {len(every_pair())} cells: {len(every_pair())} models x cpu x fp32" in run.output
+    assert (
+        f"hfaccel: {len(every_pair())} cells: {len(every_pair())} models [tiny: {len(every_pair())}] x cpu x fp32"
+        in run.output
+    )
     run = auto.run("test_hf_auto.py::TestAuto", "--all-models", "--hf-device", "cpu", "--collect-only", "-q")
     assert f"hfaccel: {len(main_pairs())} cells" in run.output
 

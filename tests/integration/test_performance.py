@@ -69,7 +69,9 @@ def test_what_pytest_benchmark_writes(project: Project) -> None:
     by_place = {(one.batch, one.length): one for one in measured(run)}
     for one in benchmarks:
         params = one["params"]
-        assert one["group"] == params["model"] == "bert-base-uncased"
+        assert params["model"] == "bert-base-uncased"
+        assert one["group"] == "bert-base-uncased [tiny]"
+        assert one["name"].startswith("test_performance[bert-base-uncased[tiny]-cpu-fp32-b")
         assert (params["device"], params["dtype"], params["weights"]) == ("cpu", "fp32", "tiny")
         ours = by_place[params["batch"], params["length"]]
         assert one["stats"]["rounds"] == ours.latency.runs == len(one["stats"]["data"])
@@ -85,7 +87,7 @@ def test_runs_are_compared_by_the_ids_of_tests(project: Project) -> None:
     assert project.run(*one, "--benchmark-save", "before").code == 0
     run = project.run(*one, "--benchmark-compare", "--benchmark-min-rounds", "30")
     assert run.code == 0, run.output
-    assert f"test_performance[{CELL}-b2] (NOW)" in run.output
+    assert "test_performance[bert-base-uncased[tiny]-cpu-fp32-b2] (NOW)" in run.output
     assert "(0001_before)" in run.output
     assert measured(run)[0].latency.runs >= 30
     assert not (project.directory / "hfaccel.duckdb").exists()
