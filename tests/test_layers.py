@@ -30,6 +30,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "errors",
         "families",
         "hardware",
+        "predictor",  # `HardwareAwareModelClassifier` has it choose; it asks the advisor for everything else
+        "benchmark",
         "registry",
         "reports",
         "results",

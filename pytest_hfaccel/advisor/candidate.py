@@ -23,7 +23,6 @@ class Candidate:
         needs: What it needs there; `None` where its dimensions are not known.
         peak_mb: Peak memory with one sample, computed or given; `None` where neither.
         fits: Whether that fits the device; `None` where that is not known.
-        latency_ms: Measured time of a forward pass; `None` where it was not measured.
     """
 
     kind: str
@@ -33,7 +32,6 @@ class Candidate:
     needs: Requirements | None
     peak_mb: int | None
     fits: bool | None
-    latency_ms: float | None = None
 
     @property
     def is_usable(self) -> bool:
@@ -48,8 +46,6 @@ class Candidate:
             verdict = {True: "fits", False: "does not fit", None: "its memory is not known"}[self.fits]
             dtype = f" at {self.needs.dtype}" if self.needs else ""
             parts.append(f"needs at least {self.peak_mb} MB{dtype}, {verdict}")
-        if self.latency_ms is not None:
-            parts.append(f"{self.latency_ms:.3g} ms measured")
         return f"{self.kind}: {', '.join(parts)}"
 
     def profile(self) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from typing import Any
 
 from pytest_hfaccel.advisor.declared import FAMILIES, KINDS, declared_support
 from pytest_hfaccel.advisor.measured import MeasuredCell
-from pytest_hfaccel.advisor.support import Support
+from pytest_hfaccel.advisor.support import RUNNING, Support
 
-_BEST_FIRST = ("real", "emulated", "failing", "unavailable")
+_BEST_FIRST = (*RUNNING, "failing", "unavailable")
 
 
 class CompatibilityMatrix:
@@ -36,15 +36,6 @@ class CompatibilityMatrix:
         if measured.support == "unavailable" and declared.runs:
             return Support(declared.support, "declared", f"{declared.reason}; not measured: {measured.reason}")
         return measured
-
-    def latency_ms(self, model: str, kind: str, dtype: str) -> float | None:
-        """Return the measured time of a forward pass in milliseconds; `None` where there is none."""
-        times = [
-            cell.median_ms
-            for cell in self._cells
-            if (cell.result.model, cell.kind, cell.result.dtype) == (model, kind, dtype) and cell.median_ms is not None
-        ]
-        return times[-1] if times else None
 
     def by_family(
         self, family_of: Callable[[str], str], families: Sequence[str] = FAMILIES

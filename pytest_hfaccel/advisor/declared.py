@@ -3,37 +3,34 @@
 from __future__ import annotations
 
 from pytest_hfaccel.advisor.support import Support
+from pytest_hfaccel.hardware.kinds import HARDWARE_TYPES
 
-KINDS = ("cuda", "rocm", "xpu", "mps", "cpu", "openvino", "webnn", "webgpu", "qualcomm")
-"""The kinds of device the matrix has, in the order in which they are preferred where nothing was measured.
-
-OpenVINO follows the CPU, because it must convert a model first and holds its weights twice meanwhile; where it has a
-GPU to run on it comes first (`detection`), and so it does for a model that was measured to be faster on it.
-"""
+KINDS = HARDWARE_TYPES
+"""The kinds of device the matrix has, in the order in which they are preferred where no speed is known."""
 
 TORCH_KINDS = ("cuda", "rocm", "mps", "xpu", "cpu")
 
-_REAL = "real"
-# The guide's matrix, for the kinds that are not torch's; "" where it says "simulation", because none is run here.
-_GUIDE = {
-    "embedding": {"openvino": _REAL, "webnn": _REAL, "webgpu": _REAL},
-    "text_generation": {"openvino": _REAL, "webnn": _REAL, "webgpu": _REAL},
-    "vision": {"openvino": _REAL, "webnn": _REAL, "webgpu": _REAL},
-    "audio": {"openvino": _REAL, "webnn": "", "webgpu": ""},
-    "multimodal": {"openvino": "", "webnn": "", "webgpu": ""},
-    "video": {"openvino": _REAL, "webnn": "", "webgpu": ""},
-}
+_TESTED_KINDS = ("cuda", "cpu")
+"""The kinds of torch's devices on which this package's own runs have been made."""
 
-FAMILIES = tuple(_GUIDE)
+_BROWSER_KINDS = ("webnn", "webgpu")
+
+FAMILIES = ("embedding", "text_generation", "vision", "audio", "multimodal", "video")
+
+_ON_OPENVINO = ("embedding", "text_generation", "vision", "audio", "video")
+"""The families that the old guide declares for OpenVINO; it calls multimodal models a simulation there."""
 
 
 def declared_support(family: str, kind: str) -> Support:
     """Return what is declared of a family on a kind of device."""
     if kind in TORCH_KINDS:
-        return Support("real", "declared", "transformers runs the same torch code on every torch device")
-    word = _GUIDE.get(family, {}).get(kind)
-    if word:
-        return Support(word, "declared", f"declared for the {family} family")
-    if word is None:
-        return Support("unavailable", "declared", f"nothing is declared for {family} models on {kind}")
-    return Support("unavailable", "declared", f"declared as a simulation for the {family} family, and none is run here")
+        same = "transformers runs the same torch code on every torch device"
+        if kind in _TESTED_KINDS:
+            return Support("real", "declared", same)
+        return Support("untested", "declared", f"{same}, but no run on {kind} is known")
+    if kind == "openvino" and family in _ON_OPENVINO:
+        return Support("real", "declared", f"declared for the {family} family")
+    if kind in _BROWSER_KINDS:
+        return Support("unavailable", "declared", "no built-in backend runs models in a browser")
+    of_family = f"{family} models" if family else "models of an unknown family"
+    return Support("unavailable", "declared", f"nothing is declared for {of_family} on {kind}")

@@ -23,13 +23,15 @@ def detect_machine(hardware_cache: str | os.PathLike[str] | None = None, *, forc
         hardware_cache: File in which confirmations are kept.
         force_refresh: Ask the runtimes again, whatever that file says.
     """
-    from pytest_hfaccel.hardware import probe_devices
+    from pytest_hfaccel.hardware import HardwareDetector, probe_devices
     from pytest_hfaccel.hardware.cpu_facts import read_cpu
 
-    machine = machine_of(probe_devices())
+    is_confirmed = hardware_cache is not None
+    report = HardwareDetector(hardware_cache, force_refresh).report if is_confirmed else probe_devices()
     cpu = read_cpu()
-    machine = replace(machine, cores=cpu.cores, available_bytes=cpu.available_bytes, total_bytes=cpu.memory_bytes)
-    return machine if hardware_cache is None else _confirmed(machine, hardware_cache, force_refresh)
+    return replace(
+        machine_of(report), cores=cpu.cores, available_bytes=cpu.available_bytes, total_bytes=cpu.memory_bytes
+    )
 
 
 def machine_of(report: HardwareReport) -> Machine:
@@ -40,29 +42,8 @@ def machine_of(report: HardwareReport) -> Machine:
         if found:
             best = max(found, key=_rank)
             facts[kind] = DeviceFacts(best.present, best.memory_bytes if best.present else None, best.reason)
-    gpu = any(device.kind == "openvino" and device.target.startswith("GPU") for device in report.present())
-    return Machine(facts, preference=_with_openvino_first(KINDS) if gpu else KINDS)
+    return Machine(facts, report=report)
 
 
 def _rank(presence: Presence) -> tuple[bool, bool, int]:
     return presence.present, presence.device.target.startswith("GPU"), presence.memory_bytes or 0
-
-
-def _with_openvino_first(kinds: tuple[str, ...]) -> tuple[str, ...]:
-    """Prefer OpenVINO to the CPU where it has more than the CPU to run on."""
-    others = [kind for kind in kinds if kind != "openvino"]
-    at = others.index("cpu")
-    return (*others[:at], "openvino", *others[at:])
-
-
-def _confirmed(machine: Machine, cache: str | os.PathLike[str], force_refresh: bool) -> Machine:
-    from pytest_hfaccel.hardware import HardwareDetector
-
-    detector = HardwareDetector(cache_file=cache, force_refresh=force_refresh)
-    available, errors = detector.get_available_hardware(), detector.get_errors()
-    refuted = {
-        kind: DeviceFacts(False, None, str(errors.get(kind, "its runtime did not confirm it")))
-        for kind, facts in machine.devices.items()
-        if facts.is_present and not available.get(kind)
-    }
-    return replace(machine, devices={**machine.devices, **refuted})

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pytest_hfaccel.advisor.declared import KINDS
+from pytest_hfaccel.hardware import HardwareReport, Presence
+from pytest_hfaccel.spec import Device
 
 
 @dataclass(frozen=True)
@@ -35,14 +37,14 @@ class Machine:
         cores: Cores this process may use.
         available_bytes: Main memory this process can still take.
         total_bytes: Main memory this process may have at most.
-        preference: All kinds of device, preferred ones first.
+        report: The devices one by one; made of the facts where it is not given.
     """
 
     devices: Mapping[str, DeviceFacts]
     cores: int = 1
     available_bytes: int = 0
     total_bytes: int = 0
-    preference: tuple[str, ...] = KINDS
+    report: HardwareReport | None = None
 
     def facts(self, kind: str) -> DeviceFacts:
         """Return what is known of a kind of device."""
@@ -51,4 +53,17 @@ class Machine:
     @property
     def present(self) -> list[str]:
         """The kinds of device that are here, preferred ones first."""
-        return [kind for kind in self.preference if self.facts(kind).is_present]
+        return [kind for kind in KINDS if self.facts(kind).is_present]
+
+    @property
+    def hardware(self) -> HardwareReport:
+        """The devices one by one."""
+        if self.report is not None:
+            return self.report
+        presences = []
+        for kind, facts in self.devices.items():
+            details = {"cores": self.cores} if kind == "cpu" else {}
+            presences.append(
+                Presence(Device.parse(kind), facts.is_present, facts.reason, kind, facts.memory_bytes, details)
+            )
+        return HardwareReport(tuple(presences))

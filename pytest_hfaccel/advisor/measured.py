@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.advisor.support import Support
-from pytest_hfaccel.results import CellResult, Status
+from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.results import Cause, CellResult, CheckOutcome, Stage, Status
+
+if TYPE_CHECKING:
+    from pytest_hfaccel.benchmark.measurement import Measurement
 
 _RAN = {Status.PASSED: "", Status.XFAILED: "failing", Status.XPASSED: ""}
 _FAILED = frozenset({Status.FAILED, Status.ERROR, Status.CRASHED, Status.TIMEOUT, Status.OUT_OF_MEMORY})
+_BLAMES = frozenset({Status.ERROR, Status.FAILED, Status.XFAILED})
+_OUR_CAUSES = frozenset({Cause.PACKAGE, Cause.FACTORY})
+_SAYS_NOTHING = frozenset({Stage.RESOLVE, Stage.LOAD})
+"""Stages before a device has anything to do with a model: a damaged file or a missing package says nothing of it."""
 
 
 @dataclass(frozen=True)
@@ -35,16 +44,19 @@ class MeasuredCell:
         return self.result.device.partition(":")[0]
 
     @property
-    def median_ms(self) -> float | None:
-        """Measured time of a forward pass, of weights with the model's real dimensions; `None` when not measured."""
-        if self.result.weights == "tiny":
-            return None
-        found = (check.measures.get("median_ms") for check in self.result.checks if check.name == "performance")
-        return next((float(value) for value in found if value is not None), None)
+    def _cause(self) -> str | None:
+        """Whose doing the failure that decided the status is, where that was told."""
+        status = self.result.status
+        return next((check.measures.get("cause") for check in self.result.checks if check.status == status), None)
 
     def support(self) -> Support | None:
-        """What this says of the model; `None` where it says nothing (the hub did not answer, the run was cut short)."""
+        """What this says of the model on the hardware; `None` where it says nothing.
+
+        That is so where the hub did not answer, the run was cut short, or the model was never brought to the device.
+        """
         status = self.result.status
+        if status in _BLAMES and (self.result.stage in _SAYS_NOTHING or self._cause in _OUR_CAUSES):
+            return None
         if status in _RAN:
             word = _RAN[status] or self.result.implementation
         elif status in _FAILED:
@@ -70,6 +82,38 @@ def measured_cells(reports: Path) -> list[MeasuredCell]:
     # The last run is in both, and its report is complete.
     once = {(cell.when, cell.result.cell): cell for cell in cells if cell.result.device != "class"}
     return sorted(once.values(), key=lambda cell: cell.when)
+
+
+def cells_of_measurements(rows: Iterable[Measurement]) -> list[MeasuredCell]:
+    """Return the cells that measured rows speak of, each once: a model that was timed on a device runs there."""
+    return list({(row.model, row.device, row.dtype): _timed(row) for row in rows}.values())
+
+
+def measurements_of(cells: Iterable[MeasuredCell]) -> list[Measurement]:
+    """Return the measurements that cells carry; those of tiny models say nothing of the model whose name they bear."""
+    from pytest_hfaccel.benchmark.store.found import measurements_in
+
+    found: list[Measurement] = []
+    for cell in cells:
+        with suppress(ConfigError):  # written by another version
+            found += [row for check in cell.result.checks for row in measurements_in(check.measures)]
+    return [row for row in found if row.weights != "tiny"]
+
+
+def _timed(row: Measurement) -> MeasuredCell:
+    result = CellResult(
+        cell=f"{row.model}-{row.device}-{row.dtype}",
+        model=row.model,
+        architecture=row.architecture,
+        module="",
+        task=row.task,
+        device=row.device,
+        dtype=row.dtype,
+        weights=row.weights,
+        implementation=row.implementation,
+        checks=[CheckOutcome("performance", reason=f"{row.latency.median_ms:.3g} ms at batch {row.batch}")],
+    )
+    return MeasuredCell(result, "", row.device_name)
 
 
 def _of_report(file: Path) -> Iterator[MeasuredCell]:

@@ -42,7 +42,7 @@ def pool_config(machine: Machine, answers: Sequence[dict[str, Any]]) -> dict[str
     in_host = _together([needs[name] for name in sizes if by_model[name] in _HOST])
     available = machine.available_bytes // MB
     low = available < LOW_MEMORY_MB or in_host > USABLE_SHARE * available
-    preferred = _preferred(list(by_model.values()))
+    preferred = _preferred([kind for kind in by_model.values() if kind])
     return {
         "models": {answer["model_name"]: _summary(answer) for answer in answers},
         "resource_pool_config": {
@@ -58,7 +58,7 @@ def pool_config(machine: Machine, answers: Sequence[dict[str, Any]]) -> dict[str
         },
         "hardware_recommendations": {
             "preferred_hardware": preferred,
-            "torch_device": torch_device(preferred),
+            "torch_device": torch_device(preferred) if preferred else None,
             "by_model": by_model,
         },
         "explanation": _explanation(low, available, in_host),
@@ -73,10 +73,10 @@ def _together(needs: Sequence[dict[str, Any]]) -> int:
     return int(sum(weights) + max(besides, default=0))
 
 
-def _preferred(kinds: Sequence[str]) -> str:
-    """The kind that most models are recommended for; of equals the one that is preferred."""
+def _preferred(kinds: Sequence[str]) -> str | None:
+    """The kind that most models are recommended for; of equals the one that is preferred. `None` where none runs."""
     counted = Counter(kinds)
-    return max(reversed(KINDS), key=lambda kind: (counted[kind], -KINDS.index(kind))) if kinds else "cpu"
+    return max(reversed(KINDS), key=lambda kind: (counted[kind], -KINDS.index(kind))) if kinds else None
 
 
 def _timeout(machine: Machine, low: bool) -> int:
@@ -86,7 +86,7 @@ def _timeout(machine: Machine, low: bool) -> int:
 
 
 def _summary(answer: dict[str, Any]) -> dict[str, Any]:
-    keys = ("family", "subfamily", "recommended_hardware", "recommended_dtype", "explanation")
+    keys = ("family", "subfamily", "recommended_hardware", "recommended_dtype", "dimensions", "model", "explanation")
     sizes = ("min_memory_mb", "recommended_memory_mb", "batch_size")
     return {key: answer[key] for key in keys} | {key: answer["resource_requirements"][key] for key in sizes}
 

@@ -45,11 +45,13 @@ def recommend(
     Raises:
         ConfigError: There is no such task.
     """
+    if not isinstance(task, str):
+        raise ConfigError(f"task: {task!r} is not a task.", hint=f"Allowed: {', '.join(TASKS)}.")
     name = normalised_task(task)
     found = [(spec, _classify(classifier, spec, asked)) for spec in classifier.registry.specs if spec.task == name]
-    passed = [(spec, answer) for spec, answer in found if _profile(answer)["compatible"]]
+    passed = [(spec, answer) for spec, answer in found if answer["recommended_hardware"]]
     passed.sort(key=lambda pair: _profile(pair[1])["basis"] != "measured")
-    left_out = {spec.name: answer["explanation"] for spec, answer in found if not _profile(answer)["compatible"]}
+    left_out = {spec.name: answer["explanation"] for spec, answer in found if not answer["recommended_hardware"]}
     chosen = [answer for _, answer in passed[:limit]]
     where = ", ".join(asked) if asked else "the devices of this machine"
     return {

@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,6 +58,11 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
     known = parser.add_argument_group("what is known")
     known.add_argument("--benchmark-dir", metavar="DIR", help="directory with benchmark results")
     known.add_argument("--database", metavar="FILE", help="benchmark database; predictions are kept in it")
+    known.add_argument(
+        "--assume-default",
+        action="store_true",
+        help="predict the default config of a model's class where its own dimensions are not known",
+    )
     known.add_argument("--config", metavar="FILE", help="configuration file (JSON or YAML)")
 
 
@@ -94,7 +99,9 @@ def _run(arguments: argparse.Namespace) -> int:
         return 0
     from pytest_hfaccel.predictor import HardwareModelPredictor
 
-    predictor = HardwareModelPredictor(arguments.benchmark_dir, arguments.database, arguments.config)
+    predictor = HardwareModelPredictor(
+        arguments.benchmark_dir, arguments.database, arguments.config, assume_default=arguments.assume_default
+    )
     code = (
         _matrix(predictor, arguments, model) if arguments.generate_matrix else _recommend(predictor, arguments, model)
     )
@@ -132,7 +139,12 @@ def _recommend(predictor: HardwareModelPredictor, arguments: argparse.Namespace,
         )
     _write(answer, arguments.output_file)
     print(json.dumps(answer, indent=2) if arguments.json else recommendation_text(answer, why=arguments.debug))
-    return 0 if answer["primary_recommendation"] else 1
+    return 0 if answer["primary_recommendation"] and _is_about_the_model([answer], arguments) else 1
+
+
+def _is_about_the_model(answers: Iterable[Mapping[str, Any]], arguments: argparse.Namespace) -> bool:
+    """Whether the numbers are those of the models that were named, or of others that stand in because it was asked."""
+    return arguments.assume_default or all(answer["dimensions"] == "known" for answer in answers)
 
 
 def _matrix(predictor: HardwareModelPredictor, arguments: argparse.Namespace, model: str | None) -> int:
@@ -153,7 +165,7 @@ def _matrix(predictor: HardwareModelPredictor, arguments: argparse.Namespace, mo
     if arguments.visualize:
         for file in predictor.visualize_matrix(matrix, arguments.output_dir):
             print(f"Wrote {file}", file=sys.stderr if arguments.json else sys.stdout)
-    return 0
+    return 0 if _is_about_the_model(matrix["models"].values(), arguments) else 1
 
 
 def _progress(done: int, total: int, name: str) -> None:

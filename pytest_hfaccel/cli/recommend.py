@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from typing import Any
 
 from pytest_hfaccel.errors import ConfigError
@@ -24,6 +25,11 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--model-db", metavar="FILE", help="JSON file in which classifications are kept")
     parser.add_argument("--hardware-cache", metavar="FILE", help="file in which the detected hardware is kept")
     parser.add_argument("--force-refresh", action="store_true", help="detect the hardware anew")
+    parser.add_argument(
+        "--assume-default",
+        action="store_true",
+        help="compute with the default config of a model's class where its own dimensions are not known",
+    )
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     parser.set_defaults(run=_run)
 
@@ -35,34 +41,55 @@ def _run(arguments: argparse.Namespace) -> int:
     model = arguments.name or arguments.model
     if not (model or arguments.task or arguments.resource_config):
         raise ConfigError("recommend: name a model, a --task, or models for --resource-config.")
-    classifier = HardwareAwareModelClassifier(arguments.hardware_cache, arguments.model_db, arguments.force_refresh)
+    classifier = HardwareAwareModelClassifier(
+        arguments.hardware_cache,
+        arguments.model_db,
+        arguments.force_refresh,
+        assume_default=arguments.assume_default,
+    )
     if arguments.resource_config:
-        show_pool_config(classifier, arguments.resource_config, as_json=arguments.json)
-    elif model:
+        return show_pool_config(classifier, arguments)
+    if model:
         tasks = [arguments.task] if arguments.task else None
         answer = classifier.classify_model(model, arguments.model_class, tasks, hardware=arguments.hw)
         print(json.dumps(answer, indent=2)) if arguments.json else _show_model(answer)
-    else:
-        found = classifier.recommend_model_for_task(arguments.task, arguments.hw)
-        print(json.dumps(found, indent=2)) if arguments.json else _show_task(found)
-    return 0
+        is_about_it = arguments.assume_default or answer["dimensions"] == "known"
+        return 0 if answer["recommended_hardware"] and is_about_it else 1
+    found = classifier.recommend_model_for_task(arguments.task, arguments.hw)
+    print(json.dumps(found, indent=2)) if arguments.json else _show_task(found)
+    return 0 if found["recommendations"] else 1
 
 
 def _show_model(answer: dict[str, Any]) -> None:
+    from pytest_hfaccel.predictor.tables import dimensions_lines
+
+    for line in dimensions_lines(answer):
+        print(line)
     print(f"=== Hardware-Aware Classification for {answer['model_name']} ===")
     print(f"Family: {answer['family']}")
     print(f"Subfamily: {answer['subfamily']}")
-    print(f"Recommended Hardware: {answer['recommended_hardware']}")
+    print(f"Recommended Hardware: {answer['recommended_hardware'] or 'none: nothing considered can run it'}")
     print(f"Recommended Template: {answer['recommended_template']}")
     print("\nResource Requirements:")
     for name in _REQUIREMENTS:
         value = answer["resource_requirements"][name]
         print(f"  {name}: {'not known' if value is None else value}")
     print("\nHardware Compatibility:")
+    yes, no = _marks()
     for kind, profile in answer["hardware_profile"].items():
-        here = "yes" if profile["system_available"] else "no"
-        print(f"  {kind}: {'yes' if profile['compatible'] else 'no'} (System: {here}; {profile['basis']})")
+        runs, here = (yes if profile[key] else no for key in ("compatible", "system_available"))
+        print(f"  {kind}: {runs} (System: {here}) {profile['basis']} {profile['support']}")
     print(f"\n{answer['explanation']}")
+
+
+def _marks() -> tuple[str, str]:
+    """Return the guide's marks, or words where the terminal's encoding has none."""
+    marks = ("\N{WHITE HEAVY CHECK MARK}", "\N{CROSS MARK}")
+    try:
+        "".join(marks).encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return "yes", "no"
+    return marks
 
 
 def _show_task(found: dict[str, Any]) -> None:

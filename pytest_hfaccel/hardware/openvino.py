@@ -37,7 +37,14 @@ def probe_openvino(
         return [Presence(Device("openvino", target), False, reason) for target in ("CPU", "GPU", "NPU")]
     version = _version()
     found = [
-        Presence(Device("openvino", "CPU"), True, f"openvino {version}", cpu.name, cpu.memory_bytes)
+        Presence(
+            Device("openvino", "CPU"),
+            True,
+            f"openvino {version}",
+            cpu.name,
+            cpu.memory_bytes,
+            {"flags": cpu.details["flags"]} if "flags" in cpu.details else {},
+        )
         if _plugin(package, "cpu")
         else Presence(Device("openvino", "CPU"), False, f"openvino {version} has no CPU plugin")
     ]

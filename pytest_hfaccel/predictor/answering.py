@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from pytest_hfaccel.advisor.declared import TORCH_KINDS
+from pytest_hfaccel.advisor.naming import NamedModel
 from pytest_hfaccel.advisor.support import Support
 from pytest_hfaccel.predictor.declared_layer import DeclaredLayer
 from pytest_hfaccel.predictor.fitting import with_fit
 from pytest_hfaccel.predictor.layers import Layer, LayerChain
 from pytest_hfaccel.predictor.measured import MeasuredLayer, MeasuredPoint
 from pytest_hfaccel.predictor.monotone import monotone
-from pytest_hfaccel.predictor.naming import NamedModel
 from pytest_hfaccel.predictor.platforms import Platform
 from pytest_hfaccel.predictor.prediction import Prediction, Question, Source
 from pytest_hfaccel.predictor.trace_source import TraceSource, reads_text
@@ -127,22 +127,25 @@ class Answering:
             about = f"; {self._traces.problem(self.model, question.length, question.training)}"
         elif self.model.is_assumed:
             about = f"; model: {self.model.origin}"
-        support = _support(self._device.declared, question)
+        support = self._support(found)
         details = {**found.details, "support": support.to_json(), "model": self.model.origin}
         return replace(found, question=self._as_rows_have_it(question), basis=f"{found.basis}{about}", details=details)
+
+    def _support(self, found: Prediction) -> Support:
+        """Return what is known of support. Only torch's devices train, and what was measured was not refused."""
+        question = found.question
+        if question.training and question.device_kind not in TORCH_KINDS:
+            why = f"models are trained with torch, on {', '.join(TORCH_KINDS)}"
+            return Support("unavailable", "declared", why)
+        precision = self.platform.precision(question.dtype)
+        if not precision.runs and found.source != Source.MEASURED:
+            return Support("unavailable", "detected", precision.reason)
+        return self._device.declared.support(question)
 
     def _as_rows_have_it(self, question: Question) -> Question:
         """Return the question as rows of it are kept: without a length where the model reads no text."""
         trace = self.trace(question)
         return question if trace is None or reads_text(trace) else replace(question, length=0)
-
-
-def _support(declared: DeclaredLayer, question: Question) -> Support:
-    """Return what is known of support; only torch's devices train."""
-    if question.training and question.device_kind not in TORCH_KINDS:
-        why = f"models are trained with torch, on {', '.join(TORCH_KINDS)}"
-        return Support("unavailable", "declared", why)
-    return declared.support(question)
 
 
 def _passed_over(found: Prediction, why: str) -> Prediction:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from pytest_hfaccel.advisor.support import RUNNING
 from pytest_hfaccel.predictor.platforms import BROWSER_KINDS, Platform
 from pytest_hfaccel.predictor.prediction import INTERVAL, Estimate, Prediction
 from pytest_hfaccel.predictor.splitting import Split
@@ -65,7 +66,7 @@ class Candidate:
     @property
     def is_supported(self) -> bool:
         """Whether nothing known says that it does not run there."""
-        return self.support.get("support", "real") in ("real", "emulated")
+        return self.support.get("support", "real") in RUNNING
 
     @property
     def is_usable(self) -> bool:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_hfaccel.advisor.compatibility import CompatibilityMatrix
-from pytest_hfaccel.advisor.measured import measured_cells
+from pytest_hfaccel.advisor.measured import MeasuredCell, cells_of_measurements, measured_cells, measurements_of
+from pytest_hfaccel.advisor.naming import ModelFinder, NamedModel
 from pytest_hfaccel.config import RunConfig
 from pytest_hfaccel.predictor.answering import Answering, DeviceLayers
 from pytest_hfaccel.predictor.configuration import PredictorConfig
@@ -19,7 +20,6 @@ from pytest_hfaccel.predictor.declared_layer import DeclaredLayer
 from pytest_hfaccel.predictor.evidence import Evidence
 from pytest_hfaccel.predictor.layers import Layer
 from pytest_hfaccel.predictor.measured import MeasuredPoint
-from pytest_hfaccel.predictor.naming import ModelFinder, NamedModel
 from pytest_hfaccel.predictor.platforms import KnownDevice, Platform, Platforms
 from pytest_hfaccel.predictor.prediction import Prediction, Question, Source
 from pytest_hfaccel.predictor.trace_source import TraceSource
@@ -39,6 +39,7 @@ class Engine:
         benchmark_dir: A directory with results.
         report: The hardware of the machine (default: this one's, found by the cheap probes).
         registry: The models that are known (default: those of the run configuration).
+        assume_default: Whether a class's default config may stand in for dimensions that are not known.
     """
 
     def __init__(
@@ -49,15 +50,18 @@ class Engine:
         *,
         report: HardwareReport | None = None,
         registry: Registry | None = None,
+        assume_default: bool = False,
     ) -> None:
         run = RunConfig.from_values({})
         self.config = config
         self.cache_dir = Path(config.cache_dir).expanduser() if config.cache_dir else run.cache_dir
         self._reports = Path(config.reports).expanduser() if config.reports else run.reports_dir
         self._registries = [Path(file) for file in run.registries]
-        self._report, self._registry = report, registry
+        self._report, self._registry, self._assume_default = report, registry, assume_default
         models_dir = Path(config.models_dir).expanduser() if config.models_dir else None
-        self.evidence = Evidence(self.cache_dir, database_path, benchmark_dir, models_dir)
+        self.evidence = Evidence(
+            self.cache_dir, database_path, benchmark_dir, models_dir, lambda: measurements_of(self.cells)
+        )
         self._models: TrainedModels | None = None
         self._has_models = False
         self._answering: dict[tuple[str, str, str], Answering] = {}
@@ -79,13 +83,13 @@ class Engine:
     @cached_property
     def models(self) -> ModelFinder:
         """Finds what a model's name means."""
-        return ModelFinder(self.registry)
+        return ModelFinder(self.registry, assume_default=self._assume_default)
 
     @cached_property
     def platforms(self) -> Platforms:
         """Finds what a name of hardware means: the devices that are here come first, then those that have rows."""
         here = [
-            KnownDevice(each.device, each.name, True, each.memory_bytes, int(each.details.get("cores", 0)))
+            KnownDevice(each.device, each.name, True, each.memory_bytes, int(each.details.get("cores", 0)), each)
             for each in self.report.presences
             if each.present
         ]
@@ -148,7 +152,17 @@ class Engine:
     @cached_property
     def declared(self) -> DeclaredLayer:
         """What is known of support."""
-        return DeclaredLayer(CompatibilityMatrix(measured_cells(self._reports)))
+        return DeclaredLayer(self.matrix)
+
+    @cached_property
+    def cells(self) -> list[MeasuredCell]:
+        """The cells of earlier runs, the oldest first."""
+        return measured_cells(self._reports)
+
+    @cached_property
+    def matrix(self) -> CompatibilityMatrix:
+        """Declared support, overwritten by measured rows, then by the cells of earlier runs."""
+        return CompatibilityMatrix([*cells_of_measurements(self.evidence.kept_rows), *self.cells])
 
     def _layers(self, platform: Platform) -> DeviceLayers:
         layers: list[Layer] = []
@@ -159,7 +173,7 @@ class Engine:
             why = f"{platform.name} is not in this machine, and the database has no rows of it"
             absent = dict.fromkeys((Source.LEARNED, Source.CALIBRATED), why)
         if platform.chip is not None:
-            layers.append(DatasheetLayer(platform.chip, platform.why_chip))
+            layers.append(DatasheetLayer(platform.chip, platform.why_chip, platform.precision))
         return DeviceLayers(layers, self.declared, absent)
 
     def _layers_of_known(self, platform: Platform) -> tuple[list[Layer], dict[Source, str]]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_hfaccel.advisor.naming import NamedModel
 from pytest_hfaccel.errors import ConfigError, HfAccelError
 from pytest_hfaccel.predictor.measured import MeasuredPoint, points_of
-from pytest_hfaccel.predictor.naming import NamedModel
 from pytest_hfaccel.predictor.platforms import KnownDevice, Platform
 from pytest_hfaccel.predictor.prediction import Question
 from pytest_hfaccel.spec import Device
@@ -33,6 +33,7 @@ class Evidence:
         database_path: A benchmark database, or a file or directory that `open_measurements` reads.
         benchmark_dir: A directory with results, likewise.
         models_dir: A directory with trained models, instead of the one in the cache.
+        rows_of_runs: Gives the rows that the reports of runs hold.
 
     Attributes:
         notes: What could not be read, and why.
@@ -44,14 +45,21 @@ class Evidence:
         database_path: Path | None = None,
         benchmark_dir: Path | None = None,
         models_dir: Path | None = None,
+        rows_of_runs: Callable[[], list[Measurement]] = list,
     ) -> None:
         self._cache_dir, self._database, self._benchmarks = cache_dir, database_path, benchmark_dir
-        self._models_dir = models_dir
+        self._models_dir, self._rows_of_runs = models_dir, rows_of_runs
         self.notes: list[str] = []
 
     @cached_property
     def rows(self) -> list[Measurement]:
-        """All measured rows."""
+        """All measured rows, each once: a run may have left its rows in its reports and in the database."""
+        rows = [*self.kept_rows, *self._rows_of_runs()]
+        return list({(row.model, row.device, row.dtype, row.mode, repr(row.latency)): row for row in rows}.values())
+
+    @cached_property
+    def kept_rows(self) -> list[Measurement]:
+        """The rows of the database and of the directory with results."""
         return [row for place in (self._database, self._benchmarks) if place for row in self._read(place)]
 
     @cached_property

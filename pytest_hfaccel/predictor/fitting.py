@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from math import ceil
 
+from pytest_hfaccel.advisor.requirements import USABLE_SHARE
 from pytest_hfaccel.predictor.platforms import Platform
 from pytest_hfaccel.predictor.prediction import Estimate, Prediction, Question
 from pytest_hfaccel.predictor.words import MIB, memory_text
@@ -25,7 +26,8 @@ _SHARE = 0.9
 def with_fit(found: Prediction, platform: Platform, memory_at: MemoryAt) -> Prediction:
     """Return a prediction with `fits`, and with advice when it does not fit.
 
-    It fits when the predicted peak is at most the device's memory. Where either is not known, nothing is said.
+    It fits when the predicted peak is at most the device's memory; of a device of this machine at most the share of it
+    that the pool fills, so that what is advised can be loaded. Where either is not known, nothing is said.
 
     Args:
         found: The prediction.
@@ -35,11 +37,11 @@ def with_fit(found: Prediction, platform: Platform, memory_at: MemoryAt) -> Pred
     need, have = found.memory_mb, platform.memory_bytes
     if need is None or have is None:
         return found
-    have_mb = have / MIB
-    details = {**found.details, "device_memory_mb": round(have_mb, 1), "device_memory_source": platform.memory_source}
+    have_mb = have / MIB * (USABLE_SHARE if platform.is_present else 1)
+    memory = {"device_memory_mb": round(have / MIB, 1), "device_memory_source": platform.memory_source}
     fits = need.value <= have_mb
     advice = _close(need, have_mb) if fits else _advice(found.question, need, have_mb, memory_at)
-    return replace(found, fits=fits, advice=advice, details=details)
+    return replace(found, fits=fits, advice=advice, details={**found.details, **memory})
 
 
 def _close(need: Estimate, have_mb: float) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any
 
+from pytest_hfaccel.advisor.naming import NamedModel
 from pytest_hfaccel.errors import ConfigError
 from pytest_hfaccel.predictor.candidate import Candidate
 from pytest_hfaccel.predictor.configuration import MODES, PredictorConfig
@@ -16,7 +17,6 @@ from pytest_hfaccel.predictor.engine import Engine
 from pytest_hfaccel.predictor.evidence import default_database
 from pytest_hfaccel.predictor.feedback import Feedback
 from pytest_hfaccel.predictor.matrix import MatrixRequest, make_matrix
-from pytest_hfaccel.predictor.naming import NamedModel
 from pytest_hfaccel.predictor.platforms import Platform
 from pytest_hfaccel.predictor.prediction import Source
 from pytest_hfaccel.predictor.recommendation import recommend
@@ -48,6 +48,9 @@ class HardwareModelPredictor:
         config_path: Configuration file, JSON or YAML; see `PredictorConfig`.
         report: The hardware to predict for (default: this machine's).
         registry: The models that are known (default: those of the run configuration).
+        assume_default: Whether a class's default config may stand in for a model whose dimensions are not known;
+            without, such a model gets no numbers. Answers say which it was: `dimensions` is `known`, `assumed` or
+            `unknown`.
 
     Raises:
         ConfigError: The configuration file holds mistakes.
@@ -61,12 +64,15 @@ class HardwareModelPredictor:
         *,
         report: HardwareReport | None = None,
         registry: Registry | None = None,
+        assume_default: bool = False,
     ) -> None:
         self._notes: list[str] = []
         config = self._configuration(Path(config_path).expanduser() if config_path else None)
         database = default_database(database_path)
         benchmarks = Path(benchmark_dir).expanduser() if benchmark_dir else None
-        self.engine = Engine(config, database, benchmarks, report=report, registry=registry)
+        self.engine = Engine(
+            config, database, benchmarks, report=report, registry=registry, assume_default=assume_default
+        )
         is_kept = database_path is not None and config.store_predictions
         self.feedback = Feedback(database if is_kept else None, self._notes)
 
@@ -319,6 +325,7 @@ def _question(model: NamedModel, asked: Task, mode: str) -> dict[str, Any]:
         "model_name": model.name,
         "model_family": model.family or "unknown",
         "model": model.origin,
+        "dimensions": model.dimensions,
         "batch_size": asked.batch,
         "sequence_length": asked.length,
         "mode": mode,

@@ -94,8 +94,11 @@ def _completed(found: Prediction, partial: list[Prediction], passed_over: Mappin
 
 
 def _without_latency(question: Question, partial: list[Prediction], passed_over: Mapping[Source, str]) -> Prediction:
-    """Keep the last layer's words, and the best layer's memory."""
+    """Keep the words of all layers that knew something, and the best layer's memory."""
     last = partial[-1] if partial else Prediction(question, Source.DECLARED, "nothing is known", None, None)
     memory = next((one.memory_mb for one in partial if one.memory_mb), None)
     reasons = {str(name): passed_over[name] for name in ORDER if name in passed_over and name != Source.DECLARED}
-    return replace(last, source=Source.DECLARED, memory_mb=memory, details={**last.details, "passed_over": reasons})
+    basis = "; ".join(one.basis for one in partial) or last.basis
+    return replace(
+        last, source=Source.DECLARED, basis=basis, memory_mb=memory, details={**last.details, "passed_over": reasons}
+    )

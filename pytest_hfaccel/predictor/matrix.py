@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pytest_hfaccel.advisor.naming import NamedModel
 from pytest_hfaccel.errors import ConfigError
 from pytest_hfaccel.predictor.engine import Engine
-from pytest_hfaccel.predictor.naming import NamedModel
 from pytest_hfaccel.predictor.platforms import Platform
 from pytest_hfaccel.predictor.prediction import Prediction
 from pytest_hfaccel.predictor.words import MIB
@@ -96,7 +96,7 @@ def _row(
     engine: Engine, model: NamedModel, platforms: Sequence[Platform], request: MatrixRequest
 ) -> tuple[dict[str, Any], list[Prediction]]:
     numbers: dict[str, Any] = {}
-    without: dict[str, str] = {}
+    without: dict[str, dict[str, str]] = {}
     found: list[Prediction] = []
     for platform in platforms:
         by_batch: dict[str, Any] = {}
@@ -109,7 +109,7 @@ def _row(
                 found.append(each)
                 cell = _cell(each)
                 if cell is None:
-                    without[platform.name] = each.basis
+                    without.setdefault(platform.name, {})[dtype] = each.basis
                 else:
                     by_batch.setdefault(str(batch), {})[dtype] = cell
         numbers[platform.name] = by_batch
@@ -117,10 +117,18 @@ def _row(
         "name": model.name,
         "category": model.family or "unknown",
         "model": model.origin,
+        "dimensions": model.dimensions,
         "predictions": {name: by_batch for name, by_batch in numbers.items() if by_batch},
-        "not_predicted": without,
+        "not_predicted": {name: _reasons(why, has_numbers=bool(numbers[name])) for name, why in without.items()},
     }
     return row, found
+
+
+def _reasons(by_dtype: Mapping[str, str], *, has_numbers: bool) -> str:
+    """Return why there are no numbers; with the precision where there are some at another one."""
+    if not has_numbers:
+        return "; ".join(dict.fromkeys(by_dtype.values()))
+    return "; ".join(f"at {dtype}: {why}" for dtype, why in by_dtype.items())
 
 
 def _cell(prediction: Prediction) -> dict[str, Any] | None:

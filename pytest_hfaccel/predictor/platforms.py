@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.hardware.precisions import NATIVE, PrecisionSupport, precision_support
+from pytest_hfaccel.hardware.presence import Presence
 from pytest_hfaccel.predictor.datasheet import DeviceSpecification, Specifications
 from pytest_hfaccel.spec import DEVICE_KINDS, Device
 
 KINDS = (*(kind for kind in DEVICE_KINDS if kind != "fake"), "qualcomm")
 """The kinds of device that can be asked about; Qualcomm's have no backend and are only declared."""
+
+HALF = ("bf16", "fp16")
 
 BROWSER_KINDS = ("webgpu", "webnn", "wasm")
 
@@ -29,6 +33,7 @@ class Platform:
         why_chip: Why that chip stands for it, half a sentence; empty where it is the chip itself.
         memory_bytes: Its memory; `None` where that is not known.
         memory_source: Where that is known from, half a sentence.
+        presence: What the probe found, where it is in this machine.
     """
 
     name: str
@@ -40,6 +45,16 @@ class Platform:
     why_chip: str = ""
     memory_bytes: int | None = None
     memory_source: str = ""
+    presence: Presence | None = None
+
+    def precision(self, dtype: str) -> PrecisionSupport:
+        """Return how it computes at a dtype. Of a CPU that is not here its data sheet says it."""
+        if self.presence is not None:
+            return precision_support(self.presence, dtype)
+        half = self.kind in ("cpu", "openvino") and self.chip is not None and self.chip.cores and dtype in HALF
+        if half and self.chip is not None and dtype not in self.chip.flops:
+            return PrecisionSupport(is_native=False, reason=f"no speed at {dtype} is published for {self.chip.name}")
+        return NATIVE
 
     @property
     def title(self) -> str:
@@ -58,6 +73,7 @@ class KnownDevice:
         is_present: Whether it is in this machine.
         memory_bytes: Its memory; `None` where that is not known.
         cores: Cores this process may use, for CPUs.
+        presence: What the probe found, where it is in this machine.
     """
 
     device: Device
@@ -65,6 +81,7 @@ class KnownDevice:
     is_present: bool
     memory_bytes: int | None = None
     cores: int = 0
+    presence: Presence | None = None
 
 
 @dataclass(frozen=True)
@@ -145,6 +162,7 @@ class Platforms:
             why_chip=why,
             memory_bytes=memory,
             memory_source=source if memory else "",
+            presence=known.presence,
         )
 
     def _chip_of(self, kind: str, known: KnownDevice) -> tuple[DeviceSpecification | None, str]:

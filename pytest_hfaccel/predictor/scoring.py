@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from pytest_hfaccel.hardware.kinds import HARDWARE_TYPES
 from pytest_hfaccel.predictor.candidate import Candidate
 from pytest_hfaccel.predictor.words import MIB
 
-_SUPPORT = {"real": 1.0, "emulated": 0.5}
+_SUPPORT = {"real": 1.0, "untested": 0.75, "emulated": 0.5}
 
 _UNKNOWN_MEMORY = 0.5
 """Score of a device whose memory is not known: neither for nor against it."""
@@ -66,8 +67,17 @@ def _free_share(candidate: Candidate) -> float:
 
 
 def ranked(candidates: Sequence[Candidate], found: Mapping[str, Mapping[str, Any]]) -> list[Candidate]:
-    """Return the candidates that can be recommended, the best first: those with numbers, then those that are here."""
+    """Return the candidates that can be recommended, the best first: those with numbers, then those that are here.
+
+    What is left equal is in the order in which a detection prefers kinds of hardware.
+    """
     usable = [each for each in candidates if each.is_usable]
     return sorted(
-        usable, key=lambda each: (not each.has_number, -found[each.name]["score"], not each.platform.is_present)
+        usable,
+        key=lambda each: (
+            not each.has_number,
+            -found[each.name]["score"],
+            not each.platform.is_present,
+            HARDWARE_TYPES.index(each.platform.kind) if each.platform.kind in HARDWARE_TYPES else len(HARDWARE_TYPES),
+        ),
     )

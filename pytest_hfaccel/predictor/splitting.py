@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from pytest_hfaccel.advisor.naming import NamedModel
 from pytest_hfaccel.errors import ConfigError
 from pytest_hfaccel.predictor.datasheet.roofline import roofline_seconds
 from pytest_hfaccel.predictor.datasheet.shares import shares_of
 from pytest_hfaccel.predictor.datasheet.specification import GB
 from pytest_hfaccel.predictor.distributed import Cluster, Plan, Workload, plan
 from pytest_hfaccel.predictor.distributed.describing import SOURCES, describe_plan, in_words
-from pytest_hfaccel.predictor.naming import NamedModel
 from pytest_hfaccel.predictor.platforms import Platform
 from pytest_hfaccel.predictor.prediction import Estimate, Prediction
 from pytest_hfaccel.tracing.trace import ModelTrace

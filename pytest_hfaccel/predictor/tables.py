@@ -24,6 +24,7 @@ def recommendation_text(answer: Mapping[str, Any], *, why: bool = False) -> str:
         why: Whether to say of each number what it rests on and why better layers had none.
     """
     lines = [
+        *dimensions_lines(answer),
         f"=== Hardware for {answer['model_name']} ===",
         f"Asked: {_asked(answer)}",
         f"Model: {answer['model_family']}; {answer['model']}",
@@ -43,12 +44,17 @@ def recommendation_text(answer: Mapping[str, Any], *, why: bool = False) -> str:
 def performance_text(answer: Mapping[str, Any]) -> str:
     """Return predictions (`predict_performance`) as text."""
     head = f"=== {answer['model_name']} ==="
-    return "\n".join([head, f"Asked: {_asked(answer)}", "", *_predictions(answer), "", *_why(answer)])
+    return "\n".join(
+        [*dimensions_lines(answer), head, f"Asked: {_asked(answer)}", "", *_predictions(answer), "", *_why(answer)]
+    )
 
 
 def matrix_text(matrix: Mapping[str, Any]) -> str:
     """Return a matrix as text: a table of latencies for each precision."""
-    lines = [f"=== Prediction matrix ({matrix['mode']}) ===", *_devices(matrix)]
+    about = [
+        line for name, model in matrix["models"].items() for line in dimensions_lines({**model, "model_name": name})
+    ]
+    lines = [*about, f"=== Prediction matrix ({matrix['mode']}) ===", *_devices(matrix)]
     batches = [str(batch) for batch in matrix["batch_sizes"]]
     for precision in matrix["precision_options"]:
         rows = [
@@ -69,6 +75,15 @@ def matrix_text(matrix: Mapping[str, Any]) -> str:
             without.setdefault(f"No numbers on {platform} ({reason})", []).append(name)
     lines += ["", *(f"{what}: {', '.join(names)}" for what, names in without.items())]
     return "\n".join(lines).rstrip()
+
+
+def dimensions_lines(answer: Mapping[str, Any]) -> list[str]:
+    """Return the first line of an answer that is not about the model itself: what stands in for it, or why nothing."""
+    if answer["dimensions"] == "known":
+        return []
+    if answer["dimensions"] == "assumed":
+        return [f"NOT {answer['model_name']} itself: {answer['model']}."]
+    return [f"NO NUMBERS for {answer['model_name']}: {answer['model']}."]
 
 
 def accuracy_text(lines: Sequence[AccuracyLine]) -> str:

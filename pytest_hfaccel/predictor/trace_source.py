@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pytest_hfaccel.advisor.naming import NamedModel
 from pytest_hfaccel.errors import HfAccelError
-from pytest_hfaccel.predictor.naming import NamedModel
 from pytest_hfaccel.tracing.trace import ModelTrace
 
 

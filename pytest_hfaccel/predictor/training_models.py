@@ -9,10 +9,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_hfaccel.advisor.naming import ModelFinder
 from pytest_hfaccel.config import RunConfig
 from pytest_hfaccel.errors import ConfigError
 from pytest_hfaccel.predictor.evidence import MODELS_FOLDER, Evidence, is_database
-from pytest_hfaccel.predictor.naming import ModelFinder
 
 if TYPE_CHECKING:
     from pytest_hfaccel.benchmark.measurement import Measurement

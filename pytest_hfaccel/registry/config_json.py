@@ -9,6 +9,7 @@ from typing import Any
 
 from pytest_hfaccel.errors import CheckpointError, ConfigError
 from pytest_hfaccel.registry.architectures import infer_task
+from pytest_hfaccel.registry.auto_tables import auto_entries
 from pytest_hfaccel.registry.building import build_spec
 from pytest_hfaccel.registry.catalog import Registry
 from pytest_hfaccel.spec import ModelSpec
@@ -55,21 +56,29 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def spec_of_config(name: str, config: dict[str, Any], registry: Registry, **fields: Any) -> ModelSpec:
+def spec_of_config(
+    name: str, config: dict[str, Any], registry: Registry, *, needs_task: bool = True, **fields: Any
+) -> ModelSpec:
     """Make the spec of a model from its config.json and what the registry says about its class.
 
     Args:
         name: What the user called the model.
         config: The content of config.json.
         registry: Gives task, dependencies and the like of the architecture class.
+        needs_task: Whether a class whose task nothing tells is a mistake; without, its task is empty, and a model type
+            stands for a class that is not named.
         fields: Further fields of the spec: `hub_id` or `path`, `source`, and what a registry file says of the model.
 
     Raises:
         ConfigError: The config names no class, or nothing tells the task of the class. The hint is the YAML to add.
     """
-    architecture = _architecture(name, config, fields)
+    architecture = (not needs_task and _class_of_type(config)) or _architecture(name, config, fields)
     shared = dict(registry.classes.get(architecture, {}))
     task = fields.get("task") or shared.get("task") or infer_task(architecture, config)
+    fields["dims"] = _dims(config) | fields.get("dims", {})
+    if task is None and not needs_task:
+        fields["requires_remote_code"] = bool(config.get("auto_map"))
+        return ModelSpec(**{**fields, "name": name, "architecture": architecture, "task": ""})
     if task is None:
         raise ConfigError(
             f"{name}: nothing tells the task of {architecture}.",
@@ -78,11 +87,22 @@ def spec_of_config(name: str, config: dict[str, Any], registry: Registry, **fiel
     fields |= {
         "architecture": architecture,
         "task": task,
-        "dims": {key: value for key, value in config.items() if key not in _NOT_DIMS} | fields.get("dims", {}),
         "requires_remote_code": bool(config.get("auto_map")),
         "remote_code_registered": bool(fields.get("requires_remote_code")),
     }
     return build_spec(name, fields, shared)
+
+
+def _dims(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in _NOT_DIMS}
+
+
+def _class_of_type(config: dict[str, Any]) -> str | None:
+    """Return the base model of the model type where no class is named, as `AutoModel` would choose; else `None`."""
+    if config.get("architectures"):
+        return None
+    named = (each.architecture for each in auto_entries() if each.model_type == config.get("model_type"))
+    return next(named, None)
 
 
 def _architecture(name: str, config: dict[str, Any], fields: dict[str, Any]) -> str:

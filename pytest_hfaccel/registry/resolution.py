@@ -12,7 +12,7 @@ from pytest_hfaccel.registry.hub import CONFIG, fetch_config
 from pytest_hfaccel.spec import ModelSpec
 
 
-def resolve_model(name: str, registry: Registry) -> list[ModelSpec]:
+def resolve_model(name: str, registry: Registry, *, needs_task: bool = True) -> list[ModelSpec]:
     """Find the models a user means.
 
     A registered name comes before a directory of the same name (which `./name` still reaches), a directory before the
@@ -22,6 +22,7 @@ def resolve_model(name: str, registry: Registry) -> list[ModelSpec]:
         name: Registered name, part of one after the `/`, wildcard, local directory or hub id; or a class of the
             installed transformers with its model type, as in `opt/OPTForCausalLM`.
         registry: The models that are known.
+        needs_task: Whether a model whose task nothing tells is a mistake. To trace a model takes none.
 
     Raises:
         ConfigError: There is no such model or directory, or its config.json does not say what it is.
@@ -42,10 +43,10 @@ def resolve_model(name: str, registry: Registry) -> list[ModelSpec]:
         if several:
             known = ", ".join(spec.name for spec in registry.specs)
             raise ConfigError(f"{name!r} matches no registered model.", hint=f"Registered: {known}.")
-    return [resolve_unregistered(name, registry)]
+    return [resolve_unregistered(name, registry, needs_task=needs_task)]
 
 
-def resolve_unregistered(name: str, registry: Registry) -> ModelSpec:
+def resolve_unregistered(name: str, registry: Registry, *, needs_task: bool = True) -> ModelSpec:
     """Learn what a local directory or a repository on the hub holds, from its config.json.
 
     The registry gives task, dependencies and the like of the architecture class. Raises what `resolve_model` raises.
@@ -53,7 +54,8 @@ def resolve_unregistered(name: str, registry: Registry) -> ModelSpec:
     directory = Path(name).expanduser()
     if directory.is_dir():
         config = directory / CONFIG
-        return spec_of_config(name, read_config(config), registry, path=str(directory.resolve()), source=str(config))
+        fields = {"path": str(directory.resolve()), "source": str(config)}
+        return spec_of_config(name, read_config(config), registry, needs_task=needs_task, **fields)
     if name.startswith((".", "/", "~")):
         raise ConfigError(f"{name}: there is no such directory.")
     try:
@@ -64,4 +66,4 @@ def resolve_unregistered(name: str, registry: Registry) -> ModelSpec:
             error.hint = f"It is not registered.{near}" + (f"\n{error.hint}" if error.hint else "")
         raise
     known = {"hub_id": name, "source": f"{CONFIG} in the {origin}", **registry.unresolved.get(name, {})}
-    return spec_of_config(name, read_config(file), registry, **known)
+    return spec_of_config(name, read_config(file), registry, needs_task=needs_task, **known)

@@ -11,6 +11,7 @@ import pytest
 from pytest_hfaccel.advisor import DeviceFacts, HardwareAwareModelClassifier, Machine
 from pytest_hfaccel.advisor.cost import ArchitectureCost, RunCost
 from pytest_hfaccel.errors import ConfigError, LoadError
+from tests.unit.predictor_samples import block_trace
 
 GIB = 2**30
 MACHINE = Machine(
@@ -38,6 +39,9 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HFACCEL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("pytest_hfaccel.advisor.candidates.cost_of", cost)
     monkeypatch.setattr("pytest_hfaccel.advisor.classifier.cost_of", cost)
+    monkeypatch.setattr("pytest_hfaccel.tracing.traces.trace_of", block_trace)
+    monkeypatch.delenv("BENCHMARK_DB_PATH", raising=False)
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
@@ -59,9 +63,9 @@ def test_the_examples_of_the_guide(
     answer = classifier.classify_model(name)
     assert (answer["model_name"], answer["family"], answer["subfamily"]) == (name, family, subfamily)
     assert answer["recommended_template"] == template
-    assert (answer["recommended_hardware"], answer["torch_device"]) == ("cpu", "cpu")
-    assert answer["explanation"]
-    assert answer["source"] == "declared support, order of preference"
+    assert (answer["recommended_hardware"], answer["torch_device"]) == ("openvino", "cpu")
+    assert "the fastest of those considered" in answer["explanation"]
+    assert answer["source"] == "datasheet"
     assert set(answer["hardware_profile"]) >= {"cuda", "mps", "rocm", "openvino", "webnn", "webgpu", "cpu"}
     assert json.loads(json.dumps(answer)) == answer
 
@@ -69,11 +73,13 @@ def test_the_examples_of_the_guide(
 def test_a_smaller_dtype_is_recommended_where_the_full_one_does_not_fit(
     classifier: HardwareAwareModelClassifier,
 ) -> None:
-    answer = classifier.classify_model("meta-llama/Llama-2-7b-hf")
-    # 6.7e9 parameters are 25 GiB at fp32, 12.6 at bf16: neither fits 70 % of 16 GiB.
+    answer = classifier.classify_model("meta-llama/Llama-2-13b")
+    # 13e9 parameters are 48 GiB at fp32, 24 at bf16: neither fits 70 % of 16 GiB.
     assert answer["resource_requirements"]["fits"] is False
-    large = Machine({"cpu": DeviceFacts(True, 24 * GIB)}, cores=8)
-    answer = HardwareAwareModelClassifier(machine=large, reports="none").classify_model("meta-llama/Llama-2-7b-hf")
+    assert (answer["recommended_hardware"], answer["torch_device"]) == (None, None)
+    assert answer["explanation"].startswith("No hardware considered can run it")
+    large = Machine({"cpu": DeviceFacts(True, 48 * GIB)}, cores=8)
+    answer = HardwareAwareModelClassifier(machine=large, reports="none").classify_model("meta-llama/Llama-2-13b")
     assert (answer["recommended_dtype"], answer["resource_requirements"]["fits"]) == ("bf16", True)
 
 
@@ -87,7 +93,7 @@ def test_a_custom_profile_is_believed(classifier: HardwareAwareModelClassifier) 
     found = answer["hardware_profile"]
     assert (found["mps"]["compatible"], found["mps"]["basis"]) == (False, "override")
     assert found["cuda"]["memory_usage"] == {"peak": 2000}
-    assert found["rocm"]["basis"] == "declared"
+    assert (found["rocm"]["basis"], found["rocm"]["support"]) == ("declared", "untested")
     assert answer["recommended_hardware"] == "openvino"
 
 
@@ -95,18 +101,37 @@ def test_an_unknown_model_has_no_made_up_numbers(classifier: HardwareAwareModelC
     answer = classifier.classify_model("my-custom-model")
     assert answer["family"] == "unknown"
     assert answer["resource_requirements"]["min_memory_mb"] is None
-    assert "switches the hub off" in answer["explanation"]
+    assert answer["dimensions"] == "unknown"
+    assert "switches the hub off" in answer["model"]
 
 
-def test_an_assumption_is_said(classifier: HardwareAwareModelClassifier) -> None:
-    answer = classifier.classify_model("facebook/wav2vec2-base")
-    assert answer["resource_requirements"]["min_memory_mb"] > 0
-    assert "Wav2Vec2ForCTC's default config, assumed because" in answer["explanation"]
+def test_a_default_config_stands_in_only_where_that_was_asked_for(tmp_path: Path) -> None:
+    def classify(*, assume_default: bool) -> dict[str, Any]:
+        options = {"reports": tmp_path, "machine": MACHINE, "assume_default": assume_default}
+        return HardwareAwareModelClassifier(**options).classify_model("me/my-clap")
+
+    unknown = classify(assume_default=False)
+    assert (unknown["dimensions"], unknown["resource_requirements"]["min_memory_mb"]) == ("unknown", None)
+    assumed = classify(assume_default=True)
+    assert assumed["dimensions"] == "assumed"
+    assert assumed["resource_requirements"]["min_memory_mb"] > 0
+    assert "ClapModel's default config, assumed because" in assumed["model"]
 
 
-def test_a_class_that_cannot_be_built_leaves_the_numbers_out(classifier: HardwareAwareModelClassifier) -> None:
-    answer = classifier.classify_model("unheard-of", model_class="NoSuchModel")
-    assert answer["resource_requirements"]["min_memory_mb"] is None
+def test_well_known_dimensions_are_those_of_the_predictor(classifier: HardwareAwareModelClassifier) -> None:
+    answer = classifier.classify_model("facebook/opt-1.3b")
+    assert answer["dimensions"] == "known"
+    assert answer["model"] == "dimensions of facebook/opt-1.3b"
+
+
+def test_a_bool_is_a_profile(classifier: HardwareAwareModelClassifier) -> None:
+    answer = classifier.classify_model("gpt2", hw_compat_override={"cuda": True, "openvino": False})
+    found = answer["hardware_profile"]
+    assert (found["cuda"]["compatible"], found["cuda"]["support"]) == (True, "real")
+    assert not found["openvino"]["compatible"]
+    assert answer["recommended_hardware"] == "cpu"
+    with pytest.raises(ConfigError, match="hw_compat_override: cuda: 'yes' is not allowed"):
+        classifier.classify_model("gpt2", hw_compat_override={"cuda": "yes"})
 
 
 def test_unknown_hardware_is_refused(classifier: HardwareAwareModelClassifier) -> None:
@@ -117,18 +142,26 @@ def test_unknown_hardware_is_refused(classifier: HardwareAwareModelClassifier) -
 
 
 def test_compatible_models(classifier: HardwareAwareModelClassifier) -> None:
-    models = ["gpt2", "meta-llama/Llama-2-7b-hf", "llava-hf/llava-1.5-7b-hf"]
+    models = ["gpt2", "meta-llama/Llama-2-13b", "llava-hf/llava-1.5-7b-hf"]
     assert classifier.get_compatible_models_for_hardware(models, "cuda") == models
     assert classifier.get_compatible_models_for_hardware(models, "openvino") == ["gpt2"]
     assert "gpt2" in classifier.get_compatible_models_for_hardware("cpu")
+    assert classifier.get_compatible_models_for_hardware(["unknown/foo-bar"], "cuda") == []
+
+
+def test_one_name_means_itself(classifier: HardwareAwareModelClassifier) -> None:
+    assert list(classifier.get_optimal_resource_pool_config("gpt2")["models"]) == ["gpt2"]
+    asked = classifier.recommend_model_for_task("text-generation", hardware_constraints="cuda", limit=1)
+    assert asked["hardware_constraints"] == ["cuda"]
+    assert classifier.classify_model("gpt2", hardware="cpu")["recommended_hardware"] == "cpu"
 
 
 def test_recommendations_for_a_task(classifier: HardwareAwareModelClassifier) -> None:
     found = classifier.recommend_model_for_task(task="text-generation")
     names = [model["model_name"] for model in found["recommendations"]]
     assert names[0] == "gpt2"
-    assert "meta-llama/Llama-2-7b-hf" in found["excluded"]
-    assert "does not fit" in found["excluded"]["meta-llama/Llama-2-7b-hf"]
+    assert "meta-llama/Llama-2-13b" in found["excluded"]
+    assert "does not fit" in found["excluded"]["meta-llama/Llama-2-13b"]
     assert all(model["explanation"] and model["source"] for model in found["recommendations"])
     asked = classifier.recommend_model_for_task("Text_Generation", hardware_constraints=["cuda"], limit=2)
     assert [model["recommended_hardware"] for model in asked["recommendations"]] == ["cuda", "cuda"]
@@ -137,6 +170,8 @@ def test_recommendations_for_a_task(classifier: HardwareAwareModelClassifier) ->
 
 def test_other_names_of_tasks_and_unknown_ones(classifier: HardwareAwareModelClassifier) -> None:
     assert classifier.recommend_model_for_task("translation")["task"] == "text2text-generation"
+    with pytest.raises(ConfigError, match="task: None is not a task"):
+        classifier.recommend_model_for_task(None)
     with pytest.raises(ConfigError, match="Did you mean 'text-generation'"):
         classifier.recommend_model_for_task("text-generatoin")
 
@@ -147,7 +182,7 @@ def test_the_pool_configuration(classifier: HardwareAwareModelClassifier) -> Non
     assert (pool["low_memory_mode"], pool["recommended_timeout_mins"]) == (False, 30)
     assert needs["unknown_models"] == ["my-custom-model"]
     assert needs["max_memory_mb"] < needs["total_memory_mb"] < 2 * needs["max_memory_mb"]
-    assert config["hardware_recommendations"]["preferred_hardware"] == "cpu"
+    assert config["hardware_recommendations"]["preferred_hardware"] == "openvino"
     assert json.loads(json.dumps(config)) == config
 
 
@@ -164,7 +199,7 @@ def test_requirements_by_device(classifier: HardwareAwareModelClassifier) -> Non
     assert list(found) == ["cuda", "cpu"]
     assert found["cuda"]["weights_mb"] == 238
     assert found["cpu"]["min_memory_mb"] > found["cuda"]["min_memory_mb"]
-    assert list(classifier.get_requirements("gpt2")) == ["cpu", "openvino"]
+    assert list(classifier.get_requirements("gpt2")) == ["openvino", "cpu"]
     with pytest.raises(ConfigError, match="fp61"):
         classifier.get_requirements("gpt2", dtype="fp61")
     with pytest.raises(ConfigError, match="Its name holds no model type"):

@@ -13,6 +13,7 @@ from pytest_hfaccel.advisor import DeviceFacts, Machine
 from pytest_hfaccel.advisor.cost import ArchitectureCost, RunCost
 from pytest_hfaccel.cli import pool_config, recommend, requirements
 from pytest_hfaccel.errors import ConfigError
+from tests.unit.predictor_samples import block_trace
 
 GIB = 2**30
 MACHINE = Machine({"cpu": DeviceFacts(True, 16 * GIB, "8 cores")}, 8, 12 * GIB, 16 * GIB)
@@ -28,16 +29,20 @@ def known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HFACCEL_REPORTS", str(tmp_path / "reports"))
     monkeypatch.setattr("pytest_hfaccel.advisor.candidates.cost_of", cost)
     monkeypatch.setattr("pytest_hfaccel.advisor.classifier.cost_of", cost)
+    monkeypatch.setattr("pytest_hfaccel.tracing.traces.trace_of", block_trace)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.delenv("BENCHMARK_DB_PATH", raising=False)
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("pytest_hfaccel.advisor.detection.detect_machine", lambda *_, **__: MACHINE)
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+def run(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
     parser = argparse.ArgumentParser()
     commands = parser.add_subparsers(required=True)
     for command in (recommend, requirements, pool_config):
         command.add_parser(commands)
     given = parser.parse_args(arguments)
-    assert given.run(given) == 0
+    assert given.run(given) == code
     return capsys.readouterr().out
 
 
@@ -52,11 +57,15 @@ def test_a_model(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...])
         "Recommended Template: hf_embedding_template.py",
     ]
     assert "  batch_size: 32" in lines
-    assert "  cuda: yes (System: no; declared)" in lines
+    assert "  cuda: \N{WHITE HEAVY CHECK MARK} (System: \N{CROSS MARK}) declared real" in lines
 
 
 def test_an_unknown_model(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "  min_memory_mb: not known" in run(capsys, "recommend", "my-custom-model")
+    out = run(capsys, "recommend", "my-custom-model", code=1)
+    assert out.startswith("NO NUMBERS for my-custom-model: dimensions not known: ")
+    assert "  min_memory_mb: not known" in out
+    assert run(capsys, "pool-config", "my-custom-model", "gpt2", code=1).startswith("NO NUMBERS for my-custom-model")
+    assert run(capsys, "recommend", "me/my-clap", "--assume-default").startswith("NOT me/my-clap itself: ClapModel")
 
 
 def test_a_task(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pytest_hfaccel.advisor.compatibility import CompatibilityMatrix
 from pytest_hfaccel.advisor.declared import FAMILIES, KINDS, declared_support
-from pytest_hfaccel.advisor.measured import MeasuredCell, measured_cells
+from pytest_hfaccel.advisor.measured import MeasuredCell, cells_of_measurements, measured_cells, measurements_of
 from pytest_hfaccel.results import CellResult, CheckOutcome, Status
+from tests.unit.predictor_samples import row
 
 
 def cell(
@@ -22,7 +24,7 @@ def cell(
     implementation: str = "real",
     dtype: str = "fp32",
     weights: str = "random",
-    **measures: float,
+    **measures: Any,
 ) -> MeasuredCell:
     checks = [CheckOutcome("performance", status, reason="why" if status.is_bad else None, measures=measures)]
     result = CellResult(
@@ -51,9 +53,10 @@ def test_without_measurements_the_declaration_stands() -> None:
 
 def test_nothing_is_declared_as_simulated() -> None:
     supports = {declared_support(family, kind).support for family in FAMILIES for kind in KINDS}
-    assert supports == {"real", "unavailable"}
+    assert supports == {"real", "untested", "unavailable"}
     assert not declared_support("multimodal", "webgpu").runs
-    assert "simulation" in declared_support("multimodal", "webgpu").reason
+    assert not any(declared_support(family, kind).runs for family in FAMILIES for kind in ("webnn", "webgpu"))
+    assert declared_support("multimodal", "mps").support == "untested"
     assert not declared_support("time_series", "openvino").runs
 
 
@@ -89,10 +92,13 @@ def test_an_absent_device_says_nothing_about_the_model() -> None:
     assert "not measured: unavailable" in found.reason
 
 
-def test_latency_is_of_real_dimensions_and_the_same_dtype() -> None:
-    matrix = CompatibilityMatrix([cell(median_ms=7.0), cell(weights="tiny", median_ms=0.1)])
-    assert matrix.latency_ms("gpt2", "openvino", "fp32") == 7.0
-    assert matrix.latency_ms("gpt2", "openvino", "bf16") is None
+def test_measured_rows_speak_for_the_hardware_and_tiny_ones_do_not() -> None:
+    found = CompatibilityMatrix(cells_of_measurements([row(device="openvino:CPU")])).entry(
+        "bert-base-uncased", None, "multimodal", "openvino"
+    )
+    assert (found.support, found.basis) == ("real", "measured")
+    tiny = cell(measurements=[row(weights="tiny").to_json()])
+    assert measurements_of([tiny, cell(measurements=[row().to_json()])]) == [row()]
 
 
 def test_the_matrix_by_family_counts_what_was_measured() -> None:

@@ -32,7 +32,7 @@ def test_an_absent_device_keeps_its_reason_and_has_no_memory() -> None:
 def test_openvino_precedes_the_cpu_where_it_has_a_gpu() -> None:
     plugin = Presence(Device("openvino", "CPU"), True, "openvino", memory_bytes=100)
     gpu = Presence(Device("openvino", "GPU.0"), True, "a GPU", memory_bytes=50)
-    assert machine_of(report(plugin)).present == ["cpu", "openvino"]
+    assert machine_of(report(plugin)).present == ["openvino", "cpu"]
     machine = machine_of(report(plugin, gpu))
     assert machine.present == ["openvino", "cpu"]
     assert machine.facts("openvino").memory_bytes == 50

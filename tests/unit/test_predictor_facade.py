@@ -84,7 +84,7 @@ def test_web_platforms_are_declared_and_have_no_number(make: Make) -> None:
     )
     chosen = make().predict_optimal_hardware("bert-base-uncased", available_hardware=["webnn", "webgpu", "cpu"])
     assert chosen["primary_recommendation"] == "cpu"
-    assert chosen["compatible_hardware"] == ["cpu", "webnn", "webgpu"]
+    assert chosen["compatible_hardware"] == ["cpu"]
 
 
 def test_a_calibration_comes_before_a_data_sheet(make: Make, tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_measured_rows_come_first(make: Make, tmp_path: Path) -> None:
     assert scaled["latency"] != 9.0
     for changed in ({"precision": "bf16"}, {"mode": "training"}):
         other = predictor.predict_performance("bert-base-uncased", hardware="cpu", **changed)
-        assert other["predictions"]["cpu"]["source"] == "datasheet"
+        assert {**other["predictions"], **other["not_predicted"]}["cpu"]["source"] != "measured"
 
 
 def test_places_that_are_not_there_are_done_without(make: Make) -> None:

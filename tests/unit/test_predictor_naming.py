@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from pytest_hfaccel.advisor.naming import ModelFinder
+from pytest_hfaccel.advisor.naming.known_models import _by_name, checkpoints_of, families, find_checkpoint
+from pytest_hfaccel.advisor.naming.size_in_name import by_size, size_in
 from pytest_hfaccel.errors import ConfigError
-from pytest_hfaccel.predictor.naming import ModelFinder
-from pytest_hfaccel.predictor.naming.known_models import _by_name, checkpoints_of, families, find_checkpoint
-from pytest_hfaccel.predictor.naming.size_in_name import by_size, size_in
 from pytest_hfaccel.registry import load_registry
 
 KNOWN = sorted({checkpoint.name for checkpoint in _by_name().values()})
@@ -90,9 +90,11 @@ def test_a_family_is_a_word_of_the_name() -> None:
 
 
 def test_a_class_whose_dimensions_are_assumed(finder: ModelFinder) -> None:
-    found = finder.find("my-fine-clap")
-    assert found.architecture == "ClapModel"
-    assert found.is_assumed
+    unknown = finder.find("my-fine-clap")
+    assert (unknown.architecture, unknown.dimensions) == ("", "unknown")
+    assert "ClapModel's default config would stand in with --assume-default" in unknown.origin
+    found = ModelFinder(finder._registry, assume_default=True).find("my-fine-clap")
+    assert (found.architecture, found.dimensions) == ("ClapModel", "assumed")
     assert "default config, assumed because" in found.origin
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_hfaccel.predictor.naming.known_models import KnownCheckpoint, checkpoints_of, families
+from pytest_hfaccel.advisor.naming.known_models import KnownCheckpoint, checkpoints_of, families
 
 _SIZE = re.compile(r"(?<![a-z0-9.])(\d+(?:\.\d+)?)(m|b)(?![a-z0-9])")
 _UNIT = {"m": 1e6, "b": 1e9}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_hfaccel.predictor.naming.finding import ModelFinder
-from pytest_hfaccel.predictor.naming.named_model import NamedModel
+from pytest_hfaccel.advisor.naming.finding import ModelFinder
+from pytest_hfaccel.advisor.naming.named_model import NamedModel
 
 __all__ = ["ModelFinder", "NamedModel"]

@@ -1,0 +1,67 @@
+"""Which precisions a device of this machine computes at, from its instruction sets and the installed packages.
+
+An instruction that only converts (F16C) is no arithmetic: without more, torch computes half precision on a CPU several
+times slower than fp32, and OpenVINO computes at fp32 without saying so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from pytest_hfaccel.hardware.presence import Presence
+
+_TORCH_CPU = {
+    "bf16": ("AVX512_BF16", "AMX_BF16", "BF16"),
+    "fp16": ("AVX512_FP16", "AMX_FP16", "NEON_FP16"),
+}
+_OPENVINO_CPU = {"bf16": ("AVX512_BF16", "AMX_BF16"), "fp16": ("AVX512_FP16", "AMX_FP16", "NEON_FP16")}
+"""dtype -> the instruction sets of which one is needed to compute at it; what the CPU plugin of OpenVINO 2026.4 and
+oneDNN in torch 2.13 ask for."""
+
+_INT8_PACKAGES = {"cpu": "torchao", "cuda": "torchao", "rocm": "torchao", "xpu": "torchao", "mps": "torchao"}
+_INT8_PACKAGES |= {"openvino": "nncf"}
+
+
+@dataclass(frozen=True)
+class PrecisionSupport:
+    """How a device computes at a dtype.
+
+    Attributes:
+        runs: False where it refuses.
+        is_native: Whether it has instructions for it; without, its speed follows from no data sheet.
+        reason: Why not, half a sentence; empty where it is native.
+    """
+
+    runs: bool = True
+    is_native: bool = True
+    reason: str = ""
+
+
+NATIVE = PrecisionSupport()
+
+
+def precision_support(presence: Presence, dtype: str) -> PrecisionSupport:
+    """Return how a device of this machine computes at a dtype; of devices about which nothing is known, natively.
+
+    Args:
+        presence: The device; of CPUs, `details["flags"]` are the instruction sets.
+        dtype: One of `pytest_hfaccel.spec.DTYPES`.
+    """
+    device = presence.device
+    package = _INT8_PACKAGES.get(device.kind) if dtype == "int8" else None
+    if package is not None and find_spec(package) is None:
+        return PrecisionSupport(False, False, f"int8 needs {package}, which rounds the weights and is not installed")
+    on_openvino = device.kind == "openvino" and device.target == "CPU"
+    if not on_openvino and device.kind != "cpu":
+        return NATIVE
+    wanted = (_OPENVINO_CPU if on_openvino else _TORCH_CPU).get(dtype)
+    flags = presence.details.get("flags")
+    if wanted is None or set(wanted) & set(flags or ()):
+        return NATIVE
+    if not flags:
+        return PrecisionSupport(is_native=False, reason="the instruction sets of this CPU cannot be read")
+    what = f"this CPU has no instructions for {dtype} (one of {', '.join(wanted)})"
+    if on_openvino:
+        return PrecisionSupport(False, False, f"{what}, so OpenVINO would compute at fp32 without saying so")
+    return PrecisionSupport(is_native=False, reason=f"{what}, so torch emulates it, slower than fp32")
