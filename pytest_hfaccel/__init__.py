@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pytest_hfaccel.config import RunConfig
     from pytest_hfaccel.errors import HfAccelError
-    from pytest_hfaccel.plugin.model_class import ModelClassTests, main
+    from pytest_hfaccel.plugin.model_class import ModelClassTests
+    from pytest_hfaccel.plugin.without_pytest import main
     from pytest_hfaccel.pool import ResourcePool
     from pytest_hfaccel.predictor import HardwareModelPredictor, HardwareSelector, train_prediction_models
     from pytest_hfaccel.registry.every import main_pairs, other_pairs
@@ -35,7 +36,7 @@ _HOME = {
     "Stage": "results",
     "Status": "results",
     "Weights": "spec",
-    "main": "plugin.model_class",
+    "main": "plugin.without_pytest",
     "main_pairs": "registry.every",
     "other_pairs": "registry.every",
     "train_prediction_models": "predictor",

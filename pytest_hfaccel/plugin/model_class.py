@@ -1,15 +1,16 @@
 """What a model class module derives from: the battery as pytest tests, one per check.
 
 This file needs nothing of pytest but its collection rules (no `__init__`, fixtures by argument name), so that a model
-class module can also be run as a script and its classes be used without pytest.
+class module can also be run as a script and its classes be used without pytest (`without_pytest`).
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from pytest_hfaccel.plugin.without_pytest import CallableWithModel, find_model, run_battery
 
 if TYPE_CHECKING:
     from pytest_hfaccel.benchmark.points import Point
@@ -19,17 +20,18 @@ if TYPE_CHECKING:
     RunCheck = Callable[[str], CheckOutcome]
 
 
-class ModelClassTests:
+class ModelClassTests(metaclass=CallableWithModel):
     """The battery for a family of architecture classes. Derive one `Test...` class per family.
 
     Each `test_<check>` runs the check of that name on one cell; `pytest_hfaccel.checks` says what each one verifies.
+    Without pytest, `TestBert("bert-base-uncased").test_pipeline("cpu")` returns `{"pipeline": outcome}` as plain JSON.
     The fixtures `cell`, `loaded`, `inputs`, `reference` and `pipe` serve tests of your own.
 
     Attributes:
         architectures: Wildcards over transformers class names, e.g. `("Bert*",)`.
         default_model: The model that is tested when the user names none, as `--hf-model` takes it: a registered name, a
             hub id, a directory; else the first registered model of the class.
-        model_id: The model `run_tests` uses when it is given none.
+        model_id: The model of an instance: what it was called with, as in `TestBert("gpt2")`, else `default_model`.
         yields: Whether a model that another collected class tests, too, is left to that class.
     """
 
@@ -50,6 +52,44 @@ class ModelClassTests:
     def serves(cls, spec: ModelSpec) -> bool:
         """Whether this class tests a model, by the model's architecture class."""
         return any(fnmatchcase(spec.architecture, pattern) for pattern in cls.architectures)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Refuse what would be ignored: task and dependencies are the registry's to say.
+
+        Raises:
+            TypeError: The class body sets one of them.
+        """
+        super().__init_subclass__(**options)
+        for name in ("task", "dependencies", "class_name"):
+            if name in vars(cls):
+                raise TypeError(
+                    f"{cls.__qualname__}.{name} cannot be set: a registry file (--hf-registry) says it, under "
+                    "`classes:` for all models of an architecture class and under `models:` for one."
+                )
+
+    @property
+    def model_spec(self) -> ModelSpec:
+        """What is known of the model of this instance.
+
+        Raises:
+            ConfigError: There is no such model, or it is of a class that is not tested here.
+        """
+        return find_model(type(self), self.model_id)
+
+    @property
+    def task(self) -> str:
+        """The task of the model, e.g. `fill-mask`."""
+        return self.model_spec.task
+
+    @property
+    def dependencies(self) -> list[str]:
+        """The requirements of the model's class and its own, e.g. `["tokenizers>=0.11.0"]`."""
+        return list(self.model_spec.dependencies)
+
+    @property
+    def class_name(self) -> str:
+        """The model's transformers class, e.g. `BertForMaskedLM`."""
+        return self.model_spec.architecture
 
     def task_sense(self, pipe: Any) -> Iterable[Any]:
         """Yield the family's own claims about a pretrained model, as `pytest_hfaccel.checks.claims.Claim`.
@@ -133,69 +173,18 @@ class ModelClassTests:
         """A check that a plugin or a conftest registered."""
         check(extra_check)
 
-    def run_tests(self, hardware: str = "cpu", model_id: str | None = None) -> dict[str, Any]:
-        """Run the battery without pytest.
+    def run_tests(self, hardware: str = "cpu", model_id: str | None = None, dtype: str | None = None) -> dict[str, Any]:
+        """Run the battery without pytest. A single check runs by its test: `TestBert("gpt2").test_pipeline("cpu")`.
 
         Args:
             hardware: Device id, e.g. `cpu` or `openvino:CPU`.
-            model_id: Model to test; `self.model_id`, else the class's default.
+            model_id: Model to test; `self.model_id` when not given.
+            dtype: Precision; the model's first one when not given.
 
         Returns:
             The record of the cell as plain JSON, and under `class` that of the checks that run once per model.
 
         Raises:
-            ConfigError: The model or the device is unknown.
+            ConfigError: The model or the device is unknown, or the model is of a class that is not tested here.
         """
-        from pytest_hfaccel.config import RunConfig
-        from pytest_hfaccel.plugin.plan import make_plan
-        from pytest_hfaccel.registry import load_registry
-        from pytest_hfaccel.runner import Runner
-
-        config = RunConfig.from_values(
-            {"models": (model_id or self.model_id or self.default_model,), "devices": (hardware,)}
-        )
-        runner = Runner(config)
-        try:
-            plan = make_plan(config, load_registry(cache_dir=config.cache_dir), runner.store)
-            return run_class(runner, plan.cells(plan.named, runner.store), module_name(type(self)), self.task_sense)
-        finally:
-            runner.close()
-
-
-def run_class(runner: Any, cells: Sequence[Any], module: str, claims: Callable[[Any], Any]) -> dict[str, Any]:
-    """Run the cells of one model and its class-level checks; return their records as plain JSON."""
-    from pytest_hfaccel.matrix import class_level
-
-    records = [runner.run(cell, module, claims).to_json() for cell in (*class_level(cells), *cells)]
-    return {**records[-1], "class": records[0]}
-
-
-def module_name(model_class: type) -> str:
-    """The module's name in reports: `bert` for `test_hf_bert.py`."""
-    return model_class.__module__.rpartition(".")[-1].removeprefix("test_").removeprefix("hf_")
-
-
-_SCRIPT_FLAGS = {"--model": "--hf-model", "--performance": "--hf-performance", "--device": "--hf-device"}
-
-
-def main(path: str, arguments: Sequence[str] | None = None) -> int:
-    """Run a model class module as a script: `python model_classes/test_hf_bert.py --model bert-base-uncased`.
-
-    `--model`, `--device` and `--performance` are short for `--hf-model`, `--hf-device` and `--hf-performance`; every
-    other argument goes to pytest as it is.
-
-    Args:
-        path: The module's `__file__`.
-        arguments: Command-line arguments; those of this process when not given.
-
-    Returns:
-        pytest's exit code.
-    """
-    import pytest
-
-    given = sys.argv[1:] if arguments is None else arguments
-    translated = []
-    for argument in given:
-        flag, equals, value = argument.partition("=")
-        translated.append(_SCRIPT_FLAGS.get(flag, flag) + equals + value)
-    return int(pytest.main([path, *translated]))
+        return run_battery(self, hardware, model_id, dtype)

@@ -10,9 +10,9 @@ import pytest
 
 from pytest_hfaccel.config import RunConfig
 from pytest_hfaccel.errors import ConfigError, HfAccelError
-from pytest_hfaccel.plugin.model_class import module_name
 from pytest_hfaccel.plugin.plan import Plan, make_plan
 from pytest_hfaccel.plugin.selection import models_of_class
+from pytest_hfaccel.plugin.without_pytest import module_name
 from pytest_hfaccel.spec import Cell, ModelSpec
 
 if TYPE_CHECKING:
