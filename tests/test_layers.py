@@ -82,6 +82,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "tasks",
         "tracing",
     },
+    "plots": {"atomic", "benchmark", "errors"},
     "predictor": {
         "advisor",
         "atomic",
@@ -90,6 +91,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "errors",
         "families",
         "hardware",
+        "plots",
         "registry",
         "results",
         "spec",
@@ -131,7 +133,11 @@ LATE = (
     "predictor/calibration/python_overhead.py",
     "predictor/calibration/torch_device.py",
     "predictor/learning/",
-    "predictor/plots/drawing/",
+    "plots/accuracy.py",
+    "plots/matrix.py",
+    "plots/measurements.py",
+    "plots/roofline.py",
+    "plots/style.py",
     "predictor/roofline/interpolation.py",
     "tracing/torch/",
 )

@@ -43,7 +43,7 @@ def draw(measurements: Sequence[Measurement], output_dir: Path) -> None:
     """Draw what was measured; without the packages for that, say so."""
     if not measurements:
         return
-    from pytest_hfaccel.predictor.plots import plot_measurements
+    from pytest_hfaccel.plots import plot_measurements
 
     try:
         files = plot_measurements(measurements, output_dir / PLOTS)

@@ -210,7 +210,7 @@ def _accuracy(arguments: argparse.Namespace) -> int:
     _write([vars(line) for line in lines], arguments.output_file)
     print(json.dumps([vars(line) for line in lines], indent=2) if arguments.json else accuracy_text(lines))
     if arguments.visualize:
-        from pytest_hfaccel.predictor.plots import plot_accuracy
+        from pytest_hfaccel.plots import plot_accuracy
 
         for metric, unit in (("latency_ms", "ms"), ("memory_mb", "MiB")):
             rows = [pair for pair in pairs if pair["metric"] == metric]

@@ -274,7 +274,7 @@ class HardwareModelPredictor:
         Raises:
             ConfigError: The matrix has another form, holds no number, or matplotlib is not installed.
         """
-        from pytest_hfaccel.predictor.plots import plot_matrix
+        from pytest_hfaccel.plots import plot_matrix
 
         return [str(file) for file in plot_matrix(matrix, Path(output_dir))]
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pytest_hfaccel.errors import ConfigError
-from pytest_hfaccel.predictor.plots import plot_accuracy, plot_matrix, plot_measurements, plot_roofline
-from tests.unit.plots_samples import (
+from pytest_hfaccel.plots import plot_accuracy, plot_matrix, plot_measurements, plot_roofline
+from tests.unit.plots.samples import (
     accuracy_rows,
     needs_matplotlib,
     roofline_points,

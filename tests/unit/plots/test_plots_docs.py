@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from pytest_hfaccel.predictor.prediction import Estimate, Prediction, Question, Source
-from tests.unit.plots_samples import needs_matplotlib, sample_measurement
+from tests.unit.plots.samples import needs_matplotlib, sample_measurement
 
 needs_matplotlib()
 pytest.importorskip("duckdb", reason="duckdb is in the extra `predict`")
 
-PAGE = (Path(__file__).parents[2] / "docs" / "plots.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "plots.md").read_text(encoding="utf-8")
 
 
 def fill_database(path: Path) -> None:

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from pytest_hfaccel.errors import ConfigError
-from pytest_hfaccel.predictor.plots.matrix_reading import read_matrix
-from pytest_hfaccel.predictor.plots.matrix_table import UNKNOWN
-from tests.unit.plots_samples import name_of, sample_matrix
+from pytest_hfaccel.plots.inputs import INTERVAL, MatrixCell, read_matrix
+from tests.unit.plots.samples import name_of, sample_matrix
 
 
 def first_cell(matrix: dict[str, Any], platform: str = "cpu") -> dict[str, Any]:
@@ -27,7 +26,7 @@ def test_a_complete_matrix() -> None:
         [1, 8, 32],
         ["fp32", "fp16"],
     )
-    assert (table.extreme_batches, table.baseline) == ([1, 32], "cpu")
+    assert (table.extreme_batches, table.cpu) == ([1, 32], "cpu")
     assert table.device_memory == {"cuda": 81920.0, "cpu": 900.0}
 
 
@@ -43,7 +42,7 @@ def test_a_complete_matrix() -> None:
 def test_the_baseline_is_the_cpu(platforms: tuple[str, ...], baseline: str | None) -> None:
     cell = {"1": {"fp32": {"throughput": 1.0}}}
     matrix = {"models": {"a": {"predictions": dict.fromkeys(platforms, cell)}}, "hardware_platforms": list(platforms)}
-    assert read_matrix(matrix).baseline == baseline
+    assert read_matrix(matrix).cpu == baseline
 
 
 def test_models_are_sorted_by_family_and_in_it_the_fastest_first() -> None:
@@ -83,7 +82,12 @@ def test_what_is_missing_is_not_known() -> None:
     predictions["openvino"] = None
     predictions["cuda"]["1"]["fp32"]["throughput"] = float("nan")
     model = read_matrix(matrix).models[0]
-    assert model.cell("cpu", 1, "fp32") == model.cell("cpu", 8, "fp16") == model.cell("openvino", 1, "fp32") == UNKNOWN
+    assert (
+        model.cell("cpu", 1, "fp32")
+        == model.cell("cpu", 8, "fp16")
+        == model.cell("openvino", 1, "fp32")
+        == MatrixCell()
+    )
     assert model.cell("cuda", 1, "fp32").throughput is None
     assert model.cell("cuda", 1, "fp32").latency is not None
 
@@ -142,6 +146,12 @@ def test_many_mistakes_are_counted() -> None:
 
 def test_importing_the_plots_imports_nothing_heavy() -> None:
     heavy = "{'matplotlib', 'seaborn', 'pandas', 'numpy', 'torch'}"
-    code = f"import sys, pytest_hfaccel.predictor.plots; print(sorted(set(sys.modules) & {heavy}))"
+    code = f"import sys, pytest_hfaccel.plots; print(sorted(set(sys.modules) & {heavy}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_intervals_promise_what_the_predictor_promises() -> None:
+    from pytest_hfaccel.predictor import prediction
+
+    assert INTERVAL == prediction.INTERVAL

@@ -1,1 +1,0 @@
-"""What draws: imported late, by the first plot, because every file may import matplotlib and seaborn at its top."""
