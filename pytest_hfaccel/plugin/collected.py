@@ -8,8 +8,10 @@ directory: then the controller knows the node ids only.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +50,14 @@ class CollectedTests:
             return None
         index, check = self.tests[nodeid]
         return self.cells[index], check
+
+    def selected(self, nodeid: str) -> int:
+        """Return how many tests the cell of a test has."""
+        return self._tests_by_cell[self.tests[nodeid][0]]
+
+    @cached_property
+    def _tests_by_cell(self) -> Counter[int]:
+        return Counter(index for index, _ in self.tests.values())
 
 
 def describe_collected(session: HfSession, items: Sequence[pytest.Item]) -> CollectedTests:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.errors import HfAccelError
-from pytest_hfaccel.results import CellKey, CellResult, CheckOutcome, Stage, Status
+from pytest_hfaccel.results import CellKey, CellResult, CheckOutcome, Status
 
 if TYPE_CHECKING:
     import pytest
@@ -36,7 +36,8 @@ class ResultCollector:
         self._finished = finished
         self._results: dict[CellKey, CellResult] = {}
         self._missing: dict[CellKey, int] = {}
-        self._seen: set[str] = set()
+        self._outcomes: dict[str, CheckOutcome] = {}
+        self._ended: set[str] = set()
         self.problems: dict[str, None] = {}
         """What could not be written, each text once."""
 
@@ -46,38 +47,37 @@ class ResultCollector:
         return list(self._results.values())
 
     def add(self, report: pytest.TestReport) -> None:
-        """Take in one report; those of other tests and of phases without a verdict are left alone."""
-        if report.when == "teardown" and not report.failed:
-            return
+        """Take in one report; those of other tests and of phases without a verdict are left alone.
+
+        A test has ended with its teardown, or with the report of the process that died of it (which is of no phase):
+        freeing a model can fail, too.
+        """
         known = dict(report.user_properties).get(PROPERTY)
-        if known is not None:
-            data = json.loads(str(known))
-            self._add_outcome(report.nodeid, data["facts"], CheckOutcome.from_json(data["outcome"]), data["selected"])
-
-    def add_crash(self, cell: dict[str, Any], nodeid: str, check: str, reason: str) -> None:
-        """Book the death of the process that ran a test. The cell ends with it: its other checks are not run."""
-        outcome = CheckOutcome(check, Status.CRASHED, Stage.RUN, reason)
-        self._add_outcome(nodeid, cell, outcome, selected=None)
-        key = (cell["module"], cell["cell"])
-        if self._missing.get(key) != 0 and self._results[key].checks[-1] is outcome:
-            self._missing[key] = 0
-            self._write(self._results[key])
-
-    def _add_outcome(self, nodeid: str, facts: dict[str, Any], outcome: CheckOutcome, selected: int | None) -> None:
-        if nodeid in self._seen:
+        if known is None:
             return
-        self._seen.add(nodeid)
+        data = json.loads(str(known))
+        result = self._book(report.nodeid, data["facts"], CheckOutcome.from_json(data["outcome"]))
+        if report.when in ("setup", "call") or report.nodeid in self._ended:
+            return
+        self._ended.add(report.nodeid)
+        self._missing[result.key] = self._missing.get(result.key, data["selected"]) - 1
+        if self._missing[result.key] == 0:
+            self._write(result)
+
+    def _book(self, nodeid: str, facts: dict[str, Any], outcome: CheckOutcome) -> CellResult:
+        """Add a test's outcome to its cell's record; what went wrong after a good outcome takes that one's place."""
         result = self._results.setdefault((facts["module"], facts["cell"]), CellResult(**facts))
         for key, value in facts.items():
             if value:
                 setattr(result, key, value)
-        result.checks.append(outcome)
-        if selected is not None:
-            self._missing.setdefault(result.key, selected - (len(result.checks) - 1))
-        if result.key in self._missing:
-            self._missing[result.key] -= 1
-            if self._missing[result.key] == 0:
-                self._write(result)
+        earlier = self._outcomes.get(nodeid)
+        if earlier is None:
+            self._outcomes[nodeid] = outcome
+            result.checks.append(outcome)
+        elif outcome.status.is_bad and not earlier.status.is_bad:
+            earlier.status, earlier.stage, earlier.reason = outcome.status, outcome.stage, outcome.reason
+        result.incomplete = result.incomplete or outcome.status == Status.INCOMPLETE
+        return result
 
     def _write(self, result: CellResult) -> None:
         """Write a finished cell to the journal; a full disk must not end the run before its summary."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -12,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_hfaccel.plugin.collector import PROPERTY
-from pytest_hfaccel.plugin.keys import COLLECTOR, SESSION
-from pytest_hfaccel.plugin.reporting import POOL_STATS
+from pytest_hfaccel.plugin.keys import SESSION
+from pytest_hfaccel.plugin.reporting import POOL_STATS, outcome_properties
 from pytest_hfaccel.plugin.session import WORKER_INPUT
 from pytest_hfaccel.plugin.xdist_workers import how_worker_ended, survive_deaths_at_start
+from pytest_hfaccel.results import CheckOutcome, Stage, Status
 
 if TYPE_CHECKING:
     from pytest_hfaccel.plugin.collected import CollectedTests
@@ -32,6 +34,9 @@ class ParallelHooks:
         self._death = ""
         self._directory: TemporaryDirectory[str] | None = None
         self._collected: CollectedTests | None = None
+        self._nodeids: Sequence[str] = ()
+        self._decided: set[str] = set()
+        self._not_run_after: dict[str, list[str]] = {}
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_setupnodes(self, config: pytest.Config) -> None:
@@ -69,7 +74,7 @@ class ParallelHooks:
             _share_cores(int(sent["workercount"]))
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_xdist_node_collection_finished(self, node: Any) -> None:  # noqa: ARG002 - the workers collect the same
+    def pytest_xdist_node_collection_finished(self, node: Any, ids: Sequence[str]) -> None:  # noqa: ARG002 - all the same
         """In the controller: say what runs on what, or what is wrong with what was asked for."""
         if self._collected is not None or self._directory is None:
             return
@@ -78,6 +83,7 @@ class ParallelHooks:
         self._collected = read_collected(Path(self._directory.name))
         if self._collected.usage_error:
             raise pytest.UsageError(self._collected.usage_error)
+        self._nodeids = ids
         terminal = self._config.pluginmanager.getplugin("terminalreporter")
         if terminal is not None and self._collected.header:
             terminal.ensure_newline()
@@ -98,15 +104,62 @@ class ParallelHooks:
             self._config.stash[POOL_STATS].append(stats)
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
-        """Book the death of a worker on the cell it was running."""
-        collector = self._config.stash.get(COLLECTOR, None)
-        test = self._collected.cell_and_check(crashitem) if self._collected is not None else None
-        if collector is not None and test is not None:
-            # Not `longreprtext`: it begins with the path of the interpreter.
-            text = str(report.longrepr)
-            reason = f"{text} ({self._death})" if self._death else text
-            collector.add_crash(test[0], crashitem, test[1], reason)
+    def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport, sched: Any) -> None:
+        """Say in xdist's report of a worker's death how it died, and book it on the cell of the test it was running."""
+        reason = str(report.longrepr)  # not `longreprtext`: it begins with the path of the interpreter
+        if self._death:
+            report.longrepr = reason = f"{reason} ({self._death})"
+        if crashitem in self._decided:
+            report.when = "teardown"  # an error beside the outcome that the test has had, as pytest has it
+        self._book(report, Status.CRASHED, reason)
+        self._not_run_after[crashitem] = getattr(sched, "not_run_after", {}).get(crashitem, [])
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """In the controller: once a worker's death is told, tell of the tests that are not run because of it."""
+        if report.when != "setup" or not report.passed:
+            self._decided.add(report.nodeid)
+        left = self._not_run_after.pop(report.nodeid, [])
+        self._end_unrun(left, Status.SKIPPED, f"not run: the worker died of {report.nodeid!r}, a test of the same cell")
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self) -> Generator[None, object, object]:
+        """In the controller: a test that is not run, though nobody has asked the run to stop, fails."""
+        reason = "not run: no worker was left to run it (--max-worker-restart says how many may be replaced)"
+        try:
+            result = yield
+        except (pytest.UsageError, pytest.exit.Exception):
+            raise
+        except Exception as error:
+            reason = f"not run: the controller of pytest-xdist failed: {type(error).__name__}: {error}"
+            self._end_unrun(self._nodeids, Status.INCOMPLETE, reason)
+            raise
+        self._end_unrun(self._nodeids, Status.INCOMPLETE, reason)
+        return result
+
+    def _end_unrun(self, nodeids: Iterable[str], status: Status, reason: str) -> None:
+        """Report those tests that have no outcome, in a run with model classes: other suites are xdist's alone."""
+        if self._collected is None or not self._collected.tests:
+            return
+        for nodeid in [nodeid for nodeid in nodeids if nodeid not in self._decided]:
+            path, _, name = nodeid.partition("::")
+            ended = pytest.TestReport(nodeid, (path, None, name), {}, "failed", reason, "setup")
+            if status == Status.SKIPPED:
+                ended.outcome = "skipped"
+                ended.longrepr = (path, None, reason)  # type: ignore[assignment]  # no line: the terminal knows this case
+            self._book(ended, status, reason)
+            teardown = pytest.TestReport(nodeid, (path, None, name), {}, "passed", None, "teardown")
+            teardown.user_properties += ended.user_properties
+            for report in (ended, teardown):
+                self._config.hook.pytest_runtest_logreport(report=report)
+
+    def _book(self, report: pytest.TestReport, status: Status, reason: str) -> None:
+        """Put an outcome into a report that no worker made, if its test is one of a model class."""
+        test = self._collected.cell_and_check(report.nodeid) if self._collected is not None else None
+        if self._collected is not None and test is not None:
+            facts, check = test
+            outcome = CheckOutcome(check, status, Stage.RUN, reason)
+            report.user_properties += outcome_properties(facts, outcome, self._collected.selected(report.nodeid))
 
 
 def _wants_groups(config: pytest.Config) -> bool:

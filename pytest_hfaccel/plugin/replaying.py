@@ -33,7 +33,8 @@ class Recorded:
             return None
         found = next((outcome for outcome in cell.checks if outcome.name == check), None)
         if found is None and cell.status == Status.CRASHED:
-            text = f"not run: the cell crashed before it (see {cell.checks[-1].name!r})"
+            died_of = next(outcome.name for outcome in cell.checks if outcome.status == Status.CRASHED)
+            text = f"not run: the cell crashed before it (see {died_of!r})"
             return CheckOutcome(check, Status.SKIPPED, Stage.RUN, text)
         return None if found is not None and found.status in self._left_out else found
 

@@ -58,24 +58,38 @@ class _LogReport:
 def attach(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> None:
     """Put the outcome of a model class's test into its report, as JSON text.
 
-    A test that ran a check carries the check's outcome; a test the user wrote carries what pytest says of it.
+    A test that ran a check carries the check's outcome; a test the user wrote carries what pytest says of it. A
+    teardown that fails (the model could not be freed) is an outcome of its own.
     """
     cell = cell_of(item)
     decided = call.when == "call" or not report.passed
-    if cell is None or not decided or any(name == PROPERTY for name, _ in item.user_properties):
+    is_known = any(name == PROPERTY for name, _ in item.user_properties)
+    if cell is None or not decided or (is_known and not (call.when == "teardown" and report.failed)):
         return
-    outcome = item.stash.get(OUTCOME, None) or _from_report(item_check(item), report)
+    outcome = None if is_known else item.stash.get(OUTCOME, None)
+    outcome = outcome or _from_report(item_check(item), report)
     run = item.stash.get(CELL_RUN, None)
     from pytest_hfaccel.runner import identity
 
     module = item.config.stash[SESSION].module_of(item.cls)  # type: ignore[attr-defined]
     facts = run.facts() if run is not None else identity(cell, module)
     facts = item.stash.get(FACTS, facts)
-    value = {"facts": facts, "outcome": outcome.to_json(), "selected": item.stash.get(SELECTED, 0)}
-    # `weights` once more, for readers of JUnit XML: the name of a model says nothing of what stood in for it.
-    for entry in ((PROPERTY, json.dumps(value)), ("weights", str(cell.weights.kind))):
+    for entry in outcome_properties(facts, outcome, item.stash.get(SELECTED, 0)):
         item.user_properties.append(entry)
         report.user_properties.append(entry)
+
+
+def outcome_properties(facts: dict[str, Any], outcome: CheckOutcome, selected: int) -> list[tuple[str, object]]:
+    """Return what a report says to the collector, and to readers of JUnit XML.
+
+    Args:
+        facts: What is known about the cell, by field of `CellResult`.
+        outcome: The test's outcome.
+        selected: How many selected tests the cell has.
+    """
+    value = {"facts": facts, "outcome": outcome.to_json(), "selected": selected}
+    # `weights` once more: the name of a model says nothing of what stood in for it.
+    return [(PROPERTY, json.dumps(value)), ("weights", facts["weights"])]
 
 
 def _from_report(name: str, report: pytest.TestReport) -> CheckOutcome:
