@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -70,7 +71,7 @@ def _run_on(instance: ModelClassTests, test: Any, hardware: str) -> dict[str, An
 
         def check(name: str) -> CheckOutcome:
             outcome = _outcome(runner, cell, name, instance)
-            found[name] = outcome.to_json()
+            found[name] = _plain(outcome.to_json())
             return outcome
 
         test(instance, **{name: check if name == _CHECK else None for name in parameters if name != "self"})
@@ -99,8 +100,14 @@ def run_battery(instance: ModelClassTests, hardware: str, model_id: str | None, 
 
     with _opened(instance, model_id or instance.model_id, hardware, dtype, optional=False) as (runner, cell):
         module = module_name(type(instance))
-        once, record = (runner.run(at, module, instance.task_sense).to_json() for at in (*class_level([cell]), cell))
-        return {**record, "class": once}
+        once, record = (runner.run(at, module, instance.task_sense) for at in (*class_level([cell]), cell))
+        return _plain({**record.to_json(), "class": once.to_json()})
+
+
+def _plain(value: dict[str, Any]) -> dict[str, Any]:
+    """Return what JSON makes of a value: an enum's member prints as a riddle."""
+    plain: dict[str, Any] = json.loads(json.dumps(value))
+    return plain
 
 
 @contextmanager
@@ -130,15 +137,18 @@ def _opened(
 def find_model(model_class: type[ModelClassTests], name: str | None) -> ModelSpec:
     """Return the model of a name, as `--hf-model` understands it and `HFACCEL_REGISTRY` adds to it.
 
+    Without a name that is the first registered model of the class.
+
     Raises:
         ConfigError: There is none, several, or one that the model class does not test.
     """
     from pytest_hfaccel.registry import load_registry, resolve_model
 
-    if not name:
-        raise ConfigError(f"{model_class.__name__} has no `default_model`; name one: {model_class.__name__}('gpt2').")
     config = RunConfig.from_values({})
     registry = load_registry([Path(path) for path in config.registries], cache_dir=config.cache_dir)
+    name = name or next((spec.name for spec in registry.specs if model_class.serves(spec)), None)
+    if name is None:
+        raise ConfigError(f"{model_class.__name__} has no `default_model`; name one: {model_class.__name__}('gpt2').")
     found = resolve_model(name, registry)
     if len(found) > 1:
         raise ConfigError(f"{name!r} names several models: {', '.join(spec.name for spec in found)}. Name one.")
