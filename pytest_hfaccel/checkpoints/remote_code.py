@@ -51,9 +51,14 @@ def _listing(spec: ModelSpec, directory: Path | None) -> str:
         except HfAccelError as error:
             return f"  (the Python files of {spec.hub_id}; they could not be fetched: {error.message})"
     files = sorted(path for path in directory.rglob("*.py") if path.is_file())
-    lines = [f"  {path.relative_to(directory)}  sha256 {_sha256(path)}" for path in files[:_FILES_SHOWN]]
+    lines = [f"  {_printable(path.relative_to(directory))}  sha256 {_sha256(path)}" for path in files[:_FILES_SHOWN]]
     more = [f"  and {len(files) - _FILES_SHOWN} more in {directory}"] if len(files) > _FILES_SHOWN else []
     return "\n".join([*lines, *more]) or f"  (there is no Python file in {directory})"
+
+
+def _printable(path: Path) -> str:
+    """A name that cannot steer a terminal, so that no listing can hide one of its lines."""
+    return str(path) if str(path).isprintable() else ascii(str(path))
 
 
 def _sha256(path: Path) -> str:

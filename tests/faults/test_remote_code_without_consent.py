@@ -103,6 +103,13 @@ def test_consent_to_another_model_is_none(tmp_path: Path, checkpoint: Path) -> N
     assert "this one has no such entry" in refusal(checkpoint, "registered", registry=registry)
 
 
+def test_a_file_name_cannot_hide_a_line_of_the_listing(checkpoint: Path) -> None:
+    (checkpoint / "a\x1b[2K\x1b[1A.py").write_text("", encoding="utf-8")
+    text = refusal(checkpoint)
+    assert r"'a\x1b[2K\x1b[1A.py'  sha256 e3b0c442" in text
+    assert "\x1b" not in text
+
+
 def test_code_of_another_repository_needs_a_consent_of_its_own(checkpoint: Path) -> None:
     add_code(checkpoint, "someone/else--modeling_own.BertOwnForMaskedLM")
     text = refusal(checkpoint, str(checkpoint))
