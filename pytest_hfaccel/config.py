@@ -32,6 +32,7 @@ def _option(
     split: bool = False,
     counts: bool = False,
     bare: str = "",
+    is_path: bool = False,
     choices: tuple[str, ...] = (),
 ) -> Any:
     """Declare an option.
@@ -45,10 +46,11 @@ def _option(
         split: Whether a value may also be a list, separated by commas.
         counts: Whether its values are whole numbers of at least 1.
         bare: What it means when it is given without a value; empty where it needs one.
+        is_path: Whether it names a file or a directory; `~` and `~user` are home directories.
         choices: The allowed values; any when empty.
     """
     metadata = {"help": text, "flag": flag, "env": env, "many": many, "split": split, "counts": counts}
-    return field(default=default, metadata={**metadata, "bare": bare, "choices": choices})
+    return field(default=default, metadata={**metadata, "bare": bare, "is_path": is_path, "choices": choices})
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ class RunConfig:
         flag="--hf-registry",
         env="HFACCEL_REGISTRY",
         many=True,
+        is_path=True,
     )
     require: tuple[str, ...] = _option(
         (),
@@ -138,6 +141,7 @@ class RunConfig:
         "performance is measured, else none).",
         flag="--hf-database",
         env="BENCHMARK_DB_PATH",
+        is_path=True,
     )
     resume: bool = _option(
         False,
@@ -147,13 +151,14 @@ class RunConfig:
         env="HFACCEL_RESUME",
     )
     reports: str = _option(
-        "reports", "Directory for the reports of this run.", flag="--hf-reports", env="HFACCEL_REPORTS"
+        "reports", "Directory for the reports of this run.", flag="--hf-reports", env="HFACCEL_REPORTS", is_path=True
     )
     cache: str = _option(
         "",
         "Directory for built checkpoints and converted models (default: the user's cache directory).",
         flag="--hf-cache",
         env="HFACCEL_CACHE",
+        is_path=True,
     )
     trust_remote_code: tuple[str, ...] = _option(
         (),
@@ -195,14 +200,19 @@ class RunConfig:
     def cache_dir(self) -> Path:
         """The directory for what can be rebuilt: `--hf-cache`, else under the user's cache directory."""
         if self.cache:
-            return Path(self.cache).expanduser().resolve()
+            return expand_path(self.cache, "--hf-cache").resolve()
         base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
         return Path(base).expanduser() / "pytest-hfaccel"
 
     @property
+    def registry_files(self) -> list[Path]:
+        """The user's registry files, later ones over earlier ones."""
+        return [expand_path(path, "--hf-registry") for path in self.registries]
+
+    @property
     def reports_dir(self) -> Path:
         """The directory for what a run leaves behind."""
-        return Path(self.reports).expanduser().resolve()
+        return expand_path(self.reports, "--hf-reports").resolve()
 
     @property
     def database_path(self) -> Path | None:
@@ -212,7 +222,7 @@ class RunConfig:
         too - but only for runs that measure performance: any other run leaves no file that nobody asked for.
         """
         if self.database:
-            return None if self.database == NO_DATABASE else Path(self.database).expanduser().resolve()
+            return None if self.database == NO_DATABASE else expand_path(self.database, "--hf-database").resolve()
         return Path("hfaccel.duckdb").resolve() if self.performance else None
 
     @classmethod
@@ -224,49 +234,93 @@ class RunConfig:
             environ: Environment to read instead of `os.environ`.
 
         Raises:
-            ConfigError: A value is not among the allowed ones.
+            ConfigError: A value is blank, or not among the allowed ones.
         """
         environ = os.environ if environ is None else environ
         out: dict[str, Any] = {}
         for option in fields(cls):
-            given = values.get(option.name)
-            if given is None and environ.get(option.metadata["env"]):
-                given = _from_text(environ[option.metadata["env"]], option.default, option.metadata["bare"])
-            if given is None:
-                continue
-            if option.metadata["many"]:
-                given = tuple(_parts(given, split=option.metadata["split"]))
-            if option.metadata["counts"]:
-                given = tuple(_count(text, option.metadata["flag"]) for text in given)
-            choices = option.metadata["choices"]
-            if choices and given not in choices:
-                raise ConfigError(
-                    f"{option.metadata['flag']}: {given!r} is not allowed. Allowed: {', '.join(choices)}."
-                )
-            out[option.name] = given
+            given, place = values.get(option.name), option.metadata["flag"]
+            if given is None and option.metadata["env"] in environ:
+                place = option.metadata["env"]
+                given = _from_text(environ[place], place, option.default, option.metadata["bare"])
+            if given is not None:
+                out[option.name] = _checked(given, place or option.name, option.metadata)
         return cls(**out)
+
+
+def _checked(given: Any, place: str, metadata: Mapping[str, Any]) -> Any:
+    """Return the value of an option as its field holds it.
+
+    Args:
+        given: What was given: texts where the option may be repeated.
+        place: The flag, or the environment variable.
+        metadata: What `_option` noted.
+    """
+    if metadata["many"]:
+        given = tuple(dict.fromkeys(_parts(given, place, split=metadata["split"])))
+    elif isinstance(given, str):
+        given = _not_blank(given, given, place)
+    if metadata["is_path"]:
+        for text in given if metadata["many"] else (given,):
+            expand_path(text, place)
+    if metadata["counts"]:
+        given = tuple(_count(text, place) for text in given)
+    if metadata["choices"] and given not in metadata["choices"]:
+        raise ConfigError(f"{place}: {given!r} is not allowed. Allowed: {', '.join(metadata['choices'])}.")
+    return given
+
+
+def expand_path(text: str, place: str) -> Path:
+    """Return the path that a text names, `~` and `~user` being home directories.
+
+    Raises:
+        ConfigError: There is no such home directory; the message begins with `place`.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        user = text.partition("/")[0]
+        raise ConfigError(f"{place}: {text}: there is no home directory {user}.") from error
 
 
 _YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
-def _parts(given: Iterable[Any], *, split: bool) -> Iterator[str]:
+def _parts(given: Iterable[Any], place: str, *, split: bool) -> Iterator[str]:
     for item in given:
-        parts = str(item).split(",") if split else [str(item)]
-        yield from (part.strip() for part in parts if part.strip())
+        for part in str(item).split(",") if split else [str(item)]:
+            yield _not_blank(part.strip(), str(item), place)
 
 
-def _count(text: str, flag: str) -> int:
+def _not_blank(text: str, given: str, place: str) -> str:
+    """Refuse what is blank: the default would run instead of what somebody meant to name."""
+    if text.strip():
+        return text
+    what = "is blank" if not given.strip() else f"{given!r} has a blank in it"
+    raise ConfigError(
+        f"{place}: {what}; perhaps a variable that is not set, in a shell or in CI.",
+        hint=f"Give it a value, or leave {place} out for the default.",
+    )
+
+
+def _count(text: str, place: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise ConfigError(f"{flag}: {text!r} is not allowed. Allowed: whole numbers of at least 1, as in '{flag} 1,8'.")
+        raise ConfigError(
+            f"{place}: {text!r} is not allowed. Allowed: whole numbers of at least 1, as in '{place} 1,8'."
+        )
     return int(text)
 
 
-def _from_text(text: str, default: Any, bare: str) -> Any:
+def _from_text(text: str, place: str, default: Any, bare: str) -> Any:
+    """Read an environment variable as what the command line would have given."""
+    switch = text.strip().lower()
     if isinstance(default, bool):
-        return text.strip().lower() in _YES
-    if bare and text.strip().lower() in (*_YES, *_NO):
-        return (bare,) if text.strip().lower() in _YES else ()
+        if switch not in (*_YES, *_NO):
+            _not_blank(text, text, place)
+            raise ConfigError(f"{place}: {text!r} is not allowed. Allowed: {', '.join((*_YES, *_NO))}.")
+        return switch in _YES
+    if bare and switch in (*_YES, *_NO):
+        return (bare,) if switch in _YES else ()
     if isinstance(default, tuple):
-        return tuple(text.split(","))
+        return tuple(text.split(",")) if text.strip() else (text,)
     return text

@@ -104,3 +104,11 @@ class OutOfMemory(HfAccelError):
 
 class PoolExhausted(OutOfMemory):
     """The pool's memory budget does not suffice for what is leased; the message states the usage."""
+
+
+def format_bytes(count: int) -> str:
+    """Return bytes as messages state them, in binary units: `512 B`, `1.5 MiB`."""
+    for unit, size in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if abs(count) >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} B"

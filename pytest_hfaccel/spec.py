@@ -62,7 +62,7 @@ class Device:
         """
         kind, _, target = text.strip().partition(":")
         kind = kind.lower()
-        kinds = (*DEVICE_KINDS, *extra_kinds)
+        kinds = dict.fromkeys((*DEVICE_KINDS, *extra_kinds))
         if kind not in kinds:
             raise ConfigError(f"{text!r} is not a device. Allowed: {', '.join(kinds)}, with ':<index or name>'.")
         if kind in _INDEXED:
@@ -164,6 +164,7 @@ class ModelSpec:
         max_transformers: Highest transformers version, with reason.
         expect: Expected failures.
         source: `file:line` of the registry entry, or how the model came to be known.
+        label: What ids say of it where its name, or the last folder of its path, would not tell it from another model.
     """
 
     name: str
@@ -184,6 +185,7 @@ class ModelSpec:
     max_transformers: VersionBound | None = None
     expect: tuple[Expectation, ...] = ()
     source: str = ""
+    label: str = ""
 
     def may_run_its_code(self, trusted: Collection[str]) -> bool:
         """Whether the user consents to run the code of this model's repository.
@@ -203,7 +205,7 @@ class ModelSpec:
     @property
     def slug(self) -> str:
         """The name inside a cell id and a file name: no `/`, `:` or `@`."""
-        text = self.path.rstrip("/").rsplit("/", 1)[-1] if self.path else self.name
+        text = self.label or (self.path.rstrip("/").rsplit("/", 1)[-1] if self.path else self.name)
         return re.sub(r"[^A-Za-z0-9._-]+", "--", text).strip("-") or "model"
 
 

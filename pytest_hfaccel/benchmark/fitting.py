@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_hfaccel.errors import format_bytes
 from pytest_hfaccel.spec import Weights
 
 if TYPE_CHECKING:
@@ -35,4 +36,4 @@ def too_large(cell: Cell, available_bytes: int | None = None) -> str:
     need = int(copies * _BYTES_OF_FP32 * parameters)
     if need <= available_bytes:
         return ""
-    return f"it takes about {need / 2**30:.1f} GiB of main memory, {available_bytes / 2**30:.1f} GiB are free"
+    return f"it takes about {format_bytes(need)} of main memory, {format_bytes(available_bytes)} are free"

@@ -14,7 +14,7 @@ from typing import Any
 from pytest_hfaccel.checkpoints.configs import model_class
 from pytest_hfaccel.checkpoints.makers import make_processors
 from pytest_hfaccel.checkpoints.quiet import quiet
-from pytest_hfaccel.errors import CheckpointError, HfAccelError, LoadError
+from pytest_hfaccel.errors import CheckpointError, HfAccelError, LoadError, format_bytes
 from pytest_hfaccel.spec import ModelSpec
 
 _GAIN = 0.8
@@ -136,6 +136,6 @@ def _demand_space(directory: Path, cls: Any, config: Any) -> None:
     need, free = int(_SPARE * _BYTES_PER_PARAMETER * parameters), shutil.disk_usage(directory).free
     if need > free:
         raise CheckpointError(
-            f"{directory.parent}: the checkpoint needs {need / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free.",
+            f"{directory.parent}: the checkpoint needs {format_bytes(need)}, {format_bytes(free)} are free.",
             hint="Free space, or choose another directory with --hf-cache.",
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_hfaccel.errors import format_bytes
+
 if TYPE_CHECKING:
     from pytest_hfaccel.backends.base import ModelSource
 
@@ -26,7 +28,7 @@ def too_large_for(source: ModelSource, dtype: str) -> str:
     available = psutil.virtual_memory().available
     if need <= available:
         return ""
-    return f"{dtype} needs about {need / 2**30:.1f} GiB of memory, {available / 2**30:.1f} GiB are available"
+    return f"{dtype} needs about {format_bytes(need)} of memory, {format_bytes(available)} are available"
 
 
 def is_small(source: ModelSource) -> bool:

@@ -89,7 +89,7 @@ def _cells(arguments: argparse.Namespace, config: RunConfig) -> list[Cell]:
     if unknown:
         raise ConfigError(f"--dtypes: {unknown[0]!r} is not a dtype. Allowed: {', '.join(DTYPES)}.")
     devices = [Device.parse(text, Backends().kinds()) for text in arguments.hardware] or probe_devices().present()
-    registry = load_registry([Path(path) for path in config.registries], cache_dir=config.cache_dir)
+    registry = load_registry(config.registry_files, cache_dir=config.cache_dir)
     specs = models_of_set(arguments.models_set, registry, arguments.custom_models, arguments.specific_models)
     weights = {spec.name: _weights(spec, arguments.weights) for spec in specs}
     return expand_matrix(specs, list(dict.fromkeys(devices)), arguments.dtypes, lambda spec: weights[spec.name])

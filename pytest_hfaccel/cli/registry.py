@@ -60,7 +60,7 @@ def _add_action(
 
 def _load(arguments: argparse.Namespace) -> Registry:
     config = RunConfig.from_values({"registries": arguments.registry})
-    return load_registry([Path(path) for path in config.registries], cache_dir=config.cache_dir)
+    return load_registry(config.registry_files, cache_dir=config.cache_dir)
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -81,6 +81,7 @@ def _row(spec: ModelSpec) -> tuple[str, ...]:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    from pytest_hfaccel.checks import built_in_checks
     from pytest_hfaccel.registry.installed import unknown_architectures
 
     others = dict.fromkeys(load_registry().specs) if arguments.files else {}
@@ -96,6 +97,8 @@ def _check(arguments: argparse.Namespace) -> int:
         print(line, file=sys.stderr)
     for name, reason in unsupported.items():
         print(f"note: {name} {reason}")
+    for text in _load(arguments).unknown_checks(check.name for check in built_in_checks()):
+        print(f"note: {text.partition(chr(10))[0]} A plugin may register it.")
     print(f"{len(specs)} models checked, {len(problems)} problems")
     if not arguments.files:
         _cover(arguments, specs)

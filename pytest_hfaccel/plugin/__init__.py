@@ -138,11 +138,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Count the selected tests of each cell, and refuse a named model that nobody tests."""
     from pytest_hfaccel.plugin.parametrize import count_per_cell
-    from pytest_hfaccel.plugin.selection import describe_unclaimed
+    from pytest_hfaccel.plugin.selection import mistakes_of_run
 
     count_per_cell(session.items)
     is_worker = hasattr(session.config, "workerinput")  # the controller speaks for its workers
-    if not is_worker and (problem := describe_unclaimed(session.config.stash[SESSION])):
+    if not is_worker and (problem := mistakes_of_run(session.config.stash[SESSION])):
         raise pytest.UsageError(problem)
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_hfaccel.atomic import replace_file
 from pytest_hfaccel.plugin.header import header_lines
 from pytest_hfaccel.plugin.parametrize import cell_of, item_check
-from pytest_hfaccel.plugin.selection import describe_unclaimed
+from pytest_hfaccel.plugin.selection import mistakes_of_run
 
 if TYPE_CHECKING:
     import pytest
@@ -64,7 +64,7 @@ def describe_collected(session: HfSession, items: Sequence[pytest.Item]) -> Coll
     """Describe the selected items of a process that has collected."""
     from pytest_hfaccel.runner import identity
 
-    collected = CollectedTests(header_lines(session, items), describe_unclaimed(session))
+    collected = CollectedTests(header_lines(session, items), mistakes_of_run(session))
     indices: dict[tuple[str, str], int] = {}
     for item in items:
         cell = cell_of(item)

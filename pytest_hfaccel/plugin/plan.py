@@ -76,19 +76,24 @@ def make_plan(config: RunConfig, registry: Registry, store: CheckpointStore, ext
         HubError: The class of an unregistered model had to be asked of the hub, and it did not answer.
     """
     from pytest_hfaccel.hardware import probe_devices
-    from pytest_hfaccel.registry import resolve_model
+    from pytest_hfaccel.registry import resolve_model, with_distinct_ids
 
     unknown = [dtype for dtype in config.dtypes if dtype not in DTYPES]
     if unknown:
         raise ConfigError(f"--hf-dtype: {unknown[0]!r} is not a dtype. Allowed: {', '.join(DTYPES)}.")
+    if config.pool_memory:
+        from pytest_hfaccel.pool.budget import parse_budget
+
+        parse_budget(config.pool_memory)  # refused now, not when the first model is loaded
     asked = [Device.parse(text, extra_kinds) for text in config.devices]
     report = probe_devices()
     absent = {presence.device.id: presence.reason for presence in report.absent()}
-    _require(config, report.present(), absent)
+    # Nobody looks for the devices of a third party: one that is asked for counts as there until its backend says no.
+    unlooked = [device for device in asked if report.find(device) is None]
+    _require(config, [*report.present(), *unlooked], absent)
     devices = asked or (report.present() if config.all_hardware else [report.best()])
     plan = Plan(config, list(dict.fromkeys(devices)), absent)
-    for name in config.models:
-        plan.named += [spec for spec in resolve_model(name, registry) if spec not in plan.named]
+    plan.named = with_distinct_ids(spec for name in config.models for spec in resolve_model(name, registry))
     for spec in plan.named:
         plan.weights[spec.name] = store.choose(spec, config.weights, named=True)
     if config.resume:

@@ -92,8 +92,17 @@ def _require_sound(model_class: type[ModelClassTests]) -> None:
         raise ConfigError("`default_model` is blank; make it the name of a model, or leave it out.")
 
 
-def describe_unclaimed(session: HfSession) -> str:
-    """Say which models the user named belong to no collected model class; nothing when each has one."""
+def mistakes_of_run(session: HfSession) -> str:
+    """Say what only shows when everything is collected; nothing when nothing is wrong.
+
+    That is a model which the user named and no collected class tests, and an expected failure of a check that neither
+    we nor a conftest registers.
+    """
+    unknown = session.registry.unknown_checks(check.name for check in session.checks) if session.claimed else []
+    return "\n".join(unknown) or _unclaimed(session)
+
+
+def _unclaimed(session: HfSession) -> str:
     missing = session.unclaimed() if session.config.models else []
     if not missing:
         return ""

@@ -42,12 +42,10 @@ class HfSession:
     @cached_property
     def registry(self) -> Registry:
         """The registered models: the shipped file, then the user's."""
-        from pathlib import Path
-
         from pytest_hfaccel.registry import load_registry
 
         return load_registry(
-            [Path(path) for path in self.config.registries],
+            self.config.registry_files,
             extra_kinds=self.backends.kinds(),
             cache_dir=self.config.cache_dir,
         )

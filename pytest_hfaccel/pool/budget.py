@@ -75,11 +75,3 @@ def device_budget(
         return None if free is None else int(amount * free)
 
     return budget
-
-
-def format_bytes(count: int) -> str:
-    """Return bytes for people, in binary units: `512 B`, `1.5 MiB`."""
-    for unit, size in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if abs(count) >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} B"

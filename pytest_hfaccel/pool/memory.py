@@ -6,8 +6,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
-from pytest_hfaccel.errors import PoolExhausted
-from pytest_hfaccel.pool.budget import format_bytes
+from pytest_hfaccel.errors import PoolExhausted, format_bytes
 from pytest_hfaccel.pool.entry import Entry, State
 from pytest_hfaccel.spec import Device
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pytest_hfaccel.registry.catalog import Registry
 from pytest_hfaccel.registry.loading import SHIPPED, load_registry
 from pytest_hfaccel.registry.requirements import missing_dependencies, require_installed, unsupported_transformers
-from pytest_hfaccel.registry.resolution import resolve_model
+from pytest_hfaccel.registry.resolution import resolve_model, with_distinct_ids
 
 __all__ = [
     "SHIPPED",
@@ -18,4 +18,5 @@ __all__ = [
     "require_installed",
     "resolve_model",
     "unsupported_transformers",
+    "with_distinct_ids",
 ]

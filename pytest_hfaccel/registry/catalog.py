@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from pytest_hfaccel.errors import ConfigError
-from pytest_hfaccel.registry.problem import suggest
+from pytest_hfaccel.registry.problem import not_allowed, suggest
 from pytest_hfaccel.spec import Expectation, ModelSpec
 
 _WILDCARD = re.compile(r"[*?\[]")
@@ -98,6 +98,18 @@ class Registry:
         if not (known or about):
             return spec
         return replace(spec, **{**known, "expect": (*known.get("expect", ()), *about)})
+
+    def unknown_checks(self, known: Iterable[str]) -> list[str]:
+        """Say which expected failures are of a check that is none of the `known`: nothing would ever meet them."""
+        known = tuple(known)
+        of_models = (found for spec in self.specs for found in spec.expect)
+        of_classes = (found for shared in self.classes.values() for found in shared.get("expect", ()))
+        every = dict.fromkeys((*of_models, *of_classes, *(found for _, found in self.expected)))
+        return [
+            f"{found.source}: check: {not_allowed(found.check, 'a check', known)}"
+            for found in every
+            if found.check not in ("", "*", *known)
+        ]
 
     def suggest(self, name: str) -> str:
         """Return ` Did you mean 'x'?` for the registered name nearest to `name`, or nothing."""

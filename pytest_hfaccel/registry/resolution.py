@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from pytest_hfaccel.errors import ConfigError, HfAccelError
@@ -33,7 +36,7 @@ def resolve_model(name: str, registry: Registry, *, needs_task: bool = True) -> 
     if name in registry:
         return [registry.get(name)]
     several = is_wildcard(name)
-    if not Path(name).expanduser().is_dir():
+    if _directory(name) is None:
         # What follows the `/` names a registered model too, unless it looks like a repository of its own.
         found = registry.match(name) if several or "/" not in name else []
         # Registered models are what a wildcard means first: `bert/*` means the classes of transformers.
@@ -51,8 +54,8 @@ def resolve_unregistered(name: str, registry: Registry, *, needs_task: bool = Tr
 
     The registry gives task, dependencies and the like of the architecture class. Raises what `resolve_model` raises.
     """
-    directory = Path(name).expanduser()
-    if directory.is_dir():
+    directory = _directory(name)
+    if directory is not None:
         config = directory / CONFIG
         fields = {"path": str(directory.resolve()), "source": str(config)}
         return spec_of_config(name, read_config(config), registry, needs_task=needs_task, **fields)
@@ -67,3 +70,31 @@ def resolve_unregistered(name: str, registry: Registry, *, needs_task: bool = Tr
         raise
     known = {"hub_id": name, "source": f"{CONFIG} in the {origin}", **registry.unresolved.get(name, {})}
     return spec_of_config(name, read_config(file), registry, needs_task=needs_task, **known)
+
+
+def _directory(name: str) -> Path | None:
+    """Return the directory of that name; `None` where there is none, also because there cannot be."""
+    try:
+        directory = Path(name).expanduser()
+        return directory if directory.is_dir() else None
+    except (OSError, RuntimeError):  # too long for a file name, or not to be looked into; no such home directory
+        return None
+
+
+def with_distinct_ids(specs: Iterable[ModelSpec]) -> list[ModelSpec]:
+    """Give directories of the same name ids that tell them apart, by the folders above them; each directory once."""
+    by_place: dict[str, ModelSpec] = {}
+    for spec in specs:
+        by_place.setdefault(spec.path or spec.name, spec)
+    found = list(by_place.values())
+    parts = 1
+    while True:
+        count = Counter(spec.slug for spec in found)
+        longer = [spec.path and count[spec.slug] > 1 and parts < len(Path(spec.path).parts) - 1 for spec in found]
+        if not any(longer):
+            return found
+        parts += 1
+        found = [
+            replace(spec, label="--".join(Path(spec.path).parts[-parts:])) if more else spec
+            for spec, more in zip(found, longer, strict=True)
+        ]

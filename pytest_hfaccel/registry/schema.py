@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Annotated, Any
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -74,6 +75,14 @@ def _version(value: str) -> str:
     return value
 
 
+def _expandable(value: str) -> str:
+    try:
+        Path(value).expanduser()
+    except RuntimeError as error:
+        raise PydanticCustomError("malformed", "{noun}", {"noun": "a path: there is no such home directory"}) from error
+    return value
+
+
 RepoId = Annotated[str, _like(r"\w[\w.-]*(/\w[\w.-]*)?", "a hub id such as 'gpt2' or 'openai/whisper-tiny'")]
 ClassName = Annotated[str, _like(r"[A-Za-z]\w*", "a class name such as 'BertForMaskedLM'")]
 PairPattern = Annotated[str, _like(r"\S+/\S+", "a model type and a class of it, such as 'opt/OPTModel' or 'opt/*'")]
@@ -136,7 +145,7 @@ class ModelEntry(ClassEntry):
 
     architecture: ClassName | None = None
     hub_id: RepoId | None = None
-    path: Annotated[str, Field(min_length=1)] | None = None
+    path: Annotated[str, Field(min_length=1), AfterValidator(_expandable)] | None = None
     bundled: Bundled | None = None
     revision: Revision | None = None
     additional_deps: list[Dependency] | None = None

@@ -86,11 +86,6 @@ def test_a_device_that_is_not_here_is_unavailable_with_a_reason(project: Project
     assert result.reason
 
 
-def test_a_required_device_that_does_not_answer_fails(project: Project) -> None:
-    run = project.run("--hf-device", "cpu", "--hf-require", "cpu", "-k", "placement")
-    assert run.code == 0, run.output
-
-
 def test_a_test_of_the_user_s_own(project: Project) -> None:
     project.write(
         "test_hf_bert.py",

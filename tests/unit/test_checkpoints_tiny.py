@@ -129,7 +129,7 @@ def test_random_weights_have_the_real_dimensions(cache: Path) -> None:
 def test_a_model_larger_than_the_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2**40, 2**40 - 1000, 1000))
-    with pytest.raises(CheckpointError, match=r"the checkpoint needs [\d.]+ GiB, 0.0 GiB are free.\nFree space"):
+    with pytest.raises(CheckpointError, match=r"the checkpoint needs [\d.]+ KiB, 1000 B are free.\nFree space"):
         prepare(tmp_path, bert(**SMALL), Weights.RANDOM)
     assert [path.suffix for path in (tmp_path / "checkpoints").iterdir()] == [".lock"]
 

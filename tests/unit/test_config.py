@@ -50,13 +50,13 @@ def test_where_the_database_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert given.database_path == tmp_path / "here.duckdb"
 
 
-@pytest.mark.parametrize("text", ["0", "false", "no", ""])
+@pytest.mark.parametrize("text", ["0", "false", "no", "off"])
 def test_what_switches_a_flag_off(text: str) -> None:
     assert not RunConfig.from_values({}, {"HFACCEL_ALL_MODELS": text}).all_models
 
 
 def test_a_value_that_is_not_allowed() -> None:
-    with pytest.raises(ConfigError, match=r"--hf-weights: 'huge' is not allowed\. Allowed: auto"):
+    with pytest.raises(ConfigError, match=r"HFACCEL_WEIGHTS: 'huge' is not allowed\. Allowed: auto"):
         RunConfig.from_values({}, {"HFACCEL_WEIGHTS": "huge"})
 
 

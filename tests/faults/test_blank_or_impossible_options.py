@@ -1,0 +1,85 @@
+"""Options, variables and registry files that name nothing, or nothing that can be: one clear usage error."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+
+import pytest
+
+from pytest_hfaccel.config import RunConfig
+from pytest_hfaccel.errors import ConfigError
+from tests.harness import HfRun, Project
+
+USAGE_ERROR = 4
+
+
+def refused(run: HfRun, *said: str) -> None:
+    assert run.code == USAGE_ERROR, run.output
+    for text in said:
+        assert text in run.output
+    assert "Traceback" not in run.output
+    assert "INTERNALERROR" not in run.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "said"),
+    [
+        (("--hf-model", ""), {}, ["--hf-model: is blank", "variable that is not set"]),
+        (("--hf-device", "cpu,"), {}, ["--hf-device: 'cpu,' has a blank in it"]),
+        ((), {"HFACCEL_DEVICE": ""}, ["HFACCEL_DEVICE: is blank", "leave HFACCEL_DEVICE out"]),
+        ((), {"HFACCEL_ALL_MODELS": "maybe"}, ["HFACCEL_ALL_MODELS: 'maybe' is not allowed", "Allowed: 1, true, yes"]),
+        ((), {"HFACCEL_POOL_MEMORY": "lots"}, ["HFACCEL_POOL_MEMORY: 'lots' is not a memory budget"]),
+        (("--hf-model", "x" * 300), {}, ["cannot be a hub id"]),
+        (("--hf-model", "~nosuchuser/x"), {}, ["~nosuchuser/x: there is no such directory"]),
+        (("--hf-reports=~nosuchuser/x",), {}, ["--hf-reports: ~nosuchuser/x: there is no home directory ~nosuchuser"]),
+    ],
+    ids=str,
+)
+def test_a_run_is_refused(
+    project: Project, arguments: tuple[str, ...], environment: dict[str, str], said: list[str]
+) -> None:
+    refused(project.run(*arguments, **environment), *said)
+
+
+@pytest.mark.parametrize("blank", ["", " "])
+def test_no_option_takes_a_blank(blank: str) -> None:
+    for option in fields(RunConfig):
+        if not isinstance(option.default, bool):
+            given = [blank] if option.metadata["many"] else blank
+            with pytest.raises(ConfigError, match="is blank"):
+                RunConfig.from_values({option.name: given}, {})
+        with pytest.raises(ConfigError, match=f"{option.metadata['env']}: is blank"):
+            RunConfig.from_values({}, {option.metadata["env"]: blank})
+
+
+def test_an_allowed_list_names_each_once(project: Project) -> None:
+    run = project.run("--hf-device", "nosuch")
+    refused(run, "'nosuch' is not a device")
+    (line,) = [line for line in run.output.splitlines() if "Allowed:" in line]
+    allowed = line.partition("Allowed: ")[2].partition(", with")[0].split(", ")
+    assert len(allowed) == len(set(allowed))
+
+
+def test_directories_of_the_same_name_are_told_apart(project: Project) -> None:
+    for place in ("first/same", "second/same"):
+        config = {"architectures": ["BertForMaskedLM"], "model_type": "bert"}
+        project.write(f"{place}/config.json", json.dumps(config))
+    both = ("--hf-model", "first/same", "--hf-model", "second/same", "--hf-model", "./first/same")
+    run = project.run(*both, "--hf-device", "fake:0", "-k", "placement")
+    assert run.code == 0, run.output
+    assert set(run.results) == {"first--same-fake0-fp32", "second--same-fake0-fp32"}
+    assert {record.model for record in run.results.values()} == {"first/same", "second/same"}
+
+
+def test_a_check_that_nobody_registers_is_refused(project: Project) -> None:
+    entry = "{expect: [{stage: compare, check: paritty, reason: r}]}"
+    project.write("mine.yaml", f"version: 1\nmodels:\n  bert-base-uncased:\n    {entry}\n")
+    arguments = ("--hf-registry", "mine.yaml", "--hf-device", "fake:0", "-k", "placement")
+    for workers in ((), ("-n", "2")):
+        run = project.run(*arguments, *workers)
+        refused(run, "mine.yaml:4: check: 'paritty' is not a check. Did you mean 'parity'?", "Allowed: resolves")
+    conftest = "def pytest_hfaccel_checks(checks):\n    checks.check('paritty')(lambda context: None)\n"
+    project.write("conftest.py", conftest)
+    known = project.run(*arguments)
+    assert known.code == 0, known.output
