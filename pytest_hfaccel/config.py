@@ -13,10 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.results import Status
 from pytest_hfaccel.spec import REGISTERED
 
 WEIGHTS_CHOICES = ("auto", "pretrained", "random", "tiny")
 
+
+LATEST_RUN = "latest"
+"""The run that `--hf-resume` goes on with when it names none."""
 
 NO_DATABASE = "none"
 """The value of `--hf-database` that keeps a run out of the database."""
@@ -143,15 +147,42 @@ class RunConfig:
         env="BENCHMARK_DB_PATH",
         is_path=True,
     )
-    resume: bool = _option(
-        False,
-        "Go on with the run whose journal is in the reports' directory: its finished checks are not run again, their "
-        "outcomes count as they are.",
+    resume: tuple[str, ...] = _option(
+        (),
+        "Go on with the latest run of the reports' directory, or with '=RUN' with another one (see `hfaccel runs`). "
+        "Its finished cells are not run again, their outcomes count as they are. A cell is run again when something "
+        "that decides its outcome has changed.",
         flag="--hf-resume",
         env="HFACCEL_RESUME",
+        many=True,
+        bare=LATEST_RUN,
+    )
+    retry: tuple[str, ...] = _option(
+        (),
+        "With --hf-resume: run the cells again that ended so: crashed, failed, error, ... Comma-separated or repeated.",
+        flag="--hf-retry",
+        env="HFACCEL_RETRY",
+        many=True,
+        split=True,
+        choices=tuple(map(str, Status)),
     )
     reports: str = _option(
         "reports", "Directory for the reports of this run.", flag="--hf-reports", env="HFACCEL_REPORTS", is_path=True
+    )
+    reports_mode: str = _option(
+        "600",
+        "Permissions of the files that a run writes to its reports: they hold command lines and names of models.",
+        flag="--hf-reports-mode",
+        env="HFACCEL_REPORTS_MODE",
+        choices=("600", "640", "644", "660", "664"),
+    )
+    keep_runs: int = _option(
+        20,
+        "How many runs keep their folder in the reports' directory, this one included; older ones are removed when it "
+        "ends.",
+        flag="--hf-keep-runs",
+        env="HFACCEL_KEEP_RUNS",
+        counts=True,
     )
     cache: str = _option(
         "",
@@ -264,9 +295,11 @@ def _checked(given: Any, place: str, metadata: Mapping[str, Any]) -> Any:
         for text in given if metadata["many"] else (given,):
             expand_path(text, place)
     if metadata["counts"]:
-        given = tuple(_count(text, place) for text in given)
-    if metadata["choices"] and given not in metadata["choices"]:
-        raise ConfigError(f"{place}: {given!r} is not allowed. Allowed: {', '.join(metadata['choices'])}.")
+        numbers = tuple(_count(str(text), place) for text in _values(given))
+        given = numbers if metadata["many"] else numbers[0]
+    for value in _values(given) if metadata["choices"] else ():
+        if value not in metadata["choices"]:
+            raise ConfigError(f"{place}: {value!r} is not allowed. Allowed: {', '.join(metadata['choices'])}.")
     return given
 
 
@@ -290,6 +323,10 @@ def _parts(given: Iterable[Any], place: str, *, split: bool) -> Iterator[str]:
     for item in given:
         for part in str(item).split(",") if split else [str(item)]:
             yield _not_blank(part.strip(), str(item), place)
+
+
+def _values(given: Any) -> tuple[Any, ...]:
+    return given if isinstance(given, tuple) else (given,)
 
 
 def _not_blank(text: str, given: str, place: str) -> str:

@@ -64,6 +64,16 @@ _WORST_FIRST = (
 )
 
 
+class Ended(StrEnum):
+    """How a run ended, or that it has not."""
+
+    FINISHED = "finished"
+    INTERRUPTED = "interrupted"
+    """Ctrl-C, SIGTERM, `-x`, an error of pytest's: not everything that was selected has run."""
+    RUNNING = "running"
+    """What a run says of itself before its end, and a killed one for ever."""
+
+
 class Stage(StrEnum):
     """Where in a cell's life something happened, in order."""
 
@@ -142,6 +152,9 @@ class CellResult:
         placement: What the backend reported: actual devices, effective precision (see `backends.base.Placement`).
         timings: Seconds per stage (`load`, `convert`, `compile`), measured once per load.
         checks: The outcomes, in the order in which they ran.
+        incomplete: Whether some of the selected checks have not run.
+        decided_by: What decides the outcomes, by what it is (`checkpoint`, `versions`, ...), as hashes.
+        from_run: The run that found this out, where a resumed run took it over; else empty.
     """
 
     cell: str
@@ -158,6 +171,8 @@ class CellResult:
     timings: dict[str, float] = field(default_factory=dict)
     checks: list[CheckOutcome] = field(default_factory=list)
     incomplete: bool = False
+    decided_by: dict[str, str] = field(default_factory=dict)
+    from_run: str = ""
 
     @property
     def key(self) -> CellKey:

@@ -16,7 +16,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {"cli"},
     "errors": set(),
     "results": set(),
-    "config": {"errors", "spec"},
+    "config": {"errors", "results", "spec"},
     "spec": {"errors", "results"},
     "tasks": {"spec"},
     "matrix": {"errors", "spec"},
@@ -46,6 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checkpoints": {"backends.base", "backends.outputs", "errors", "results", "spec", "tasks"},
     "checks": {"backends.base", "backends.outputs", "benchmark", "errors", "registry", "results", "spec", "tasks"},
     "pool": {"backends.base", "errors", "families", "hardware", "reports", "spec"},
+    "outcome_key": {"checkpoints", "config", "hardware", "reports", "spec"},
     "judging": {"checks", "errors", "results", "spec"},
     "runner": {
         "backends",

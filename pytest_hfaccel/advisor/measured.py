@@ -73,15 +73,20 @@ class MeasuredCell:
 
 
 def measured_cells(reports: Path) -> list[MeasuredCell]:
-    """Read the cells of all runs that left reports or journals in a directory, oldest run first.
+    """Read the cells of all runs in a directory of reports, or of the one run whose folder it is, oldest run first.
 
     Files that are not ours or are damaged are passed over: a matrix needs no complete history.
     """
-    cells = [cell for file in sorted(reports.glob("journal*.jsonl")) for cell in _of_journal(file)]
-    cells += [cell for file in sorted(reports.glob("by_class/*.json")) for cell in _of_report(file)]
-    # The last run is in both, and its report is complete.
-    once = {(cell.when, cell.result.cell): cell for cell in cells if cell.result.device != "class"}
-    return sorted(once.values(), key=lambda cell: cell.when)
+    from pytest_hfaccel.reports.runs import run_folders
+
+    cells = [cell for folder in run_folders(reports) or [reports] for cell in _of_run(folder)]
+    return sorted((cell for cell in cells if cell.result.device != "class"), key=lambda cell: cell.when)
+
+
+def _of_run(folder: Path) -> Iterator[MeasuredCell]:
+    """The cells of one run: the journal of one that was cut short has what there is, else the reports have all."""
+    reported = [cell for file in sorted(folder.glob("by_class/*.json")) for cell in _of_report(file)]
+    yield from reported or [cell for file in folder.glob("journal.jsonl") for cell in _of_journal(file)]
 
 
 def cells_of_measurements(rows: Iterable[Measurement]) -> list[MeasuredCell]:

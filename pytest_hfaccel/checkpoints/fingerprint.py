@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from pytest_hfaccel.errors import CheckpointError
-from pytest_hfaccel.spec import ModelSpec, Weights
+from pytest_hfaccel.spec import ModelSpec, Weights, WeightsChoice
 
 _VERSIONED = ("torch", "transformers", "tokenizers")
 _FILE = "fingerprint.sha256"
+_END = 2**16
+NOT_HERE = "not here"
+"""The fingerprint of a checkpoint that has yet to be downloaded."""
 
 
 def fingerprint_of_recipe(spec: ModelSpec, kind: Weights, config: Any, seed: int) -> str:
@@ -48,10 +52,30 @@ def fingerprint_of_built(spec: ModelSpec, directory: Path) -> str:
     return _hash([spec.architecture, spec.task, content])
 
 
-def fingerprint_of_files(spec: ModelSpec, directory: Path) -> str:
-    """Hash names, sizes and times of a checkpoint's files: hashing gigabytes would cost more than it saves.
+def fingerprint_of_source(spec: ModelSpec, weights: WeightsChoice, *, allow_pickle: bool = False) -> str:
+    """Hash what a checkpoint will be made of, before it is there, without importing torch or transformers.
 
-    The class that reads them counts: two classes of one checkpoint are two models.
+    Returns:
+        The files' fingerprint where they are on this machine; our recipe's where the checkpoint is built, which the
+        model's entry and the packages' versions decide besides; `NOT_HERE` where it has yet to be downloaded.
+    """
+    if weights.kind != Weights.PRETRAINED:
+        return _recipe()
+    from pytest_hfaccel.checkpoints.snapshot import cached_snapshot
+
+    snapshot = cached_snapshot(spec, allow_pickle=allow_pickle) if spec.hub_id and not weights.path else None
+    directory = Path(weights.path) if weights.path else snapshot
+    try:
+        return fingerprint_of_files(spec, directory) if directory else NOT_HERE
+    except CheckpointError:
+        return "unreadable"
+
+
+def fingerprint_of_files(spec: ModelSpec, directory: Path) -> str:
+    """Hash names, sizes and times of a checkpoint's files, and their ends: all of gigabytes would cost too much.
+
+    A copy that keeps times, of a checkpoint trained further, has the same names, sizes and times. The class that reads
+    them counts: two classes of one checkpoint are two models.
 
     Raises:
         CheckpointError: The directory is not there, or cannot be read.
@@ -59,10 +83,22 @@ def fingerprint_of_files(spec: ModelSpec, directory: Path) -> str:
     if not directory.is_dir():
         raise CheckpointError(f"{directory} is not a directory.", hint="A checkpoint is what save_pretrained writes.")
     try:
-        stats = [(name, path.stat()) for name, path in _files(directory)]
+        facts = [(name, stat.st_size, stat.st_mtime_ns, _ends(path)) for name, path, stat in _stats(directory)]
     except OSError as error:
         raise CheckpointError(f"{error.filename or directory} cannot be read: {error.strerror}.") from error
-    return _hash([spec.architecture, spec.task, *((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)])
+    return _hash([spec.architecture, spec.task, *facts])
+
+
+def _stats(directory: Path) -> list[tuple[str, Path, os.stat_result]]:
+    return [(name, path, path.stat()) for name, path in _files(directory)]
+
+
+def _ends(path: Path) -> str:
+    """Hash a file's beginning and end; that is all of most files but the weights."""
+    with path.open("rb") as file:
+        begin = file.read(_END)
+        file.seek(max(file.tell(), file.seek(0, os.SEEK_END) - _END))
+        return hashlib.sha256(begin + file.read()).hexdigest()
 
 
 def _files(directory: Path) -> list[tuple[str, Path]]:

@@ -24,6 +24,7 @@ def make_parser() -> argparse.ArgumentParser:
         recommend,
         registry,
         requirements,
+        runs,
     )
 
     parser = argparse.ArgumentParser(
@@ -33,7 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in (
         *(hardware, registry, classify, recommend, requirements, pool_config),
-        *(bench, calibrate, predict, database, coverage),
+        *(bench, calibrate, predict, database, coverage, runs),
     ):
         command.add_parser(commands)
     return parser

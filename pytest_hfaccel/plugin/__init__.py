@@ -23,7 +23,7 @@ from pytest_hfaccel.plugin.fixtures import (
     reference,
     resource_pool,
 )
-from pytest_hfaccel.plugin.keys import COLLECTOR, SESSION
+from pytest_hfaccel.plugin.keys import COLLECTED, COLLECTOR, SESSION
 from pytest_hfaccel.plugin.options import add_options, read_options, spell_out_bare_flags
 
 __all__ = [
@@ -135,22 +135,40 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     give_benchmark(items)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Count the selected tests of each cell, and refuse a named model that nobody tests."""
+    """Note what is collected, count the selected tests of each cell, and refuse a named model that nobody tests."""
+    from pytest_hfaccel.plugin.collected import collected_tests
     from pytest_hfaccel.plugin.parametrize import count_per_cell
     from pytest_hfaccel.plugin.selection import mistakes_of_run
 
     count_per_cell(session.items)
+    collected_tests(session)
     is_worker = hasattr(session.config, "workerinput")  # the controller speaks for its workers
     if not is_worker and (problem := mistakes_of_run(session.config.stash[SESSION])):
         raise pytest.UsageError(problem)
 
 
-def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> list[str]:
+def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
     """Say what runs on what, with which weights and why."""
-    from pytest_hfaccel.plugin.header import header_lines
+    return config.stash[COLLECTED].header
 
-    return header_lines(config.stash[SESSION], items)
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Begin the run's folder, before anything runs whose outcome could not be written."""
+    from pytest_hfaccel.plugin.reporting import begin
+
+    if not (session.config.option.collectonly or session.testsfailed):
+        begin(session.config)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave a test alone that ended the run which this one goes on with."""
+    from pytest_hfaccel.plugin.replaying import refuse_crashed
+
+    refuse_crashed(item)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -169,7 +187,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Free the pool and write the reports."""
     from pytest_hfaccel.plugin.reporting import finish
 
-    finish(session.config)
+    finish(session)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

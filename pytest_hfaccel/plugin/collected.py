@@ -1,4 +1,4 @@
-"""What the workers of pytest-xdist collected, told to the controller, which collects nothing itself.
+"""What a run has collected, and how workers of pytest-xdist tell it to the controller, which collects nothing itself.
 
 xdist sends the controller node ids and no more. A worker writes the rest into a directory that the controller has made
 for the run; all workers collect the same, so the first one writes for all. A worker on another machine has no such
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.atomic import replace_file
 from pytest_hfaccel.plugin.header import header_lines
+from pytest_hfaccel.plugin.keys import COLLECTED, SESSION
 from pytest_hfaccel.plugin.parametrize import cell_of, item_check
 from pytest_hfaccel.plugin.selection import mistakes_of_run
 
@@ -35,7 +36,8 @@ class CollectedTests:
     Attributes:
         header: The lines that say what runs on what.
         usage_error: What is wrong with what the user asked for; empty when nothing is.
-        cells: The identity (`pytest_hfaccel.runner.identity`) of each cell in each module.
+        cells: The identity (`pytest_hfaccel.runner.identity`) of each cell in each module, and what decides its
+            outcomes.
         tests: By node id, the index of the test's cell and the name of its check.
     """
 
@@ -60,8 +62,15 @@ class CollectedTests:
         return Counter(index for index, _ in self.tests.values())
 
 
-def describe_collected(session: HfSession, items: Sequence[pytest.Item]) -> CollectedTests:
-    """Describe the selected items of a process that has collected."""
+def collected_tests(session: pytest.Session) -> CollectedTests:
+    """Describe the selected tests of a process that has collected; the same object on every call."""
+    config = session.config
+    if COLLECTED not in config.stash:
+        config.stash[COLLECTED] = _describe(config.stash[SESSION], session.items)
+    return config.stash[COLLECTED]
+
+
+def _describe(session: HfSession, items: Sequence[pytest.Item]) -> CollectedTests:
     from pytest_hfaccel.runner import identity
 
     collected = CollectedTests(header_lines(session, items), mistakes_of_run(session))
@@ -73,7 +82,8 @@ def describe_collected(session: HfSession, items: Sequence[pytest.Item]) -> Coll
         module = session.module_of(item.cls)  # type: ignore[attr-defined]
         index = indices.setdefault((module, cell.id), len(indices))
         if index == len(collected.cells):
-            collected.cells.append(identity(cell, module))
+            decided_by = session.decided_by(cell, item.cls)  # type: ignore[attr-defined]
+            collected.cells.append({**identity(cell, module), "decided_by": decided_by})
         collected.tests[item.nodeid] = (index, item_check(item))
     return collected
 

@@ -8,7 +8,7 @@ journal as soon as its last selected test has reported, and the reports at the e
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.errors import HfAccelError
@@ -17,7 +17,7 @@ from pytest_hfaccel.results import CellKey, CellResult, CheckOutcome, Status
 if TYPE_CHECKING:
     import pytest
 
-    from pytest_hfaccel.reports import Journal
+    from pytest_hfaccel.reports.runs import RunFolder
 
 PROPERTY = "hfaccel"
 
@@ -26,25 +26,54 @@ class ResultCollector:
     """Collects outcomes by model class module and cell: two modules that test one model have a record each.
 
     Args:
-        journal: Opens the journal; called when the first outcome arrives, so that a run without cells leaves no file.
+        begin: Begins the run's folder; a run without cells has none.
         finished: Called with each finished record.
     """
 
-    def __init__(self, journal: Callable[[], Journal], finished: Callable[[CellResult], Any]) -> None:
-        self._open_journal = journal
-        self._journal: Journal | None = None
+    def __init__(self, begin: Callable[[], RunFolder], finished: Callable[[CellResult], Any]) -> None:
+        self._begin = begin
         self._finished = finished
+        self.folder: RunFolder | None = None
+        """Where the run writes; `None` while it has no cells, or cannot write."""
+        self.unwritten: list[CellResult] = []
+        """The finished records that are not in the journal."""
+        self.problem = ""
+        """Why the last of them is not."""
         self._results: dict[CellKey, CellResult] = {}
         self._missing: dict[CellKey, int] = {}
         self._outcomes: dict[str, CheckOutcome] = {}
         self._ended: set[str] = set()
-        self.problems: dict[str, None] = {}
-        """What could not be written, each text once."""
+        self._running: list[str] = []
 
     @property
     def results(self) -> list[CellResult]:
         """The records so far, finished or not, in the order of their first outcome."""
         return list(self._results.values())
+
+    def begin(self) -> RunFolder:
+        """Begin the run's folder, unless that has been done.
+
+        Raises:
+            ConfigError: It cannot be written.
+        """
+        if self.folder is None:
+            self.folder = self._begin()
+        return self.folder
+
+    def start(self, nodeid: str, facts: Mapping[str, Any]) -> None:
+        """Write that a test is about to start; see `Journal.start`."""
+        if self.folder is not None:
+            others = {"with": list(self._running)} if self._running else {}
+            try:
+                self.folder.journal.start(nodeid, **facts, **others)
+            except HfAccelError as error:
+                self.problem = str(error)
+        self._running.append(nodeid)
+
+    def stop(self, nodeid: str) -> None:
+        """Note that a test is over."""
+        if nodeid in self._running:
+            self._running.remove(nodeid)
 
     def add(self, report: pytest.TestReport) -> None:
         """Take in one report; those of other tests and of phases without a verdict are left alone.
@@ -81,13 +110,20 @@ class ResultCollector:
 
     def _write(self, result: CellResult) -> None:
         """Write a finished cell to the journal; a full disk must not end the run before its summary."""
-        try:
-            if self._journal is None:
-                self._journal = self._open_journal()
-            self._journal.append(result)
-        except HfAccelError as error:
-            self.problems.setdefault(str(error))
+        self.unwritten.append(result)
+        self._write_unwritten()
         self._finished(result)
+
+    def _write_unwritten(self) -> None:
+        """Write what is not in the journal; what could not be written before may be now."""
+        try:
+            folder = self.begin()
+            while self.unwritten:
+                folder.journal.append(self.unwritten[0])
+                del self.unwritten[0]
+            self.problem = ""
+        except HfAccelError as error:
+            self.problem = str(error)
 
     def close(self) -> list[CellResult]:
         """End the run: mark and write the cells that did not finish, and return all records."""
@@ -96,9 +132,6 @@ class ResultCollector:
                 result.incomplete = True
                 self._write(result)
                 self._missing[key] = 0
-        try:
-            if self._journal is not None:
-                self._journal.close()
-        except HfAccelError as error:
-            self.problems.setdefault(str(error))
+        if self.unwritten:
+            self._write_unwritten()
         return self.results

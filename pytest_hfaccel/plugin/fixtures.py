@@ -11,7 +11,8 @@ from pytest_hfaccel.errors import HfAccelError
 from pytest_hfaccel.plugin.benchmarking import PERFORMANCE, measuring_of, tell_benchmark
 from pytest_hfaccel.plugin.keys import CELL_RUN, FACTS, OUTCOME, SESSION
 from pytest_hfaccel.plugin.model_class import ModelClassTests
-from pytest_hfaccel.plugin.parametrize import item_check
+from pytest_hfaccel.plugin.parametrize import item_check, point_of
+from pytest_hfaccel.plugin.replaying import POINT_MEASURED
 from pytest_hfaccel.results import CheckOutcome, Stage, Status
 from pytest_hfaccel.spec import Cell
 
@@ -64,10 +65,12 @@ def check(request: pytest.FixtureRequest, hfaccel_cell_run: CellRun) -> Callable
         run.claim_source = instance.task_sense
     node.stash[CELL_RUN] = run
 
-    recorded = request.config.stash[SESSION].recorded
+    session = request.config.stash[SESSION]
+    recorded = session.recorded
 
     def run_check(name: str) -> CheckOutcome:
-        known = recorded.outcome(run.key, name)
+        point = str(point_of(node)) if name == PERFORMANCE and point_of(node) else None
+        known = recorded.outcome(run.key, name, session.decided_by(run.cell, request.cls), point)
         if known is not None:
             node.stash[OUTCOME], node.stash[FACTS] = known, recorded.facts(run.key)
             _raise(known, required=_is_required(request, run.cell))
@@ -75,6 +78,8 @@ def check(request: pytest.FixtureRequest, hfaccel_cell_run: CellRun) -> Callable
         if name == PERFORMANCE:
             run.measuring = measuring_of(node, run.measuring)
         outcome = run.check(name)
+        if point:
+            outcome.measures[POINT_MEASURED] = point
         node.stash[OUTCOME] = outcome
         if name == PERFORMANCE:
             tell_benchmark(node, outcome)

@@ -30,7 +30,9 @@ def header_lines(session: HfSession, items: Sequence[pytest.Item]) -> list[str]:
     lines += _weights_lines(cells)
     if session.config.all_hardware:
         lines += [f"hfaccel: not here: {device} ({reason})" for device, reason in session.plan.absent.items()]
-    return lines
+    tested = {(session.module_of(item.cls), cell.id): (item, cell) for item in items if (cell := cell_of(item))}  # type: ignore[attr-defined]
+    known = [(key, session.decided_by(cell, item.cls)) for key, (item, cell) in tested.items()]  # type: ignore[attr-defined]
+    return [*lines, *session.recorded.header_lines(known, resume=bool(session.config.resume))]
 
 
 def _models(cells: Sequence[Cell]) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from pytest_hfaccel.plugin.collected import CollectedTests
     from pytest_hfaccel.plugin.collector import ResultCollector
     from pytest_hfaccel.plugin.session import HfSession
     from pytest_hfaccel.results import CheckOutcome
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 SESSION: pytest.StashKey[HfSession] = pytest.StashKey()
 """On the config: what this process collects and runs with."""
+
+COLLECTED: pytest.StashKey[CollectedTests] = pytest.StashKey()
+"""On the config: the tests of model classes that the run has."""
 
 COLLECTOR: pytest.StashKey[ResultCollector] = pytest.StashKey()
 """On the config of the process that writes reports."""

@@ -30,7 +30,8 @@ def add_options(parser: pytest.Parser) -> None:
         elif choices:
             group.addoption(flag, dest=dest, choices=choices, default=None, help=text)
         else:
-            group.addoption(flag, dest=dest, default=None, metavar="PATH", help=text)
+            metavar = "N" if option.metadata["counts"] else "PATH"
+            group.addoption(flag, dest=dest, default=None, metavar=metavar, help=text)
 
 
 def spell_out_bare_flags(config: pytest.Config, parser: pytest.Parser, arguments: list[str]) -> None:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_hfaccel.plugin.collector import PROPERTY
-from pytest_hfaccel.plugin.keys import SESSION
-from pytest_hfaccel.plugin.reporting import POOL_STATS, outcome_properties
+from pytest_hfaccel.plugin.keys import COLLECTED, SESSION
+from pytest_hfaccel.plugin.reporting import POOL_STATS, begin, outcome_properties
 from pytest_hfaccel.plugin.session import WORKER_INPUT
 from pytest_hfaccel.plugin.xdist_workers import how_worker_ended, survive_deaths_at_start
 from pytest_hfaccel.results import CheckOutcome, Stage, Status
@@ -66,9 +66,9 @@ class ParallelHooks:
         sent: dict[str, Any] = getattr(self._config, "workerinput", {})
         if DIRECTORY not in sent:
             return
-        from pytest_hfaccel.plugin.collected import describe_collected, write_collected
+        from pytest_hfaccel.plugin.collected import collected_tests, write_collected
 
-        collected = describe_collected(self._config.stash[SESSION], session.items)
+        collected = collected_tests(session)
         write_collected(Path(sent[DIRECTORY]), collected)
         if collected.tests:
             _share_cores(int(sent["workercount"]))
@@ -84,6 +84,8 @@ class ParallelHooks:
         if self._collected.usage_error:
             raise pytest.UsageError(self._collected.usage_error)
         self._nodeids = ids
+        self._config.stash[COLLECTED] = self._collected
+        begin(self._config)
         terminal = self._config.pluginmanager.getplugin("terminalreporter")
         if terminal is not None and self._collected.header:
             terminal.ensure_newline()

@@ -6,10 +6,10 @@ second answer. So the process that starts the run decides, and hands its decisio
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_hfaccel.config import RunConfig
@@ -20,6 +20,7 @@ from pytest_hfaccel.spec import DTYPES, Cell, Device, ModelSpec, WeightsChoice
 if TYPE_CHECKING:
     from pytest_hfaccel.checkpoints import CheckpointStore
     from pytest_hfaccel.registry import Registry
+    from pytest_hfaccel.reports.resuming import EarlierRun
 
 
 @dataclass
@@ -32,7 +33,7 @@ class Plan:
         absent: Reason by id of each device that is known but not here.
         named: The models the user named, resolved.
         weights: The weights of each named model, by model name.
-        kept: What the run that is resumed had finished; see `pytest_hfaccel.reports.resuming`.
+        earlier: The run before this one; see `pytest_hfaccel.reports.resuming`.
     """
 
     config: RunConfig
@@ -40,7 +41,7 @@ class Plan:
     absent: dict[str, str] = field(default_factory=dict)
     named: list[ModelSpec] = field(default_factory=list)
     weights: dict[str, WeightsChoice] = field(default_factory=dict)
-    kept: Path | None = None
+    earlier: EarlierRun | None = None
 
     def to_bytes(self) -> bytes:
         """Serialise the plan for a worker of the same run."""
@@ -71,12 +72,14 @@ def make_plan(config: RunConfig, registry: Registry, store: CheckpointStore, ext
         extra_kinds: Device kinds served by third-party backends.
 
     Raises:
-        ConfigError: A dtype, device or model that cannot be, or a required device that is not here.
+        ConfigError: A dtype, device or model that cannot be, a required device that is not here, a directory for
+            reports that cannot be one, or a run that cannot be resumed.
         RegistryError: A registry file with mistakes.
         HubError: The class of an unregistered model had to be asked of the hub, and it did not answer.
     """
     from pytest_hfaccel.hardware import probe_devices
     from pytest_hfaccel.registry import resolve_model, with_distinct_ids
+    from pytest_hfaccel.reports.resuming import earlier_run
 
     unknown = [dtype for dtype in config.dtypes if dtype not in DTYPES]
     if unknown:
@@ -91,16 +94,31 @@ def make_plan(config: RunConfig, registry: Registry, store: CheckpointStore, ext
     # Nobody looks for the devices of a third party: one that is asked for counts as there until its backend says no.
     unlooked = [device for device in asked if report.find(device) is None]
     _require(config, [*report.present(), *unlooked], absent)
+    _require_directory(config)
     devices = asked or (report.present() if config.all_hardware else [report.best()])
     plan = Plan(config, list(dict.fromkeys(devices)), absent)
     plan.named = with_distinct_ids(spec for name in config.models for spec in resolve_model(name, registry))
     for spec in plan.named:
         plan.weights[spec.name] = store.choose(spec, config.weights, named=True)
-    if config.resume:
-        from pytest_hfaccel.reports import keep_finished
-
-        plan.kept = keep_finished(config.reports_dir)
+    plan.earlier = earlier_run(config.reports_dir, resume=config.resume[-1] if config.resume else "")
     return plan
+
+
+def _require_directory(config: RunConfig) -> None:
+    """Refuse a directory for reports that cannot be one before the run, not after hours."""
+    for folder in (config.reports_dir, *config.reports_dir.parents):
+        if folder.exists():
+            if not folder.is_dir():
+                raise ConfigError(
+                    f"--hf-reports {config.reports}: {folder} is a file.",
+                    hint="Reports go to a directory: remove the file, or name another with --hf-reports.",
+                )
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise ConfigError(
+                    f"--hf-reports {config.reports}: this user may not write to {folder}.",
+                    hint="Change its permissions, or name another directory with --hf-reports.",
+                )
+            return
 
 
 def _require(config: RunConfig, present: Sequence[Device], absent: dict[str, str]) -> None:

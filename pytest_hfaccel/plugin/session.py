@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_hfaccel.backends import Backends
     from pytest_hfaccel.checkpoints import CheckpointStore
     from pytest_hfaccel.checks.base import CheckRegistry
+    from pytest_hfaccel.outcome_key import OutcomeKeys
     from pytest_hfaccel.plugin.model_class import ModelClassTests
     from pytest_hfaccel.plugin.replaying import Recorded
     from pytest_hfaccel.registry import Registry
@@ -37,6 +40,7 @@ class HfSession:
         self.patterns: set[str] = set()
         self._cells: dict[type[ModelClassTests], list[Cell]] = {}
         self._modules: dict[str, type[ModelClassTests]] = {}
+        self._decided_by: dict[tuple[str, Cell], dict[str, str]] = {}
         self.started = False
 
     @cached_property
@@ -97,10 +101,29 @@ class HfSession:
 
     @cached_property
     def recorded(self) -> Recorded:
-        """The outcomes of the run that is resumed."""
+        """What is known from the run before this one."""
         from pytest_hfaccel.plugin.replaying import Recorded
 
-        return Recorded(self.plan.kept, without_expected=self._runs_expected_failures)
+        return Recorded(self.plan.earlier, self.config.retry)
+
+    @cached_property
+    def _outcome_keys(self) -> OutcomeKeys:
+        from pytest_hfaccel.outcome_key import OutcomeKeys
+
+        return OutcomeKeys(self.config)
+
+    def decided_by(self, cell: Cell, model_class: type[ModelClassTests]) -> dict[str, str]:
+        """What decides how the tests of a model class on a cell end; see `CellResult.decided_by`."""
+        key = self.module_of(model_class), cell
+        if key not in self._decided_by:
+            from pytest_hfaccel.checkpoints.fingerprint import NOT_HERE
+
+            file = inspect.getsourcefile(model_class)
+            known = self._outcome_keys.decided_by(cell, Path(file) if file else None)
+            if known["checkpoint"] == NOT_HERE:  # it is downloaded while the cell runs
+                return known
+            self._decided_by[key] = known
+        return self._decided_by[key]
 
     @property
     def _runs_expected_failures(self) -> bool:

@@ -6,8 +6,7 @@ comes out.
 
 from __future__ import annotations
 
-from pytest_hfaccel.reports.journal import Journal, JournalContents, read_journal
-from pytest_hfaccel.reports.resuming import JOURNAL, keep_finished
+from pytest_hfaccel.reports.journal import JOURNAL, Journal, JournalContents, read_journal
 from pytest_hfaccel.reports.schemas import SCHEMAS, load_schema
 from pytest_hfaccel.reports.table import model_device_rows, model_device_table
 from pytest_hfaccel.reports.writer import write_reports
@@ -17,7 +16,6 @@ __all__ = [
     "SCHEMAS",
     "Journal",
     "JournalContents",
-    "keep_finished",
     "load_schema",
     "model_device_rows",
     "model_device_table",

@@ -1,10 +1,12 @@
-"""No secret in a report: tokens are cut out of every text that is written."""
+"""No secret in a report, and nobody's name: tokens are cut out of every text that is written, directories shortened."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 
 MASK = "***"
 """What stands in a secret's place."""
@@ -21,12 +23,14 @@ _BEARER = re.compile(r"\b(bearer\s+)[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE)
 _URL_USER = re.compile(r"\b([a-z][a-z0-9+.-]*://)[^\s/@]+@", re.IGNORECASE)
 
 
-def redact(text: str, environ: Mapping[str, str] | None = None) -> str:
-    """Return `text` without hub tokens, bearer tokens and credentials in URLs.
+def redact(text: str, environ: Mapping[str, str] | None = None, root: str | None = None) -> str:
+    """Return `text` without hub tokens, bearer tokens, credentials in URLs, and the name of the home directory.
 
     Args:
         text: What is about to be written.
-        environ: Environment to read instead of `os.environ`: the values of its token variables are secrets as well.
+        environ: Environment to read instead of `os.environ`: the values of its token variables are secrets as well, and
+            the directory `HOME` names becomes `~`.
+        root: A directory: paths below it become relative to it.
     """
     environ = os.environ if environ is None else environ
     for name in _TOKEN_VARIABLES:
@@ -35,4 +39,26 @@ def redact(text: str, environ: Mapping[str, str] | None = None) -> str:
             text = text.replace(secret, MASK)
     text = _HUB_TOKEN.sub(rf"\1{MASK}", text)
     text = _BEARER.sub(rf"\1{MASK}", text)
-    return _URL_USER.sub(rf"\1{MASK}@", text)
+    text = _URL_USER.sub(rf"\1{MASK}@", text)
+    if root:
+        text = _path_below(root, anywhere=False).sub(lambda found: "" if found[1] else ".", text)
+    if home := environ.get("HOME") or environ.get("USERPROFILE"):
+        text = _path_below(home, anywhere=True).sub(lambda found: "~/" if found[1] else "~", text)
+    return text
+
+
+@cache
+def _path_below(directory: str, *, anywhere: bool) -> re.Pattern[str]:
+    """Match a directory's name in a path, and the separator after it if more follows.
+
+    Args:
+        directory: An absolute path.
+        anywhere: Whether it may follow other letters (`-I/home/me`). One of a single part, like `/root`, may not: it
+            is no secret, and stands in other paths as well.
+    """
+    parts = Path(directory).parts
+    if len(parts) < 2:
+        return re.compile(r"(?!)()")
+    before = "" if anywhere and len(parts) > 2 else r"(?<![\w.~-])"
+    name = re.escape(directory.rstrip("/\\"))
+    return re.compile(rf"{before}{name}(?:([/\\])(?=[\w.~@+-])|(?![\w.@+-]))")

@@ -1,68 +1,133 @@
-"""What a run that was cut short had finished, for the run that goes on with it."""
+"""What an earlier run had finished, for the run that goes on with it (`--hf-resume`)."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pytest_hfaccel.atomic import replace_file
 from pytest_hfaccel.errors import ConfigError
-from pytest_hfaccel.reports.journal import read_journal
-from pytest_hfaccel.reports.versions import installed_versions
+from pytest_hfaccel.reports.journal import JOURNAL, JournalLines, read_journal_lines
+from pytest_hfaccel.reports.runs import LATEST, is_running, latest_run, run_folders
 from pytest_hfaccel.results import CellKey, CellResult
 
-JOURNAL = "journal.jsonl"
-_KEPT = "resumed.jsonl"
-"""The records a resumed run started from: it may be cut short, too, before its own journal has all of them."""
+
+@dataclass(frozen=True)
+class Unfinished:
+    """The cell in whose check a run ended early.
+
+    Attributes:
+        check: The check that was running.
+        survived: The checks of the cell that had run before it.
+        decided_by: What decided its outcome; see `CellResult.decided_by`.
+    """
+
+    check: str
+    survived: frozenset[str]
+    decided_by: Mapping[str, str]
 
 
-def keep_finished(directory: Path) -> Path:
-    """Write down the finished cells of the run whose journal is in a directory, so that a new journal can be begun.
+@dataclass
+class EarlierRun:
+    """The run before this one. Plain data: a controller hands it to its workers.
+
+    Attributes:
+        id: Its id; empty where there is none.
+        finished: The records of its finished cells, those it had kept of a run before it included; only of a run that
+            is resumed.
+        unfinished: The cells that took the process down; empty where that cannot be told from an end that has another
+            cause, as of a run with workers, which are replaced when they die.
+        running: The tests it was running when it ended early: one, or one per worker.
+        ended_early: Whether it neither came to its end nor goes on.
+        problems: What of its journal could not be read.
+    """
+
+    id: str = ""
+    finished: dict[CellKey, CellResult] = field(default_factory=dict)
+    unfinished: dict[CellKey, Unfinished] = field(default_factory=dict)
+    running: str = ""
+    ended_early: bool = False
+    problems: list[str] = field(default_factory=list)
+
+
+def earlier_run(reports: Path, *, resume: str = "") -> EarlierRun:
+    """Read what the latest run left behind.
 
     Args:
-        directory: The directory of the reports.
-
-    Returns:
-        The file, for `read_finished`. It holds no cells where there is no journal.
+        reports: The directory of the reports.
+        resume: The run that this one goes on with: `latest`, an id, the number an id begins with, or a run's folder.
+            When empty, only how the latest run ended is looked at.
 
     Raises:
-        ConfigError: The journal cannot be read, is from other versions of the packages that decide results, or the
-            file cannot be written.
+        ConfigError: The run to be resumed is not there, still goes on, or its journal cannot be read or has lost its
+            first line.
     """
-    finished: dict[CellKey, CellResult] = {}
-    journal = directory / JOURNAL
-    if journal.exists():
-        contents = read_journal(journal)
-        _require_same_versions(journal, contents.header)
-        if contents.header.get("options", {}).get("resume"):
-            finished = read_finished(directory / _KEPT)
-        finished |= {result.key: result for result in contents.results if not result.incomplete}
-    kept = directory / _KEPT
+    folder = _named(reports, resume) if resume not in ("", LATEST) else latest_run(reports)
+    if folder is None:
+        return EarlierRun(problems=[f"there is no run in {reports} to go on with: everything is run"] if resume else [])
+    journal = folder / JOURNAL
+    if is_running(folder):
+        if resume:
+            raise ConfigError(
+                f"--hf-resume: the run {folder.name} still goes on.",
+                hint="Wait for its end, or leave --hf-resume out: runs do not disturb each other.",
+            )
+        return EarlierRun()
     try:
-        replace_file(kept, "".join(json.dumps(result.to_json()) + "\n" for result in finished.values()))
-    except OSError as error:
+        lines = read_journal_lines(journal)
+    except ConfigError:
+        if resume:
+            raise
+        return EarlierRun(folder.name, ended_early=True)
+    if resume and not lines.header:
+        problem = lines.problems[0] if lines.problems else f"{journal} is empty"
         raise ConfigError(
-            f"{kept}: the finished cells cannot be written: {error.strerror}",
-            hint="Free space or change the permissions.",
-        ) from error
-    return kept
-
-
-def read_finished(kept: Path) -> dict[CellKey, CellResult]:
-    """Return the records of finished cells by module and cell id; none where the file is not there."""
-    if not kept.exists():
-        return {}
-    lines = kept.read_text(encoding="utf-8").splitlines()
-    return {result.key: result for line in lines for result in [CellResult.from_json(json.loads(line))]}
-
-
-def _require_same_versions(journal: Path, header: dict[str, Any]) -> None:
-    now = installed_versions()
-    before = header.get("versions", {})
-    changed = [f"{name} {before[name]} -> {now.get(name)}" for name in before if before[name] != now.get(name)]
-    if changed:
-        raise ConfigError(
-            f"--hf-resume: {journal} is from other versions: {', '.join(changed)}.",
-            hint="Leave --hf-resume out: outcomes of two versions are not one run.",
+            f"--hf-resume: what run {folder.name} was cannot be read: {problem}.",
+            hint=f"Leave --hf-resume out, or delete {folder} to go on with the run before it.",
         )
+    return _earlier(folder.name, lines, resume=bool(resume))
+
+
+def _named(reports: Path, name: str) -> Path:
+    folders = run_folders(reports)
+    wanted = int(name) if name.isdecimal() else None
+    for folder in (*(one for one in folders if name == one.name or wanted == _number(one)), Path(name).expanduser()):
+        if (folder / JOURNAL).exists():
+            return folder
+    known = ", ".join(folder.name for folder in folders[-3:]) or "none"
+    raise ConfigError(
+        f"--hf-resume={name}: there is no such run in {reports}. The last ones: {known}.",
+        hint=f"`hfaccel runs --reports {reports}` lists them; a run's folder can be named, too.",
+    )
+
+
+def _number(folder: Path) -> int:
+    return int(folder.name.partition("-")[0])
+
+
+def _earlier(run: str, lines: JournalLines, *, resume: bool) -> EarlierRun:
+    found = EarlierRun(run, ended_early=not lines.end, problems=lines.problems if resume else [])
+    last = lines.starts[-1] if lines.starts and not lines.end else None
+    if last is not None:
+        found.running = " and ".join([_name_of(last), *last.get("with", ())])
+    if not resume:
+        return found
+    found.finished = {result.key: result for result in (*lines.kept, *lines.results) if not result.incomplete}
+    if last is not None and "cell" in last and not lines.header.get("run", {}).get("workers"):
+        key = (last["module"], last["cell"])
+        as_kept = any(result.key == key and result.decided_by == last.get("decided_by") for result in lines.kept)
+        if not as_kept and all(result.key != key for result in lines.results):
+            of_cell = [start["check"] for start in lines.starts if (start.get("module"), start.get("cell")) == key]
+            survived = frozenset(of_cell) - {last["check"]}
+            found.finished.pop(key, None)
+            found.unfinished[key] = Unfinished(last["check"], survived, _plain(last.get("decided_by")))
+    return found
+
+
+def _name_of(start: Mapping[str, Any]) -> str:
+    return f"{start['cell']} {start['check']}" if "cell" in start else str(start["test"])
+
+
+def _plain(facts: Any) -> dict[str, str]:
+    return {str(key): str(value) for key, value in facts.items()} if isinstance(facts, Mapping) else {}

@@ -8,16 +8,20 @@ from typing import Any
 
 from pytest_hfaccel.reports.envelope import envelope
 from pytest_hfaccel.reports.plain import to_plain
-from pytest_hfaccel.results import CellResult, Status
+from pytest_hfaccel.results import CellResult, Ended, Status
 
 _SUMMED = ("requests", "hits", "misses", "loads", "failures", "evictions", "oom_retries", "load_seconds")
 
 
-def summary_of(results: Sequence[CellResult], header: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the contents of `summary.json`."""
+def summary_of(
+    results: Sequence[CellResult], header: Mapping[str, Any], ended: str = Ended.FINISHED, root: str | None = None
+) -> dict[str, Any]:
+    """Return the contents of `summary.json`; see `write_reports` for the arguments."""
     body = {
-        "passed": not any(result.status.is_bad for result in results)
+        "passed": ended == Ended.FINISHED
+        and not any(map(speaks_against, results))
         and any(result.status in (Status.PASSED, Status.XFAILED) for result in results),
+        "ended": ended,
         "counts": counts_of(results),
         "by_class_and_device": _by_class_and_device(results),
         "weights": _weights(results),
@@ -28,8 +32,13 @@ def summary_of(results: Sequence[CellResult], header: Mapping[str, Any]) -> dict
         "absent_devices": dict(header.get("absent_devices") or {}),
         "pool": _pool_totals(header.get("pool") or []),
     }
-    plain: dict[str, Any] = to_plain(body)
-    return {**envelope("summary", header), **plain}
+    plain: dict[str, Any] = to_plain(body, root)
+    return {**envelope("summary", header, root), **plain}
+
+
+def speaks_against(result: CellResult) -> bool:
+    """Whether a run with this cell did not pass: it failed, or not all of its selected checks ran."""
+    return result.status.is_bad or result.incomplete
 
 
 def counts_of(results: Iterable[CellResult]) -> dict[str, dict[str, int]]:

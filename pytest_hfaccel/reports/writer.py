@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pytest_hfaccel.atomic import replace_file
+from pytest_hfaccel.errors import ConfigError
 from pytest_hfaccel.reports.envelope import envelope
-from pytest_hfaccel.reports.files import remove_stale, write_json
 from pytest_hfaccel.reports.plain import to_plain
 from pytest_hfaccel.reports.summary import counts_of, summary_of
-from pytest_hfaccel.results import CellResult
+from pytest_hfaccel.results import CellResult, Ended
+
+BY_CLASS, BY_HARDWARE, SUMMARY = "by_class", "by_hardware", "summary.json"
 
 _CLASS_LEVEL = "class"
 
 
-def write_reports(directory: Path, results: Sequence[CellResult], header: Mapping[str, Any]) -> list[Path]:
-    """Write the reports of a run, each file as a whole, and remove those of an earlier run.
+def write_reports(
+    directory: Path,
+    results: Sequence[CellResult],
+    header: Mapping[str, Any],
+    *,
+    ended: Ended = Ended.FINISHED,
+    mode: int | None = None,
+    root: str | None = None,
+) -> list[Path]:
+    """Write the reports of a run, each file as a whole.
 
     Args:
-        directory: Where they go; it is made.
+        directory: The run's own directory; it is made.
         results: The records of all cells of the run.
         header: Plain JSON about the run: `started`, `finished`, `machine`, `options`, `absent_devices`, `pool` (a list:
             the statistics of each process's pool), and what else is worth keeping. `versions` and `commit` are found
             out where it has none.
+        ended: How the run ended; one that did not finish has not passed.
+        mode: The files' permissions; those the process gives to any file when not given.
+        root: A directory: paths below it are written relative to it.
 
     Returns:
         The files written, `summary.json` last.
@@ -33,24 +48,29 @@ def write_reports(directory: Path, results: Sequence[CellResult], header: Mappin
     Raises:
         ConfigError: A file cannot be written; names it. Files written before stand, each complete.
     """
-    written = _write_groups(directory / "by_class", "models", "by-class", _by_module(results), header)
-    written += _write_groups(directory / "by_hardware", "results", "by-hardware", _by_kind(results), header)
-    summary = directory / "summary.json"
-    write_json(summary, summary_of(results, header))
-    return [*written, summary]
+    contents: dict[str, Mapping[str, Any]] = {}
+    for folder, suffix, groups in (
+        (BY_CLASS, "models", _by_module(results)),
+        (BY_HARDWARE, "results", _by_kind(results)),
+    ):
+        shared = envelope(folder.replace("_", "-"), header, root)
+        for name, group in groups.items():
+            contents[f"{folder}/{_file_name(name)}_{suffix}.json"] = {**shared, **to_plain(group, root)}
+    contents[SUMMARY] = summary_of(results, header, ended, root)
+    for name, data in contents.items():
+        _write_json(directory / name, data, mode)
+    return [directory / name for name in contents]
 
 
-def _write_groups(
-    directory: Path, suffix: str, schema: str, groups: Mapping[str, dict[str, Any]], header: Mapping[str, Any]
-) -> list[Path]:
-    shared = envelope(schema, header)
-    written = []
-    for name, group in groups.items():
-        path = directory / f"{_file_name(name)}_{suffix}.json"
-        write_json(path, {**shared, **to_plain(group)})
-        written.append(path)
-    remove_stale(directory, f"*_{suffix}.json", written)
-    return written
+def _write_json(path: Path, data: Mapping[str, Any], mode: int | None) -> None:
+    """Write a JSON file so that a reader sees the old one or the new one, never a part."""
+    try:
+        replace_file(path, json.dumps(data, indent=2, allow_nan=False, ensure_ascii=False) + "\n", mode=mode)
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: the report cannot be written: {error.strerror}",
+            hint="Free space or change the permissions, or choose another directory with --hf-reports.",
+        ) from error
 
 
 def _by_module(results: Sequence[CellResult]) -> dict[str, dict[str, Any]]:

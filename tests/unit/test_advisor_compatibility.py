@@ -115,18 +115,20 @@ def test_cells_are_read_from_reports_and_journals(tmp_path: Path) -> None:
     from pytest_hfaccel.reports import Journal, write_reports
 
     header = {"started": "2026-02-01T00:00:00+00:00", "machine": {"cpu": {"name": "a CPU"}}}
-    write_reports(tmp_path, [cell().result], header)
-    same_run = Journal(tmp_path / "journal.jsonl", header)
+    first, second = tmp_path / "runs" / "0001-a", tmp_path / "runs" / "0002-b"
+    write_reports(first, [cell().result], header)
+    same_run = Journal(first / "journal.jsonl", header)
     same_run.append(cell().result)
     same_run.close()
-    with_journal = Journal(tmp_path / "journal.jsonl", {**header, "started": "2026-03-01T00:00:00+00:00"})
+    with_journal = Journal(second / "journal.jsonl", {**header, "started": "2026-03-01T00:00:00+00:00"})
     with_journal.append(cell(model="distilgpt2").result)
     with_journal.close()
-    (tmp_path / "by_class" / "other.json").write_text(json.dumps({"cells": 1}))
+    (first / "by_class" / "other.json").write_text(json.dumps({"cells": 1}))
     found = measured_cells(tmp_path)
     assert [(each.result.model, each.when[:10]) for each in found] == [
         ("gpt2", "2026-02-01"),
         ("distilgpt2", "2026-03-01"),
     ]
     assert found[0].machine == "a CPU"
+    assert [each.result.model for each in measured_cells(second)] == ["distilgpt2"]
     assert measured_cells(tmp_path / "absent") == []

@@ -13,7 +13,6 @@ import pytest
 
 from pytest_hfaccel.errors import ConfigError
 from pytest_hfaccel.reports import Journal, read_journal
-from pytest_hfaccel.reports.journal import KEPT
 from tests.unit.report_samples import HEADER, sample_results
 
 
@@ -85,29 +84,31 @@ def test_a_journal_that_is_not_there(path: Path) -> None:
         read_journal(path)
 
 
-def test_the_journals_of_earlier_runs_are_kept(path: Path) -> None:
-    for result in sample_results()[:2]:
-        with closing(Journal(path, HEADER)) as journal:
-            journal.append(result)
-        os.utime(path, (1_800_000_000, 1_800_000_000))  # a file system with coarse times
+def test_a_changed_byte_is_noticed_wherever_it_is(path: Path) -> None:
+    with closing(Journal(path, HEADER)) as journal:
+        journal.append(sample_results()[0])
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 97):
+        if whole[place : place + 1] not in b"0123456789abcdef":
+            continue
+        path.write_bytes(whole[:place] + (b"7" if whole[place : place + 1] != b"7" else b"8") + whole[place + 1 :])
+        assert len(read_journal(path).problems) == 1, place
+
+
+def test_a_journal_of_an_earlier_version_has_no_checksums(path: Path) -> None:
+    with closing(Journal(path, HEADER)) as journal:
+        journal.append(sample_results()[0])
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    bare = [{name: value for name, value in line.items() if name != "crc"} for line in lines]
+    path.write_text("".join(json.dumps(line) + "\n" for line in bare), encoding="utf-8")
+    assert read_journal(path).results == sample_results()[:1]
+    assert read_journal(path).problems == []
+
+
+def test_a_journal_is_never_written_over(path: Path) -> None:
     Journal(path, HEADER).close()
-    earlier = sorted(set(path.parent.iterdir()) - {path})
-    assert [file.name for file in earlier] == [
-        "journal-20270115T080000.000000Z-2.jsonl",
-        "journal-20270115T080000.000000Z.jsonl",
-    ]
-    assert {read_journal(file).results[0].cell for file in earlier} == {r.cell for r in sample_results()[:2]}
-
-
-def test_only_so_many_are_kept_and_only_ours_go(path: Path) -> None:
-    path.parent.mkdir(parents=True)
-    (path.parent / "journal-mine.jsonl").write_text("keep")
-    for run in range(KEPT + 4):
-        Journal(path, {"number": run}).close()
-        os.utime(path, (1_800_000_000 + run, 1_800_000_000 + run))
-    kept = sorted(path.parent.glob("journal-2*.jsonl"))
-    assert [read_journal(file).header["run"]["number"] for file in kept] == list(range(3, KEPT + 3))
-    assert (path.parent / "journal-mine.jsonl").exists()
+    with pytest.raises(ConfigError, match="the journal cannot be written: File exists"):
+        Journal(path, HEADER)
 
 
 def test_a_line_that_does_not_fit_on_the_disk_leaves_the_others_whole(

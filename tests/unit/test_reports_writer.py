@@ -11,7 +11,7 @@ import pytest
 
 from pytest_hfaccel.errors import ConfigError
 from pytest_hfaccel.reports import write_reports
-from pytest_hfaccel.results import CellResult
+from pytest_hfaccel.results import CellResult, Ended
 from tests.unit.report_samples import HEADER, sample_results
 
 
@@ -119,23 +119,18 @@ def test_a_run_of_passing_cells_passed(tmp_path: Path) -> None:
     write_reports(tmp_path, sample_results()[:2], {})
     summary = read(tmp_path / "summary.json")
     assert summary["passed"] is True
+    assert summary["ended"] == "finished"
     assert (summary["failures"], summary["pool"]["processes"], summary["absent_devices"]) == ([], 0, {})
 
 
-def test_reports_of_an_earlier_run_go_and_other_files_stay(reports: Path) -> None:
-    foreign = reports / "by_class" / "my_models.json"
-    foreign.write_text('{"schema": "mine"}')
-    (reports / "by_class" / "broken_models.json").write_text("{")
-    (reports / "by_hardware" / "notes.txt").write_text("keep")
-    write_reports(reports, sample_results()[:2], HEADER)
-    assert files_under(reports) == {
-        "by_class/bert_models.json",
-        "by_class/my_models.json",
-        "by_class/broken_models.json",
-        "by_hardware/cpu_results.json",
-        "by_hardware/notes.txt",
-        "summary.json",
-    }
+def test_a_run_that_did_not_come_to_its_end_has_not_passed(tmp_path: Path) -> None:
+    results = sample_results()[:2]
+    write_reports(tmp_path, results, {}, ended=Ended.INTERRUPTED)
+    summary = read(tmp_path / "summary.json")
+    assert (summary["passed"], summary["ended"]) == (False, "interrupted")
+    results[1].incomplete = True
+    write_reports(tmp_path, results, {})
+    assert read(tmp_path / "summary.json")["passed"] is False
 
 
 def test_numbers_that_json_does_not_have(tmp_path: Path) -> None:
@@ -185,6 +180,6 @@ def test_a_full_disk_leaves_the_old_report_whole(reports: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(ConfigError, match="No space left on device\nThe finished cells are in the journal"):
+    with pytest.raises(ConfigError, match="No space left on device\nFree space"):
         write_reports(reports, sample_results()[:2], HEADER)
     assert {name: (reports / name).read_bytes() for name in files_under(reports)} == before
