@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import time
@@ -70,7 +71,8 @@ def test_ctrl_c_writes_the_reports(project: Project) -> None:
     assert process.returncode == 2, output
     results = {result.cell: result for result in read_journal(journal)[1]}
     assert results[FINISHED].status == "passed"
-    assert (journal.parent / "summary.json").exists()
+    summary = json.loads((journal.parent / "summary.json").read_text(encoding="utf-8"))
+    assert (summary["ended"], summary["passed"]) == ("interrupted", False)
 
 
 def test_stopping_at_the_first_failure_marks_the_cell_incomplete(project: Project) -> None:
@@ -102,14 +104,6 @@ def test_a_full_disk_is_a_clear_error(project: Project, tmp_path: Path) -> None:
     assert run.code == 1, run.output
     (result,) = run.results.values()
     assert result.status == "error"
-    assert str(tmp_path / "full") in str(result.reason)
+    assert str(result.reason).startswith("full/checkpoints: ")  # below the root
     assert "--hf-cache" in str(result.reason)
     assert not [path for path in (tmp_path / "full" / "checkpoints").iterdir() if path.is_dir()]
-
-
-def test_reports_that_cannot_be_written_do_not_hide_the_outcome(project: Project) -> None:
-    project.write("reports", "a file where the directory should be")
-    run = project.run("--hf-device", "cpu", "-k", "forward")
-    assert run.counts == {"passed": 1, "deselected": run.counts["deselected"]}
-    assert "not written:" in run.output
-    assert "--hf-reports" in run.output
