@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from pytest_hfaccel.advisor.candidate import Candidate
 from pytest_hfaccel.advisor.candidates import Candidates
 from pytest_hfaccel.advisor.compatibility import CompatibilityMatrix
-from pytest_hfaccel.advisor.cost import DTYPE_BYTES
 from pytest_hfaccel.advisor.costs import DEFAULT_LENGTH, cost_of
 from pytest_hfaccel.advisor.declared import KINDS
 from pytest_hfaccel.advisor.machine import Machine
@@ -20,6 +19,7 @@ from pytest_hfaccel.advisor.requirements import requirements_on
 from pytest_hfaccel.config import RunConfig
 from pytest_hfaccel.errors import ConfigError
 from pytest_hfaccel.families import MODEL_FAMILIES, UNKNOWN
+from pytest_hfaccel.tracing.precision import PRECISIONS
 
 if TYPE_CHECKING:
     from pytest_hfaccel.families import ModelFamilyClassifier
@@ -141,6 +141,10 @@ class HardwareAwareModelClassifier:
         Raises:
             ConfigError: `hardware` or the override names an unknown kind of device.
         """
+        if not isinstance(model_name, str) or not model_name.strip():
+            raise ConfigError(f"model_name: {model_name!r} is not the name of a model.")
+        if isinstance(model_class, type):
+            model_class = model_class.__name__
         asked = _kinds(hardware, "hardware")
         override = _override(hw_compat_override)
         answer = self._families.classify_model(model_name, model_class, tasks, methods, override or None)
@@ -175,17 +179,20 @@ class HardwareAwareModelClassifier:
             length: Tokens per sample of texts.
 
         Raises:
-            ConfigError: A kind of device or the dtype is unknown, or nothing is known of the model's dimensions.
+            ConfigError: A kind of device or the dtype is unknown, nothing is known of the model's dimensions, or it
+                takes fewer tokens.
             LoadError: transformers cannot build the model.
         """
-        if dtype not in DTYPE_BYTES:
-            raise ConfigError(f"dtype: {dtype!r} is not a dtype. Allowed: {', '.join(DTYPE_BYTES)}.")
+        if dtype not in PRECISIONS:
+            raise ConfigError(f"dtype: {dtype!r} is not a dtype. Allowed: {', '.join(PRECISIONS)}.")
         model = self._engine.models.find(model_name, model_class=model_class)
         if not model.architecture:
             raise ConfigError(
                 f"{model_name}: {model.origin}.", hint="Name a registered model or a directory with a config.json."
             )
         cost = cost_of(model.architecture, model.dims, length=length, cache_dir=self._config.cache_dir)
+        if cost.length < length and length > DEFAULT_LENGTH:
+            raise ConfigError(f"length: {model_name} takes {cost.length} tokens at most, not {length}.")
         kinds = _kinds(hardware, "hardware") or self.machine.present
         return {
             kind: requirements_on(

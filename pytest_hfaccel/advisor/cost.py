@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pytest_hfaccel.tracing.precision import PRECISIONS, precision_of
 from pytest_hfaccel.tracing.trace import ModelTrace
 
-DTYPE_BYTES = {"fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
-"""Bytes of one number, by dtype."""
+_FP32 = PRECISIONS["fp32"].activation
 
 
 @dataclass(frozen=True)
@@ -71,30 +71,37 @@ class ArchitectureCost:
 
     def weight_bytes(self, dtype: str) -> int:
         """Bytes of parameters at a dtype and of buffers as they are."""
-        return self.parameters * DTYPE_BYTES[dtype] + self.buffer_bytes
+        return self._parameter_bytes(dtype) + self.buffer_bytes
 
     def disk_bytes(self, dtype: str) -> int:
         """Bytes of a checkpoint's weights at a dtype; its header and the tokenizer's files are small beside them."""
-        return self.parameters * DTYPE_BYTES[dtype] + self.stored_buffer_bytes
+        return self._parameter_bytes(dtype) + self.stored_buffer_bytes
 
     def multiplied_bytes(self, dtype: str) -> int:
         """Bytes of the weights that go into matrix products; all of them where that is not known."""
         if self.run is None:
             return self.weight_bytes(dtype)
-        return self.run.multiplied_bytes * DTYPE_BYTES[dtype] // DTYPE_BYTES["fp32"]
+        return self.run.multiplied_bytes * precision_of(dtype).weight // _FP32
+
+    def _parameter_bytes(self, dtype: str) -> int:
+        """Bytes of the parameters: int8 rounds those of matrix products only, and leaves fp32 to the others."""
+        multiplied = min(self.run.multiplied_bytes // _FP32 if self.run else 0, self.parameters)
+        precision = precision_of(dtype)
+        return multiplied * precision.weight + (self.parameters - multiplied) * precision.activation
 
     def activation_bytes(self, dtype: str, batch: int) -> int:
         """Bytes of activations at the peak of a forward pass; 0 where that is not known."""
         if self.run is None:
             return 0
         # Integers and what models compute in fp32 at any dtype are a small part: all of it scales with the dtype.
-        return (self.run.fixed_bytes + batch * self.run.bytes_per_sample) * DTYPE_BYTES[dtype] // DTYPE_BYTES["fp32"]
+        fp32 = self.run.fixed_bytes + batch * self.run.bytes_per_sample
+        return fp32 * precision_of(dtype).activation // _FP32
 
     def output_bytes(self, dtype: str, batch: int) -> int:
         """Bytes of the outputs of a forward pass, which are part of the activations; 0 where that is not known."""
         if self.run is None:
             return 0
-        return batch * self.run.output_bytes_per_sample * DTYPE_BYTES[dtype] // DTYPE_BYTES["fp32"]
+        return batch * self.run.output_bytes_per_sample * precision_of(dtype).activation // _FP32
 
     def to_json(self) -> dict[str, Any]:
         """Return the plain-JSON form."""

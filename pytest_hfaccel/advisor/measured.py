@@ -125,7 +125,7 @@ def _of_report(file: Path) -> Iterator[MeasuredCell]:
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
         results = [CellResult.from_json(cell) for cell in data["cells"]]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return
     yield from (_measured(result, data) for result in results)
 

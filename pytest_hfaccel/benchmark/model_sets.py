@@ -57,7 +57,8 @@ def models_of_set(
         name: `key`, `small` or `custom`.
         registry: The models that are known.
         custom: For the set `custom`: registered names, wildcards, directories, hub ids, or JSON files that list them.
-        only: Names or wildcards; of the set only the models that match one of them are returned.
+        only: Names or wildcards; of the set only the models that match one of them are returned. Each
+            must match one.
 
     Raises:
         ConfigError: The set is unknown or empty, or a model cannot be.
@@ -70,11 +71,14 @@ def models_of_set(
         raise ConfigError(f"--custom-models: the set is {name!r}.", hint="Add `--models-set custom`.")
     names = [found for text in custom for found in _names(text)] if name == CUSTOM else SETS[name]
     specs = list(dict.fromkeys(spec for one in names for spec in resolve_model(one, registry)))
-    chosen = [spec for spec in specs if not only or _matches(spec, only)]
-    if not chosen:
+    missing = [pattern for pattern in only if not any(_matches(spec, [pattern]) for spec in specs)]
+    if missing:
         known = ", ".join(spec.name for spec in specs)
-        raise ConfigError(f"--specific-models {' '.join(only)}: none of them is in the set {name!r}: {known}.")
-    return chosen
+        raise ConfigError(
+            f"--specific-models: {', '.join(missing)}: not in the set {name!r}: {known}.",
+            hint="Models outside the sets are measured with `--models-set custom --custom-models`.",
+        )
+    return [spec for spec in specs if not only or _matches(spec, only)]
 
 
 def _matches(spec: ModelSpec, patterns: Iterable[str]) -> bool:

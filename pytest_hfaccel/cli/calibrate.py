@@ -18,7 +18,10 @@ _KINDS = ("cpu", "cuda", "rocm", "mps", "xpu", "openvino")
 
 def add_parser(commands: Any) -> None:
     """Add `calibrate` to the parsers of `hfaccel`."""
-    text = "Measure each device for 15 to 30 seconds; predictions of models that were not measured rest on it."
+    text = (
+        "Measure each device for half a minute (up to two at a precision that a CPU emulates); predictions of models "
+        "that were not measured rest on it."
+    )
     parser = commands.add_parser("calibrate", help="measure how fast the devices of this machine are", description=text)
     parser.add_argument("--device", nargs="+", metavar="ID", help="devices (default: those of this machine)")
     parser.add_argument("--dtype", nargs="+", choices=_DTYPES, default=["fp32"], help="precisions (default: fp32)")
@@ -42,6 +45,8 @@ def _run(arguments: argparse.Namespace) -> int:
                 continue
             _keep(taken, arguments.database)
             print(_line(taken))
+            if taken.problem:
+                print(f"hfaccel: {taken.problem}", file=sys.stderr)
     return int(failures > 0)
 
 
@@ -80,4 +85,5 @@ def _line(calibration: DeviceCalibration) -> str:
     speed = f"{calibration.peak_flops / 1e9:,.0f} GFLOP/s, {calibration.bandwidth / 1e9:.1f} GB/s"
     device = f"{calibration.device} ({calibration.device_name}) at {calibration.dtype}, {calibration.threads} threads"
     took = f"{len(calibration.operators)} operators in {calibration.seconds:.0f} s"
-    return f"{device}: {speed}, {1e6 * calibration.call_seconds:.0f} us per call; {took}"
+    noise = f"; the same work varied by {calibration.disturbance:.0%}, measured {calibration.noise.get('passes', 1):.0f} time(s)"
+    return f"{device}: {speed}, {1e6 * calibration.call_seconds:.0f} us per call; {took}{noise}"

@@ -42,7 +42,13 @@ def _add_question(parser: argparse.ArgumentParser) -> None:
     asked.add_argument("--batch-size", type=int, default=None, metavar="N", help="samples (default: 1)")
     asked.add_argument("--seq-length", type=int, default=128, metavar="N", help="tokens per sample (default: 128)")
     asked.add_argument("--mode", choices=_MODES, default="inference")
-    asked.add_argument("--precision", choices=DTYPES, default=None, help="precision (default: fp32)")
+    asked.add_argument(
+        "--precision",
+        nargs="+",
+        choices=DTYPES,
+        default=None,
+        help="precision (default: fp32); of a matrix also several (default: fp32 fp16 int8)",
+    )
     asked.add_argument(
         "--hardware",
         nargs="+",
@@ -89,6 +95,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.debug:
         logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
     _check_places(arguments)
+    if arguments.precision and len(arguments.precision) > 1 and not arguments.generate_matrix:
+        raise ConfigError("--precision: several are for a matrix.", hint="Add --generate-matrix, or name one.")
     if arguments.train:
         return _train(arguments)
     if arguments.accuracy:
@@ -132,7 +140,7 @@ def _recommend(predictor: HardwareModelPredictor, arguments: argparse.Namespace,
             1 if arguments.batch_size is None else arguments.batch_size,
             arguments.seq_length,
             arguments.mode,
-            arguments.precision or "fp32",
+            (arguments.precision or ["fp32"])[0],
             arguments.hardware,
             arguments.distributed,
             arguments.gpu_count,

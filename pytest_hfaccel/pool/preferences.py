@@ -65,6 +65,10 @@ class HardwarePreferences:
         """
         if isinstance(given, HardwarePreferences):
             return given
+        if given is not None and not isinstance(given, Mapping):
+            raise ConfigError(
+                f"hardware_preferences: {given!r} is not a dictionary.", hint=f'Wanted: {{"device": {str(given)!r}}}.'
+            )
         known = {each.name for each in fields(cls)}
         values = {}
         for key, value in (given or {}).items():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any
 
+from pytest_hfaccel.advisor.costs import DEFAULT_LENGTH
 from pytest_hfaccel.advisor.naming import NamedModel
 from pytest_hfaccel.errors import ConfigError
 from pytest_hfaccel.predictor.candidate import Candidate
@@ -21,6 +23,7 @@ from pytest_hfaccel.predictor.platforms import Platform
 from pytest_hfaccel.predictor.prediction import Source
 from pytest_hfaccel.predictor.recommendation import recommend
 from pytest_hfaccel.predictor.splitting import SPLIT_KINDS, Split, Task, split
+from pytest_hfaccel.predictor.trace_source import reads_text
 from pytest_hfaccel.spec import DTYPES
 
 if TYPE_CHECKING:
@@ -67,6 +70,7 @@ class HardwareModelPredictor:
         assume_default: bool = False,
     ) -> None:
         self._notes: list[str] = []
+        self._notes_of_call: list[str] = []
         config = self._configuration(Path(config_path).expanduser() if config_path else None)
         database = default_database(database_path)
         benchmarks = Path(benchmark_dir).expanduser() if benchmark_dir else None
@@ -86,11 +90,16 @@ class HardwareModelPredictor:
 
     @property
     def notes(self) -> list[str]:
-        """What was done without, and why: files that are not there, packages that are missing."""
-        return [*self._notes, *self.engine.evidence.notes]
+        """What was done without, and why: files that are not there, packages that are missing.
 
-    def _note_uncalibrated(self, candidates: Sequence[Candidate]) -> None:
-        """Note which devices of this machine are predicted from a data sheet although they could be measured."""
+        Also what is worth knowing of the last answer: devices that are not calibrated, or were on a busy machine.
+        """
+        return [*self._notes, *self.engine.evidence.notes, *self._notes_of_call]
+
+    def _note_calibrations(self, candidates: Sequence[Candidate]) -> None:
+        """Note which devices are predicted from a data sheet or a disturbed calibration; of this answer alone."""
+        disturbed = [each.prediction.details.get("calibration_problem") for each in candidates]
+        self._notes_of_call = [str(problem) for problem in dict.fromkeys(disturbed) if problem]
         names = [
             each.platform.device
             for each in candidates
@@ -100,8 +109,8 @@ class HardwareModelPredictor:
             f"{', '.join(names)}: not calibrated at this precision, so a data sheet stands in; `hfaccel calibrate` "
             "measures a device in half a minute"
         )
-        if names and note not in self._notes:
-            self._notes.append(note)
+        if names:
+            self._notes_of_call.append(note)
 
     @property
     def available_hardware(self) -> list[str]:
@@ -125,7 +134,7 @@ class HardwareModelPredictor:
         sequence_length: int = 128,
         mode: str = "inference",
         precision: str = "fp32",
-        available_hardware: Sequence[str] | None = None,
+        available_hardware: Sequence[str] | str | None = None,
         is_distributed: bool = False,
         gpu_count: int = 1,
     ) -> dict[str, Any]:
@@ -136,7 +145,8 @@ class HardwareModelPredictor:
                 first registered model.
             model_family: Its family, where the caller knows it better than the classifier.
             batch_size: Samples; of all devices together when distributed.
-            sequence_length: Tokens per sample of texts.
+            sequence_length: Tokens per sample of texts. Of a model that takes fewer than the default, as many as it
+                takes; the answer's `sequence_length` says how many.
             mode: `inference` or `training`.
             precision: `fp32`, `bf16`, `fp16` or `int8`.
             available_hardware: Hardware to choose among: kinds (`cuda`), devices (`cuda:0`), chips (`cuda:h100-sxm`).
@@ -151,14 +161,20 @@ class HardwareModelPredictor:
             asked for), what was asked, and `notes`.
 
         Raises:
-            ConfigError: An argument is not among the allowed ones.
+            ConfigError: An argument is not among the allowed ones, or the model takes fewer tokens.
         """
         asked = _checked(batch_size, sequence_length, mode, precision, gpu_count)
+        if gpu_count > 1 and not is_distributed:
+            raise ConfigError(
+                f"gpu_count: {gpu_count} devices work together only when distributed.",
+                hint="Say `is_distributed=True` (--distributed), or leave the number out.",
+            )
         model = self.engine.models.find(model_name, model_family)
+        asked = self._with_length_of(model, asked)
         devices = gpu_count if is_distributed else 1
         platforms, considered = self._considered(available_hardware, devices)
         candidates = [self._candidate(model, platform, asked, devices) for platform in platforms]
-        self._note_uncalibrated(candidates)
+        self._note_calibrations(candidates)
         answer = recommend(candidates, self.engine.config.weights[mode], considered)
         self.feedback.keep([each.prediction for each in candidates])
         best = next((each for each in candidates if each.name == answer["primary_recommendation"]), None)
@@ -203,10 +219,10 @@ class HardwareModelPredictor:
         """
         asked = _checked(batch_size, sequence_length, mode, precision, 1)
         model = self.engine.models.find(model_name, model_family)
-        names = [hardware] if isinstance(hardware, str) else hardware
-        platforms, _ = self._considered(names, 1)
+        asked = self._with_length_of(model, asked)
+        platforms, _ = self._considered(hardware, 1)
         candidates = [self._candidate(model, platform, asked, 1) for platform in platforms]
-        self._note_uncalibrated(candidates)
+        self._note_calibrations(candidates)
         self.feedback.keep([each.prediction for each in candidates])
         return {
             **_question(model, asked, mode),
@@ -220,7 +236,7 @@ class HardwareModelPredictor:
         models: Sequence[Mapping[str, str] | str] | None = None,
         batch_sizes: Sequence[int] | None = None,
         hardware_platforms: Sequence[str] | None = None,
-        precision: str | None = None,
+        precision: str | Sequence[str] | None = None,
         mode: str = "inference",
         *,
         precision_options: Sequence[str] | None = None,
@@ -233,9 +249,9 @@ class HardwareModelPredictor:
             models: Names, or `{"name": ..., "family": ...}`; by default one model of each family.
             batch_sizes: Samples; by default 1, 8 and 32.
             hardware_platforms: Hardware; by default one platform of each kind.
-            precision: One precision.
+            precision: One precision, or several.
             mode: `inference` or `training`.
-            precision_options: Several precisions, instead of `precision`; by default fp32 and fp16.
+            precision_options: The same as `precision`; by default fp32, fp16 and, without training, int8.
             sequence_length: Tokens per sample of texts.
             progress: Called with the models done, their number, and the name of the next one.
 
@@ -248,7 +264,8 @@ class HardwareModelPredictor:
         Raises:
             ConfigError: An argument is not among the allowed ones.
         """
-        precisions = list(precision_options or ([precision] if precision else ["fp32", "fp16"]))
+        given = precision_options or precision or ("fp32", "fp16", *(() if mode == "training" else ("int8",)))
+        precisions = [given] if isinstance(given, str) else list(dict.fromkeys(given))
         request = MatrixRequest(
             models=models,
             batches=list(batch_sizes or (1, 8, 32)),
@@ -260,6 +277,7 @@ class HardwareModelPredictor:
         for batch in request.batches:
             for each in precisions:
                 _checked(batch, sequence_length, mode, each, 1)
+        self._notes_of_call = []
         matrix, predictions = make_matrix(self.engine, request, progress)
         self.feedback.keep(predictions)
         return {"timestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), **matrix, "notes": self.notes}
@@ -278,9 +296,27 @@ class HardwareModelPredictor:
 
         return [str(file) for file in plot_matrix(matrix, Path(output_dir))]
 
-    def _considered(self, names: Sequence[str] | None, devices: int) -> tuple[list[Platform], str]:
+    def _with_length_of(self, model: NamedModel, asked: Task) -> Task:
+        """Return the task at a length the model takes.
+
+        Raises:
+            ConfigError: More tokens were asked for than it takes, and more than are by default.
+        """
+        trace = self.engine.traces.at(
+            model, batch=asked.batch, length=asked.length, dtype=asked.dtype, training=asked.training
+        )
+        if trace is None or not reads_text(trace) or trace.length >= asked.length:
+            return asked
+        if asked.length > DEFAULT_LENGTH:
+            raise ConfigError(
+                f"sequence_length: {model.name} takes {trace.length} tokens at most, not {asked.length}.",
+                hint=f"Ask for {trace.length} or fewer (--seq-length {trace.length}).",
+            )
+        return replace(asked, length=trace.length)
+
+    def _considered(self, names: Sequence[str] | str | None, devices: int) -> tuple[list[Platform], str]:
         """Return the platforms to choose among, and which these are, in a sentence."""
-        given = list(names or self.engine.config.hardware)
+        given = [names] if isinstance(names, str) else list(names or self.engine.config.hardware)
         if given:
             return [self.engine.platforms.of(name) for name in dict.fromkeys(given)], "Considered: the hardware named."
         here = self.available_hardware

@@ -107,9 +107,12 @@ def _row(
                     model, platform, batch=batch, length=request.length, dtype=dtype, training=training
                 )
                 found.append(each)
-                cell = _cell(each)
+                support = each.details["support"]
+                is_refused = support["basis"] == "detected" and support["support"] == "unavailable"
+                cell = None if is_refused else _cell(each)
                 if cell is None:
-                    without.setdefault(platform.name, {})[dtype] = each.basis
+                    why = support["reason"] if is_refused else each.basis
+                    without.setdefault(platform.name, {})[dtype] = why
                 else:
                     by_batch.setdefault(str(batch), {})[dtype] = cell
         numbers[platform.name] = by_batch

@@ -108,6 +108,8 @@ class Platforms:
         Raises:
             ConfigError: There is no such kind, device or chip.
         """
+        if not isinstance(name, str) or not name.strip():
+            raise ConfigError(f"{name!r} is not a kind of hardware. Allowed: {', '.join(KINDS)}.")
         kind, _, target = name.strip().partition(":")
         kind = kind.lower()
         if kind not in KINDS:

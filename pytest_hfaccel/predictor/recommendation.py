@@ -52,8 +52,11 @@ def _explanation(
         first = f"{best.platform.title} is the first of those that are declared to run it"
         return f"{first}; {_sentence(best.prediction.basis)} {considered}{left_out}"
     others = f" Next: {'; '.join(map(_numbers, next_best))}." if next_best else ""
-    reason = _reason(best, [each for each in candidates if each.is_usable and each.has_number])
-    return f"{_numbers(best)}{reason}.{others} {considered}{left_out} Rests on: {_sentence(best.prediction.basis)}"
+    usable = [each for each in candidates if each.is_usable]
+    reason = _reason(best, [each for each in usable if each.has_number], len(usable))
+    absent = "" if best.platform.is_present else " It is not in this machine."
+    rests_on = f"Rests on: {_sentence(best.prediction.basis)}"
+    return f"{_numbers(best)}{reason}.{absent}{others} {considered}{left_out} {rests_on}"
 
 
 def _numbers(candidate: Candidate) -> str:
@@ -74,9 +77,9 @@ def _numbers(candidate: Candidate) -> str:
     )
 
 
-def _reason(best: Candidate, others: Sequence[Candidate]) -> str:
+def _reason(best: Candidate, others: Sequence[Candidate], usable: int) -> str:
     if len(others) < 2:
-        return ", the only one of those considered that can run it"
+        return f", the only one of those considered {'whose time is known' if usable > 1 else 'that can run it'}"
     fastest = min(others, key=lambda each: each.latency_ms.value if each.latency_ms else float("inf"))
     if fastest is best:
         return ", the fastest of those considered"

@@ -99,7 +99,7 @@ def test_a_matrix(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     out = run(capsys, *words)
     matrix = json.loads((tmp_path / "matrix.json").read_text(encoding="utf-8"))
     assert matrix["hardware_platforms"] == ["cuda", "cpu"]
-    assert (matrix["batch_sizes"], matrix["precision_options"]) == ([1, 8, 32], ["fp32", "fp16"])
+    assert (matrix["batch_sizes"], matrix["precision_options"]) == ([1, 8, 32], ["fp32", "fp16", "int8"])
     assert "Latency at fp32:" in out
     assert "cuda: NVIDIA A100 SXM 80 GB" in out
     one = ("--model", "gpt2", "--batch-size", "2", "--precision", "int8", "--json")

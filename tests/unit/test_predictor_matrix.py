@@ -109,7 +109,7 @@ def test_the_default_matrix(predictor: HardwareModelPredictor) -> None:
     assert len(told) == len(matrix["models"]) >= 5
     assert told[0] == (0, len(told), "bert-base-uncased")
     assert len({model["category"] for model in matrix["models"].values()}) >= 5
-    assert matrix["precision_options"] == ["fp32", "fp16"]
+    assert matrix["precision_options"] == ["fp32", "fp16", "int8"]
     webnn = matrix["models"]["bert-base-uncased"]["not_predicted"]["webnn"]
     assert webnn == "declared unavailable: no built-in backend runs models in a browser"
     assert "webnn" not in matrix["models"]["bert-base-uncased"]["predictions"]

@@ -77,6 +77,8 @@ class ModelFinder:
             )
         try:
             found = resolve_model(name, self._registry, needs_task=False)
+        except (OSError, RuntimeError) as error:  # too long for a file's name, or the home of a user who is not there
+            raise ConfigError(f"{name[:80]}: this is not the name of a model: {error}") from error
         except HfAccelError as error:
             if is_path:
                 raise

@@ -88,7 +88,7 @@ def _of_report(path: Path) -> Iterator[Measurement]:
     for number, part in enumerate(parts, 1):
         try:
             data = json.loads(part)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if lines and number == len(parts):
                 return  # a killed run may leave its last line torn
             raise ConfigError(f"{path}:{number}: this is not JSON: {error}", hint="Move the file away.") from error
@@ -96,6 +96,8 @@ def _of_report(path: Path) -> Iterator[Measurement]:
             yield from measurements_in(data)
         except ConfigError as error:
             raise ConfigError(f"{path}:{number}: {error.message}", hint=error.hint) from error
+        except RecursionError as error:
+            raise ConfigError(f"{path}:{number}: this is nested too deeply.", hint="Move the file away.") from error
 
 
 _READERS = {

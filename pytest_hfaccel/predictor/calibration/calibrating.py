@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from pytest_hfaccel.benchmark.noise import noise_between, read_noise
 from pytest_hfaccel.errors import BackendUnavailable, ConfigError
-from pytest_hfaccel.predictor.calibration.records import DeviceCalibration
+from pytest_hfaccel.predictor.calibration.records import QUIET, DeviceCalibration, disturbance_of
 from pytest_hfaccel.spec import Device
 
 DTYPES = ("fp32", "bf16", "fp16")
@@ -23,7 +25,10 @@ _TORCH_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 def calibrate(
     device: str, dtype: str = "fp32", *, threads: int | None = None, note: Callable[[str], None] = lambda _: None
 ) -> DeviceCalibration:
-    """Measure how fast a device is at single operators. Takes 15 to 30 seconds.
+    """Measure how fast a device is at single operators.
+
+    Takes 20 to 30 seconds on a CPU core, up to two minutes at a precision it has to emulate. Where the machine was
+    disturbed (`DeviceCalibration.noise`), everything is measured once more, and each operator keeps its faster time.
 
     Args:
         device: Device id: `cpu`, `cuda:0`, `openvino:CPU`.
@@ -45,7 +50,13 @@ def calibrate(
         started = time.perf_counter()
         take = _on_openvino if target.kind == "openvino" else _on_torch
         try:
-            facts = take(target, dtype, used, note)
+            facts, noise = _measured(lambda: take(target, dtype, used, note), target)
+            if disturbance_of(noise) > QUIET:
+                note("everything once more, because the machine was busy")
+                again, noise_again = _measured(lambda: take(target, dtype, used, note), target)
+                facts = _faster(facts, again)
+                quieter = noise if disturbance_of(noise) <= disturbance_of(noise_again) else noise_again
+                noise = {**quieter, "passes": 2}
         except (RuntimeError, AssertionError) as error:
             # torch and OpenVINO both raise these when a device, or a dtype on it, is not to be had.
             raise BackendUnavailable(f"{device} cannot be calibrated at {dtype}: {error}", stage="run") from error
@@ -55,8 +66,28 @@ def calibrate(
             threads=used,
             taken=datetime.now(UTC).isoformat(timespec="seconds"),
             seconds=round(time.perf_counter() - started, 2),
+            noise=noise,
             **facts,
         )
+
+
+def _measured(
+    take: Callable[[], tuple[dict[str, Any], list[float]]], device: Device
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Return what was measured, and what the machine did meanwhile (`DeviceCalibration.noise`)."""
+    before = read_noise(device.id)
+    facts, spreads = take()
+    loop = noise_between(before, read_noise(device.id))
+    spread = statistics.median(spreads) if spreads else 0.0
+    return facts, {"spread": spread, "drift": loop.drift, "loop_spread": loop.iqr_share, "passes": 1}
+
+
+def _faster(facts: Mapping[str, Any], again: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the faster of two measurements of everything: others on the machine only ever add time."""
+    pairs = zip(facts["operators"], again["operators"], strict=True)
+    overheads = {name: min(facts[name], again[name]) for name in facts if name.endswith("_seconds")}
+    operators = tuple(min(pair, key=lambda one: one.seconds) for pair in pairs)
+    return {**facts, **overheads, "operators": operators}
 
 
 @contextmanager
@@ -71,7 +102,9 @@ def _threads(wanted: int | None) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-def _on_torch(device: Device, dtype: str, _threads: int, note: Callable[[str], None]) -> dict[str, Any]:
+def _on_torch(
+    device: Device, dtype: str, _threads: int, note: Callable[[str], None]
+) -> tuple[dict[str, Any], list[float]]:
     import torch
 
     from pytest_hfaccel.predictor.calibration.python_overhead import seconds_per_launch
@@ -87,7 +120,7 @@ def _on_torch(device: Device, dtype: str, _threads: int, note: Callable[[str], N
     versions = _versions("torch")
     known = DeviceCalibration(device.id, "", dtype, 1, "", 0.0, versions, **facts)
     facts["module_seconds"] = seconds_per_launch(known, name)
-    return {"device_name": _torch_name(device, name), "versions": versions, **facts}
+    return {"device_name": _torch_name(device, name), "versions": versions, **facts}, timer.spreads
 
 
 def _torch_name(device: Device, name: str) -> str:
@@ -102,12 +135,14 @@ def _torch_name(device: Device, name: str) -> str:
     return read_cpu().name
 
 
-def _on_openvino(device: Device, dtype: str, threads: int, note: Callable[[str], None]) -> dict[str, Any]:
+def _on_openvino(
+    device: Device, dtype: str, threads: int, note: Callable[[str], None]
+) -> tuple[dict[str, Any], list[float]]:
     from pytest_hfaccel.predictor.calibration.openvino_device import OpenVINOOperators
 
     timer = OpenVINOOperators(device.target, dtype, threads)
     operators = tuple(timer.measure(note))
-    return {
+    facts = {
         "device_name": timer.device_name,
         "versions": _versions("openvino"),
         "call_seconds": timer.call_seconds(),
@@ -116,6 +151,7 @@ def _on_openvino(device: Device, dtype: str, threads: int, note: Callable[[str],
         "module_seconds": 0.0,
         "operators": operators,
     }
+    return facts, timer.spreads
 
 
 def _versions(*packages: str) -> dict[str, str]:

@@ -30,6 +30,12 @@ class OpenVINOOperators:
         target: OpenVINO's name of the device: `CPU`, `GPU.0`.
         dtype: `fp32`, `bf16` or `fp16`.
         threads: Threads of the CPU plugin.
+
+    Attributes:
+        spreads: How far each median is above the operator's fastest run, as a share.
+
+    Raises:
+        RuntimeError: The device would compute at another precision.
     """
 
     def __init__(self, target: str, dtype: str, threads: int) -> None:
@@ -40,6 +46,7 @@ class OpenVINOOperators:
         if target == "CPU":
             self._options["INFERENCE_NUM_THREADS"] = threads
         self.device_name = str(self._core.get_property(target, "FULL_DEVICE_NAME"))
+        self.spreads: list[float] = []
         self._call = 0.0
         self._taken = 0
         self._noise = np.random.default_rng(0).standard_normal(_MOST_NUMBERS, dtype=np.float32)
@@ -165,11 +172,15 @@ class OpenVINOOperators:
 
     def _time(self, results: list[Any], parameters: list[Any]) -> float:
         """Return the seconds of a graph without those of calling it, which every forward pass has once."""
-        seconds = median_seconds(self._request(results, parameters).infer)
+        seconds = median_seconds(self._request(results, parameters).infer, spreads=self.spreads)
         return max(seconds - self._call, seconds / 10)
 
     def _request(self, results: list[Any], parameters: list[Any]) -> Any:
         compiled = self._core.compile_model(ov.Model(results, parameters), self._target, self._options)
+        if "INFERENCE_PRECISION_HINT" in compiled.get_property("SUPPORTED_PROPERTIES"):
+            used = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+            if used != self._options["INFERENCE_PRECISION_HINT"]:
+                raise RuntimeError(f"the runtime would compute at {used} without saying so")
         request = compiled.create_infer_request()
         for index, parameter in enumerate(parameters):
             request.set_input_tensor(index, ov.Tensor(self._numbers(list(parameter.shape))))

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 FORMAT = 2
 """Raised when a change makes stored calibrations useless."""
+
+QUIET = 0.10
+"""Work that varies by more than this share is disturbed by others: busy machines' calibrations were 10 to 20 % off."""
+
+
+def disturbance_of(noise: Mapping[str, float]) -> float:
+    """Return how much a machine was disturbed by `DeviceCalibration.noise`, as a share of the times."""
+    return max(noise.get("spread", 0.0), abs(noise.get("drift", 0.0)), noise.get("loop_spread", 0.0))
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,9 @@ class DeviceCalibration:
         view_seconds: Time of an operator that only returns a view.
         module_seconds: What a Python module adds to the operator in it.
         operators: The measured operators.
+        noise: What the machine did meanwhile, as shares: `spread` (how far operators' medians are above their fastest
+            runs, over all operators), `drift` (how much slower a fixed loop was afterwards) and `loop_spread` (its
+            quartiles' distance); and `passes`, how often everything was measured. Empty in old calibrations.
     """
 
     device: str
@@ -58,6 +70,23 @@ class DeviceCalibration:
     view_seconds: float
     module_seconds: float
     operators: tuple[TimedOperator, ...]
+    noise: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def disturbance(self) -> float:
+        """How much the machine was disturbed while this was taken, as a share of the times."""
+        return disturbance_of(self.noise)
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with it, a sentence; empty for one that was taken on a quiet machine."""
+        if self.disturbance <= QUIET:
+            return ""
+        return (
+            f"{self.device} at {self.dtype} was calibrated on a busy machine (the same work varied by "
+            f"{self.disturbance:.0%}), so its predictions are that much less certain; `hfaccel calibrate --device "
+            f"{self.device} --dtype {self.dtype}` again when the machine is quiet"
+        )
 
     @property
     def kind(self) -> str:

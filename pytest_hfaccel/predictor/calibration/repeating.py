@@ -1,4 +1,4 @@
-"""The median time of one operator: short, because a calibration measures two hundred of them."""
+"""The times of one operator: few, because a calibration measures two hundred of them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ _FEWEST_RUNS, _LONG_SECONDS = 3, 0.2
 """An operator that takes long is less disturbed in proportion: three runs of it will do."""
 
 
-def median_seconds(run: Callable[[], Any], finish: Callable[[], Any] = lambda: None) -> float:
+def median_seconds(
+    run: Callable[[], Any], finish: Callable[[], Any] = lambda: None, spreads: list[float] | None = None
+) -> float:
     """Return the median time of a call.
 
     Args:
         run: Does the work, or starts it on an accelerator.
         finish: Waits until the device is done.
+        spreads: Given how far the median is above the fastest run, as a share: what others on the machine add to it.
     """
     for _ in range(_WARM_UP):
         run()
@@ -31,7 +34,10 @@ def median_seconds(run: Callable[[], Any], finish: Callable[[], Any] = lambda: N
         run()
         finish()
         times.append(time.perf_counter() - started)
-    return statistics.median(times)
+    median = statistics.median(times)
+    if spreads is not None:
+        spreads.append(median / max(min(times), 1e-9) - 1)
+    return median
 
 
 def _goes_on(runs: int, seconds: float) -> bool:

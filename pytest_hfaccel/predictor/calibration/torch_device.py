@@ -29,11 +29,15 @@ class TorchOperators:
     Args:
         device: torch's name of the device.
         dtype: torch's dtype.
+
+    Attributes:
+        spreads: How far each median is above the operator's fastest run, as a share.
     """
 
     def __init__(self, device: str, dtype: torch.dtype) -> None:
         self._device = torch.device(device)
         self._dtype = dtype
+        self.spreads: list[float] = []
 
     def measure(self, note: Callable[[str], None]) -> Iterator[TimedOperator]:
         """Time every operator of `sizes`; `note` is told what comes next."""
@@ -136,7 +140,7 @@ class TorchOperators:
         return TimedOperator(kind, size, seconds, flops, numbers * self._dtype.itemsize)
 
     def _time(self, run: Callable[[], Any]) -> float:
-        return median_seconds(run, self._finish)
+        return median_seconds(run, self._finish, self.spreads)
 
     def _finish(self) -> None:
         if self._device.type != "cpu":

@@ -43,12 +43,17 @@ class CalibratedLayer:
         from pytest_hfaccel.predictor.learning.memory import memory_of
 
         milliseconds = 1e3 * self._roofline(calibration).seconds(trace)
+        noise = f"; {calibration.problem}" if calibration.problem else ""
         basis = (
             f"{len(trace.operators)} kinds of traced operators at the speeds measured on {calibration.device_name} "
-            f"({calibration.threads} threads, {calibration.taken[:10]}); no measured model"
+            f"({calibration.threads} threads, {calibration.taken[:10]}); no measured model{noise}"
         )
-        latency = Estimate(milliseconds, _BELOW * milliseconds, _ABOVE * milliseconds)
-        return Prediction(question, self.name, basis, latency, memory_of(trace, question.device_kind))
+        # Others on the machine only slowed the calibration down: the model may be faster by as much.
+        below = _BELOW / (1 + calibration.disturbance if calibration.problem else 1)
+        latency = Estimate(milliseconds, below * milliseconds, _ABOVE * milliseconds)
+        details = {"calibration_problem": calibration.problem} if calibration.problem else {}
+        memory = memory_of(trace, question.device_kind)
+        return Prediction(question, self.name, basis, latency, memory, details=details)
 
     def _find(self, question: Question) -> DeviceCalibration | None:
         found = [one for one in self._calibrations if question.device in (one.device, one.kind)]
