@@ -85,5 +85,6 @@ def _line(calibration: DeviceCalibration) -> str:
     speed = f"{calibration.peak_flops / 1e9:,.0f} GFLOP/s, {calibration.bandwidth / 1e9:.1f} GB/s"
     device = f"{calibration.device} ({calibration.device_name}) at {calibration.dtype}, {calibration.threads} threads"
     took = f"{len(calibration.operators)} operators in {calibration.seconds:.0f} s"
-    noise = f"; the same work varied by {calibration.disturbance:.0%}, measured {calibration.noise.get('passes', 1):.0f} time(s)"
+    passes = calibration.noise.get("passes", 1)
+    noise = f"; the same work varied by {calibration.disturbance:.0%}, measured {passes:.0f} time(s)"
     return f"{device}: {speed}, {1e6 * calibration.call_seconds:.0f} us per call; {took}{noise}"
