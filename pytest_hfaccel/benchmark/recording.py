@@ -12,7 +12,7 @@ from pytest_hfaccel.benchmark.measurement import Measurement
 from pytest_hfaccel.results import CellResult
 
 if TYPE_CHECKING:
-    from pytest_hfaccel.benchmark.store.records import RunRecord
+    from pytest_hfaccel.benchmark.store.rows import RunRecord
 
 
 def record_run(path: Path, record: RunRecord) -> int:
@@ -49,7 +49,7 @@ def make_record(
         success: Whether nothing failed; whether no cell failed when not given.
         directory: Where the repository of the code under test is looked for; the working directory when not given.
     """
-    from pytest_hfaccel.benchmark.store.records import RunRecord
+    from pytest_hfaccel.benchmark.store.rows import RunRecord
     from pytest_hfaccel.reports.commit import git_commit
     from pytest_hfaccel.reports.versions import installed_versions
 

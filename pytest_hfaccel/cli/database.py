@@ -51,7 +51,7 @@ def _open(arguments: argparse.Namespace, *, create: bool = False) -> BenchmarkDa
 
 
 def _info(arguments: argparse.Namespace) -> int:
-    from pytest_hfaccel.benchmark.store.description import describe
+    from pytest_hfaccel.benchmark.store.schema import describe
 
     found = describe(_path(arguments))
     if arguments.json:
@@ -90,7 +90,7 @@ def _import(arguments: argparse.Namespace) -> int:
 
 
 def _migrate(arguments: argparse.Namespace) -> int:
-    from pytest_hfaccel.benchmark.store.description import describe
+    from pytest_hfaccel.benchmark.store.schema import describe
 
     before = describe(_path(arguments))["schema_version"]
     database = _open(arguments)

@@ -189,7 +189,7 @@ def _detect() -> None:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from pytest_hfaccel.benchmark.store.location import default_database_path
+    from pytest_hfaccel.benchmark.store.schema import default_database_path
     from pytest_hfaccel.predictor import train_prediction_models
 
     place = arguments.database or arguments.benchmark_dir or default_database_path()

@@ -121,7 +121,7 @@ class Evidence:
             self.notes.append(f"{place}: there is no such file or directory, so no measured row is known from it")
             return []
         try:
-            from pytest_hfaccel.benchmark.store.opening import open_measurements
+            from pytest_hfaccel.benchmark.store.database import open_measurements
 
             return open_measurements(place)
         except HfAccelError as error:
@@ -158,7 +158,7 @@ def default_database(given: str | os.PathLike[str] | None) -> Path | None:
         if not str(given):
             raise ConfigError("database: the path is empty.")
         return Path(given).expanduser()
-    from pytest_hfaccel.benchmark.store.location import default_database_path
+    from pytest_hfaccel.benchmark.store.schema import default_database_path
 
     path = default_database_path()
     return path if path.is_file() else None

@@ -13,8 +13,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from pytest_hfaccel.benchmark.store.schema import columns_of, create_schema
-from pytest_hfaccel.benchmark.store.tables import TABLES, VIEWS
+from pytest_hfaccel.benchmark.store.schema import TABLES, VIEWS, columns_of, create_schema
 
 GUIDE = Path(__file__).parents[2] / "docs" / "benchmark_database.md"
 TEXT = GUIDE.read_text(encoding="utf-8")

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from pytest_hfaccel.benchmark.store import BenchmarkDatabase, open_measurements
-from pytest_hfaccel.benchmark.store.reading import NAMES
-from pytest_hfaccel.benchmark.store.tables import TABLES
+from pytest_hfaccel.benchmark.store.rows import NAMES
+from pytest_hfaccel.benchmark.store.schema import TABLES
 from pytest_hfaccel.errors import ConfigError
 from pytest_hfaccel.reports import Journal
 from pytest_hfaccel.results import CheckOutcome

@@ -9,8 +9,7 @@ import duckdb
 import pytest
 
 from pytest_hfaccel.benchmark.store import BenchmarkDatabase
-from pytest_hfaccel.benchmark.store.schema import SCHEMA_VERSION
-from pytest_hfaccel.benchmark.store.tables import TABLES, VIEWS
+from pytest_hfaccel.benchmark.store.schema import SCHEMA_VERSION, TABLES, VIEWS
 from tests.unit.store_samples import prediction, record
 
 # What the guides of the benchmark database say there is.

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pytest_hfaccel.benchmark.store.database import BenchmarkDatabase
-from pytest_hfaccel.benchmark.store.location import default_database_path
-from pytest_hfaccel.benchmark.store.opening import open_measurements
-from pytest_hfaccel.benchmark.store.records import RunRecord, StoredModel
+from pytest_hfaccel.benchmark.store.database import BenchmarkDatabase, open_measurements
+from pytest_hfaccel.benchmark.store.rows import RunRecord, StoredModel
+from pytest_hfaccel.benchmark.store.schema import default_database_path
 
 __all__ = ["BenchmarkDatabase", "RunRecord", "StoredModel", "default_database_path", "open_measurements"]

@@ -104,7 +104,7 @@ def _rows(slug: str, file: Path, kind: str) -> list[dict[str, Any]]:
     """Read rows; those measured with this package carry the dimensions of their model."""
     if file.name.endswith(".rows.json"):
         return list(json.loads(file.read_text(encoding="utf-8")))
-    from pytest_hfaccel.benchmark.store.opening import open_measurements
+    from pytest_hfaccel.benchmark.store.database import open_measurements
 
     return [
         {
