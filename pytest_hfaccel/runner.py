@@ -77,17 +77,16 @@ class Runner:
 
     def reference(self, cell: Cell) -> Reference:
         """The reference of the cell's model; models that share a checkpoint (tiny ones of a class) share it."""
-        from pytest_hfaccel.checkpoints.fp64 import Doubled
-        from pytest_hfaccel.checks.memory_need import is_small
+        from pytest_hfaccel.checkpoints.fp64 import PlainlyLoaded
         from pytest_hfaccel.checks.reference import compute_reference
 
         checkpoint = self.checkpoint(cell)
         lend = partial(self.on_cpu, cell)
 
         def load(dtype: str) -> LoadedModel:
-            source = Doubled(checkpoint, partial(lend, "fp32")) if is_small(checkpoint) else None
-            return self._load(_on_cpu(cell, dtype), source)
+            return self._load(_on_cpu(cell, dtype), PlainlyLoaded(checkpoint))
 
+        checkpoint.demand_fit()
         key = ("reference", checkpoint.fingerprint)
         return self._shared(key, lambda: compute_reference(checkpoint, load, lend))  # type: ignore[no-any-return]
 

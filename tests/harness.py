@@ -100,18 +100,27 @@ class Project:
         """The command line of a pytest run."""
         return [sys.executable, "-m", "pytest", "-rA", "-p", "no:cacheprovider", *arguments]
 
-    def run(self, *arguments: str, timeout: float = 280, largest_file: int | None = None, **env: str) -> HfRun:
+    def run(
+        self,
+        *arguments: str,
+        timeout: float = 280,
+        largest_file: int | None = None,
+        largest_memory: int | None = None,
+        **env: str,
+    ) -> HfRun:
         """Run pytest on the project's modules, with its environment and `env`.
 
         Args:
             *arguments: Command-line arguments.
             timeout: Seconds.
             largest_file: Bytes; writing more to a file fails, as it does on a full disk.
+            largest_memory: Bytes of virtual memory; to ask for more fails.
             **env: Environment variables.
         """
 
         def limit() -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file or -1, -1))
+            resource.setrlimit(resource.RLIMIT_AS, (largest_memory or -1, -1))
 
         done = subprocess.run(
             self.command(*arguments),
@@ -121,6 +130,6 @@ class Project:
             text=True,
             timeout=timeout,
             check=False,
-            preexec_fn=limit if largest_file else None,
+            preexec_fn=limit if largest_file or largest_memory else None,
         )
         return HfRun(done.returncode, done.stdout + done.stderr, self.directory / "reports")

@@ -120,8 +120,8 @@ class ModelSource(Protocol):
             device: torch device the parameters are loaded onto.
 
         Raises:
-            CheckpointError: The checkpoint cannot be read.
-            LoadError: transformers could not build the model from it.
+            CheckpointError: The checkpoint cannot be read, or its config does not fit the class or the weights.
+            LoadError: transformers could not build the model from it, or built another one than the files describe.
         """
 
     def torch_model_in(self, directory: Path, dtype: str) -> Any:
@@ -135,7 +135,15 @@ class ModelSource(Protocol):
     def loading_info(self) -> dict[str, Any]:
         """What `from_pretrained` says about the checkpoint's keys.
 
-        Lists under `missing_keys`, `unexpected_keys`, `mismatched_keys` and `error_msgs`; all empty when they fit.
+        Lists of names under `missing_keys` (they were drawn), `unexpected_keys` (nothing of the architecture takes
+        them) and `other_heads` (another class of the architecture does); the first two are empty when they fit.
+        """
+
+    def weight_problems(self, model: Any) -> list[str]:
+        """Return what a torch model of this checkpoint has differently from the checkpoint's files, a line each.
+
+        Args:
+            model: A transformers model on any device, at any floating-point dtype.
         """
 
     def sample(self) -> SampleInputs:

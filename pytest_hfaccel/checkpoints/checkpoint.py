@@ -7,19 +7,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_hfaccel.checkpoints.fp64 import with_plain_experts
+from pytest_hfaccel.checkpoints.fp64 import same_draws, with_plain_experts
 from pytest_hfaccel.checkpoints.in_one_thread import in_one_thread
 from pytest_hfaccel.checkpoints.packages import packages_named
 from pytest_hfaccel.checkpoints.quiet import quiet
-from pytest_hfaccel.checkpoints.reading import reading
+from pytest_hfaccel.checkpoints.reading import demand_sound, reading
+from pytest_hfaccel.checkpoints.snapshot import demand_intact
+from pytest_hfaccel.checkpoints.stated_model import StatedModel, of_other_heads
 from pytest_hfaccel.checkpoints.undrawn import undrawn
-from pytest_hfaccel.errors import LoadError
+from pytest_hfaccel.errors import CheckpointError, HfAccelError, LoadError
 from pytest_hfaccel.spec import ModelSpec, Weights, WeightsChoice
 
 if TYPE_CHECKING:
     from pytest_hfaccel.backends.base import SampleInputs
 
-_KEYS = ("missing_keys", "unexpected_keys", "mismatched_keys")
+_NAMED = 5
+"""How many tensors a message names."""
 
 
 @dataclass
@@ -47,6 +50,8 @@ class Checkpoint:
     _processors: dict[str, Any] | None = field(default=None, repr=False)
     _loading_info: dict[str, list[str]] | None = field(default=None, repr=False)
     _parameters: int | None = field(default=None, repr=False)
+    _stated: StatedModel | None = field(default=None, repr=False)
+    _unfit: HfAccelError | None = field(default=None, repr=False)
 
     def model_class(self) -> Any:
         """Return the model's class: of transformers, or of the code in the directory where that may run.
@@ -60,13 +65,84 @@ class Checkpoint:
         return remote_class(self.directory, self.spec) if self.trust_remote_code else model_class(self.spec)
 
     def torch_model(self, dtype: str, device: str = "cpu") -> Any:
-        """Load the transformers model in eval mode; see `ModelSource.torch_model`."""
+        """Load the transformers model in eval mode; see `ModelSource.torch_model`.
+
+        What was loaded is held against the files, so that no device is blamed for what went wrong before it.
+        """
+        stated = self.demand_fit()
         model, info = self._read(self.directory, dtype)
-        self._loading_info = {key: sorted(map(str, info.get(key) or ())) for key in _KEYS}
+        if info["missing_keys"] and dtype not in ("fp32", "fp64"):
+            # They are drawn, and in another dtype other numbers are: those of the reference are in fp32.
+            model = self._read(self.directory, "fp32")[0].to(model.dtype)
         self._parameters = sum(parameter.numel() for parameter in model.parameters())
+        unexpected = set(map(str, info["unexpected_keys"]))
+        others = of_other_heads(type(model), model.config, unexpected) if unexpected else set()
+        misshapen = _misshapen(info)
+        problems = misshapen or stated.problems_of(model, ignored=unexpected)
+        if problems:
+            error = LoadError(
+                f"{self.directory}: what {type(model).__name__}.from_pretrained made is not what the files hold:\n"
+                + "\n".join(problems),
+                hint="No device has a part in this: it is wrong as soon as it is loaded.",
+            )
+            self._unfit = error if misshapen else None
+            raise error
+        self._loading_info = {
+            "missing_keys": sorted(map(str, info["missing_keys"])),
+            "unexpected_keys": sorted(unexpected - others),
+            "other_heads": sorted(others),
+        }
         if dtype == "fp64":
             with_plain_experts(model)
         return model.to(device)
+
+    def weight_problems(self, model: Any) -> list[str]:
+        """Return what a loaded model has differently from the files; see `ModelSource.weight_problems`."""
+        info = self.loading_info()
+        ignored = [*info["unexpected_keys"], *info["other_heads"]]
+        return self.demand_fit().problems_of(model, ignored=ignored)
+
+    def demand_fit(self) -> StatedModel:
+        """Return what the files say the model must be, after they have been found to be sound and to fit the class.
+
+        Whoever loads the model asks first: what does not fit may never end to load, or fill the memory.
+
+        Raises:
+            CheckpointError: They are not, or do not; always the same object, so that it is reported once.
+        """
+        if self._unfit is not None:
+            raise self._unfit
+        if self._stated is None:
+            try:
+                self._stated = self._fitting()
+            except HfAccelError as error:
+                self._unfit = error
+                raise
+        return self._stated
+
+    def _fitting(self) -> StatedModel:
+        is_pretrained = self.weights.kind is Weights.PRETRAINED
+        with packages_named(self.spec), reading(self.directory, allow_pickle=self.allow_pickle):
+            if is_pretrained:
+                demand_sound(self.directory, allow_pickle=self.allow_pickle)
+                demand_intact(self.directory, self.cache_dir / "intact")
+            stated = StatedModel(self.directory, self.model_class)
+            stated.demand_fit()
+        if is_pretrained and stated.vocabulary:
+            self._demand_tokens_below(stated.vocabulary)
+        return stated
+
+    def _demand_tokens_below(self, rows: int) -> None:
+        try:
+            ids = self.sample().forward.get("input_ids")
+        except Exception:  # Whoever needs the inputs says what is wrong with them.
+            return
+        if ids is not None and not ids.is_floating_point() and ids.numel() and int(ids.max()) >= rows:
+            raise CheckpointError(
+                f"{self.directory}: the tokenizer gives the token {int(ids.max())}, and the model's word vectors have "
+                f"{rows} rows: it is the tokenizer of another model.",
+                hint="Save the tokenizer that belongs to the weights beside them.",
+            )
 
     def torch_model_in(self, directory: Path, dtype: str) -> Any:
         """Load the model from where it was saved again; see `ModelSource.torch_model_in`."""
@@ -82,7 +158,7 @@ class Checkpoint:
         threads = in_one_thread if self.weights.kind is Weights.TINY else nullcontext()
         with packages_named(self.spec), reading(directory, allow_pickle=self.allow_pickle), quiet, threads:
             model_class = self.model_class()  # imports transformers, which keeps what it then finds in `torch.nn.init`
-            with undrawn:
+            with undrawn, same_draws():
                 model, info = model_class.from_pretrained(
                     directory,
                     dtype=names[dtype],
@@ -90,6 +166,7 @@ class Checkpoint:
                     use_safetensors=None if self.allow_pickle else True,
                     trust_remote_code=self.trust_remote_code,
                     output_loading_info=True,
+                    ignore_mismatched_sizes=True,  # `_misshapen` names them
                 )
         return model.eval().requires_grad_(False), info
 
@@ -102,7 +179,7 @@ class Checkpoint:
         return self._parameters
 
     def loading_info(self) -> dict[str, list[str]]:
-        """What the last load found: `missing_keys`, `unexpected_keys`, `mismatched_keys`; loads if nothing has been."""
+        """What the last load found; see `ModelSource.loading_info`. Loads if nothing has been loaded."""
         if self._loading_info is None:
             self.torch_model("fp32")
         assert self._loading_info is not None  # noqa: S101
@@ -126,3 +203,13 @@ class Checkpoint:
             with reading(self.directory, allow_pickle=self.allow_pickle), quiet:
                 self._processors = load_processors(self.directory, trust_remote_code=self.trust_remote_code)
         return self._processors
+
+
+def _misshapen(info: dict[str, Any]) -> list[str]:
+    """Say which tensors have another shape in the files than in the model."""
+    found = [
+        f"{name} is {tuple(stored)} in the files, {tuple(wanted)} by config.json"
+        for name, stored, wanted in sorted(info["mismatched_keys"])
+    ]
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    return [f"tensors of another shape: {'; '.join(found[:_NAMED])}{more}"] if found else []

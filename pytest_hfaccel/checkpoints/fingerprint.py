@@ -10,11 +10,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pytest_hfaccel.built_folder import files_below, hashes_in
 from pytest_hfaccel.errors import CheckpointError
 from pytest_hfaccel.spec import ModelSpec, Weights, WeightsChoice
 
 _VERSIONED = ("torch", "transformers", "tokenizers")
-_FILE = "fingerprint.sha256"
 _END = 2**16
 NOT_HERE = "not here"
 """The fingerprint of a checkpoint that has yet to be downloaded."""
@@ -35,20 +35,15 @@ def fingerprint_of_recipe(spec: ModelSpec, kind: Weights, config: Any, seed: int
     )
 
 
-def keep_fingerprint(directory: Path, *, ignored: str) -> None:
-    """Write beside the files of a checkpoint what they hash to, so that nobody reads gigabytes again.
+def fingerprint_of_built(spec: ModelSpec, directory: Path, *, ignored: str) -> str:
+    """Hash what was built rather than how: what is derived from it holds until a new recipe builds something else.
 
     Args:
-        directory: The checkpoint, complete.
+        spec: The model.
+        directory: A checkpoint made by `build_once`.
         ignored: A file that says nothing about the model.
     """
-    sums = [(name, _sum(path)) for name, path in _files(directory) if path.name != ignored]
-    (directory / _FILE).write_text(_hash(sums), encoding="utf-8")
-
-
-def fingerprint_of_built(spec: ModelSpec, directory: Path) -> str:
-    """Hash what was built rather than how: what is derived from it holds until a new recipe builds something else."""
-    content = (directory / _FILE).read_text(encoding="utf-8")
+    content = [(name, digest) for name, digest in sorted(hashes_in(directory).items()) if name != ignored]
     return _hash([spec.architecture, spec.task, content])
 
 
@@ -90,7 +85,7 @@ def fingerprint_of_files(spec: ModelSpec, directory: Path) -> str:
 
 
 def _stats(directory: Path) -> list[tuple[str, Path, os.stat_result]]:
-    return [(name, path, path.stat()) for name, path in _files(directory)]
+    return [(name, path, path.stat()) for name, path in files_below(directory)]
 
 
 def _ends(path: Path) -> str:
@@ -101,19 +96,9 @@ def _ends(path: Path) -> str:
         return hashlib.sha256(begin + file.read()).hexdigest()
 
 
-def _files(directory: Path) -> list[tuple[str, Path]]:
-    files = sorted(path for path in directory.rglob("*") if path.is_file())
-    return [(path.relative_to(directory).as_posix(), path) for path in files]
-
-
 @cache
 def _versions() -> dict[str, str]:
     return {name: version(name) for name in _VERSIONED}
-
-
-def _sum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @cache

@@ -2,59 +2,74 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from copy import deepcopy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from pytest_hfaccel.checkpoints.packages import packages_named
+from pytest_hfaccel.checkpoints.quiet import quiet
+from pytest_hfaccel.checkpoints.reading import reading
+
 if TYPE_CHECKING:
-    from pytest_hfaccel.backends.base import LoadedModel
     from pytest_hfaccel.checkpoints.checkpoint import Checkpoint
 
 
-class Doubled:
-    """A checkpoint whose fp64 model is a copy of a loaded fp32 one: to load it would take several times as long.
+class PlainlyLoaded:
+    """A checkpoint whose models are those of a plain `from_pretrained`, for references.
+
+    A reference that came by the same way as what is judged by it would share its faults. This way has nothing of ours
+    in it but that transformers is silent.
 
     Another implementation of `pytest_hfaccel.backends.base.ModelSource`.
 
     Args:
         checkpoint: The checkpoint. It answers everything but `torch_model`.
-        lend: Gives its model on the CPU in fp32, which is left as it is.
     """
 
-    def __init__(self, checkpoint: Checkpoint, lend: Callable[[], AbstractContextManager[LoadedModel]]) -> None:
+    def __init__(self, checkpoint: Checkpoint) -> None:
         self._checkpoint = checkpoint
-        self._lend = lend
 
     def torch_model(self, dtype: str, device: str = "cpu") -> Any:
-        """Give the model in fp64 as a copy, and load it at any other dtype."""
-        if dtype != "fp64":
-            return self._checkpoint.torch_model(dtype, device)
-        with self._lend() as loaded:
-            return doubled(loaded.pipeline_model()).to(device)
+        """Load the transformers model in eval mode; see `ModelSource.torch_model`."""
+        source = self._checkpoint
+        source.demand_fit()
+        with packages_named(source.spec), reading(source.directory, allow_pickle=source.allow_pickle), quiet:
+            model, info = self._loaded(dtype)
+            if info["missing_keys"] and dtype != "fp32":
+                # They are drawn, and in another dtype other numbers are.
+                model = self._loaded("fp32")[0].to(model.dtype)
+        if dtype == "fp64":
+            # Tables of sines and the like keep the dtype in which their class computes them.
+            model = with_plain_experts(model.double())
+        return model.eval().requires_grad_(False).to(device)
+
+    def _loaded(self, dtype: str) -> tuple[Any, dict[str, Any]]:
+        import torch
+
+        source = self._checkpoint
+        with same_draws():
+            model, info = source.model_class().from_pretrained(
+                source.directory,
+                dtype={"fp64": torch.float64, "fp32": torch.float32}[dtype],
+                local_files_only=True,
+                use_safetensors=None if source.allow_pickle else True,
+                trust_remote_code=source.trust_remote_code,
+                output_loading_info=True,
+            )
+        return model, info
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._checkpoint, name)
 
 
-def doubled(model: Any) -> Any:
-    """Return a copy of a transformers model in fp64, as `from_pretrained(dtype=torch.float64)` makes it."""
+@contextmanager
+def same_draws() -> Iterator[None]:
+    """Have torch draw the same numbers every time, for weights that a checkpoint lacks; its generator is left alone."""
     import torch
 
-    # A module has a dozen collections of hooks, nearly all empty, which `deepcopy` spends most of its time on.
-    empty = {
-        id(hooks): OrderedDict[Any, Any]()
-        for module in model.modules()
-        for hooks in vars(module).values()
-        if type(hooks) is OrderedDict and not hooks
-    }
-    copy = deepcopy(model, empty).double()
-    for module in copy.modules():  # models ask their configs for the dtype, parts of them their own
-        config: Any = getattr(module, "config", None)
-        if getattr(config, "dtype", None) is not None:
-            config.dtype = torch.float64
-    return with_plain_experts(copy)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
 
 
 def with_plain_experts(model: Any) -> Any:

@@ -6,10 +6,12 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pytest_hfaccel.errors import CheckpointError, HfAccelError, LoadError
 
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_AGAIN = "Download or save the checkpoint again."
 
 
 @contextmanager
@@ -35,28 +37,63 @@ def reading(directory: Path, *, allow_pickle: bool = False) -> Iterator[None]:
         raise LoadError(f"{directory}: {type(error).__name__}: {_first_line(error)}") from error
 
 
+def demand_sound(directory: Path, *, allow_pickle: bool = False) -> None:
+    """Refuse a checkpoint with damaged files.
+
+    Raises:
+        CheckpointError: A file is missing, damaged or not readable.
+    """
+    damage = find_damage(directory, allow_pickle=allow_pickle)
+    if damage is not None:
+        raise damage
+
+
 def find_damage(directory: Path, *, allow_pickle: bool = False) -> CheckpointError | None:
     """Return what is wrong with a checkpoint's files, or `None` if each is there and sound by itself."""
     if not directory.is_dir():
         return CheckpointError(f"{directory} is not a directory.", hint="A checkpoint is what save_pretrained writes.")
-    if not (directory / "config.json").is_file():
-        return CheckpointError(
-            f"{directory} has no config.json.", hint="A checkpoint is what save_pretrained writes; give its directory."
-        )
     try:
-        return _bad_json(directory) or _bad_weights(directory) or _no_weights(directory, allow_pickle=allow_pickle)
+        return (
+            _not_a_file(directory)
+            or _no_config(directory)
+            or _bad_json(directory)
+            or _no_weights(directory, allow_pickle=allow_pickle)
+            or _bad_weights(directory)
+        )
+    except CheckpointError as error:
+        return error
     except OSError as error:
         return CheckpointError(f"{error.filename or directory} cannot be read: {error.strerror or error}.")
+
+
+def _not_a_file(directory: Path) -> CheckpointError | None:
+    """Name a link to nowhere, and what one would read from for ever: a pipe, a device."""
+    for path in sorted(directory.iterdir()):
+        if path.is_symlink() and not path.exists():
+            return CheckpointError(f"{path} is a link to {path.readlink()}, which is not there.", hint=_AGAIN)
+        if not path.is_file() and not path.is_dir():
+            return CheckpointError(f"{path} is neither a file nor a directory.", hint=_AGAIN)
+    return None
+
+
+def _no_config(directory: Path) -> CheckpointError | None:
+    if (directory / "config.json").is_file():
+        return None
+    return CheckpointError(
+        f"{directory} has no config.json.", hint="A checkpoint is what save_pretrained writes; give its directory."
+    )
 
 
 def _bad_json(directory: Path) -> CheckpointError | None:
     for path in sorted(directory.glob("*.json")):
         try:
-            json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
             return CheckpointError(
                 f"{path} is not valid JSON: {error}.", hint="Download or save the checkpoint again, or mend the file."
             )
+        if path.name == "config.json" and not isinstance(content, dict):
+            return CheckpointError(f"{path} is not a JSON object, but a {type(content).__name__}.", hint=_AGAIN)
     return None
 
 
@@ -70,7 +107,7 @@ def _bad_weights(directory: Path) -> CheckpointError | None:
         except SafetensorError as error:
             return CheckpointError(
                 f"{path} is not a sound safetensors file ({path.stat().st_size} bytes): {error}.",
-                hint="It is damaged or incomplete: download or save the checkpoint again.",
+                hint=f"It is damaged or incomplete. {_AGAIN}",
             )
     return None
 
@@ -87,9 +124,7 @@ def _no_weights(directory: Path, *, allow_pickle: bool) -> CheckpointError | Non
             f"{directory} has no safetensors weights, only {', '.join(pickled)}.",
             hint="HFACCEL_ALLOW_PICKLE=1 loads them; unpickling runs code of whoever wrote them.",
         )
-    return CheckpointError(
-        f"{directory} has no complete weights: {missing} is missing.", hint="Download or save the checkpoint again."
-    )
+    return CheckpointError(f"{directory} has no complete weights: {missing} is missing.", hint=_AGAIN)
 
 
 def missing_weights(directory: Path, stem: str, suffix: str) -> str | None:
@@ -97,14 +132,69 @@ def missing_weights(directory: Path, stem: str, suffix: str) -> str | None:
 
     Raises:
         ValueError: The index is not valid JSON.
+        CheckpointError: The index is no index, or names a file outside of the directory.
     """
     if (directory / f"{stem}{suffix}").is_file():
         return None
     index = directory / f"{stem}{suffix}.index.json"
     if not index.is_file():
         return f"{stem}{suffix}"
-    shards = sorted(set(json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values()))
+    shards = _shards(index)
     return next((name for name in shards if not (directory / name).is_file()), None if shards else index.name)
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """Return the safetensors files that `from_pretrained` reads; none where the weights are pickled.
+
+    Raises:
+        CheckpointError: The index is no index, or names a file outside of the directory.
+    """
+    single, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
+    if single.is_file():
+        return [single]
+    return [directory / name for name in _shards(index)] if index.is_file() else []
+
+
+def read_header(path: Path) -> dict[str, dict[str, Any]]:
+    """Return what the header of a safetensors file says of each tensor: `dtype`, `shape` and `data_offsets`.
+
+    Raises:
+        CheckpointError: It is no such header, or names a tensor twice.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        try:
+            if length > size - 8:
+                raise ValueError(f"its header is said to have {length} bytes")
+            header: dict[str, Any] = json.loads(file.read(length), object_pairs_hook=_unlike)
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(
+                f"{path} is not a sound safetensors file ({size} bytes): {error}.",
+                hint=f"It is damaged or incomplete. {_AGAIN}",
+            ) from error
+    return {name: facts for name, facts in header.items() if name != "__metadata__"}
+
+
+def _unlike(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"it names {next(name for name in names if names.count(name) > 1)} twice")
+    return found
+
+
+def _shards(index: Path) -> list[str]:
+    """Return the files that an index of weights names, sorted."""
+    content = json.loads(index.read_text(encoding="utf-8"))
+    shards = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
+        raise CheckpointError(f"{index} has no weight_map from tensors to files.", hint=_AGAIN)
+    names = sorted(set(shards.values()))
+    for name in names:
+        if not name or Path(name).name != name:
+            raise CheckpointError(f"{index} names {name!r}, which is no file of its own directory.", hint=_AGAIN)
+    return names
 
 
 def _first_line(error: Exception) -> str:

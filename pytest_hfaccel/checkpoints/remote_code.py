@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from pytest_hfaccel.built_folder import hash_of
 from pytest_hfaccel.errors import ConfigError, HfAccelError, LoadError
 from pytest_hfaccel.spec import REGISTERED, ModelSpec
 
@@ -51,7 +51,7 @@ def _listing(spec: ModelSpec, directory: Path | None) -> str:
         except HfAccelError as error:
             return f"  (the Python files of {spec.hub_id}; they could not be fetched: {error.message})"
     files = sorted(path for path in directory.rglob("*.py") if path.is_file())
-    lines = [f"  {_printable(path.relative_to(directory))}  sha256 {_sha256(path)}" for path in files[:_FILES_SHOWN]]
+    lines = [f"  {_printable(path.relative_to(directory))}  sha256 {hash_of(path)}" for path in files[:_FILES_SHOWN]]
     more = [f"  and {len(files) - _FILES_SHOWN} more in {directory}"] if len(files) > _FILES_SHOWN else []
     return "\n".join([*lines, *more]) or f"  (there is no Python file in {directory})"
 
@@ -61,18 +61,13 @@ def _printable(path: Path) -> str:
     return str(path) if str(path).isprintable() else ascii(str(path))
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def refuse_foreign_code(directory: Path, trusted: Collection[str]) -> None:
     """Refuse a checkpoint that names code of another repository (`owner/repo--module.Class`) without consent to that.
 
     Raises:
         ConfigError: With the file and the repository.
     """
-    for path in sorted(directory.glob("*.json")):
+    for path in sorted(path for path in directory.glob("*.json") if path.is_file()):
         for reference in _references(path):
             repository, separator, _ = reference.rpartition("--")
             if separator and repository not in trusted:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
+from pytest_hfaccel.atomic import replace_file
+from pytest_hfaccel.built_folder import LARGE_BYTES, hash_of
 from pytest_hfaccel.checkpoints.reading import missing_weights
+from pytest_hfaccel.errors import CheckpointError
 from pytest_hfaccel.spec import ModelSpec
 
 CONFIGS = ("*.json", "*.jinja", "*.txt", "*.model", "*.spm", "*.tiktoken")
@@ -39,3 +43,46 @@ def has_weights(directory: Path, *, allow_pickle: bool = False) -> bool:
     except ValueError:
         # An index that is not JSON was cut off while it was written: download it again.
         return False
+
+
+def demand_intact(directory: Path, known: Path) -> None:
+    """Refuse a snapshot of the hub's cache in which a file has another content than it was downloaded with.
+
+    The cache names a file's content by its hash: SHA-256, or git's SHA-1 for small files. Directories that are no
+    snapshot hold no such names, and pass.
+
+    Args:
+        directory: The snapshot.
+        known: A folder that keeps the size and time of change of large files found intact, so that they are hashed
+            once.
+
+    Raises:
+        CheckpointError: The file, and what to delete.
+    """
+    for path in sorted(directory.iterdir()):
+        content = path.resolve()
+        if content.parent.name != "blobs" or not content.is_file():
+            continue
+        stat, note = content.stat(), known / content.name
+        stamp = f"{stat.st_size} {stat.st_mtime_ns}"
+        if stat.st_size >= LARGE_BYTES and note.is_file() and note.read_text(encoding="utf-8") == stamp:
+            continue
+        if not _is_named_by_content(content, stat.st_size):
+            raise CheckpointError(
+                f"{path} is damaged: its content is not what the hub's cache names it by ({content.name[:12]}...).",
+                hint=f"Delete {content}; it is downloaded again.",
+            )
+        if stat.st_size >= LARGE_BYTES:
+            with suppress(OSError):  # a cache that cannot be written: it is hashed again next time
+                replace_file(note, stamp)
+
+
+def _is_named_by_content(content: Path, size: int) -> bool:
+    """Whether a file's name is its hash, told by its length; true of a name that is none (some mirrors have others)."""
+    match len(content.name):
+        case 64:
+            return hash_of(content) == content.name
+        case 40:  # git's way; mirrors may hash the content alone
+            return content.name in (hash_of(content, f"blob {size}\0".encode(), "sha1"), hash_of(content, b"", "sha1"))
+        case _:
+            return True

@@ -6,16 +6,15 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from pytest_hfaccel.built_folder import build_once
 from pytest_hfaccel.checkpoints.checkpoint import Checkpoint
 from pytest_hfaccel.checkpoints.choice import choose_weights
 from pytest_hfaccel.checkpoints.fingerprint import (
     fingerprint_of_built,
     fingerprint_of_files,
     fingerprint_of_recipe,
-    keep_fingerprint,
 )
 from pytest_hfaccel.checkpoints.hub import download
-from pytest_hfaccel.checkpoints.once import build_once
 from pytest_hfaccel.checkpoints.packages import packages_named
 from pytest_hfaccel.checkpoints.remote_code import refuse_foreign_code, require_consent
 from pytest_hfaccel.spec import ModelSpec, Weights, WeightsChoice
@@ -64,7 +63,10 @@ class CheckpointStore:
                 refuse_foreign_code(directory, self._trust_remote_code)
         else:
             directory = self._built(spec, weights.kind)
-            fingerprint = fingerprint_of_built(spec, directory)
+            from pytest_hfaccel.checkpoints.trial import FILE
+
+            # A trial's outputs may differ in their last digits.
+            fingerprint = fingerprint_of_built(spec, directory, ignored=FILE)
         return Checkpoint(
             spec=spec,
             weights=weights,
@@ -78,7 +80,7 @@ class CheckpointStore:
     def _built(self, spec: ModelSpec, kind: Weights) -> Path:
         from pytest_hfaccel.checkpoints.building import build_checkpoint
         from pytest_hfaccel.checkpoints.configs import config_for
-        from pytest_hfaccel.checkpoints.trial import FILE, build_tried, needs_trial
+        from pytest_hfaccel.checkpoints.trial import build_tried, needs_trial
 
         config = config_for(spec, kind)
         recipe = fingerprint_of_recipe(spec, kind, config, SEED)
@@ -91,7 +93,6 @@ class CheckpointStore:
                 build_tried(spec, target, inputs, seed=SEED)
             else:
                 build_checkpoint(spec, config, target, seed=SEED)
-            keep_fingerprint(target, ignored=FILE)  # a trial's outputs may differ in their last digits
 
         directory = self.cache_dir / "checkpoints" / f"{spec.architecture}-{kind}-{recipe[:16]}"
         build_once(directory, build)

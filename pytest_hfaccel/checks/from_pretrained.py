@@ -19,7 +19,7 @@ _ROOM = 1e-5
 CPU's kernels sum in an order that depends on where in memory these lie: nine of the first 173 classes of a sweep showed
 that."""
 
-_KEY_KINDS = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
+_KEY_KINDS = ("missing_keys", "unexpected_keys")
 
 
 def from_pretrained(context: CheckContext) -> CheckOutcome:
@@ -33,7 +33,10 @@ def _judged(context: CheckContext, model: Any) -> CheckOutcome:
     if keys:
         lines = [f"{kind.replace('_', ' ')}: {', '.join(names)}" for kind, names in keys.items()]
         return failed(NAME, "\n".join(lines), stage=Stage.LOAD, **{kind: len(names) for kind, names in keys.items()})
-    measures = {"parameters": sum(parameter.numel() for parameter in model.parameters())}
+    measures: dict[str, Any] = {"parameters": sum(parameter.numel() for parameter in model.parameters())}
+    other_heads = context.source.loading_info().get("other_heads")
+    if other_heads:
+        measures["other_heads"] = other_heads
     inputs = context.sample.forward
     again = _saved_and_loaded(context, model)
     changed = _differing(model.state_dict(), again.state_dict(), room=0.0)

@@ -1,8 +1,9 @@
-"""Check `placement`: the model is where it was asked to be, at the precision it was asked to run at."""
+"""Check `placement`: the model is where it was asked to be, with its weights, at the precision asked for."""
 
 from __future__ import annotations
 
 from pytest_hfaccel.checks.base import CheckContext, failed, passed
+from pytest_hfaccel.checks.copies import TORCH_KINDS
 from pytest_hfaccel.results import CheckOutcome, Stage
 from pytest_hfaccel.spec import Device
 
@@ -12,7 +13,10 @@ _IMPLEMENTATIONS = ("real", "emulated")
 
 
 def placement(context: CheckContext) -> CheckOutcome:
-    """The model runs on the requested device, at the requested precision, on a real or openly emulated one."""
+    """The model is on the requested device with the checkpoint's weights, at the requested precision, and not mocked.
+
+    The weights are compared where the device holds them as torch tensors; elsewhere those that were converted were.
+    """
     found = context.loaded.placement
     wanted = context.cell.device
     problems = [
@@ -26,6 +30,8 @@ def placement(context: CheckContext) -> CheckOutcome:
         problems.append(f"asked for {context.cell.dtype}, but the runtime reports {found.effective_dtype}")
     if found.implementation not in _IMPLEMENTATIONS:
         problems.append(f"implementation {found.implementation!r} is not one of {', '.join(_IMPLEMENTATIONS)}")
+    if context.cell.device.kind in TORCH_KINDS and context.cell.dtype != "int8":
+        problems += context.source.weight_problems(context.loaded.pipeline_model())
     measures = {"bytes": context.loaded.nbytes, **found.to_json()}
     if problems:
         return failed(NAME, "\n".join(problems), stage=Stage.LOAD, **measures)

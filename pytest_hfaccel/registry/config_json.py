@@ -39,6 +39,8 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: It is not there, cannot be read, or is not a JSON object.
     """
+    if path.exists() and not path.is_file():  # to read a pipe or a device might never end
+        raise CheckpointError(f"{path} is not a file.", stage="resolve")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

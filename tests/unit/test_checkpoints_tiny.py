@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pytest_hfaccel.built_folder import MANIFEST
 from pytest_hfaccel.checkpoints import Checkpoint, CheckpointStore
 from pytest_hfaccel.errors import CheckpointError, ConfigError, LoadError
 from pytest_hfaccel.spec import ModelSpec, Weights, WeightsChoice
@@ -48,7 +49,7 @@ def tiny(cache: Path) -> Checkpoint:
 
 def test_it_is_small_and_complete(tiny: Checkpoint) -> None:
     assert 10_000 < tiny.parameters < 1_000_000
-    assert tiny.loading_info() == {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": []}
+    assert tiny.loading_info() == {"missing_keys": [], "unexpected_keys": [], "other_heads": []}
 
 
 @pytest.mark.parametrize("dtype", ["fp64", "fp32", "bf16", "fp16"])
@@ -83,7 +84,7 @@ def test_the_same_recipe_gives_the_same_bytes(tiny: Checkpoint, tmp_path: Path) 
     assert again.fingerprint == tiny.fingerprint
     files = sorted(path.name for path in tiny.directory.iterdir())
     assert files == sorted(path.name for path in again.directory.iterdir())
-    for name in files:
+    for name in set(files) - {MANIFEST}:  # it has times of change
         assert (again.directory / name).read_bytes() == (tiny.directory / name).read_bytes(), name
 
 
@@ -141,7 +142,7 @@ def test_dims_no_model_can_have_are_a_load_error(tmp_path: Path) -> None:
 
 def test_code_of_a_repository_needs_consent(tmp_path: Path) -> None:
     spec = ModelSpec("own", "OwnModel", "fill-mask", hub_id="a/own", requires_remote_code=True)
-    with pytest.raises(ConfigError, match=r"own needs the code of its repository.*\n.*--hf-trust-remote-code"):
+    with pytest.raises(ConfigError, match=r"(?s)own needs the code of its repository.*--hf-trust-remote-code"):
         prepare(tmp_path, spec, Weights.PRETRAINED)
 
 

@@ -5,25 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_hfaccel.errors import CheckpointError, LoadError
+from pytest_hfaccel.built_folder import build_once, find_damage
+from pytest_hfaccel.errors import LoadError
 
 if TYPE_CHECKING:
     import openvino as ov
 
     Export = Callable[[], tuple[Any, str, list[str]]]
 
-_FORMAT = 1
+_FORMAT = 2
 """Raised when what this module or `export` writes changes its meaning."""
 
 _NOTES = "hfaccel.json"
-_MANIFEST = "export.json"
+_EXPORT = "export.json"
 _PACKAGES = ("transformers", "openvino", "torch")
 
 
@@ -55,18 +54,19 @@ class ConvertedModels:
         self._folder = folder
 
     def has(self, key: str) -> bool:
-        """Whether a model has been converted already."""
-        return (self._folder / key / _NOTES).is_file()
+        """Whether a model has been converted already, and its files are as they were written."""
+        return (self._folder / key).is_dir() and not find_damage(self._folder / key)
 
     def make(self, key: str, export: Export) -> None:
         """Convert a model unless it is there; of several processes that want it, one converts and the others wait.
 
         Raises:
             CheckpointError: The folder cannot be written.
+
+        Warns:
+            DamagedCacheWarning: It was there, but damaged, and has been converted again.
         """
-        with self._making(key) as is_missing:
-            if is_missing:
-                self._write(key, *export())
+        build_once(self._folder / key, lambda target: _write(target, *export()), stage="convert")
 
     def make_compressed(self, key: str, architecture: str) -> str:
         """Round the weights of a converted model to 8 bits, unless that has been done.
@@ -83,9 +83,11 @@ class ConvertedModels:
             CheckpointError: The folder cannot be written.
         """
         target = compressed_key(key)
-        with self._making(target) as is_missing:
-            if is_missing:
-                self._write_compressed(key, target, architecture)
+        build_once(
+            self._folder / target,
+            lambda directory: self._write_compressed(key, directory, architecture),
+            stage="convert",
+        )
         return target
 
     def read(self, key: str) -> Converted:
@@ -101,7 +103,7 @@ class ConvertedModels:
         folder = self._folder / key
         try:
             notes = json.loads((folder / _NOTES).read_text(encoding="utf-8"))
-            manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+            manifest = json.loads((folder / _EXPORT).read_text(encoding="utf-8"))
             (entry,) = manifest["components"].values()
             program: ov.Model = core().read_model(str(folder / entry["file"]))
         except (OSError, ValueError, KeyError, RuntimeError) as error:
@@ -112,43 +114,22 @@ class ConvertedModels:
             ) from error
         return Converted(program, ExportMetadata.from_dict(entry["metadata"]), notes["shapes"], notes["problems"])
 
-    @contextmanager
-    def _making(self, key: str) -> Iterator[bool]:
-        """Hold the lock on a model; yields whether it is still to be made."""
-        from filelock import FileLock
-
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self._folder / f"{key}.lock"):
-                yield not self.has(key)
-        except OSError as error:
-            raise CheckpointError(
-                f"the converted model cannot be written to {self._folder}: {error}",
-                stage="convert",
-                hint="Another place can be given with --hf-cache.",
-            ) from error
-
-    def _write_compressed(self, key: str, target: str, architecture: str) -> None:
+    def _write_compressed(self, key: str, directory: Path, architecture: str) -> None:
         import openvino as ov
 
         from pytest_hfaccel.backends.openvino.compression import compressed
 
         program = compressed(self.read(key).program, architecture)
-        manifest = json.loads((self._folder / key / _MANIFEST).read_text(encoding="utf-8"))
-        (entry,) = manifest["components"].values()
-        with tempfile.TemporaryDirectory(dir=self._folder, ignore_cleanup_errors=True) as name:
-            complete = Path(name) / target
-            shutil.copytree(self._folder / key, complete, ignore=shutil.ignore_patterns("*.xml", "*.bin"))
-            ov.save_model(program, complete / entry["file"], compress_to_fp16=False)
-            complete.replace(self._folder / target)
+        for name in (_NOTES, _EXPORT):
+            shutil.copyfile(self._folder / key / name, directory / name)
+        (entry,) = json.loads((directory / _EXPORT).read_text(encoding="utf-8"))["components"].values()
+        ov.save_model(program, directory / entry["file"], compress_to_fp16=False)
 
-    def _write(self, key: str, exported: Any, shapes: str, problems: list[str]) -> None:
-        with tempfile.TemporaryDirectory(dir=self._folder, ignore_cleanup_errors=True) as name:
-            complete = Path(name) / key
-            exported.save_pretrained(complete)
-            notes = {"shapes": shapes, "problems": problems}
-            (complete / _NOTES).write_text(json.dumps(notes), encoding="utf-8")
-            complete.replace(self._folder / key)
+
+def _write(directory: Path, exported: Any, shapes: str, problems: list[str]) -> None:
+    exported.save_pretrained(directory)
+    notes = {"shapes": shapes, "problems": problems}
+    (directory / _NOTES).write_text(json.dumps(notes), encoding="utf-8")
 
 
 def compressed_key(key: str) -> str:

@@ -12,6 +12,7 @@ import torch
 
 from pytest_hfaccel.backends.base import SampleInputs
 from pytest_hfaccel.backends.torch.backend import TorchBackend
+from pytest_hfaccel.checkpoints.stated_model import StatedModel
 from pytest_hfaccel.checks import built_in_checks
 from pytest_hfaccel.checks.reference import Reference, compute_reference
 from pytest_hfaccel.results import CheckOutcome
@@ -61,6 +62,9 @@ class TinySource:
 
     def loading_info(self) -> dict[str, Any]:
         return self.info
+
+    def weight_problems(self, model: Any) -> list[str]:
+        return StatedModel(self.directory, lambda: self._class).problems_of(model)
 
     def sample(self) -> SampleInputs:
         return self._sample
