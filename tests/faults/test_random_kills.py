@@ -1,4 +1,4 @@
-"""A hundred random kills of workers and controllers: nothing lost, nothing doubled, no hang, and resumed runs complete."""
+"""A hundred random kills of workers and controllers: nothing lost or doubled, no hang, and resumed runs complete."""
 
 from __future__ import annotations
 
