@@ -103,7 +103,7 @@ class RunConfig:
     )
     registries: tuple[str, ...] = _option(
         (),
-        "Registry file (YAML) that adds to or overrides the shipped one. May be repeated.",
+        "Registry file (YAML or JSON) that adds to or overrides the shipped one. May be repeated.",
         flag="--hf-registry",
         env="HFACCEL_REGISTRY",
         many=True,

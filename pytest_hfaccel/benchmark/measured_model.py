@@ -89,7 +89,9 @@ def measure_point(request: Request, point: Point, prepared: dict[str, Any], *, o
 
 def _checkpoint(request: Request) -> Checkpoint:
     from pytest_hfaccel.checkpoints import CheckpointStore
+    from pytest_hfaccel.registry import require_installed
 
+    require_installed(request.cell.model)
     store = CheckpointStore(
         request.cache_dir, trust_remote_code=request.trust_remote_code, allow_pickle=request.allow_pickle
     )

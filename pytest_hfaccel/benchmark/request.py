@@ -9,7 +9,7 @@ from typing import Any
 from pytest_hfaccel.benchmark.points import Point
 from pytest_hfaccel.benchmark.timing import Effort
 from pytest_hfaccel.results import Stage
-from pytest_hfaccel.spec import Cell, Device, Expectation, ModelSpec, Weights, WeightsChoice
+from pytest_hfaccel.spec import Cell, Device, Expectation, ModelSpec, VersionBound, Weights, WeightsChoice
 
 _OF_SPEC = (
     "name",
@@ -25,6 +25,13 @@ _OF_SPEC = (
     "source",
 )
 """The plain fields of a `ModelSpec` that decide which checkpoint it has; the others are about tests."""
+
+
+_BOUNDS = ("min_transformers", "max_transformers")
+
+
+def _bounds(spec: ModelSpec) -> dict[str, VersionBound | None]:
+    return {name: getattr(spec, name) for name in _BOUNDS}
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,13 @@ class Request:
         plain = {name: getattr(self, name) for name in _PLAIN}
         return {
             **plain,
-            "spec": {**spec, "dims": dict(spec["dims"]), "expect": [asdict(one) for one in self.cell.model.expect]},
+            "spec": {
+                **spec,
+                "dims": dict(spec["dims"]),
+                "dependencies": list(self.cell.model.dependencies),
+                "expect": [asdict(one) for one in self.cell.model.expect],
+                **{name: bound and asdict(bound) for name, bound in _bounds(self.cell.model).items()},
+            },
             "checks": list(self.checks),
             "trust_remote_code": list(self.trust_remote_code),
             "device": [self.cell.device.kind, self.cell.device.target],
@@ -77,7 +90,10 @@ class Request:
         """Rebuild a request from what `to_json` returned."""
         choice = WeightsChoice(**{**data["weights"], "kind": Weights(data["weights"]["kind"])})
         expect = tuple(Expectation(**{**one, "stage": Stage(one["stage"])}) for one in data["spec"]["expect"])
-        spec = ModelSpec(**{**data["spec"], "expect": expect})
+        plain = data["spec"]
+        bounds = {name: VersionBound(**plain[name]) for name in _BOUNDS if plain[name]}
+        needs = {"dependencies": tuple(plain["dependencies"]), **dict.fromkeys(_BOUNDS), **bounds}
+        spec = ModelSpec(**{**plain, "expect": expect, **needs})
         cell = Cell(spec, Device(*data["device"]), data["dtype"], choice)
         return cls(
             cell=cell,

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 
+from pytest_hfaccel.benchmark.isolated import measure_isolated
+from pytest_hfaccel.benchmark.points import NotMeasured
+from pytest_hfaccel.spec import ModelSpec, VersionBound
 from tests.harness import Project
 
 REGISTRY = """
@@ -66,3 +69,15 @@ def test_a_run_that_tested_nothing_has_not_passed(project: Project) -> None:
     assert found.summary["counts"]["cells"] == {"unavailable": 2}
     required = project.run(*arguments, "--hf-require", "fake:0")
     assert required.code != 0, required.output
+
+
+def test_nothing_is_measured_either(project: Project) -> None:
+    bound = VersionBound("99", "a new class")
+    for unmet in ({"dependencies": ("no-such-package",)}, {"min_transformers": bound}):
+        spec = ModelSpec("m", "BertModel", "feature-extraction", **unmet)
+        (found,) = measure_isolated(
+            spec, "tiny", "cpu", "fp32", [(1, 8)], threads=1, cache_dir=project.cache / "hfaccel", timeout=120
+        )
+        assert isinstance(found, NotMeasured)
+        assert found.status == "unavailable"
+        assert "Install it with: pip install" in (found.reason or "")
