@@ -5,11 +5,10 @@ Reads transformers' tables without importing transformers; needs neither torch n
 
 from __future__ import annotations
 
-from pytest_hfaccel.families.classifier import ModelFamilyClassifier, classify_model
+from pytest_hfaccel.families.classifier import TEMPLATE_FOLDER, ModelFamilyClassifier, classify_model
 from pytest_hfaccel.families.database import DamagedDatabaseWarning
 from pytest_hfaccel.families.definitions import MODEL_FAMILIES, MODEL_SUBFAMILIES
 from pytest_hfaccel.families.records import UNKNOWN, Analysis, Classification
-from pytest_hfaccel.families.templates import TEMPLATE_FOLDER
 
 __all__ = [
     "MODEL_FAMILIES",

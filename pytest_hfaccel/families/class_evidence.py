@@ -1,17 +1,20 @@
-"""What the architecture class says: `Wav2Vec2ForCTC` recognises speech.
+"""What the architecture class says: the caller's, that of a `config.json`, of the registry; and a guess from hardware.
 
-A class of the installed transformers is looked up in its auto mappings. Any other class (remote code, other
-versions) is read: the head by its suffix, the modality by the words before it.
+A class of the installed transformers is looked up in its auto mappings. Any other class (remote code, other versions)
+is read: the head by its suffix, the modality by the words before it.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
+from typing import Any
 
-from pytest_hfaccel.families.markers import find_marker
-from pytest_hfaccel.families.matching import words
+from pytest_hfaccel.families.known_names import find_marker
 from pytest_hfaccel.families.model_types import (
     CAUSAL,
     CLASSIFIER,
@@ -32,12 +35,13 @@ from pytest_hfaccel.families.model_types import (
     VIDEO,
     VLM,
     Kind,
+    auto_tables,
     family_of_type,
 )
-from pytest_hfaccel.families.records import Analysis, analysis, nothing
-from pytest_hfaccel.families.transformers_tables import auto_tables
+from pytest_hfaccel.families.records import Analysis, HardwareProfile, analysis, nothing
+from pytest_hfaccel.families.term_evidence import words
 
-SOURCE = "class_analysis"
+CLASS_SOURCE = "class_analysis"
 LISTED = 0.95
 """Confidence in a class that transformers lists. Not 1: `Qwen3ForCausalLM` also carries an embedding model."""
 TRUNK = 0.8
@@ -134,13 +138,15 @@ def analyze_class(class_name: str) -> Analysis:
     """Say what an architecture class is for."""
     name = class_name.rpartition(".")[-1].strip()
     if not name:
-        return nothing(SOURCE, "no class was given")
+        return nothing(CLASS_SOURCE, "no class was given")
     listed = auto_tables().heads_of_class.get(name)
     kind = _listed_kind(name, listed) if listed else None
     if listed and kind:
         heads = ", ".join(head or "base model" for head in listed)
         confidence = TRUNK if kind in (CAUSAL, SEQ2SEQ) else LISTED
-        return analysis(SOURCE, *kind, confidence, _certainty(name, kind), f"transformers lists {name} under {heads}")
+        return analysis(
+            CLASS_SOURCE, *kind, confidence, _certainty(name, kind), f"transformers lists {name} under {heads}"
+        )
     return _read(name)
 
 
@@ -193,12 +199,14 @@ def _read(name: str) -> Analysis:
     reason = f"{name} is not a class of this transformers"
     if kind and (marker is None or _stands(kind, marker.kind)):
         confidence = READ_FAINTLY if kind == CAUSAL else READ
-        return analysis(SOURCE, *kind, confidence, confidence, f"{reason}; its name ends in a head of this family")
+        return analysis(
+            CLASS_SOURCE, *kind, confidence, confidence, f"{reason}; its name ends in a head of this family"
+        )
     if marker:
         return analysis(
-            SOURCE, *marker.kind, READ_FAINTLY, READ_FAINTLY - 0.1, f"{reason}; its name holds {marker.text!r}"
+            CLASS_SOURCE, *marker.kind, READ_FAINTLY, READ_FAINTLY - 0.1, f"{reason}; its name holds {marker.text!r}"
         )
-    return nothing(SOURCE, f"{reason}, and its name tells nothing")
+    return nothing(CLASS_SOURCE, f"{reason}, and its name tells nothing")
 
 
 def _stands(head: Kind, stem: Kind) -> bool:
@@ -211,3 +219,150 @@ def _stands(head: Kind, stem: Kind) -> bool:
 def _class_words(stem: str) -> list[str]:
     """`LlavaQwen2` -> `llava`, `qwen2`; runs of capitals stay together (`CLIPSeg` -> `clipseg` is tried joined)."""
     return words(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", stem))
+
+
+CONFIG_SOURCE = "config_analysis"
+IN_CONFIG = 0.97
+
+_SENTENCE_FILES = ("modules.json", "config_sentence_transformers.json")
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def analyze_config(model_name: str) -> Analysis | None:
+    """Say what the checkpoint on disk is for; `None` when there is none."""
+    folder = checkpoint_folder(model_name)
+    if folder is None:
+        return None
+    if any((folder / name).is_file() for name in _SENTENCE_FILES):
+        return analysis(
+            CONFIG_SOURCE, *SENTENCE, IN_CONFIG, IN_CONFIG, "the checkpoint is one of sentence-transformers"
+        )
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return nothing(CONFIG_SOURCE, f"its config.json cannot be read: {error}")
+    return _said_by(config if isinstance(config, dict) else {})
+
+
+def _said_by(config: dict[str, Any]) -> Analysis:
+    architectures = config.get("architectures")
+    for name in architectures if isinstance(architectures, list) else ():
+        said = analyze_class(str(name))
+        if said["family"]:
+            certainty = said["subfamily_confidence"]
+            reason = f"config.json names {name}"
+            return analysis(CONFIG_SOURCE, said["family"], said["subfamily"], IN_CONFIG, certainty, reason)
+    kind = family_of_type(str(config.get("model_type", "")))
+    if kind:
+        return analysis(CONFIG_SOURCE, *kind, IN_CONFIG, 0.7, f"config.json names the type {config['model_type']}")
+    return nothing(CONFIG_SOURCE, "its config.json names no known architecture or model type")
+
+
+def checkpoint_folder(model_name: str) -> Path | None:
+    """Return the folder with the `config.json` of a local directory or of a cached hub id."""
+    if not model_name or "\0" in model_name:
+        return None
+    local = Path(model_name)
+    if _holds_config(local):
+        return local
+    return _cached(model_name) if _HUB_ID.fullmatch(model_name) else None
+
+
+def _cached(hub_id: str) -> Path | None:
+    repository = hub_cache() / f"models--{hub_id.replace('/', '--')}"
+    try:
+        revision = (repository / "refs" / "main").read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return None
+    folder = repository / "snapshots" / revision
+    return folder if re.fullmatch(r"\w+", revision) and _holds_config(folder) else None
+
+
+def _holds_config(folder: Path) -> bool:
+    try:
+        return (folder / "config.json").is_file()
+    except OSError:
+        # Too long for a file name, or a folder that may not be read.
+        return False
+
+
+def hub_cache() -> Path:
+    """Return the hub's cache folder by the variables huggingface_hub reads, in its order."""
+    if cache := os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE"):
+        return Path(cache)
+    home = os.environ.get("HF_HOME")
+    base = Path(home) if home else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "huggingface")
+    return base / "hub"
+
+
+REGISTERED = 0.95
+
+
+def analyze_registered(model_name: str, source: str) -> Analysis | None:
+    """Say what the registered class of a model is for; `None` when the model is not registered.
+
+    The first call in a process reads the registry, which takes some 0.2 s; it is made only for names that hold no
+    known model.
+
+    Raises:
+        RegistryError: The shipped registry is broken.
+    """
+    architecture = _architectures().get(model_name)
+    said = analyze_class(architecture) if architecture else None
+    if said is None:
+        return None
+    reason = f"it is registered as {architecture}"
+    return analysis(source, said["family"], said["subfamily"], REGISTERED, said["subfamily_confidence"], reason)
+
+
+@cache
+def _architectures() -> Mapping[str, str]:
+    from pytest_hfaccel.registry import load_registry
+
+    return {spec.name: spec.architecture for spec in load_registry().specs}
+
+
+HARDWARE_SOURCE = "hardware_analysis"
+
+_BROWSER = ("webnn", "webgpu")
+_OTHER_ACCELERATORS = ("mps", "rocm", "openvino")
+_LARGE_MB = 8000
+"""Above this peak, in MB, a model is nearly always a language model: 4 billion parameters in fp16."""
+_SMALL_MB = 2000
+_CONFIDENCE = 0.4
+_FAINT = 0.3
+
+
+def analyze_hardware(profile: HardwareProfile) -> Analysis:
+    """Guess a family from where a model runs and how much memory it takes, with low confidence.
+
+    Args:
+        profile: Device kind -> `compatible` and `memory_usage.peak` in MB.
+    """
+    works = {kind: bool(entry.get("compatible")) for kind, entry in profile.items()}
+    peak = _peak(profile)
+    if not works:
+        return nothing(HARDWARE_SOURCE, "the hardware profile is empty")
+    if works.get("cuda") and _all_fail(works, _OTHER_ACCELERATORS):
+        return analysis(
+            HARDWARE_SOURCE, "multimodal", None, _CONFIDENCE, 0.0, "runs on CUDA and on no other accelerator"
+        )
+    if peak > _LARGE_MB:
+        return analysis(HARDWARE_SOURCE, "text_generation", None, _CONFIDENCE, 0.0, f"takes {peak:.0f} MB")
+    if _all_fail(works, _BROWSER) and any(works.values()):
+        return analysis(HARDWARE_SOURCE, "audio", None, _FAINT, 0.0, "runs on accelerators, but not in a browser")
+    if all(works.values()) and 0 < peak <= _SMALL_MB:
+        return analysis(HARDWARE_SOURCE, "embedding", None, _FAINT, 0.0, f"runs everywhere in {peak:.0f} MB")
+    return nothing(HARDWARE_SOURCE, "the hardware profile fits several families")
+
+
+def _all_fail(works: dict[str, bool], kinds: tuple[str, ...]) -> bool:
+    """Whether at least two of the kinds are stated, and none of those works."""
+    stated = [works[kind] for kind in kinds if kind in works]
+    return len(stated) >= 2 and not any(stated)
+
+
+def _peak(profile: HardwareProfile) -> float:
+    """The largest stated peak in MB, or 0."""
+    usages = (entry.get("memory_usage") for entry in profile.values())
+    return max((float(usage.get("peak") or 0) for usage in usages if isinstance(usage, dict)), default=0.0)

@@ -5,20 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from pytest_hfaccel.errors import ConfigError
-from pytest_hfaccel.families.calibration import FAMILY, SUBFAMILY, probability
-from pytest_hfaccel.families.class_evidence import SOURCE as CLASS_SOURCE
-from pytest_hfaccel.families.class_evidence import analyze_class
-from pytest_hfaccel.families.combination import choose_family, choose_subfamily
-from pytest_hfaccel.families.config_evidence import analyze_config
+from pytest_hfaccel.families.calibration import FAMILY, SUBFAMILY, choose_family, choose_subfamily, probability
+from pytest_hfaccel.families.class_evidence import (
+    CLASS_SOURCE,
+    HARDWARE_SOURCE,
+    analyze_class,
+    analyze_config,
+    analyze_hardware,
+)
 from pytest_hfaccel.families.database import ClassificationDatabase
 from pytest_hfaccel.families.definitions import MODEL_FAMILIES, MODEL_SUBFAMILIES
-from pytest_hfaccel.families.hardware_evidence import SOURCE as HARDWARE_SOURCE
-from pytest_hfaccel.families.hardware_evidence import analyze_hardware
-from pytest_hfaccel.families.name_evidence import SOURCE as NAME_SOURCE
-from pytest_hfaccel.families.name_evidence import analyze_name, split_name
+from pytest_hfaccel.families.name_evidence import NAME_SOURCE, analyze_name, split_name
 from pytest_hfaccel.families.records import (
     UNKNOWN,
     Analysis,
@@ -29,8 +30,35 @@ from pytest_hfaccel.families.records import (
     analysis,
     nothing,
 )
-from pytest_hfaccel.families.templates import template_for
 from pytest_hfaccel.families.term_evidence import analyze_keywords, analyze_methods, analyze_tasks
+
+GENERAL_TEMPLATE = "hf_template.py"
+"""For models of unknown family, and for families of the user's own."""
+
+TEMPLATE_FOLDER = Path(__file__).parents[1] / "generator" / "templates"
+"""Where the templates lie; a `jinja2.FileSystemLoader` over it finds every name given here."""
+
+_FAMILIES = ("embedding", "text_generation", "vision", "audio", "multimodal", "video", "time_series")
+
+# A family's template is made for its usual subfamily; the others have their own, named after them.
+_OWN: Mapping[str, tuple[str, ...]] = {
+    "embedding": ("sentence_transformer", "token_classifier"),
+    "text_generation": ("seq2seq", "chat_model"),
+    "vision": ("object_detector", "segmentation", "depth_estimation"),
+    "audio": ("audio_classifier", "text_to_speech"),
+    "multimodal": ("image_text_encoder", "document_qa"),
+    "video": ("video_text_encoder",),
+}
+
+
+def template_for(family: str | None, subfamily: str | None = None) -> str:
+    """Return the file name of the template for a family and, where it has its own, the subfamily."""
+    if family not in _FAMILIES:
+        return GENERAL_TEMPLATE
+    if subfamily in _OWN.get(family, ()):
+        return f"hf_{subfamily}_template.py"
+    return f"hf_{family}_template.py"
+
 
 _UNKNOWN_CONFIDENCE = 0.1
 _OWN_KEYWORD = 0.97

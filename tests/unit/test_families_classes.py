@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_hfaccel.families import MODEL_FAMILIES, MODEL_SUBFAMILIES, UNKNOWN, classify_model
-from pytest_hfaccel.families.model_types import families_of
-from pytest_hfaccel.families.transformers_tables import auto_tables, read_tables
+from pytest_hfaccel.families.model_types import auto_tables, families_of, read_tables
 
 
 def test_every_listed_class_has_a_family() -> None:

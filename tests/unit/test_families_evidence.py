@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_hfaccel.families import ModelFamilyClassifier, classify_model
-from pytest_hfaccel.families.combination import choose_family
+from pytest_hfaccel.families.calibration import choose_family
 from pytest_hfaccel.families.records import analysis
 
 

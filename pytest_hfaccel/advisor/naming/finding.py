@@ -150,9 +150,9 @@ def _known(name: str, spec: ModelSpec) -> NamedModel:
 
 def _class_of_type_in(name: str, registry: Registry) -> str | None:
     """Return a class for the model type a name holds: a registered one where there is one, else the base model."""
-    from pytest_hfaccel.families.markers import find_marker
+    from pytest_hfaccel.families.known_names import find_marker
+    from pytest_hfaccel.families.model_types import auto_tables
     from pytest_hfaccel.families.name_evidence import split_name
-    from pytest_hfaccel.families.transformers_tables import auto_tables
 
     marker = find_marker(split_name(name)[1])
     if marker is None or not marker.is_type:
