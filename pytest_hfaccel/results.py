@@ -13,6 +13,10 @@ from typing import Any
 SCHEMA_VERSION = 1
 """Version of the JSON written by reports and journal; raised when a reader would have to change."""
 
+TWIN, BLIND_TO = "twin", "blind_to"
+"""Measures of the check `canary`: how the model was had at the next lower precision, and that precision's name where
+parity would not notice it."""
+
 NOT_REACHED = "the model did not get this far"
 """How a check refers to a failure that another check of the cell has told."""
 

@@ -214,6 +214,13 @@ class LoadedModel(Protocol):
     def reset_peak_memory(self) -> None:
         """Start a new peak."""
 
+    def occupied(self, nbytes: int) -> AbstractContextManager[None]:
+        """Hold that many more bytes for a `with` block, in the memory that `memory` counts.
+
+        The check `memory` sees by it whether the count is alive, and `checks.planted.leaking` loses memory with it.
+        `backends.process_memory.occupied_in_process` is the implementation where the resident set is counted.
+        """
+
     def close(self) -> None:
         """Free the device's memory. The object is not used afterwards."""
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,19 @@ _UNITS_TO_BYTES = 1024
 
 _RESET_PEAK = "5"
 """Writing this to `/proc/<pid>/clear_refs` resets the peak resident set to the current one (proc_pid_clear_refs(5))."""
+
+
+@contextmanager
+def occupied_in_process(nbytes: int) -> Iterator[None]:
+    """Hold that many more bytes in the resident set of this process.
+
+    A mapping of its own, each page of which is written to: it does not go through the system's allocator, which keeps
+    freed blocks, so that the resident set grows by this much and shrinks by it again.
+    """
+    with mmap.mmap(-1, nbytes) as held:
+        for page in range(0, nbytes, mmap.PAGESIZE):
+            held[page] = 1
+        yield
 
 
 class ProcessMemory:

@@ -24,6 +24,13 @@ varied tokens, too little to drown deep models in their own rounding errors."""
 _VECTOR_NOISE = 0.1
 """Standard deviation of the noise on biases and on the weights of normalisations."""
 
+_MUTED = 0.5
+"""The mean size of a normalisation's weights below which it lets too little through."""
+
+_AUDIBLE = 2.5
+"""What is added to them. A batch normalisation that has seen no data yet does not normalise: this puts back what SiLU
+and the gates of a block take away."""
+
 _SPARE = 1.1
 _BYTES_PER_PARAMETER = 4
 
@@ -110,9 +117,24 @@ def _perturb(model: Any) -> None:
                 noise = torch.randn(parameter.shape, dtype=parameter.dtype)
                 parameter.add_(noise, alpha=_noise_level(parameter))
         for module in model.modules():
+            if _is_muted(module):
+                module.weight += _AUDIBLE
             # Some classes clear the padding token's vector when they are loaded.
             if isinstance(module, torch.nn.Embedding) and module.padding_idx is not None:
                 module.weight[module.padding_idx] = 0
+
+
+def _is_muted(module: Any) -> bool:
+    """Whether a normalisation multiplies by numbers around zero, as no trained one does.
+
+    EfficientNet draws them so: after twenty layers nothing was left of the image, and the outputs were constants.
+    """
+    from torch.nn import GroupNorm, LayerNorm
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    # Only torch's own: others may multiply by one plus the weight.
+    weight = module.weight if isinstance(module, (_BatchNorm, GroupNorm, LayerNorm)) else None
+    return weight is not None and float(weight.abs().mean()) < _MUTED
 
 
 def _is_learned(parameter: Any) -> bool:

@@ -22,6 +22,7 @@ from pytest_hfaccel.checks import (
     pipeline,
     placement,
     resolves,
+    sensitivity,
     task_sense,
     training,
 )
@@ -67,6 +68,7 @@ _BATTERY = (
     Check("forward", forward.forward, Stage.RUN, CELL, _always),
     Check("parity", parity.parity, Stage.COMPARE, CELL, _always),
     Check("determinism", determinism.determinism, Stage.COMPARE, CELL, _always),
+    Check("sensitivity", sensitivity.sensitivity, Stage.COMPARE, CELL, _always),
     Check("batch_invariance", batch_invariance.batch_invariance, Stage.COMPARE, CELL, _always),
     Check("padding_invariance", padding_invariance.padding_invariance, Stage.COMPARE, CELL, _pads),
     Check("generation", generation.generation, Stage.COMPARE, CELL, _generates),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.checks.leaf import LeafDifference, difference
-from pytest_hfaccel.checks.tolerances import SECOND_CHANCE_CEILING, SECOND_CHANCE_FACTOR, Tolerance
+from pytest_hfaccel.checks.tolerances import SECOND_CHANCE_FACTOR, Tolerance
 
 if TYPE_CHECKING:
     import torch
@@ -138,7 +138,7 @@ def _excused(verdict: LeafVerdict, rounding: LeafDifference | None, tolerance: T
         found.rel_l2 <= largest_passing(rounding.rel_l2, tolerance)
         and found.max_abs <= SECOND_CHANCE_FACTOR * rounding.max_abs
     )
-    if like_on_cpu and (found.rel_l2 <= SECOND_CHANCE_CEILING * tolerance.rel_l2 or found.outside == 0.0):
+    if like_on_cpu and (found.rel_l2 <= tolerance.ceiling * tolerance.rel_l2 or found.outside == 0.0):
         return LeafVerdict(found, 1.0, second_chance=True)
     note = f"on the CPU this dtype has rel-L2 {rounding.rel_l2:.3g}, max abs {rounding.max_abs:.3g}"
     return LeafVerdict(found, verdict.excess, (*verdict.complaints, note))

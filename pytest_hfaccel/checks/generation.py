@@ -73,7 +73,10 @@ def generation(context: CheckContext) -> CheckOutcome:
         problems += [f"{way.replace('_', ' ')}: {problem}" for problem in found]
     if len(unsupported) == len(_WAYS):
         return skipped(NAME, "; ".join(unsupported.values()), **measures)
-    problems += _first_token_problems(context, measures)
+    if not bool(context.reference.step_logits(NEW_TOKENS).isnan().any()):
+        problems += _first_token_problems(context, measures)
+    else:
+        problems.append("the logits that the reference chose its tokens by hold NaN: equal tokens mean nothing")
     if context.reference.generation_reason:
         measures["reference_reason"] = context.reference.generation_reason
     return failed(NAME, "\n".join(problems), **measures) if problems else passed(NAME, **measures)

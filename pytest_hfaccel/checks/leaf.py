@@ -29,7 +29,7 @@ class LeafDifference:
         pearson: Pearson correlation; recorded only, because it is blind to scale and offset.
         outside: Share of the elements outside `rtol`/`atol`; `None` where the tolerance has none.
         top1: Share of positions with the same argmax over the last axis.
-        problem: What cannot be measured: another shape, other positions of NaN or infinity, other integers.
+        problem: What cannot be measured: another shape, a NaN on any side, other positions of infinity, other integers.
     """
 
     leaf: str
@@ -79,9 +79,11 @@ def _integers(leaf: str, actual: torch.Tensor, reference: torch.Tensor) -> LeafD
 
 
 def _special_values(got: torch.Tensor, want: torch.Tensor) -> str | None:
+    nan = int(got.isnan().sum()), int(want.isnan().sum())
+    if any(nan):  # also where both have it: two models that are broken alike do not agree on anything
+        return f"NaN at {nan[0]} positions, in the reference at {nan[1]}"
     fill = want <= _REFERENCE_FILL  # minus infinity included
     for name, here, there in (
-        ("NaN", got.isnan(), want.isnan()),
         ("+inf", got.isposinf(), want.isposinf()),
         ("-inf or a fill value", got.isneginf() | ((got <= _ACTUAL_FILL) & fill), fill),
     ):

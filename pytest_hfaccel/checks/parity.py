@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pytest_hfaccel.checks.base import CheckContext, failed, passed
-from pytest_hfaccel.checks.compare import Comparison, compare
+from pytest_hfaccel.checks.compare import Comparison, compare, largest_passing
 from pytest_hfaccel.checks.positions import real_positions
 from pytest_hfaccel.checks.tolerances import tolerance_of
 from pytest_hfaccel.results import CheckOutcome
@@ -38,3 +38,14 @@ def compare_with_reference(context: CheckContext, outputs: Mapping[str, torch.Te
         tolerance_of(context.cell),
         lambda: reference.error_of(context.cell.dtype),
     )
+
+
+def limits_of(context: CheckContext) -> dict[str, float]:
+    """The rel-L2 by floating-point leaf beyond which nothing passes parity on this cell, second chance included."""
+    tolerance = tolerance_of(context.cell)
+    errors = context.reference.error_of(context.cell.dtype) if tolerance.second_chance else {}
+    return {
+        name: largest_passing(errors[name].rel_l2 if name in errors else 0.0, tolerance)
+        for name, leaf in context.reference.outputs.items()
+        if leaf.is_floating_point()
+    }

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.backends.base import WeightChange
 from pytest_hfaccel.checks.base import CheckContext
-from pytest_hfaccel.checks.compare import largest_passing
 from pytest_hfaccel.checks.leaf import difference
+from pytest_hfaccel.checks.parity import limits_of
 from pytest_hfaccel.checks.reference import Reference
-from pytest_hfaccel.checks.tolerances import tolerance_of
 
 if TYPE_CHECKING:
     from torch.nn import Parameter
@@ -58,7 +57,7 @@ def find_perturbation(context: CheckContext) -> Perturbation | None:
 
 
 def _search(context: CheckContext, parameters: Iterable[tuple[str, Parameter]]) -> Perturbation | None:
-    limits = _limits(context)
+    limits = limits_of(context)
     candidates = [(name, tensor.numel() // 2, _typical(tensor)) for name, tensor in parameters]
     # Those first that the cell's runtime can change without building the model anew.
     held = context.loaded.held(name for name, _, _ in candidates)
@@ -82,17 +81,6 @@ def _run_by(model: Any, forward: Callable[[], object]) -> frozenset[int]:
         for hook in hooks:
             hook.remove()
     return frozenset(id(parameter) for module in run for parameter in module.parameters(recurse=False))
-
-
-def _limits(context: CheckContext) -> dict[str, float]:
-    """The rel-L2 by leaf beyond which nothing passes parity on this cell, second chance included."""
-    tolerance = tolerance_of(context.cell)
-    errors = context.reference.error_of(context.cell.dtype) if tolerance.second_chance else {}
-    return {
-        name: largest_passing(errors[name].rel_l2 if name in errors else 0.0, tolerance)
-        for name, leaf in context.reference.outputs.items()
-        if leaf.is_floating_point()
-    }
 
 
 def _tried(
@@ -120,10 +108,11 @@ def _effect(reference: Reference, change: WeightChange, limits: dict[str, float]
 
 
 def _candidates(model: Any, among: frozenset[int] | None = None) -> list[tuple[str, Parameter]]:
-    """Choose parameters every token passes through: weights of norms first, then biases, then matrices.
+    """Choose parameters every token passes through: weights of norms first, then other vectors, then matrices.
 
-    Embeddings are left out, because the inputs may not use the row, and so are tied and reparametrised weights, which
-    a converted model need not hold under one name.
+    Biases are left out, because what they add is the same for all inputs: they move the outputs also of a model whose
+    other weights are all zero. Embeddings are left out, because the inputs may not use the row, and so are tied and
+    reparametrised weights, which a converted model need not hold under one name.
 
     Args:
         model: The transformers model.
@@ -136,6 +125,7 @@ def _candidates(model: Any, among: frozenset[int] | None = None) -> list[tuple[s
         (name, parameter)
         for name, parameter in model.named_parameters()
         if parameter.is_floating_point()
+        and "bias" not in name.rpartition(".")[2]
         and id(parameter) not in embeddings
         and (among is None or id(parameter) in among)
         and "parametrizations" not in name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,11 +21,24 @@ def problems_between(found: Any, expected: Any, tolerance: Tolerance) -> list[st
         expected: The same, computed directly.
         tolerance: Limits for numbers and scores.
     """
+    broken = [side for side, result in (("its", found), ("the direct", expected)) if not _is_finite(result)]
+    if broken:
+        return [f"{side} result holds NaN or infinity: {found!r} instead of {expected!r}" for side in broken]
     if _is_record_list(expected):
         return _records(found, expected, tolerance)
     if isinstance(expected, Sequence) and not isinstance(expected, str):
         return _arrays(found, expected, tolerance)
     return [] if found == expected else [f"{found!r} instead of {expected!r}"]
+
+
+def _is_finite(result: Any) -> bool:
+    if isinstance(result, float):
+        return math.isfinite(result)
+    if isinstance(result, Mapping):
+        return all(map(_is_finite, result.values()))
+    if isinstance(result, Sequence) and not isinstance(result, str):
+        return all(map(_is_finite, result))
+    return True
 
 
 def _is_record_list(value: Any) -> bool:

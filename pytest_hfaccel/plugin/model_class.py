@@ -124,6 +124,10 @@ class ModelClassTests(metaclass=CallableWithModel):
         """The same inputs give the same outputs."""
         check("determinism")
 
+    def test_sensitivity(self, check: RunCheck) -> None:
+        """Other inputs give other outputs, input by input."""
+        check("sensitivity")
+
     def test_batch_invariance(self, check: RunCheck) -> None:
         """A sample alone gives what it gives within a batch."""
         check("batch_invariance")

@@ -298,11 +298,13 @@ def print_summary(terminal: Any, config: pytest.Config) -> None:
     collector, written = config.stash.get(COLLECTOR, None), config.stash.get(_WRITTEN, None)
     if collector is None or written is None:
         return
-    from pytest_hfaccel.reports import model_device_table
+    from pytest_hfaccel.reports import model_device_table, precision_line
 
     if collector.results:
         terminal.section("models x devices")
         for line in model_device_table(collector.results, width=terminal._tw.fullwidth).splitlines():
+            terminal.write_line(line)
+        if line := precision_line(collector.results):
             terminal.write_line(line)
     for problem in written.problems:
         terminal.write_line(f"not written: {problem}", red=True)

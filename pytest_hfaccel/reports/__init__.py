@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pytest_hfaccel.reports.journal import JOURNAL, Journal, JournalContents, read_journal
 from pytest_hfaccel.reports.schemas import SCHEMAS, load_schema
+from pytest_hfaccel.reports.summary import precision_line
 from pytest_hfaccel.reports.table import model_device_rows, model_device_table
 from pytest_hfaccel.reports.writer import write_reports
 
@@ -19,6 +20,7 @@ __all__ = [
     "load_schema",
     "model_device_rows",
     "model_device_table",
+    "precision_line",
     "read_journal",
     "write_reports",
 ]

@@ -8,9 +8,13 @@ from typing import Any
 
 from pytest_hfaccel.reports.envelope import envelope
 from pytest_hfaccel.reports.plain import to_plain
-from pytest_hfaccel.results import CellResult, Ended, Status
+from pytest_hfaccel.results import BLIND_TO, TWIN, CellResult, Ended, Status
 
 _SUMMED = ("requests", "hits", "misses", "loads", "failures", "evictions", "oom_retries", "load_seconds")
+
+
+_NAMED = 3
+"""How many cells a line names."""
 
 
 def summary_of(
@@ -29,6 +33,7 @@ def summary_of(
         "expected_failures": _notable(results, lambda status: status == Status.XFAILED),
         "unavailable": _notable(results, lambda status: status == Status.UNAVAILABLE),
         "skipped_checks": _skipped_checks(results),
+        "precision_twins": precision_twins(results),
         "absent_devices": dict(header.get("absent_devices") or {}),
         "pool": _pool_totals(header.get("pool") or []),
     }
@@ -86,6 +91,28 @@ def _notable(results: Iterable[CellResult], wanted: Callable[[Status], bool]) ->
         for result in results
         if wanted(result.status)
     ]
+
+
+def precision_twins(results: Iterable[CellResult]) -> dict[str, Any]:
+    """Count the cells whose parity fails at the next lower precision, and name those, by precision, whose does not."""
+    twins = [(r.cell, check.measures) for r in results for check in r.checks if TWIN in check.measures]
+    blind: dict[str, list[str]] = defaultdict(list)
+    for cell, measures in twins:
+        if BLIND_TO in measures:
+            blind[measures[BLIND_TO]].append(cell)
+    return {"noticed": len(twins) - sum(map(len, blind.values())), "blind_to": dict(blind)}
+
+
+def precision_line(results: Iterable[CellResult]) -> str:
+    """Say in one line how many cells would notice the next lower precision; empty where none tried."""
+    found = precision_twins(results)
+    if not found["noticed"] and not found["blind_to"]:
+        return ""
+    blind = [
+        f"{len(cells)} blind to {dtype} ({', '.join(cells[:_NAMED])}{', ...' if len(cells) > _NAMED else ''})"
+        for dtype, cells in found["blind_to"].items()
+    ]
+    return ", ".join([f"precision: {found['noticed']} cells would notice the next lower one", *blind])
 
 
 def _skipped_checks(results: Iterable[CellResult]) -> list[dict[str, Any]]:

@@ -8,9 +8,12 @@ import pytest
 
 from pytest_hfaccel.checkpoints import Checkpoint, CheckpointStore
 from pytest_hfaccel.checkpoints.trial import FILE, load_trial, run
+from pytest_hfaccel.config import RunConfig
 from pytest_hfaccel.errors import LoadError
 from pytest_hfaccel.registry.every import match_pairs
-from pytest_hfaccel.spec import ModelSpec, Weights, WeightsChoice
+from pytest_hfaccel.results import Status
+from pytest_hfaccel.runner import Runner
+from pytest_hfaccel.spec import CPU, Cell, ModelSpec, Weights, WeightsChoice
 
 pytestmark = pytest.mark.slow
 
@@ -77,3 +80,12 @@ def test_random_weights_of_a_pair_have_its_real_dimensions(tmp_path: Path) -> No
     checkpoint = CheckpointStore(tmp_path).prepare(spec, WeightsChoice(Weights.RANDOM, "for a test"))
     assert tuple(checkpoint.torch_model("fp32").get_input_embeddings().weight.shape) == (2000, 32)
     assert set(checkpoint.sample().forward) == {"input_ids", "attention_mask"}
+
+
+def test_an_image_reaches_the_end_of_a_tiny_efficientnet(tmp_path: Path) -> None:
+    runner = Runner(RunConfig(cache=str(tmp_path)))
+    spec = match_pairs("efficientnet/EfficientNetModel")[0]
+    outcome = runner.open(Cell(spec, CPU, "fp32", WeightsChoice(Weights.TINY, "for a test"))).check("sensitivity")
+    runner.close()
+    assert outcome.status == Status.PASSED, outcome.reason
+    assert outcome.measures["pixel_values"]["reference"] > 0.1

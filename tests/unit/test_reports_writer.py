@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pytest_hfaccel.errors import ConfigError
-from pytest_hfaccel.reports import write_reports
-from pytest_hfaccel.results import CellResult, Ended
+from pytest_hfaccel.reports import precision_line, write_reports
+from pytest_hfaccel.results import CellResult, CheckOutcome, Ended
 from tests.unit.report_samples import HEADER, sample_results
 
 
@@ -95,6 +95,20 @@ def test_the_summary(reports: Path) -> None:
         {"check": "pipeline", "reason": "no pipeline for this task", "cells": ["bert-base-uncased-cpu-fp32"]}
     ]
     assert summary["absent_devices"] == {"cuda:0": "no NVIDIA driver"}
+
+
+def test_cells_that_would_not_notice_the_next_lower_precision_are_counted_and_named(tmp_path: Path) -> None:
+    results = sample_results()[:2]
+    noticing = CheckOutcome("canary", measures={"twin": "run in fp16 on the CPU", "twin_rel_l2": 1e-3})
+    blind = CheckOutcome("canary", measures={"twin": "outputs rounded to fp8", "twin_rel_l2": 1e-3, "blind_to": "fp8"})
+    results[0].checks.append(noticing)
+    results[1].checks.append(blind)
+    write_reports(tmp_path, results, {})
+    name = results[1].cell
+    assert read(tmp_path / "summary.json")["precision_twins"] == {"noticed": 1, "blind_to": {"fp8": [name]}}
+    line = f"precision: 1 cells would notice the next lower one, 1 blind to fp8 ({name})"
+    assert precision_line(results) == line
+    assert precision_line(sample_results()) == ""
 
 
 def test_the_summary_adds_up_the_pools_of_all_processes(reports: Path) -> None:

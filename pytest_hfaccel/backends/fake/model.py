@@ -32,6 +32,7 @@ class FakeModel:
         self._cell = cell
         self._script = script
         self._peak = script.nbytes
+        self._occupied = 0
         device = cell.device.id
         self.placement = Placement(device, (device,), cell.dtype, cell.dtype, implementation="emulated")
         self.nbytes = script.nbytes
@@ -66,12 +67,23 @@ class FakeModel:
         yield FakeModel(self._cell, replace(self._script, wrong=not self._script.wrong), 0.0)
 
     def memory(self) -> dict[str, Any]:
-        """Return the bytes the script says."""
-        return {"current_bytes": self.nbytes, "peak_bytes": self._peak, "source": "allocator", "peak_source": "script"}
+        """Return the bytes the script says, and those occupied."""
+        current = self.nbytes + self._occupied
+        return {"current_bytes": current, "peak_bytes": self._peak, "source": "allocator", "peak_source": "script"}
 
     def reset_peak_memory(self) -> None:
         """Start a new peak."""
-        self._peak = self.nbytes
+        self._peak = self.nbytes + self._occupied
+
+    @contextmanager
+    def occupied(self, nbytes: int) -> Iterator[None]:
+        """Say that it holds that many more bytes."""
+        self._occupied += nbytes
+        self._peak = max(self._peak, self.nbytes + self._occupied)
+        try:
+            yield
+        finally:
+            self._occupied -= nbytes
 
     def close(self) -> None:
         """Record that it was freed."""

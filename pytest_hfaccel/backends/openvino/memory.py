@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pytest_hfaccel.backends.openvino.device import core, read_property
-from pytest_hfaccel.backends.process_memory import ProcessMemory
+from pytest_hfaccel.backends.process_memory import ProcessMemory, occupied_in_process
 
 
 class DeviceMemory:
@@ -28,6 +30,19 @@ class DeviceMemory:
     def note(self) -> None:
         """Look at the device's memory right after a run: the GPU plugin keeps no peak."""
         self._peak = max(self._peak, self._on_gpu() or 0)
+
+    @contextmanager
+    def occupied(self, nbytes: int) -> Iterator[None]:
+        """Hold that many more bytes: a tensor in the GPU's memory, or pages of this process."""
+        if self._on_gpu() is None:
+            with occupied_in_process(nbytes):
+                yield
+        else:
+            import openvino as ov
+
+            held = core().get_default_context(self._target).create_tensor(ov.Type.u8, ov.Shape([nbytes]), {})
+            yield
+            del held
 
     def read(self) -> dict[str, Any]:
         """Return `current_bytes`, `peak_bytes`, `source` and `peak_source`."""

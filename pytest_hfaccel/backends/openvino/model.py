@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.backends.base import ModelSource, Placement, WeightChange, is_padded
@@ -113,6 +113,10 @@ class OpenVINOModel:
     def reset_peak_memory(self) -> None:
         """Start a new peak."""
         self._memory.reset_peak()
+
+    def occupied(self, nbytes: int) -> AbstractContextManager[None]:
+        """Hold that many more bytes on the device."""
+        return self._memory.occupied(nbytes)
 
     def close(self) -> None:
         """Free the compiled graphs."""

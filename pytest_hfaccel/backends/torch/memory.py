@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-from pytest_hfaccel.backends.process_memory import ProcessMemory
+from pytest_hfaccel.backends.process_memory import ProcessMemory, occupied_in_process
 
 
 class DeviceMemory:
@@ -42,6 +44,17 @@ class DeviceMemory:
         """Let a device whose allocator keeps no peak take one now: called right after a forward pass."""
         if self._device.type == "mps":
             self._mps_peak = max(self._mps_peak, int(torch.mps.driver_allocated_memory()))
+
+    @contextmanager
+    def occupied(self, nbytes: int) -> Iterator[None]:
+        """Hold that many more bytes on the device."""
+        if self._process is not None:
+            with occupied_in_process(nbytes):
+                yield
+        else:
+            held = torch.ones(nbytes, dtype=torch.uint8, device=self._device)
+            yield
+            del held
 
     def read(self) -> dict[str, Any]:
         """Return `current_bytes`, `peak_bytes`, `source` and `peak_source`."""

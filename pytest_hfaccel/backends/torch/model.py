@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -87,6 +87,10 @@ class TorchModel:
     def reset_peak_memory(self) -> None:
         """Start a new peak."""
         self._memory.reset_peak()
+
+    def occupied(self, nbytes: int) -> AbstractContextManager[None]:
+        """Hold that many more bytes on the device."""
+        return self._memory.occupied(nbytes)
 
     def close(self) -> None:
         """Free the device's memory."""

@@ -13,7 +13,7 @@ import torch
 from pytest_hfaccel.backends.base import SampleInputs
 from pytest_hfaccel.backends.torch.backend import TorchBackend
 from pytest_hfaccel.checkpoints.stated_model import StatedModel
-from pytest_hfaccel.checks import built_in_checks
+from pytest_hfaccel.checks import built_in_checks, planted
 from pytest_hfaccel.checks.reference import Reference, compute_reference
 from pytest_hfaccel.results import CheckOutcome
 from pytest_hfaccel.spec import CPU, Cell, Device, ModelSpec, Weights, WeightsChoice
@@ -102,8 +102,7 @@ def run(name: str, context: TinyContext) -> CheckOutcome:
 
 def with_forward(context: TinyContext, change: Callable[..., Any]) -> TinyContext:
     """Replace the model's forward by `change(right forward, inputs)`."""
-    right = context.loaded
-    context.loaded = Misbehaving(right, forward=lambda inputs: change(right.forward, inputs))
+    context.loaded = planted.with_forward(context.loaded, change)
     return context
 
 
@@ -149,24 +148,3 @@ class TinyContext:
 
     def _load(self, dtype: str) -> Any:
         return TorchBackend().load(Cell(self.source.spec, CPU, dtype, WeightsChoice(Weights.TINY, "test")), self.source)
-
-
-class Misbehaving:
-    """A loaded model that behaves like another one, but for what a test overrides.
-
-    Args:
-        loaded: The model.
-        overrides: Attributes and methods that replace the model's.
-    """
-
-    def __init__(self, loaded: Any, **overrides: Any) -> None:
-        self._loaded = loaded
-        self._overrides = overrides
-
-    def __getattr__(self, name: str) -> Any:
-        return self._overrides[name] if name in self._overrides else getattr(self._loaded, name)
-
-    @contextmanager
-    def perturbed(self, change: Any) -> Any:
-        with self._loaded.perturbed(change):
-            yield self

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pytest_hfaccel.checks.planted import Planted
 from pytest_hfaccel.results import Status
-from tests.unit.checks.support import Misbehaving, TinyContext, TinySource, run
+from tests.unit.checks.support import TinyContext, TinySource, run
 
 pytestmark = pytest.mark.slow
 
@@ -39,7 +40,7 @@ def test_a_model_that_forgets_a_weight_when_saved_fails_from_pretrained(bert: Ti
         type(other).save_pretrained(other, directory)
 
     right.save_pretrained = save
-    context.source = Misbehaving(bert, torch_model=lambda _dtype, _device: right)  # type: ignore[assignment]
+    context.source = Planted(bert, torch_model=lambda _dtype, _device: right)  # type: ignore[assignment]
     outcome = run("from_pretrained", context)
     assert outcome.status == Status.FAILED
     assert "other weights: bert.encoder.layer.0.output.dense.bias" in (outcome.reason or "")

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from pytest_hfaccel.backends.base import WeightChange
+from pytest_hfaccel.checks.planted import Planted
 from pytest_hfaccel.checks.reference import compute_reference
 from pytest_hfaccel.results import Status
-from tests.unit.checks.support import Misbehaving, TinyContext, TinySource, run
+from tests.unit.checks.support import TinyContext, TinySource, run
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +25,7 @@ def test_a_right_model_generates_what_the_reference_does(gpt2: TinySource) -> No
 
 
 def _generating(context: TinyContext, generate: Any) -> TinyContext:
-    context.loaded = Misbehaving(context.loaded, generate=generate)
+    context.loaded = Planted(context.loaded, generate=generate)
     return context
 
 
@@ -92,7 +93,7 @@ def _with_other_forward(source: TinySource) -> TinyContext:
             with torch.no_grad():
                 return {"logits": model(**inputs, position_ids=positions).logits}
 
-        return Misbehaving(right, forward=forward)
+        return Planted(right, forward=forward)
 
     context._reference = compute_reference(source, load, context.on_cpu)
     return context
@@ -131,7 +132,7 @@ def test_a_forward_that_takes_other_inputs_is_told(gpt2: TinySource, monkeypatch
                 raise TypeError("forward() got an unexpected keyword argument")
             return right.forward(inputs)
 
-        return Misbehaving(right, forward=forward)
+        return Planted(right, forward=forward)
 
     context._reference = compute_reference(gpt2, load, context.on_cpu)
     outcome = run("generation", context)

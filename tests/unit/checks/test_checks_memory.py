@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
+from pytest_hfaccel.backends import Backends
+from pytest_hfaccel.checks import planted
+from pytest_hfaccel.checks.planted import Planted
 from pytest_hfaccel.results import Status
-from tests.unit.checks.support import Misbehaving, TinyContext, TinySource, run, with_forward
+from pytest_hfaccel.spec import Cell, Device, Weights, WeightsChoice
+from tests.unit.checks.support import TinyContext, TinySource, run, with_forward
 
 pytestmark = pytest.mark.slow
 
@@ -56,9 +62,16 @@ def test_memory_fails_when_an_allocator_counts_more_after_each_run(bert: TinySou
         held[0] += leak
         return right(inputs)
 
-    with_forward(context, leaking)
-    count = {"peak_bytes": 0, "source": "allocator"}
-    context.loaded._overrides["memory"] = lambda: {**count, "current_bytes": held[0]}
+    @contextmanager
+    def occupied(nbytes: int) -> Iterator[None]:
+        held[0] += nbytes
+        yield
+        held[0] -= nbytes
+
+    def memory() -> dict[str, Any]:
+        return {"current_bytes": held[0], "peak_bytes": held[0], "source": "allocator"}
+
+    context.loaded = Planted(with_forward(context, leaking).loaded, memory=memory, occupied=occupied)
     assert run("memory", context).status == status
 
 
@@ -74,13 +87,52 @@ def test_memory_fails_when_the_process_grows_in_every_round(
 ) -> None:
     context = TinyContext(bert)
     first, *rest = growth
-    # Read once for its source, before and after the first round, for the record, before and after each further round.
-    steps = iter([0, 0, first, 0, *(step for one in rest for step in (0, one))])
+    # Read before and while a known amount is occupied, once for its source, before and after the first round, for the
+    # record, before and after each further round.
+    known = 16 * 2**20
+    steps = iter([0, known, -known, 0, first, 0, *(step for one in rest for step in (0, one))])
     total = [0]
 
     def memory() -> dict[str, Any]:
         total[0] += next(steps)
         return {"current_bytes": total[0], "peak_bytes": total[0], "source": "process"}
 
-    context.loaded = Misbehaving(context.loaded, memory=memory)
+    context.loaded = Planted(context.loaded, memory=memory)
     assert run("memory", context).status == status
+
+
+def test_a_known_amount_of_memory_is_counted(bert: TinySource) -> None:
+    outcome = run("memory", TinyContext(bert))
+    assert outcome.status == Status.PASSED, outcome.reason
+    assert outcome.measures["known_bytes"] == 16 * 2**20
+    assert 12 * 2**20 <= outcome.measures["shown_bytes"] <= 32 * 2**20
+
+
+def test_memory_fails_where_its_count_is_a_constant(bert: TinySource) -> None:
+    context = TinyContext(bert)
+    outcome = run("memory", planted.around(context, planted.with_constant_memory(context.loaded)))
+    assert outcome.status == Status.FAILED
+    assert (outcome.reason or "").startswith(
+        "16777216 bytes more were occupied, and current_bytes and peak_bytes did not show it"
+    )
+
+
+def _loaded_on(kind: str, source: TinySource) -> Any:
+    if kind == "openvino":
+        pytest.importorskip("openvino", reason="openvino is an extra of this package")
+    device = Device.parse({"cpu": "cpu", "openvino": "openvino:CPU", "fake": "fake:0"}[kind])
+    cell = Cell(source.spec, device, "fp32", WeightsChoice(Weights.TINY, "test"))
+    return Backends().for_kind(kind).load(cell, source)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["cpu", "openvino", "fake"])
+def test_a_model_that_loses_a_mebibyte_per_run_fails_on_every_backend(bert: TinySource, kind: str) -> None:
+    context, loaded = TinyContext(bert), _loaded_on(kind, bert)
+    assert run("memory", planted.around(context, loaded)).status == Status.PASSED
+    leaking = planted.leaking(loaded)
+    outcome = run("memory", planted.around(context, leaking))
+    assert outcome.status == Status.FAILED
+    assert any(
+        said in (outcome.reason or "") for said in ("the process grew in each of 8 rounds", "8 runs left 8388608")
+    )
+    leaking.close()

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from pytest_hfaccel.checks.planted import Planted
 from pytest_hfaccel.checks.reference import Reference, compute_reference
 from pytest_hfaccel.results import Status
-from tests.unit.checks.support import Misbehaving, TinyContext, TinySource, run
+from tests.unit.checks.support import TinyContext, TinySource, run
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +28,7 @@ def with_nan_in(source: TinySource, *dtypes: str) -> Any:
                 else outputs
             )
 
-        return Misbehaving(right, forward=forward)
+        return Planted(right, forward=forward)
 
     return load
 
@@ -54,7 +55,7 @@ def test_where_fp64_does_not_generate_the_tokens_are_those_of_fp32_and_it_says_s
             raise RuntimeError("expected scalar type Double but found Float")
 
         right = context._load(dtype)
-        return Misbehaving(right, generate=generate) if dtype == "fp64" else right
+        return Planted(right, generate=generate) if dtype == "fp64" else right
 
     context._reference = compute_reference(gpt2, load, context.on_cpu)
     outcome = run("generation", context)

@@ -10,9 +10,14 @@ import pytest
 import torch
 
 from pytest_hfaccel.backends.base import WeightChange
+from pytest_hfaccel.checks import canary, planted, tolerances
+from pytest_hfaccel.checks.compare import compare
+from pytest_hfaccel.checks.leaf import LeafDifference
+from pytest_hfaccel.checks.planted import Planted
+from pytest_hfaccel.checks.tolerances import NeedsMore, tolerance_of
 from pytest_hfaccel.results import Status
-from pytest_hfaccel.spec import Device
-from tests.unit.checks.support import Misbehaving, TinyContext, TinySource, run, with_forward
+from pytest_hfaccel.spec import CPU, Cell, Device, ModelSpec, Weights, WeightsChoice
+from tests.unit.checks.support import TinyContext, TinySource, run, with_forward
 
 pytestmark = pytest.mark.slow
 
@@ -27,6 +32,7 @@ pytestmark = pytest.mark.slow
         "forward",
         "parity",
         "determinism",
+        "sensitivity",
         "batch_invariance",
         "padding_invariance",
         "memory",
@@ -50,7 +56,7 @@ def test_a_right_model_passes(bert: TinySource, name: str, dtype: str) -> None:
 )
 def test_placement_fails_on_another_place_or_precision(bert: TinySource, wrong: dict[str, Any], problem: str) -> None:
     context = TinyContext(bert)
-    context.loaded = Misbehaving(context.loaded, placement=replace(context.loaded.placement, **wrong))
+    context.loaded = Planted(context.loaded, placement=replace(context.loaded.placement, **wrong))
     outcome = run("placement", context)
     assert outcome.status == Status.FAILED
     assert problem in (outcome.reason or "")
@@ -80,7 +86,7 @@ def _with_nan(right: Any, inputs: Any) -> Any:
         (_transposed, "logits: shape (7, 2, 100), the reference has (2, 7, 100)"),
         (_renamed, "missing output 'logits'\nunexpected output 'scores'"),
         (_rounded_to_integers, "logits: dtype int64, the reference has float64"),
-        (_with_nan, "logits: 1 of 1400 values are NaN or infinite"),
+        (_with_nan, "logits: 1 of 1400 values are NaN or infinite\nno module of the model on cpu makes one"),
     ],
 )
 def test_forward_fails_on_other_outputs(bert: TinySource, wrong: Callable[..., Any], problem: str) -> None:
@@ -139,7 +145,7 @@ def test_batch_invariance_fails_when_samples_mix(bert: TinySource) -> None:
 def test_batch_invariance_is_not_asked_of_a_graph_of_one_batch_size(bert: TinySource) -> None:
     context = TinyContext(bert)
     placement = replace(context.loaded.placement, details={"dynamic_batch": False})
-    context.loaded = Misbehaving(context.loaded, placement=placement)
+    context.loaded = Planted(context.loaded, placement=placement)
     outcome = run("batch_invariance", context)
     assert outcome.status == Status.SKIPPED
     assert outcome.reason == "the converted model takes this batch size only"
@@ -209,3 +215,135 @@ def test_canary_fails_when_the_weight_stays_wrong(bert: TinySource) -> None:
     assert outcome.status == Status.FAILED
     assert "with the weight restored" in (outcome.reason or "")
     assert len(calls) == 2
+
+
+def _loading(source: TinySource, monkeypatch: pytest.MonkeyPatch, change: Callable[[str, torch.Tensor], None]) -> None:
+    """Change the weights of every model that the source gives, the reference's included."""
+    load = source.torch_model
+
+    def changed(dtype: str, device: str = "cpu") -> Any:
+        model = load(dtype, device)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                change(name, parameter)
+        return model
+
+    monkeypatch.setattr(source, "torch_model", changed)
+
+
+def _break_one_weight(name: str, parameter: torch.Tensor) -> None:
+    if name == "bert.encoder.layer.1.intermediate.dense.weight":
+        parameter[3, 5] = float("nan")
+
+
+def test_one_nan_in_the_weights_fails_although_the_reference_has_it_too(
+    bert: TinySource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _loading(bert, monkeypatch, _break_one_weight)
+    context = TinyContext(bert)
+    outcome = run("forward", context)
+    assert outcome.status == Status.FAILED
+    assert outcome.reason == (
+        "logits: 1400 of 1400 values are NaN or infinite, in the reference as well\n"
+        "the first module of the model on cpu that makes one is bert.encoder.layer.1.intermediate.dense "
+        "(Linear, 1 values of its weight are not finite)"
+    )
+    assert "NaN at 1200 positions, in the reference at 1200" in (run("parity", context).reason or "")
+    assert "result holds NaN or infinity" in (run("pipeline", context).reason or "")
+
+
+def test_where_modules_cannot_be_watched_the_reference_tells(bert: TinySource, monkeypatch: pytest.MonkeyPatch) -> None:
+    _loading(bert, monkeypatch, _break_one_weight)
+    context = TinyContext(bert)
+    context.cell = replace(context.cell, device=Device.parse("openvino:CPU"))
+    assert (run("forward", context).reason or "").endswith(
+        "the first module of the reference model on the CPU that makes one is bert.encoder.layer.1.intermediate.dense "
+        "(Linear, 1 values of its weight are not finite) (the modules of openvino cannot be watched)"
+    )
+
+
+def test_generated_tokens_that_rest_on_nan_are_not_equal(gpt2: TinySource, monkeypatch: pytest.MonkeyPatch) -> None:
+    _loading(gpt2, monkeypatch, lambda _name, parameter: parameter.fill_(float("nan")))
+    outcome = run("generation", TinyContext(gpt2))
+    assert outcome.status == Status.FAILED
+    assert "hold NaN: equal tokens mean nothing" in (outcome.reason or "")
+
+
+@pytest.mark.parametrize("check", ["sensitivity", "canary"])
+def test_a_model_of_zeros_fails(bert: TinySource, monkeypatch: pytest.MonkeyPatch, check: str) -> None:
+    _loading(bert, monkeypatch, lambda _name, parameter: parameter.zero_())
+    context = TinyContext(bert)
+    assert run("parity", context).status == Status.PASSED
+    outcome = run(check, context)
+    assert outcome.status == Status.FAILED
+    assert {
+        "sensitivity": "the outputs do not depend on input_ids: with another one the reference gives the same",
+        "canary": "no single weight moves the reference's outputs visibly: parity could not notice an error",
+    }[check] == outcome.reason
+
+
+def test_sensitivity_fails_where_the_device_does_not_see_an_input(bert: TinySource) -> None:
+    context = TinyContext(bert)
+    blind = planted.ignoring(context.loaded, "input_ids", context.sample.forward["input_ids"])
+    assert run("parity", planted.around(context, blind)).status == Status.PASSED
+    outcome = run("sensitivity", planted.around(context, blind))
+    assert outcome.status == Status.FAILED
+    assert (outcome.reason or "").endswith("on cpu by 0: the device does not see this input")
+
+
+@pytest.mark.parametrize("looks", [True, False])
+def test_sensitivity_changes_each_input_alone(bert: TinySource, monkeypatch: pytest.MonkeyPatch, looks: bool) -> None:
+    sample = bert.sample()
+    images = {**sample.forward, "pixel_values": torch.rand(2, 3, 4, 4)}
+    monkeypatch.setattr(bert, "_sample", replace(sample, forward=images))
+    load = bert.torch_model
+
+    def with_images(dtype: str, device: str = "cpu") -> Any:
+        model = load(dtype, device)
+        forward = model.forward
+
+        def with_image(pixel_values: torch.Tensor, **inputs: Any) -> Any:
+            brightness = pixel_values.mean(dim=(1, 2, 3))[:, None, None]
+            return {"logits": forward(**inputs).logits * (1.0 + (brightness if looks else 0.0))}
+
+        model.forward = with_image
+        return model
+
+    monkeypatch.setattr(bert, "torch_model", with_images)
+    outcome = run("sensitivity", TinyContext(bert))
+    assert set(outcome.measures) == {"input_ids", "pixel_values"}
+    assert outcome.status == (Status.PASSED if looks else Status.FAILED)
+    assert looks or outcome.reason == (
+        "the outputs do not depend on pixel_values: with another one the reference gives the same"
+    )
+
+
+def test_fp16_in_the_place_of_fp32_fails_parity_and_the_canary_tries_it(bert: TinySource) -> None:
+    context = TinyContext(bert)
+    assert run("parity", planted.around(context, planted.rounding(context.loaded, "fp16"))).status == Status.FAILED
+    outcome = run("canary", context)
+    assert (outcome.status, outcome.measures["twin"]) == (Status.PASSED, "run in fp16 on the CPU")
+    assert outcome.measures["twin_rel_l2"] > 1e-4
+    assert "blind_to" not in outcome.measures
+
+
+def test_a_tolerance_that_lets_fp16_pass_is_called_blind(bert: TinySource, monkeypatch: pytest.MonkeyPatch) -> None:
+    loose = NeedsMore("BertForMaskedLM", "cpu", 1e-2, 1e-2, "for a test")
+    monkeypatch.setattr(tolerances, "NEEDS_MORE", (loose,))
+    outcome = run("canary", TinyContext(bert))
+    assert (outcome.status, outcome.measures["blind_to"]) == (Status.PASSED, "fp16")
+    monkeypatch.setattr(canary, "is_small", lambda _source: False)
+    outcome = run("canary", TinyContext(bert))
+    assert (outcome.measures["twin"], outcome.measures["blind_to"]) == ("outputs rounded to fp16", "fp16")
+
+
+@pytest.mark.parametrize(("dtype", "twin"), [("fp16", "run in bf16 on the CPU"), ("bf16", "outputs rounded to fp8")])
+def test_each_precision_has_a_twin(bert: TinySource, dtype: str, twin: str) -> None:
+    assert run("canary", TinyContext(bert, dtype)).measures["twin"] == twin
+
+
+def test_no_rounding_of_fp32_excuses_what_fp16_costs() -> None:
+    actual, reference = {"x": torch.tensor([1.0 + 3e-4])}, {"x": torch.tensor([1.0], dtype=torch.float64)}
+    cell = Cell(ModelSpec("x", "BertModel", "fill-mask"), CPU, "fp32", WeightsChoice(Weights.PRETRAINED, ""))
+    own = LeafDifference("x", rel_l2=3e-4, max_abs=3e-4)  # a CPU that computes in fp16 itself
+    assert not compare(actual, reference, tolerance_of(cell), lambda: {"x": own}).ok

@@ -1,0 +1,136 @@
+"""Known defects to plant in a model that works: whoever trusts a check must have seen it notice one.
+
+Each function takes a `LoadedModel` and gives one that behaves like it but for the defect. None of them looks into the
+model, so that they serve every backend; `with_weights` changes a torch module in place. A check is run on the result
+with `around`, which makes a check's context from another one's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    import torch
+
+    from pytest_hfaccel.backends.base import LoadedModel, WeightChange
+    from pytest_hfaccel.checks.base import CheckContext
+
+    Tensors = Mapping[str, torch.Tensor]
+    Forward = Callable[[Tensors], dict[str, torch.Tensor]]
+
+LEAKED_BYTES = 2**20
+"""What a leaking model loses with every run; the check `memory` must notice this much on every backend."""
+
+SIGNIFICANT_BITS = {"fp16": 11, "bf16": 8, "fp8": 4}
+"""Binary digits of a number, the leading one included; fp8 is e4m3. Its range is left out of account."""
+
+
+class Planted:
+    """A loaded model, or a context, that behaves like another one, but for what is overridden.
+
+    Args:
+        original: What it behaves like.
+        overrides: Attributes and methods that replace the original's.
+    """
+
+    def __init__(self, original: Any, **overrides: Any) -> None:
+        self._original = original
+        self._overrides = overrides
+
+    def __getattr__(self, name: str) -> Any:
+        return self._overrides[name] if name in self._overrides else getattr(self._original, name)
+
+    @contextmanager
+    def perturbed(self, change: WeightChange) -> Iterator[Planted]:
+        """Make the weight wrong, too; the defect stays."""
+        with self._original.perturbed(change):
+            yield self
+
+
+def around(context: CheckContext, loaded: LoadedModel) -> CheckContext:
+    """Return the context of a check with another model in it, and with that model's outputs."""
+
+    class Around(Planted):
+        @property
+        def outputs(self) -> Tensors:
+            return loaded.forward(context.sample.forward)
+
+    return cast("CheckContext", Around(context, loaded=loaded))
+
+
+def with_forward(loaded: LoadedModel, change: Callable[[Forward, Tensors], dict[str, torch.Tensor]]) -> LoadedModel:
+    """Replace `forward` by `change(right forward, inputs)`."""
+    return cast("LoadedModel", Planted(loaded, forward=lambda inputs: change(loaded.forward, inputs)))
+
+
+def rounding(loaded: LoadedModel, dtype: str) -> LoadedModel:
+    """Round the outputs to another precision: less than a model that computes in it all along would lose.
+
+    Args:
+        loaded: The model.
+        dtype: A key of `SIGNIFICANT_BITS`.
+    """
+    return with_forward(loaded, lambda right, inputs: rounded(right(inputs), dtype))
+
+
+def rounded(outputs: Tensors, dtype: str) -> dict[str, torch.Tensor]:
+    """Return outputs, the floating-point ones rounded to the nearest numbers of a precision."""
+    import torch
+
+    bits = SIGNIFICANT_BITS[dtype]
+
+    def nearest(leaf: torch.Tensor) -> torch.Tensor:
+        mantissa, exponent = torch.frexp(leaf.double())
+        return torch.ldexp((mantissa * 2**bits).round(), exponent - bits).to(leaf.dtype)
+
+    return {name: nearest(leaf) if leaf.is_floating_point() else leaf for name, leaf in outputs.items()}
+
+
+def leaking(loaded: LoadedModel, nbytes: int = LEAKED_BYTES) -> LoadedModel:
+    """Lose memory with every run, where the model's own `memory` counts it; `close` gives it back."""
+    lost = ExitStack()
+
+    def forward(inputs: Tensors) -> dict[str, torch.Tensor]:
+        lost.enter_context(loaded.occupied(nbytes))
+        return loaded.forward(inputs)
+
+    def close() -> None:
+        lost.close()
+        loaded.close()
+
+    return cast("LoadedModel", Planted(loaded, forward=forward, close=close))
+
+
+def with_constant_memory(loaded: LoadedModel) -> LoadedModel:
+    """Give a count of memory that never changes."""
+    count = loaded.memory()
+    return cast("LoadedModel", Planted(loaded, memory=lambda: count))
+
+
+def ignoring(loaded: LoadedModel, name: str, value: torch.Tensor) -> LoadedModel:
+    """Always see the same value of one input, whatever is given."""
+    return with_forward(loaded, lambda right, inputs: right({**inputs, name: value}))
+
+
+@contextmanager
+def with_weights(module: Any, change: Callable[[str, torch.Tensor], None]) -> Iterator[None]:
+    """Change the parameters of a torch module in place, and restore them bit by bit.
+
+    Args:
+        module: The module, e.g. what `LoadedModel.pipeline_model` gives on a torch device.
+        change: Called with each parameter's name and tensor.
+    """
+    import torch
+
+    kept = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+    try:
+        with torch.no_grad():
+            for name, parameter in module.named_parameters():
+                change(name, parameter)
+        yield
+    finally:
+        with torch.no_grad():
+            for name, parameter in module.named_parameters():
+                parameter.copy_(kept[name])
