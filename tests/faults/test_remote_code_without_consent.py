@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,8 @@ from pytest_hfaccel.config import RunConfig
 from pytest_hfaccel.errors import ConfigError
 from pytest_hfaccel.registry import load_registry, resolve_model
 from pytest_hfaccel.spec import ModelSpec, Weights, WeightsChoice
-from tests.harness import HfRun, Project
+from tests.harness import HfRun, Project, environment
+from tests.integration.hub_server import Hub, serving
 
 CODE = """
 import os
@@ -123,3 +126,38 @@ def test_code_of_another_repository_needs_a_consent_of_its_own(checkpoint: Path)
 )
 def test_the_environment_variable(text: str, trusted: tuple[str, ...]) -> None:
     assert RunConfig.from_values({}, {"HFACCEL_TRUST_REMOTE_CODE": text}).trust_remote_code == trusted
+
+
+PREPARE_FROM_HUB = """
+import sys
+from pathlib import Path
+from pytest_hfaccel.checkpoints import CheckpointStore
+from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.registry import load_registry, resolve_model
+
+(spec,) = resolve_model("someone/tiny-bert", load_registry())
+store = CheckpointStore(Path("built"), trust_remote_code=["registered", "someone/tiny-bert-2"])
+try:
+    store.prepare(spec, store.choose(spec, "auto", named=True))
+except ConfigError as error:
+    print(error)
+"""
+
+
+def test_code_on_the_hub_is_shown_before_any_weights_are_fetched(tmp_path: Path) -> None:
+    config = {"architectures": ["BertOwnForMaskedLM"], "auto_map": {"AutoModelForMaskedLM": "m.BertOwnForMaskedLM"}}
+    files = {"config.json": json.dumps(config).encode(), "modeling_own.py": CODE.encode(), "model.safetensors": b"w"}
+    with serving(Hub(files)) as hub:
+        settings = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"}
+        done = subprocess.run(
+            [sys.executable, "-c", PREPARE_FROM_HUB],
+            env=environment(tmp_path, CODE_RAN=str(tmp_path / "code-ran"), **settings),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    assert f"modeling_own.py  sha256 {hashlib.sha256(CODE.encode()).hexdigest()}" in done.stdout
+    assert "--hf-trust-remote-code=someone/tiny-bert then runs them" in done.stdout
+    assert set(hub.fetched) == {"config.json", "modeling_own.py"}
+    assert not (tmp_path / "code-ran").exists()
