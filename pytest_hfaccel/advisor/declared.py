@@ -10,8 +10,8 @@ KINDS = HARDWARE_TYPES
 
 TORCH_KINDS = ("cuda", "rocm", "mps", "xpu", "cpu")
 
-_TESTED_KINDS = ("cuda", "cpu")
-"""The kinds of torch's devices on which this package's own runs have been made."""
+_TESTED_KINDS = ("cpu",)
+"""The kinds of torch's devices on which this package's own runs have been made (README, "What has run where")."""
 
 _BROWSER_KINDS = ("webnn", "webgpu")
 

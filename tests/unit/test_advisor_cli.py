@@ -57,7 +57,7 @@ def test_a_model(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...])
         "Recommended Template: hf_embedding_template.py",
     ]
     assert "  batch_size: 32" in lines
-    assert "  cuda: \N{WHITE HEAVY CHECK MARK} (System: \N{CROSS MARK}) declared real" in lines
+    assert "  cuda: \N{WHITE HEAVY CHECK MARK} (System: \N{CROSS MARK}) declared untested" in lines
 
 
 def test_an_unknown_model(capsys: pytest.CaptureFixture[str]) -> None:

@@ -88,7 +88,7 @@ def test_a_cell_that_was_not_tried_says_nothing(status: Status) -> None:
 
 def test_an_absent_device_says_nothing_about_the_model() -> None:
     found = entry(cell(Status.UNAVAILABLE, device="cuda:0"), kind="cuda")
-    assert (found.support, found.basis) == ("real", "declared")
+    assert (found.support, found.basis) == ("untested", "declared")
     assert "not measured: unavailable" in found.reason
 
 
