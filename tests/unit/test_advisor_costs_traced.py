@@ -9,6 +9,7 @@ import pytest
 
 from pytest_hfaccel.advisor.costs import cost_of
 from pytest_hfaccel.errors import ConfigError, LoadError
+from pytest_hfaccel.tracing.traces import trace_of
 
 pytestmark = pytest.mark.slow
 
@@ -89,3 +90,13 @@ def test_a_second_call_reads_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     file.write_text("{")
     with pytest.raises(pytest.fail.Exception, match="traced again"):
         cost_of("BertModel", SMALL, length=16, cache_dir=tmp_path)
+
+
+def test_int8_is_what_the_predictor_counts(tmp_path: Path) -> None:
+    """Weights of matrix products have 8 bits; embeddings, biases and activations stay fp32."""
+    cost = cost_of("BertModel", SMALL, length=16, cache_dir=tmp_path)
+    trace = trace_of("BertModel", SMALL, batch=1, length=16, cache_dir=tmp_path, dtype="int8")
+    # The requirements count biases of products among their matrices: a thousandth of the weights.
+    assert cost.weight_bytes("int8") == pytest.approx(trace.weight_bytes, rel=2e-3)
+    assert cost.activation_bytes("int8", 1) == cost.activation_bytes("fp32", 1) == trace.activation_bytes
+    assert cost.weight_bytes("fp16") < cost.weight_bytes("int8") < cost.weight_bytes("fp32")
