@@ -47,7 +47,7 @@ def video_text(checkpoint: Checkpoint) -> SampleInputs:
     """Two videos and two captions."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(checkpoint.directory)
+    config = AutoConfig.from_pretrained(checkpoint.directory, trust_remote_code=checkpoint.trust_remote_code)
     frames = getattr(config.vision_config, "num_frames", _DEFAULT_FRAMES)
     processor, tokenizer = need(checkpoint, "processor"), need(checkpoint, "tokenizer")
     pixels = dict(processor.image_processor([video(frames, 0), video(frames, 1)], return_tensors="pt"))
