@@ -45,7 +45,7 @@ def test_a_small_checkpoint_is_read_once_for_all_checks_of_the_cpu(runner: Runne
     for cell in (CLASS, HERE):
         assert {str(outcome.status) for outcome in runner.run(cell).checks} == {"passed"}
     assert loads == ["fp32", "fp16"]  # fp16 for the canary
-    assert runner.pool.stats()["loads_by_key"] == {"bert tiny cpu fp32": 1}
+    assert runner.pool.stats()["loads_by_key"] == {"bert tiny cpu fp32": 1, "bert tiny cpu fp16": 1}
 
 
 def test_a_large_one_is_freed_after_use(runner: Runner, loads: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
