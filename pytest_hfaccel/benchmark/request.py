@@ -9,7 +9,16 @@ from typing import Any
 from pytest_hfaccel.benchmark.points import Point
 from pytest_hfaccel.benchmark.timing import Effort
 from pytest_hfaccel.results import Stage
-from pytest_hfaccel.spec import Cell, Device, Expectation, ModelSpec, VersionBound, Weights, WeightsChoice
+from pytest_hfaccel.spec import (
+    Cell,
+    Device,
+    Expectation,
+    ModelSpec,
+    PackageSource,
+    VersionBound,
+    Weights,
+    WeightsChoice,
+)
 
 _OF_SPEC = (
     "name",
@@ -17,7 +26,7 @@ _OF_SPEC = (
     "task",
     "hub_id",
     "path",
-    "bundled",
+    "trained",
     "dims",
     "requires_remote_code",
     "remote_code_registered",
@@ -71,6 +80,7 @@ class Request:
             "spec": {
                 **spec,
                 "dims": dict(spec["dims"]),
+                "package": asdict(package) if (package := self.cell.model.package) else None,
                 "dependencies": list(self.cell.model.dependencies),
                 "expect": [asdict(one) for one in self.cell.model.expect],
                 **{name: bound and asdict(bound) for name, bound in _bounds(self.cell.model).items()},
@@ -93,7 +103,10 @@ class Request:
         plain = data["spec"]
         bounds = {name: VersionBound(**plain[name]) for name in _BOUNDS if plain[name]}
         needs = {"dependencies": tuple(plain["dependencies"]), **dict.fromkeys(_BOUNDS), **bounds}
-        spec = ModelSpec(**{**plain, "expect": expect, **needs})
+        package = plain["package"] and PackageSource(
+            **{**plain["package"], "install": tuple(plain["package"]["install"])}
+        )
+        spec = ModelSpec(**{**plain, "package": package, "expect": expect, **needs})
         cell = Cell(spec, Device(*data["device"]), data["dtype"], choice)
         return cls(
             cell=cell,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pytest_hfaccel.checkpoints.hub import hub_refusal
+from pytest_hfaccel.checkpoints.packaged import packaged_folder
 from pytest_hfaccel.checkpoints.snapshot import cached_snapshot
-from pytest_hfaccel.errors import CheckpointError, ConfigError
+from pytest_hfaccel.digits import lacks_scikit_learn
+from pytest_hfaccel.errors import ConfigError
 from pytest_hfaccel.spec import ModelSpec, Weights, WeightsChoice
 
 
@@ -45,17 +45,22 @@ def _has_known_dimensions(spec: ModelSpec) -> bool:
 def _on_disk(spec: ModelSpec, allow_pickle: bool) -> WeightsChoice | None:
     if spec.path:
         return WeightsChoice(Weights.PRETRAINED, "a local directory", spec.path)
-    if spec.bundled:
-        directory = bundled_directory(spec.bundled)
-        if directory is not None:
-            package = spec.bundled.partition("/")[0]
-            return WeightsChoice(Weights.PRETRAINED, f"in the installed package {package}", str(directory))
+    if spec.package:
+        folder = packaged_folder(spec.package)
+        if folder is not None:
+            package = spec.package.folder.partition("/")[0]
+            reason = f"in the installed package {package}"
+            if spec.package.converter:
+                return WeightsChoice(Weights.PRETRAINED, f"{reason}, converted")
+            return WeightsChoice(Weights.PRETRAINED, reason, str(folder))
+    if spec.trained and not lacks_scikit_learn():
+        return WeightsChoice(Weights.PRETRAINED, f"trained here on scikit-learn's {spec.trained}")
     snapshot = cached_snapshot(spec, allow_pickle=allow_pickle) if spec.hub_id else None
     return WeightsChoice(Weights.PRETRAINED, "in the local cache", str(snapshot)) if snapshot else None
 
 
 def _auto(spec: ModelSpec, *, named: bool) -> WeightsChoice:
-    reason = "not in the local cache"
+    reason = _absence(spec)
     if named and spec.hub_id:
         refusal = hub_refusal(spec)
         if refusal is None:
@@ -67,19 +72,10 @@ def _auto(spec: ModelSpec, *, named: bool) -> WeightsChoice:
     return WeightsChoice(Weights.TINY, reason)
 
 
-def bundled_directory(bundled: str) -> Path | None:
-    """Return the checkpoint directory inside an installed package, or `None` where the package is not installed.
-
-    Raises:
-        CheckpointError: The package is installed, but has no such checkpoint.
-    """
-    from importlib.util import find_spec
-
-    package, _, folder = bundled.partition("/")
-    found = find_spec(package)
-    if found is None or not found.submodule_search_locations:
-        return None
-    directory = Path(found.submodule_search_locations[0]) / folder
-    if not (directory / "config.json").is_file():
-        raise CheckpointError(f"the installed package {package} has no checkpoint in {folder!r}: no config.json there.")
-    return directory
+def _absence(spec: ModelSpec) -> str:
+    """Say why there are no trained weights, and what gives them."""
+    if spec.package:
+        return f"their package is not installed: {spec.package.command}"
+    if spec.trained:
+        return "training them needs scikit-learn: pip install scikit-learn"
+    return "not in the local cache"

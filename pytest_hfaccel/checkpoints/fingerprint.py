@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pytest_hfaccel.built_folder import files_below, hashes_in
+from pytest_hfaccel.built_folder import files_below, hash_of, hashes_in
 from pytest_hfaccel.errors import CheckpointError
 from pytest_hfaccel.spec import ModelSpec, Weights, WeightsChoice
 
@@ -35,6 +36,17 @@ def fingerprint_of_recipe(spec: ModelSpec, kind: Weights, config: Any, seed: int
     )
 
 
+def fingerprint_of_making(spec: ModelSpec) -> str:
+    """Hash what decides what a conversion or a training gives: the entry, the libraries and the module that does it.
+
+    Not all of our recipe: training takes seconds, so a change elsewhere must not repeat it.
+    """
+    maker = Path(__file__).with_name("trained.py" if spec.trained else "converters.py")
+    package = asdict(spec.package) if spec.package else None
+    entry = {"architecture": spec.architecture, "dims": dict(spec.dims), "trained": spec.trained, "package": package}
+    return _hash({**entry, "maker": hash_of(maker), "versions": _versions()})
+
+
 def fingerprint_of_built(spec: ModelSpec, directory: Path, *, ignored: str) -> str:
     """Hash what was built rather than how: what is derived from it holds until a new recipe builds something else.
 
@@ -52,10 +64,13 @@ def fingerprint_of_source(spec: ModelSpec, weights: WeightsChoice, *, allow_pick
 
     Returns:
         The files' fingerprint where they are on this machine; our recipe's where the checkpoint is built, which the
-        model's entry and the packages' versions decide besides; `NOT_HERE` where it has yet to be downloaded.
+        model's entry and the packages' versions decide besides, or converted or trained; `NOT_HERE` where it has yet to
+        be downloaded.
     """
     if weights.kind != Weights.PRETRAINED:
         return _recipe()
+    if spec.is_made and not weights.path:
+        return fingerprint_of_making(spec)
     from pytest_hfaccel.checkpoints.snapshot import cached_snapshot
 
     snapshot = cached_snapshot(spec, allow_pickle=allow_pickle) if spec.hub_id and not weights.path else None

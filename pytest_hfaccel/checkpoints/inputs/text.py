@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.backends.base import SampleInputs
-from pytest_hfaccel.checkpoints.inputs.raw import MASKED, SENTENCES, need
+from pytest_hfaccel.checkpoints.inputs.raw import MASKED, MASKED_REACTIONS, REACTIONS, SENTENCES, need
 from pytest_hfaccel.tasks import generates
 
 if TYPE_CHECKING:
@@ -97,9 +97,16 @@ def _filler(tokenizer: Any) -> int:
 
 
 def _sentences(checkpoint: Checkpoint, tokenizer: Any) -> list[str]:
-    if checkpoint.spec.task == "fill-mask":
-        return [sentence.format(mask=tokenizer.mask_token) for sentence in MASKED]
-    return list(SENTENCES)
+    """English; where the tokenizer does not know a word of it, and knows reactions in SMILES, those."""
+    masked = checkpoint.spec.task == "fill-mask"
+    kinds = (MASKED, MASKED_REACTIONS) if masked else (SENTENCES, REACTIONS)
+    texts = [[text.format(mask=tokenizer.mask_token) for text in kind] for kind in kinds]
+    return min(texts, key=lambda kind: _unknown(tokenizer, kind))  # the first of equal ones
+
+
+def _unknown(tokenizer: Any, texts: list[str]) -> int:
+    ids = [id_ for text in texts for id_ in tokenizer(text)["input_ids"]]
+    return ids.count(tokenizer.unk_token_id) if tokenizer.unk_token_id not in (None, tokenizer.eos_token_id) else 0
 
 
 def _pipeline_options(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -17,10 +17,25 @@ _TRIPLES = (
     ("The cat sleeps on the sofa.", "A cat is sleeping on the sofa.", "Quantum physics is difficult to learn."),
 )
 
+ARROW = ">>"
+"""A token of vocabularies of reaction SMILES, and of no other."""
+
+# (reaction, one of the same kind, one of another kind)
+_REACTIONS = (
+    ("CC(=O)O.OCC>>CC(=O)OCC", "CC(=O)O.CO>>CC(=O)OC", "Brc1ccccc1.OB(O)c1ccccc1>>c1ccc(-c2ccccc2)cc1"),
+    (
+        "Brc1ccccc1.OB(O)c1ccccc1>>c1ccc(-c2ccccc2)cc1",
+        "Brc1ccc(C)cc1.OB(O)c1ccccc1>>Cc1ccc(-c2ccccc2)cc1",
+        "CC(=O)Cl.NCc1ccccc1>>CC(=O)NCc1ccccc1",
+    ),
+    ("CC(=O)Cl.NCc1ccccc1>>CC(=O)NCc1ccccc1", "CC(=O)Cl.NCC>>CC(=O)NCC", "CC(=O)O.CO>>CC(=O)OC"),
+)
+
 
 def groups_paraphrases(context: CheckContext) -> Iterator[Claim]:
-    """Mean-pooled features of paraphrases are closer than those of unrelated sentences."""
-    for sentence, paraphrase, other in _TRIPLES:
+    """Mean-pooled features of paraphrases are closer than those of unrelated sentences; likewise those of reactions."""
+    reactions = ARROW in context.pipe.tokenizer.get_vocab()
+    for sentence, paraphrase, other in _REACTIONS if reactions else _TRIPLES:
         base, near, far = (_pooled(context, text) for text in (sentence, paraphrase, other))
         similar, unrelated = _cosine(base, near), _cosine(base, far)
         yield Claim(
