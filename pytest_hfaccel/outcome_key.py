@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_hfaccel.config import RunConfig
+from pytest_hfaccel.registry.requirements import installed_dependencies
 from pytest_hfaccel.spec import Cell, ModelSpec
 
 _SELECTING = frozenset(
@@ -50,6 +51,7 @@ class OutcomeKeys:
             "weights": str(cell.weights.kind),
             "device": self._device(cell.device.id),
             "versions": self._versions,
+            "dependencies": _hash(installed_dependencies(cell.model)),
             "options": self._options,
             "module": _hash_of_file(module_file) if module_file else "",
         }

@@ -68,7 +68,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "tasks",
     },
     "pool": {"backends.base", "errors", "families", "hardware", "reports", "spec"},
-    "outcome_key": {"checkpoints", "config", "hardware", "reports", "spec"},
+    "outcome_key": {"checkpoints", "config", "hardware", "registry", "reports", "spec"},
     "judging": {"checks", "errors", "results", "spec"},
     "runner": {
         "backends",

@@ -8,27 +8,40 @@ from pytest_hfaccel.errors import PackageMissing
 from pytest_hfaccel.spec import ModelSpec
 
 
+def installed_dependencies(spec: ModelSpec) -> dict[str, str | None]:
+    """Return the installed version of what each dependency of a model asks for; `None` where it is not installed.
+
+    Those whose marker says that they are not needed here are left out.
+    """
+    from importlib.metadata import PackageNotFoundError, version
+
+    from packaging.requirements import Requirement
+
+    found: dict[str, str | None] = {}
+    for text in spec.dependencies:
+        requirement = Requirement(text)
+        if requirement.marker and not requirement.marker.evaluate():
+            continue
+        try:
+            found[text] = version(requirement.name)
+        except PackageNotFoundError:
+            found[text] = None
+    return found
+
+
 def missing_dependencies(spec: ModelSpec) -> list[str]:
     """Return the dependencies of a model that are not met here, each with what is there instead.
 
     Returns:
         Lines such as `sentencepiece>=0.2 (not installed)` or `pillow>=99 (13.0.0 is installed)`; empty if all are met.
     """
-    from importlib.metadata import PackageNotFoundError, version
-
     from packaging.requirements import Requirement
 
     missing = []
-    for text in spec.dependencies:
-        requirement = Requirement(text)
-        if requirement.marker and not requirement.marker.evaluate():
-            continue
-        try:
-            installed = version(requirement.name)
-        except PackageNotFoundError:
+    for text, installed in installed_dependencies(spec).items():
+        if installed is None:
             missing.append(f"{text} (not installed)")
-            continue
-        if not requirement.specifier.contains(installed, prereleases=True):
+        elif not Requirement(text).specifier.contains(installed, prereleases=True):
             missing.append(f"{text} ({installed} is installed)")
     return missing
 

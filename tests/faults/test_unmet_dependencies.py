@@ -81,3 +81,11 @@ def test_nothing_is_measured_either(project: Project) -> None:
         assert isinstance(found, NotMeasured)
         assert found.status == "unavailable"
         assert "Install it with: pip install" in (found.reason or "")
+
+
+def test_a_resumed_run_notices_that_it_was_installed(project: Project) -> None:
+    arguments = project_of(project, "bert-lacking")
+    assert project.run(*arguments).summary["counts"]["cells"] == {"unavailable": 2}
+    project.write("site/no_such_package-1.0.dist-info/METADATA", "Name: no-such-package\nVersion: 1.0\n")
+    resumed = project.run(*arguments, "--hf-resume", PYTHONPATH=str(project.directory / "site"))
+    assert resumed.statuses("bert-lacking-fake0-fp32") == {"placement": "passed", "own": "passed"}
