@@ -18,6 +18,7 @@ Every exception knows the `status` a cell gets for it, and the `stage` it happen
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
 
 
@@ -112,3 +113,27 @@ def format_bytes(count: int) -> str:
         if abs(count) >= size:
             return f"{count / size:.1f} {unit}"
     return f"{count} B"
+
+
+# Lower case. torch on every device says "out of memory" but for the CPU allocator ("can't allocate memory");
+# OpenVINO's GPU plugin passes on OpenCL's error names, and its CPU plugin C++'s std::bad_alloc.
+_SIGNS = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "bad_alloc",
+    "cl_out_of_resources",
+    "cl_out_of_host_memory",
+    "cl_mem_object_allocation_failure",
+    "ze_result_error_out_of_device_memory",
+    "ze_result_error_out_of_host_memory",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception of torch, OpenVINO, the operating system or Python means that memory ran out."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)

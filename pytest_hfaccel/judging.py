@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from typing import TYPE_CHECKING
 
-from pytest_hfaccel.errors import HfAccelError
+from pytest_hfaccel.errors import HfAccelError, is_out_of_memory
 from pytest_hfaccel.results import NOT_REACHED, CheckOutcome, Stage, Status
 from pytest_hfaccel.spec import Expectation
 
@@ -19,7 +19,7 @@ def outcome_of(check: Check, error: Exception) -> CheckOutcome:
     """The outcome of a check that raised: ours have a status and a stage, others are told with where they come from."""
     if isinstance(error, HfAccelError):
         return CheckOutcome(check.name, Status(error.status), Stage(error.stage), str(error))
-    status = Status.OUT_OF_MEMORY if isinstance(error, MemoryError) else Status.ERROR
+    status = Status.OUT_OF_MEMORY if is_out_of_memory(error) else Status.ERROR
     frames = traceback.extract_tb(error.__traceback__)[-_TRACEBACK_FRAMES:]
     where = "".join(traceback.format_list(frames))
     return CheckOutcome(check.name, status, Stage.RUN, f"{type(error).__name__}: {error}\n{where}".rstrip())

@@ -23,7 +23,7 @@ from pytest_hfaccel.benchmark.measured_model import measure_point, prepare, veri
 from pytest_hfaccel.benchmark.points import Point
 from pytest_hfaccel.benchmark.process import error_answer, how_it_ended, last_words
 from pytest_hfaccel.benchmark.request import Request
-from pytest_hfaccel.errors import HfAccelError
+from pytest_hfaccel.errors import HfAccelError, is_out_of_memory
 from pytest_hfaccel.results import CellResult, Stage, Status
 
 _FRAMES = 3
@@ -129,7 +129,7 @@ def _attempted(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 def _failed(error: Exception) -> dict[str, Any]:
     if isinstance(error, HfAccelError):
         return error_answer(Status(error.status), Stage(error.stage), str(error))
-    status = Status.OUT_OF_MEMORY if isinstance(error, MemoryError) else Status.ERROR
+    status = Status.OUT_OF_MEMORY if is_out_of_memory(error) else Status.ERROR
     where = "".join(traceback.format_list(traceback.extract_tb(error.__traceback__)[-_FRAMES:]))
     return error_answer(status, Stage.RUN, f"{type(error).__name__}: {error}\n{where}".rstrip())
 

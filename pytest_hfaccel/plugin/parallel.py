@@ -16,7 +16,7 @@ from pytest_hfaccel.plugin.collector import PROPERTY
 from pytest_hfaccel.plugin.keys import COLLECTED, SESSION
 from pytest_hfaccel.plugin.reporting import POOL_STATS, begin, outcome_properties
 from pytest_hfaccel.plugin.session import WORKER_INPUT
-from pytest_hfaccel.plugin.xdist_workers import how_worker_ended, survive_deaths_at_start
+from pytest_hfaccel.plugin.xdist_workers import how_worker_ended, stop_at_enough_failures, survive_deaths_at_start
 from pytest_hfaccel.results import CheckOutcome, Stage, Status
 
 if TYPE_CHECKING:
@@ -37,6 +37,11 @@ class ParallelHooks:
         self._nodeids: Sequence[str] = ()
         self._decided: set[str] = set()
         self._not_run_after: dict[str, list[str]] = {}
+        self._session: pytest.Session | None = None
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Keep the session, which counts failures."""
+        self._session = session
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_setupnodes(self, config: pytest.Config) -> None:
@@ -121,7 +126,11 @@ class ParallelHooks:
         """In the controller: once a worker's death is told, tell of the tests that are not run because of it."""
         if report.when != "setup" or not report.passed:
             self._decided.add(report.nodeid)
-        left = self._not_run_after.pop(report.nodeid, [])
+        if report.nodeid not in self._not_run_after:
+            return
+        if self._session is not None:
+            stop_at_enough_failures(self._session)
+        left = self._not_run_after.pop(report.nodeid)
         self._end_unrun(left, Status.SKIPPED, f"not run: the worker died of {report.nodeid!r}, a test of the same cell")
 
     @pytest.hookimpl(wrapper=True)

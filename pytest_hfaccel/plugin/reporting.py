@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_hfaccel.errors import is_out_of_memory
 from pytest_hfaccel.plugin.collector import PROPERTY, ResultCollector
 from pytest_hfaccel.plugin.keys import CELL_RUN, COLLECTED, COLLECTOR, FACTS, OUTCOME, SELECTED, SESSION
 from pytest_hfaccel.plugin.parametrize import cell_of, item_check
@@ -149,6 +150,8 @@ def attach(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestRe
         return
     outcome = None if is_known else item.stash.get(OUTCOME, None)
     outcome = outcome or _from_report(item_check(item), report)
+    if report.failed and call.excinfo is not None and is_out_of_memory(call.excinfo.value):
+        outcome.status = Status.OUT_OF_MEMORY
     run = item.stash.get(CELL_RUN, None)
     from pytest_hfaccel.runner import identity
 

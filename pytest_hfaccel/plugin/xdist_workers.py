@@ -1,7 +1,7 @@
 """What pytest-xdist offers no hook for: how its workers are started, and how their processes ended.
 
-Seen in xdist 3.8.0 with execnet 2.1. The names of theirs that this relies on stand here and nowhere else:
-the plugin `dsession` with its `nodemanager`, whose `setup_node` starts a worker, and `_io.popen` of a gateway.
+Seen in xdist 3.8.0 with execnet 2.1. The names of theirs that this relies on stand here and nowhere else: the plugin
+`dsession` with its `shouldstop` and `nodemanager`, whose `setup_node` starts a worker, and `_io.popen` of a gateway.
 `tests/faults/test_a_worker_dies.py` fails when one of them is gone.
 """
 
@@ -33,6 +33,12 @@ def survive_deaths_at_start(config: pytest.Config) -> None:
         return start(spec, putevent)
 
     manager.setup_node = start_again
+
+
+def stop_at_enough_failures(session: pytest.Session) -> None:
+    """Let `-x` and `--maxfail` count workers that died: xdist counts only what the workers report."""
+    if session.shouldfail:
+        session.config.pluginmanager.getplugin("dsession").shouldstop = str(session.shouldfail)
 
 
 def how_worker_ended(node: Any) -> str:

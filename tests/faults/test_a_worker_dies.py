@@ -25,6 +25,7 @@ class TestModels(ModelClassTests):
 CHECKS = """
 import os
 import signal
+import time
 
 from pytest_hfaccel.checks.base import passed
 
@@ -34,6 +35,8 @@ def pytest_hfaccel_checks(checks):
         def run(context, name=name):
             if os.environ.get("DIES_IN") == f"{context.cell.model.name}/{name}":
                 os.kill(os.getpid(), signal.SIGKILL)
+            if os.environ.get("HANGS_IN") == f"{context.cell.model.name}/{name}":
+                time.sleep(100)
             return passed(name)
 
         checks.check(name, level=level)(run)
@@ -99,6 +102,25 @@ def test_in_a_check_of_the_models_class(models: Project) -> None:
     ]
     assert "unknown" not in {result.device for result in run.results.values()}
     assert run.results["bert-base-uncased-fake0-fp32"].status == "passed"
+
+
+def test_of_pytest_timeout_because_a_check_hangs(models: Project) -> None:
+    limit = ("--timeout", "8", "--timeout-method", "thread")  # ends the process
+    run = run_models(models, *limit, HANGS_IN="distilbert-base-uncased/two")
+    assert run.code == 1, run.output
+    crashed = run.results["distilbert-base-uncased-fake0-fp32"]
+    assert [check.name for check in crashed.checks if check.status == "crashed"] == ["two"]
+    assert "exited with status 1" in str(crashed.reason)
+    assert run.results["bert-base-uncased-fake0-fp32"].status == "passed"
+
+
+def test_and_the_run_stops_at_the_first_failure(models: Project) -> None:
+    run = run_models(models, "-x", "-n", "1", DIES_IN="bert-base-uncased/class_one")
+    assert run.code == 2, run.output  # as xdist has it for any failure
+    assert "stopping after 1 failures" in run.output
+    assert run.results["bert-base-uncased"].status == "crashed"
+    assert not run.summary["passed"]
+    assert "distilbert-base-uncased" not in run.results
 
 
 def test_in_a_teardown(models: Project) -> None:

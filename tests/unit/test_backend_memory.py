@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
 
 import pytest
 
-from pytest_hfaccel.backends.out_of_memory import is_out_of_memory, out_of_memory_raised
+from pytest_hfaccel.backends.out_of_memory import out_of_memory_raised
 from pytest_hfaccel.backends.process_memory import ProcessMemory
-from pytest_hfaccel.errors import OutOfMemory
+from pytest_hfaccel.errors import OutOfMemory, is_out_of_memory
 
 MIB = 2**20
 
@@ -28,6 +29,7 @@ class OutOfMemoryError(RuntimeError):
         RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"),
         RuntimeError("[GPU] clEnqueueMapBuffer, error code: -5 CL_OUT_OF_RESOURCES"),
         RuntimeError("std::bad_alloc"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
     ],
 )
 def test_out_of_memory_is_recognised(error: Exception) -> None:
