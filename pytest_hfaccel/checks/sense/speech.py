@@ -20,12 +20,12 @@ _PACKAGE = "moonshine_voice"
 _INSTALL = "pip install --no-deps moonshine-voice==0.1.5"
 _RECORDING = "assets/two_cities.wav"
 _SHA256 = "f3348494d77cb74a02862f5e685ed09faf3e75832c5cc5c80703282c2cd8b52e"
-_SECONDS = 8
-"""How much of the recording, A Tale of Two Cities read aloud, is transcribed."""
+_SECONDS = 4
+"""How much of A Tale of Two Cities, read aloud, is transcribed; an exported model encodes it anew for each token."""
 
 # What is said in these seconds; the smallest of models get a word wrong now and then.
-_SAID = "it was the best of times it was the worst of times it was the age of wisdom"
-_TELLING = ("best", "times", "worst", "age", "wisdom")
+_SAID = "it was the best of times it was the worst of times"
+_TELLING = ("best", "times", "worst")
 
 
 def transcribes_speech(context: CheckContext) -> Iterator[Claim]:
