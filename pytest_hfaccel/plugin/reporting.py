@@ -63,7 +63,7 @@ def make_collector(config: pytest.Config) -> ResultCollector:
             ours.config.reports_dir,
             run_header(config),
             mode=int(ours.config.reports_mode, 8),
-            root=str(config.rootpath),
+            root=_root(config),
             kept=list(earlier.finished.values()) if earlier else (),
             resumed=earlier.id if earlier else "",
         )
@@ -95,6 +95,14 @@ class _LogReport:
         self._collector.add(report)
         if report.when not in ("setup", "call"):  # also a worker's death, after which pytest says nothing more
             self._collector.stop(report.nodeid)
+
+
+def _root(config: pytest.Config) -> str:
+    """The directory that paths in reports are relative to.
+
+    pytest's own root is above all arguments, those of options included, where no configuration file says it.
+    """
+    return str(config.rootpath if config.inipath else config.invocation_params.dir)
 
 
 def begin(config: pytest.Config) -> None:
@@ -233,7 +241,7 @@ def finish(session: pytest.Session) -> None:
 def _write(session: pytest.Session, results: list[CellResult]) -> Written:
     """Write reports and database. What was asked for and cannot be written makes pytest's exit code 3."""
     from pytest_hfaccel.errors import HfAccelError
-    from pytest_hfaccel.reports.runs import journal_lines
+    from pytest_hfaccel.reports.runs import journal_lines, keys_in_journal
 
     config = session.config
     collector, options = config.stash[COLLECTOR], config.stash[SESSION].config
@@ -245,12 +253,13 @@ def _write(session: pytest.Session, results: list[CellResult]) -> Written:
     except HfAccelError as error:
         session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
         written.problems.append(str(error))
-        in_no_file = collector.unwritten if collector.folder else results
-        if collector.folder and not in_no_file:
-            written.problems.append(f"the results of all {len(results)} cells are in {collector.folder.journal.path}")
-        elif in_no_file:
-            header = {**run_header(config), **facts}
-            written.lost = list(journal_lines(in_no_file, header, ended, root=str(config.rootpath)))
+        journal = collector.folder.journal.path if collector.folder else None
+        in_journal = keys_in_journal(journal) if journal else set()
+        in_no_file = [result for result in results if result.key not in in_journal]
+        if in_journal:
+            written.problems.append(f"the results of {len(in_journal)} of {len(results)} cells are in {journal}")
+        if in_no_file:
+            written.lost = list(journal_lines(in_no_file, {**run_header(config), **facts}, ended, root=_root(config)))
     try:
         # After the reports: whatever is wrong with the database, they hold everything the run found.
         if results:

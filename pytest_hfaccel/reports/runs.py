@@ -29,7 +29,7 @@ from pytest_hfaccel.reports.envelope import envelope
 from pytest_hfaccel.reports.journal import JOURNAL, Journal, journal_line, read_journal_lines, unwritable
 from pytest_hfaccel.reports.summary import speaks_against
 from pytest_hfaccel.reports.writer import BY_CLASS, BY_HARDWARE, SUMMARY, write_reports
-from pytest_hfaccel.results import CellResult, Ended
+from pytest_hfaccel.results import CellKey, CellResult, Ended
 
 RUNS = "runs"
 LATEST = "latest"
@@ -153,6 +153,14 @@ def journal_lines(
     for result in results:
         yield journal_line({"type": "cell", "result": result.to_json()}, root)
     yield journal_line({"type": "end", "finished": header["finished"], "ended": ended})
+
+
+def keys_in_journal(path: Path) -> set[CellKey]:
+    """Return the cells that a journal really has: its file may have gone since it was written."""
+    try:
+        return {result.key for result in read_journal_lines(path).results}
+    except ConfigError:
+        return set()
 
 
 @dataclass
