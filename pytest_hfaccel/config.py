@@ -253,7 +253,8 @@ class RunConfig:
         too - but only for runs that measure performance: any other run leaves no file that nobody asked for.
         """
         if self.database:
-            return None if self.database == NO_DATABASE else expand_path(self.database, "--hf-database").resolve()
+            is_none = self.database.lower() == NO_DATABASE
+            return None if is_none else expand_path(self.database, "--hf-database").resolve()
         return Path("hfaccel.duckdb").resolve() if self.performance else None
 
     @classmethod

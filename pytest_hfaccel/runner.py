@@ -333,7 +333,11 @@ class CellRun:
         try:
             self._require_installed()
             with packages_named(self.cell.model):
-                return check.function(self)
+                outcome: object = check.function(self)
+                if not isinstance(outcome, CheckOutcome):
+                    text = f"the check {check.name!r} returned {outcome!r}; return `passed(...)` or `failed(...)`"
+                    raise TypeError(text)
+                return outcome
         except Exception as error:
             first = next((name for known, name in self._failures.values() if known is error), check.name)
             return outcome_of(check, error) if first == check.name else repeated(check.name, error, first)

@@ -67,8 +67,9 @@ class Device:
             raise ConfigError(f"{text!r} is not a device. Allowed: {', '.join(kinds)}, with ':<index or name>'.")
         if kind in _INDEXED:
             target = target or "0"
-            if not target.isdigit():
+            if not target.isdecimal():
                 raise ConfigError(f"{text!r} is not a device: {kind} takes an index, as in '{kind}:0'.")
+            target = str(int(target))
         elif kind in _DEFAULT_TARGET:
             target = target.upper() or _DEFAULT_TARGET[kind]
         elif target and kind in ("cpu", "mps"):

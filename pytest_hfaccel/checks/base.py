@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -130,8 +131,10 @@ class CheckRegistry:
         """Register a check.
 
         Raises:
-            ValueError: The name is taken, or the level is unknown.
+            ValueError: The name is taken or cannot stand in a test's id, or the level is unknown.
         """
+        if not re.fullmatch(r"[A-Za-z_][\w.-]*", check.name):
+            raise ValueError(f"{check.name!r} cannot name a check. Allowed: letters, digits, '_', '-' and '.'.")
         if check.name in self._checks:
             raise ValueError(f"a check named {check.name!r} is registered already: {self._checks[check.name].function}")
         if check.level not in (CLASS, CELL):
@@ -139,6 +142,8 @@ class CheckRegistry:
         self._checks[check.name] = check
 
     def __getitem__(self, name: str) -> Check:
+        if name not in self._checks:
+            raise KeyError(f"{name!r} is not a check. Known: {', '.join(self._checks)}")
         return self._checks[name]
 
     def __contains__(self, name: object) -> bool:

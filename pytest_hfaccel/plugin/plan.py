@@ -84,6 +84,11 @@ def make_plan(config: RunConfig, registry: Registry, store: CheckpointStore, ext
     unknown = [dtype for dtype in config.dtypes if dtype not in DTYPES]
     if unknown:
         raise ConfigError(f"--hf-dtype: {unknown[0]!r} is not a dtype. Allowed: {', '.join(DTYPES)}.")
+    if (config.batch_sizes or config.seq_lengths) and not config.performance:
+        raise ConfigError(
+            "--hf-batch-sizes and --hf-seq-lengths say at what performance is measured, and it is not measured.",
+            hint="Add --hf-performance, or leave them out.",
+        )
     if config.pool_memory:
         from pytest_hfaccel.pool.budget import parse_budget
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from difflib import get_close_matches
+from inspect import getattr_static
+from reprlib import repr as short_repr
 from typing import TYPE_CHECKING
 
 from pytest_hfaccel.errors import ConfigError, HfAccelError
@@ -13,6 +17,9 @@ if TYPE_CHECKING:
     from pytest_hfaccel.plugin.plan import Plan
     from pytest_hfaccel.plugin.session import HfSession
     from pytest_hfaccel.registry import Registry
+
+
+_ATTRIBUTES = ("architectures", "default_model", "model_id", "yields", "serves", "unregistered", "task_sense")
 
 
 def models_of_class(model_class: type[ModelClassTests], plan: Plan, registry: Registry) -> list[ModelSpec]:
@@ -28,7 +35,7 @@ def models_of_class(model_class: type[ModelClassTests], plan: Plan, registry: Re
         _require_sound(model_class)
         if plan.named:
             return [spec for spec in plan.named if model_class.serves(spec)]
-        own = registry.informed(model_class.unregistered())
+        own = registry.informed(_unregistered(model_class))
         registered = [spec for spec in registry.specs if model_class.serves(spec)]
         default = _default_models(model_class, (*own, *registered), registry)
         if plan.config.all_models:
@@ -44,6 +51,16 @@ def models_of_class(model_class: type[ModelClassTests], plan: Plan, registry: Re
     except HfAccelError as error:
         error.message = f"{model_class.__name__}: {error.message}"
         raise
+
+
+def _unregistered(model_class: type[ModelClassTests]) -> Sequence[ModelSpec]:
+    found = model_class.unregistered()
+    if not isinstance(found, Sequence) or not all(isinstance(spec, ModelSpec) for spec in found):
+        raise ConfigError(f"`unregistered` returned {short_repr(found)}; return a list of `ModelSpec`.")
+    twice = [name for name, number in Counter(spec.name for spec in found).items() if number > 1]
+    if twice:
+        raise ConfigError(f"`unregistered` returned several models named {twice[0]!r}.")
+    return found
 
 
 def _default_models(
@@ -90,6 +107,15 @@ def _require_sound(model_class: type[ModelClassTests]) -> None:
         raise ConfigError(f"`default_model` is {default!r}; make it the name of a model.")
     if default and not default.strip():
         raise ConfigError("`default_model` is blank; make it the name of a model, or leave it out.")
+    if not isinstance(model_class.yields, bool):
+        raise ConfigError(f"`yields` is {model_class.yields!r}; make it True or False.")
+    for name in ("serves", "unregistered"):
+        if not isinstance(getattr_static(model_class, name), (classmethod, staticmethod)):
+            raise ConfigError(f"`{name}` is no class method; put @classmethod above it.")
+    for name in vars(model_class):
+        near = [] if hasattr(ModelClassTests, name) else get_close_matches(name, _ATTRIBUTES, n=1, cutoff=0.8)
+        if near:
+            raise ConfigError(f"`{name}` means nothing here. Did you mean `{near[0]}`?")
 
 
 def mistakes_of_run(session: HfSession) -> str:
@@ -98,7 +124,10 @@ def mistakes_of_run(session: HfSession) -> str:
     That is a model which the user named and no collected class tests, and an expected failure of a check that neither
     we nor a conftest registers.
     """
-    unknown = session.registry.unknown_checks(check.name for check in session.checks) if session.claimed else []
+    try:
+        unknown = session.registry.unknown_checks(check.name for check in session.checks) if session.claimed else []
+    except HfAccelError as error:
+        return str(error)
     return "\n".join(unknown) or _unclaimed(session)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -71,7 +73,8 @@ class HfSession:
         from pytest_hfaccel.backends import Backends
 
         backends = Backends()
-        self._pytest_config.hook.pytest_hfaccel_backends(backends=backends)
+        with _refusals_of("pytest_hfaccel_backends"):
+            self._pytest_config.hook.pytest_hfaccel_backends(backends=backends)
         return backends
 
     @cached_property
@@ -80,7 +83,8 @@ class HfSession:
         from pytest_hfaccel.checks import built_in_checks
 
         checks = built_in_checks().copy()
-        self._pytest_config.hook.pytest_hfaccel_checks(checks=checks)
+        with _refusals_of("pytest_hfaccel_checks"):
+            self._pytest_config.hook.pytest_hfaccel_checks(checks=checks)
         return checks
 
     @cached_property
@@ -176,14 +180,25 @@ class HfSession:
         return self.runner.pool.stats()
 
 
+@contextmanager
+def _refusals_of(hook: str) -> Iterator[None]:
+    """Tell what a registry refuses to take from a hook as the mistake it is."""
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError(f"{hook}: {error}") from error
+
+
 def require_database_package(config: RunConfig) -> None:
     """Refuse a run whose database could not be written for want of a package: before it starts, not after hours.
 
     Raises:
-        ConfigError: A database was asked for, and duckdb is not installed.
+        ConfigError: A database was asked for, and duckdb is not installed, or its place is a directory.
     """
     from importlib.util import find_spec
 
+    if config.database_path is not None and config.database_path.is_dir():
+        raise ConfigError(f"--hf-database (BENCHMARK_DB_PATH) {config.database}: a directory; name a file in it.")
     if config.database and config.database_path is not None and find_spec("duckdb") is None:
         raise ConfigError(
             f"--hf-database (BENCHMARK_DB_PATH) {config.database}: the package duckdb is not installed.",

@@ -127,7 +127,7 @@ def _opened(
     )
     runner = Runner(config)
     try:
-        registry = load_registry([Path(path) for path in config.registries], cache_dir=config.cache_dir)
+        registry = load_registry(config.registry_files, cache_dir=config.cache_dir)
         plan = make_plan(config, registry, runner.store)
         yield runner, plan.cells([spec], runner.store)[0]
     finally:
@@ -145,7 +145,7 @@ def find_model(model_class: type[ModelClassTests], name: str | None) -> ModelSpe
     from pytest_hfaccel.registry import load_registry, resolve_model
 
     config = RunConfig.from_values({})
-    registry = load_registry([Path(path) for path in config.registries], cache_dir=config.cache_dir)
+    registry = load_registry(config.registry_files, cache_dir=config.cache_dir)
     name = name or next((spec.name for spec in registry.specs if model_class.serves(spec)), None)
     if name is None:
         raise ConfigError(f"{model_class.__name__} has no `default_model`; name one: {model_class.__name__}('gpt2').")

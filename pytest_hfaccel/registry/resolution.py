@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -60,7 +61,8 @@ def resolve_unregistered(name: str, registry: Registry, *, needs_task: bool = Tr
         fields = {"path": str(directory.resolve()), "source": str(config)}
         return spec_of_config(name, read_config(config), registry, needs_task=needs_task, **fields)
     if name.startswith((".", "/", "~")):
-        raise ConfigError(f"{name}: there is no such directory.")
+        is_file = os.path.isfile(os.path.expanduser(name))  # noqa: PTH111, PTH113 - never raises, unlike those of `Path`
+        raise ConfigError(f"{name}: {'is a file; name its directory' if is_file else 'there is no such directory'}.")
     try:
         file, origin = fetch_config(name)
     except HfAccelError as error:

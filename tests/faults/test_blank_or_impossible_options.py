@@ -32,6 +32,9 @@ def refused(run: HfRun, *said: str) -> None:
         ((), {"HFACCEL_POOL_MEMORY": "lots"}, ["HFACCEL_POOL_MEMORY: 'lots' is not a memory budget"]),
         (("--hf-model", "x" * 300), {}, ["cannot be a hub id"]),
         (("--hf-model", "~nosuchuser/x"), {}, ["~nosuchuser/x: there is no such directory"]),
+        (("--hf-model", "./test_hf_bert.py"), {}, ["./test_hf_bert.py: is a file; name its directory"]),
+        (("--hf-database", "."), {}, ["--hf-database (BENCHMARK_DB_PATH) .: a directory; name a file in it"]),
+        (("--hf-batch-sizes", "4"), {}, ["--hf-batch-sizes", "Add --hf-performance"]),
         (("--hf-reports=~nosuchuser/x",), {}, ["--hf-reports: ~nosuchuser/x: there is no home directory ~nosuchuser"]),
     ],
     ids=str,
@@ -83,3 +86,29 @@ def test_a_check_that_nobody_registers_is_refused(project: Project) -> None:
     project.write("conftest.py", conftest)
     known = project.run(*arguments)
     assert known.code == 0, known.output
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("checks.check('parity')(print)", "pytest_hfaccel_checks: a check named 'parity' is registered already"),
+        ("checks.check('a check]')(print)", "pytest_hfaccel_checks: 'a check]' cannot name a check"),
+    ],
+)
+def test_what_a_hook_may_not_register_is_refused(project: Project, body: str, said: str) -> None:
+    project.write("conftest.py", f"def pytest_hfaccel_checks(checks):\n    {body}\n")
+    refused(project.run("--hf-device", "fake:0"), said)
+
+
+def test_a_check_that_returns_nothing_is_an_error(project: Project) -> None:
+    project.write("conftest.py", "def pytest_hfaccel_checks(checks):\n    checks.check('mine')(lambda context: None)\n")
+    run = project.run("--hf-device", "fake:0", "-k", "extra")
+    assert run.code == 1, run.output
+    (record,) = run.records.values()
+    assert "the check 'mine' returned None; return `passed(...)` or `failed(...)`" in str(record.reason)
+
+
+def test_one_device_in_two_spellings_is_one_cell(project: Project) -> None:
+    run = project.run("--hf-device", "fake:00,fake,FAKE:0", "-k", "placement")
+    assert run.code == 0, run.output
+    assert set(run.results) == {"bert-base-uncased-fake0-fp32"}
