@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_hfaccel.advisor.compatibility import CompatibilityMatrix
+from pytest_hfaccel.advisor.costs import DEFAULT_LENGTH
 from pytest_hfaccel.advisor.measured import MeasuredCell, cells_of_measurements, measured_cells, measurements_of
 from pytest_hfaccel.advisor.naming import ModelFinder, NamedModel
 from pytest_hfaccel.config import RunConfig
+from pytest_hfaccel.errors import ConfigError
 from pytest_hfaccel.predictor.answering import Answering, DeviceLayers
 from pytest_hfaccel.predictor.configuration import PredictorConfig
 from pytest_hfaccel.predictor.datasheet import load_specifications
@@ -22,7 +24,7 @@ from pytest_hfaccel.predictor.layers import Layer
 from pytest_hfaccel.predictor.measured import MeasuredPoint
 from pytest_hfaccel.predictor.platforms import KnownDevice, Platform, Platforms
 from pytest_hfaccel.predictor.prediction import Prediction, Question, Source
-from pytest_hfaccel.predictor.trace_source import TraceSource
+from pytest_hfaccel.predictor.trace_source import TraceSource, reads_text
 
 if TYPE_CHECKING:
     from pytest_hfaccel.hardware import HardwareReport
@@ -132,6 +134,27 @@ class Engine:
         name = platform.device_name or (platform.chip.name if platform.chip else "")
         about = {"device_name": name, "threads": self.threads if platform.kind in ("cpu", "openvino") else None}
         return replace(found, details={**found.details, **about})
+
+    def length_of(self, model: NamedModel, length: int, *, training: bool) -> int:
+        """Return the tokens per sample that are meant: fewer than the default where the model takes no more.
+
+        Args:
+            model: The model.
+            length: The tokens that were asked for.
+            training: Whether a training step is meant.
+
+        Raises:
+            ConfigError: More tokens were asked for than the model takes, and more than are by default.
+        """
+        trace = self.traces.at(model, batch=1, length=length, dtype="fp32", training=training)
+        if trace is None or not reads_text(trace) or trace.length >= length:
+            return length
+        if length > DEFAULT_LENGTH:
+            raise ConfigError(
+                f"sequence_length: {model.name} takes {trace.length} tokens at most, not {length}.",
+                hint=f"Ask for {trace.length} or fewer (--seq-length {trace.length}).",
+            )
+        return trace.length
 
     def answering(self, model: NamedModel, platform: Platform) -> Answering:
         """Return what predicts a model on a platform."""

@@ -10,7 +10,6 @@ from pathlib import Path
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any
 
-from pytest_hfaccel.advisor.costs import DEFAULT_LENGTH
 from pytest_hfaccel.advisor.naming import NamedModel
 from pytest_hfaccel.errors import ConfigError
 from pytest_hfaccel.predictor.candidate import Candidate
@@ -23,7 +22,6 @@ from pytest_hfaccel.predictor.platforms import Platform
 from pytest_hfaccel.predictor.prediction import Source
 from pytest_hfaccel.predictor.recommendation import recommend
 from pytest_hfaccel.predictor.splitting import SPLIT_KINDS, Split, Task, split
-from pytest_hfaccel.predictor.trace_source import reads_text
 from pytest_hfaccel.spec import DTYPES
 
 if TYPE_CHECKING:
@@ -297,22 +295,7 @@ class HardwareModelPredictor:
         return [str(file) for file in plot_matrix(matrix, Path(output_dir))]
 
     def _with_length_of(self, model: NamedModel, asked: Task) -> Task:
-        """Return the task at a length the model takes.
-
-        Raises:
-            ConfigError: More tokens were asked for than it takes, and more than are by default.
-        """
-        trace = self.engine.traces.at(
-            model, batch=asked.batch, length=asked.length, dtype=asked.dtype, training=asked.training
-        )
-        if trace is None or not reads_text(trace) or trace.length >= asked.length:
-            return asked
-        if asked.length > DEFAULT_LENGTH:
-            raise ConfigError(
-                f"sequence_length: {model.name} takes {trace.length} tokens at most, not {asked.length}.",
-                hint=f"Ask for {trace.length} or fewer (--seq-length {trace.length}).",
-            )
-        return replace(asked, length=trace.length)
+        return replace(asked, length=self.engine.length_of(model, asked.length, training=asked.training))
 
     def _considered(self, names: Sequence[str] | str | None, devices: int) -> tuple[list[Platform], str]:
         """Return the platforms to choose among, and which these are, in a sentence."""

@@ -233,8 +233,9 @@ class HardwareSelector:
             raise ConfigError("gpu_count and batch_size: whole numbers, 1 or more, are wanted.")
         platform = self.predictor.engine.platforms.of(hardware)
         dtype = _mixed(platform.chip.flops if platform.chip else {}) if use_mixed_precision else "fp32"
-        task = Task(batch_size * gpu_count, sequence_length, dtype, True)
         model = self.predictor.engine.models.find(model_name, model_family)
+        length = self.predictor.engine.length_of(model, sequence_length, training=True)
+        task = Task(batch_size * gpu_count, length, dtype, True)
         memory = round(max_memory_gb * _GIB) if max_memory_gb else None
         found = split(self.predictor.engine, model, platform, task, gpu_count, memory)
         if found is None:

@@ -98,14 +98,13 @@ def _row(
     numbers: dict[str, Any] = {}
     without: dict[str, dict[str, str]] = {}
     found: list[Prediction] = []
+    training = request.mode == "training"
+    length = engine.length_of(model, request.length, training=training)
     for platform in platforms:
         by_batch: dict[str, Any] = {}
         for batch in request.batches:
             for dtype in request.precisions:
-                training = request.mode == "training"
-                each = engine.predict(
-                    model, platform, batch=batch, length=request.length, dtype=dtype, training=training
-                )
+                each = engine.predict(model, platform, batch=batch, length=length, dtype=dtype, training=training)
                 found.append(each)
                 support = each.details["support"]
                 is_refused = support["basis"] == "detected" and support["support"] == "unavailable"
@@ -121,6 +120,7 @@ def _row(
         "category": model.family or "unknown",
         "model": model.origin,
         "dimensions": model.dimensions,
+        "sequence_length": length,
         "predictions": {name: by_batch for name, by_batch in numbers.items() if by_batch},
         "not_predicted": {name: _reasons(why, has_numbers=bool(numbers[name])) for name, why in without.items()},
     }

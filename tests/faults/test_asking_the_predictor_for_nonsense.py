@@ -33,8 +33,11 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("pytest_hfaccel.tracing.traces.trace_of", trace)
 
 
-def test_more_tokens_than_a_model_takes_are_an_error_that_names_the_most(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["predict", "bert-base-uncased", "--hardware", "cpu", "--seq-length", "100000"]) != 0
+@pytest.mark.parametrize("words", [(), ("--generate-matrix",)], ids=["one", "matrix"])
+def test_more_tokens_than_a_model_takes_are_an_error_that_names_the_most(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", "bert-base-uncased", "--hardware", "cpu", "--seq-length", "100000", *words]) != 0
     captured = capsys.readouterr()
     assert "bert-base-uncased takes 512 tokens at most, not 100000" in captured.err
     assert not captured.out
