@@ -128,6 +128,11 @@ class Answering:
         elif self.model.is_assumed:
             about = f"; model: {self.model.origin}"
         support = self._support(found)
+        if support.basis == "detected" and not support.runs:
+            # What a device refuses takes no time: a number would be that of another precision.
+            found = replace(
+                found, source=Source.DECLARED, basis=f"not supported here: {support.reason}", latency_ms=None
+            )
         details = {**found.details, "support": support.to_json(), "model": self.model.origin}
         return replace(found, question=self._as_rows_have_it(question), basis=f"{found.basis}{about}", details=details)
 

@@ -106,12 +106,9 @@ def _row(
             for dtype in request.precisions:
                 each = engine.predict(model, platform, batch=batch, length=length, dtype=dtype, training=training)
                 found.append(each)
-                support = each.details["support"]
-                is_refused = support["basis"] == "detected" and support["support"] == "unavailable"
-                cell = None if is_refused else _cell(each)
+                cell = _cell(each)
                 if cell is None:
-                    why = support["reason"] if is_refused else each.basis
-                    without.setdefault(platform.name, {})[dtype] = why
+                    without.setdefault(platform.name, {})[dtype] = each.basis
                 else:
                     by_batch.setdefault(str(batch), {})[dtype] = cell
         numbers[platform.name] = by_batch

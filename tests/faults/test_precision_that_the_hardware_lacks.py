@@ -55,6 +55,7 @@ def test_what_openvino_refuses_is_not_recommended(precision: str, flags: list[st
     found = ask(flags, precision)
     assert "openvino:CPU" not in found["compatible_hardware"]
     assert "would compute at fp32 without saying so" in found["all_scores"]["openvino:CPU"]["excluded"]
+    assert found["not_predicted"]["openvino:CPU"]["basis"].startswith("not supported here: ")
 
 
 def test_a_calibration_of_the_slow_path_is_used(cache: Path) -> None:
