@@ -85,7 +85,16 @@ class NeedsMore:
         return fnmatchcase(cell.model.architecture, self.architecture) and cell.device.matches(self.device)
 
 
-NEEDS_MORE: tuple[NeedsMore, ...] = ()
+NEEDS_MORE: tuple[NeedsMore, ...] = (
+    NeedsMore(
+        "SamModel",
+        "*",
+        rel_l2=5e-5,
+        atol=5e-5,
+        reason="the mask decoder amplifies rounding: sam-vit-large, tiny, is off by 3.2e-5 on the CPU, by 3.4e-5 on "
+        "OpenVINO; in fp16 by 0.26",
+    ),
+)
 """The first entry that covers a cell in fp32 counts. Their errors must stay below those of fp16, or the canary's
 precision twin says that the cell is blind."""
 

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from pytest_hfaccel.checks.tolerances import Tolerance, is_exported, tolerance_of
+from pytest_hfaccel.checks.tolerances import (
+    NEEDS_MORE,
+    SECOND_CHANCE_CEILING_FP32,
+    Tolerance,
+    is_exported,
+    tolerance_of,
+)
 from pytest_hfaccel.spec import Cell, Device, ModelSpec, Weights, WeightsChoice
 
 _MODEL = ModelSpec("bert", "BertForMaskedLM", "fill-mask")
@@ -43,3 +51,12 @@ def test_int8_asks_for_the_same_best_answer_only_of_trained_weights() -> None:
 )
 def test_a_device_with_a_converter_runs_an_exported_graph(device: str, exported: bool) -> None:
     assert is_exported(_cell("fp32", device)) is exported
+
+
+def test_a_class_that_needs_more_has_an_entry_that_still_fails_fp16() -> None:
+    sam = replace(_cell("fp32"), model=ModelSpec("sam", "SamModel", "mask-generation"))
+    assert (tolerance_of(sam).rel_l2, tolerance_of(sam).atol) == (5e-5, 5e-5)
+    assert tolerance_of(replace(sam, dtype="fp16")) == tolerance_of(_cell("fp16"))
+    for entry in NEEDS_MORE:
+        assert len(entry.reason) > 20
+        assert SECOND_CHANCE_CEILING_FP32 * entry.rel_l2 < 3.6e-4  # the least that fp16 cost
