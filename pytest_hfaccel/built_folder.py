@@ -126,8 +126,9 @@ def _build_locked(directory: Path, build: Callable[[Path], None], stage: str) ->
             hint=f"If no such process is left, delete {error.lock_file}.",
         ) from error
     except OSError as error:
+        damage = f"{directory} is damaged ({find_damage(directory)}), and " if directory.is_dir() else ""
         raise CheckpointError(
-            f"{error.filename or directory} cannot be written: {error.strerror or error}.",
+            f"{damage}{error.filename or directory} cannot be written: {error.strerror or error}.",
             stage=stage,
             hint=_NEXT_STEPS.get(error.errno or 0, _USUAL_NEXT_STEP),
         ) from error

@@ -124,8 +124,8 @@ class Checkpoint:
         is_pretrained = self.weights.kind is Weights.PRETRAINED
         with packages_named(self.spec), reading(self.directory, allow_pickle=self.allow_pickle):
             if is_pretrained:
-                demand_sound(self.directory, allow_pickle=self.allow_pickle)
                 demand_intact(self.directory, self.cache_dir / "intact")
+                demand_sound(self.directory, allow_pickle=self.allow_pickle)
             stated = StatedModel(self.directory, self.model_class)
             stated.demand_fit()
         if is_pretrained and stated.vocabulary:

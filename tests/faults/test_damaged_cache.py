@@ -1,7 +1,9 @@
-"""The cache is damaged, deleted, or used by two runs at once."""
+"""The cache is damaged, deleted, not to be written, or used by two runs at once."""
 
 from __future__ import annotations
 
+import ctypes
+import hashlib
 import json
 import subprocess
 import time
@@ -10,7 +12,11 @@ from pathlib import Path
 import pytest
 
 from pytest_hfaccel.built_folder import DamagedCacheWarning, build_once, find_damage
+from pytest_hfaccel.checkpoints import CheckpointStore
+from pytest_hfaccel.errors import CheckpointError
+from pytest_hfaccel.registry import load_registry, resolve_model
 from pytest_hfaccel.results import NOT_REACHED, Stage, Status
+from pytest_hfaccel.spec import ModelSpec, Weights, WeightsChoice
 from tests.harness import HfRun, Project, environment
 
 MODELS = ("bert-base-uncased", "distilbert-base-uncased")
@@ -36,6 +42,35 @@ def all_pass(run: HfRun) -> None:
     assert {check.status for cell in run.results.values() for check in cell.checks} == {Status.PASSED}
 
 
+def without_rights_over_files() -> None:
+    """Take from a process of root what lets it write where the permissions forbid it."""
+    drop_from_bounding_set, override = 24, 1
+    ctypes.CDLL(None).prctl(drop_from_bounding_set, override, 0, 0, 0)
+
+
+def run_read_only(project: Project, *arguments: str) -> HfRun:
+    """Run with a cache whose folders nobody may write to."""
+    folders = [project.cache, *(path for path in project.cache.rglob("*") if path.is_dir())]
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        done = subprocess.run(
+            project.command(*arguments),
+            cwd=project.directory,
+            env=environment(project.cache),
+            capture_output=True,
+            text=True,
+            timeout=280,
+            check=False,
+            preexec_fn=without_rights_over_files,
+        )
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+    return HfRun(done.returncode, done.stdout + done.stderr, project.directory / "reports")
+
+
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_two_runs_on_one_cold_cache_and_then_damage_to_all_that_they_built(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
@@ -82,6 +117,18 @@ def test_two_runs_on_one_cold_cache_and_then_damage_to_all_that_they_built(tmp_p
         assert not find_damage(folder)
     assert {path: (path / "model.safetensors").read_bytes() for path in checkpoints} == weights
 
+    all_pass(run_read_only(projects[0], *ARGUMENTS))
+    flip(checkpoints[0] / "model.safetensors")
+    broken = run_read_only(projects[0], *ARGUMENTS)
+    assert broken.code == 1, broken.output
+    bad = [check for cell in broken.results.values() for check in cell.checks if check.status.is_bad]
+    assert bad
+    for check in bad:
+        assert f"{checkpoints[0]} is damaged (the content of model.safetensors has changed), and " in (
+            check.reason or ""
+        )
+        assert "cannot be written: Permission denied" in (check.reason or "")
+
 
 @pytest.mark.slow
 def test_the_cache_is_deleted_while_a_run_uses_it(project: Project, tmp_path: Path) -> None:
@@ -108,6 +155,38 @@ def test_the_cache_is_deleted_while_a_run_uses_it(project: Project, tmp_path: Pa
     assert "is not a directory" in (first.reason or "")
     assert "Traceback" not in (first.reason or "")
     assert all((check.reason or "").startswith(NOT_REACHED) for check in others)
+
+
+@pytest.mark.slow
+def test_a_damaged_file_in_the_cache_of_the_hub_is_refused(tmp_path: Path, shared_cache: Path) -> None:
+    spec = ModelSpec(name="bert", architecture="BertForMaskedLM", task="fill-mask")
+    built = CheckpointStore(shared_cache / "hfaccel").prepare(spec, WeightsChoice(Weights.TINY, "for a test")).directory
+    blobs, snapshot = tmp_path / "models--a--b" / "blobs", tmp_path / "models--a--b" / "snapshots" / "c0ffee"
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for path in built.iterdir():  # as the hub does: weights by their SHA-256, small files the way git does
+        content = path.read_bytes()
+        as_git = hashlib.sha1(b"blob %d\0" % len(content) + content)  # noqa: S324
+        digest = as_git if path.suffix == ".json" else hashlib.sha256(content)
+        (blobs / digest.hexdigest()).write_bytes(content)
+        (snapshot / path.name).symlink_to(blobs / digest.hexdigest())
+    (model,) = resolve_model(str(snapshot), load_registry())
+
+    def load() -> None:
+        store = CheckpointStore(tmp_path / "cache")
+        store.prepare(model, store.choose(model, "auto", named=True)).torch_model("fp32")
+
+    load()
+    for name in ("model.safetensors", "tokenizer_config.json"):
+        whole = (snapshot / name).read_bytes()
+        flip(snapshot / name)
+        with pytest.raises(
+            CheckpointError, match=rf"{name} is damaged: its content is not what the hub's cache"
+        ) as caught:
+            load()
+        assert caught.value.stage == Stage.LOAD
+        assert f"Delete {(snapshot / name).resolve()}" in (caught.value.hint or "")
+        (snapshot / name).write_bytes(whole)
 
 
 @pytest.fixture
