@@ -72,16 +72,14 @@ def test_with_runxfail_an_expected_failure_is_a_failure(project: Project) -> Non
     assert run.statuses("mine--bert-cpu-fp32")["broken"] == "failed"
 
 
-def test_with_runxfail_a_resumed_run_runs_what_was_expected_to_fail(project: Project) -> None:
+def test_with_runxfail_a_resumed_run_runs_the_cells_with_expected_failures_again(project: Project) -> None:
     project.write("conftest.py", BROKEN)
     registry(project, check="check: broken")
-    before = project.run(*ARGUMENTS).results["mine--bert-cpu-fp32"]
-    run = project.run(*ARGUMENTS, "--hf-resume", "--runxfail")
-    assert run.code == 1
+    only = (*ARGUMENTS, "-k", "placement or extra")
+    assert project.run(*only).code == 0
+    run = project.run(*only, "--hf-resume", "--runxfail")
+    assert run.code == 1, run.output
     assert run.statuses("mine--bert-cpu-fp32")["broken"] == "failed"
-    after = {check.name: check for check in run.results["mine--bert-cpu-fp32"].checks}
-    for check in before.checks:
-        assert (after[check.name].seconds == check.seconds) == (check.name != "broken"), check.name
 
 
 def test_a_failure_at_another_stage_is_a_failure(project: Project) -> None:
