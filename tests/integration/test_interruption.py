@@ -49,7 +49,7 @@ def start_until_first_cell(project: Project) -> tuple[subprocess.Popen[str], Pat
     # CPython 3.11 fails to print.
     sleeping = project.directory / "sleeping"
     while time.monotonic() < deadline and process.poll() is None:
-        if sleeping.exists() and FINISHED in journal.read_text(encoding="utf-8"):
+        if sleeping.exists() and FINISHED in {result.cell for result in read_journal(journal).results}:
             return process, journal
         time.sleep(0.1)
     output = process.communicate(timeout=30)[0]
