@@ -112,20 +112,29 @@ def _zip(spec: ModelSpec, files: Mapping[str, Path], directory: Path) -> list[st
     return []
 
 
+_QUANTISED = "quantization_config"
+
+
 def _gguf(spec: ModelSpec, files: Mapping[str, Path], directory: Path) -> list[str]:
     """Quantised weights in llama.cpp's format: dequantised by transformers, so the numbers are those of the file."""
     from importlib.util import find_spec
 
+    import torch
     from transformers import AutoTokenizer
 
     if find_spec("gguf") is None:
         raise PackageMissing(f"{spec.name}: reading its weights needs gguf.", hint="pip install gguf")
     (path,) = files.values()
-    model, info = model_class(spec).from_pretrained(
-        path.parent, gguf_file=path.name, local_files_only=True, output_loading_info=True
+    cls = model_class(spec)
+    read, info = cls.from_pretrained(
+        path.parent, gguf_file=path.name, local_files_only=True, output_loading_info=True, dtype=torch.float32
     )
     _demand_all(spec, info["missing_keys"])
     tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
+    # What was read counts as quantised and refuses to be saved, though its weights are plain numbers by now.
+    config = cls.config_class(**{key: value for key, value in read.config.to_dict().items() if key != _QUANTISED})
+    model = cls(config)
+    model.load_state_dict(read.state_dict())
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return sorted(info["unexpected_keys"])
