@@ -94,6 +94,18 @@ def test_with_workers(project: Project, group: bool) -> None:
     assert_ended_in_order(run, sleepers)
 
 
+def test_a_controller_that_is_killed(project: Project) -> None:
+    """Nobody can say that it died of the tests its workers were running: they are told, and run again."""
+    models = ("--hf-model", "bert-base-uncased", "--hf-model", "distilbert-base-uncased")
+    run, sleepers = interrupt(project, signal.SIGKILL, "-n", "2", *models, sleeping=2)
+    assert run.code == -signal.SIGKILL
+    following = project.run("--hf-device", "fake:0,fake:1", "-k", "placement", *models, "--hf-resume")
+    (line,) = [line for line in following.output.splitlines() if "ended early while running" in line]
+    assert line.count("+sleeps]") + line.count(" sleeps") == len(sleepers) == 2
+    assert following.code == 0, following.output
+    assert {str(record.status) for record in following.records.values()} == {"passed"}
+
+
 def test_a_handler_of_the_user_s_own_stays(project: Project) -> None:
     project.write("plugin_of_mine.py", "import os, signal; signal.signal(signal.SIGTERM, lambda *_: os._exit(7))")
     run, _ = interrupt(project, signal.SIGTERM, "-p", "plugin_of_mine")
