@@ -4,9 +4,9 @@
     python benchmarks/random_kills.py --kills 20 --seed 7 --output kills.txt
 
 The runs are `pytest -n 2` over the registered models on devices of the `fake` backend, with checks that sleep a moment.
-Three workers in four are killed once they run tests, the others at any time, also while they start. One run in three
-loses its controller as well, and is then resumed (`--hf-resume`), as is a run that had no worker left. Some workers are
-stopped for a while, and go on. Demanded is that
+Three workers in four are killed once they run tests, the others at any time, also while they start; some are stopped
+for a while, and go on. One run in four may replace two workers only, so that it soon has none. One in three loses its
+controller. What is left unfinished is resumed (`--hf-resume`). Demanded is that
 
 - a run that was not killed ends, and every test that it collected has one outcome (and at most a teardown's error);
 - the records have each check of each cell once, and agree with the exit code;
@@ -108,16 +108,22 @@ class Project:
         (directory / "test_hf_models.py").write_text(MODULE, encoding="utf-8")
         (directory / "conftest.py").write_text(CONFTEST, encoding="utf-8")
 
-    def start(self) -> psutil.Popen:
-        """Start the next run; every one after the first resumes."""
+    def start(self, restarts: int | None) -> psutil.Popen:
+        """Start the next run; every one after the first resumes.
+
+        Args:
+            restarts: How many workers may be replaced; xdist's default where not given.
+        """
         self.run += 1
         self.counts["runs"] += 1
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("HFACCEL_", "PYTEST_"))}
         environment |= {"HF_HUB_OFFLINE": "1", "HFACCEL_CACHE": str(self.cache), "RUN": str(self.run)}
         resume = ["--hf-resume"] if self.run > 1 else []
+        replaced = [] if restarts is None else ["--max-worker-restart", str(restarts)]
+        options = ["-q", "-p", "no:cacheprovider", "--tb=line", *ARGUMENTS, *resume, *replaced]
         with (self.directory / f"output{self.run}.txt").open("w", encoding="utf-8") as output:
             return psutil.Popen(
-                [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=line", *ARGUMENTS, *resume],
+                [sys.executable, "-m", "pytest", *options],
                 cwd=self.directory,
                 env=environment,
                 stdout=output,
@@ -126,7 +132,7 @@ class Project:
 
     def run_with_kills(self, kills: int, rng: random.Random, *, and_controller: bool) -> bool:
         """Run and kill; return whether the run came to an end of its own."""
-        controller = self.start()
+        controller = self.start(rng.choice((None, None, None, 2)) if kills else None)
         workers: set[psutil.Process] = set()
         began = time.monotonic()
         done = 0
