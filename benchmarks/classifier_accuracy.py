@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from math import exp, log
 from pathlib import Path
 
-from pytest_hfaccel.families import Classification, classify_model
-from pytest_hfaccel.families.calibration import PRIOR, Choice, choose_family, choose_subfamily
+from pytest_hfaccel.classify import Classification, classify_model
+from pytest_hfaccel.classify.calibration import PRIOR, Choice, choose_family, choose_subfamily
 
 LABELS = Path(__file__).parents[1] / "tests" / "data" / "family_labels.json"
 LATER_LABELS = LABELS.with_name("family_labels_second.json")

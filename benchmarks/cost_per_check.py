@@ -52,9 +52,9 @@ from pathlib import Path
 import torch
 
 from pytest_hfaccel.checkpoints import CheckpointStore
-from pytest_hfaccel.config import RunConfig
+from pytest_hfaccel.core.config import RunConfig
 from pytest_hfaccel.registry.every import match_pairs
-from pytest_hfaccel.spec import Weights, WeightsChoice
+from pytest_hfaccel.core.spec import Weights, WeightsChoice
 from tests.test_modeling_common import ModelTesterMixin
 
 torch.set_num_threads(1)

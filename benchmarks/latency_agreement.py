@@ -84,8 +84,8 @@ def load(name: str, batch: int, length: int, cache: Path) -> tuple[Any, dict[str
     from pytest_hfaccel.backends import Backends
     from pytest_hfaccel.benchmark.inputs import make_inputs
     from pytest_hfaccel.checkpoints import CheckpointStore
+    from pytest_hfaccel.core.spec import CPU, Cell, Weights, WeightsChoice
     from pytest_hfaccel.registry import load_registry
-    from pytest_hfaccel.spec import CPU, Cell, Weights, WeightsChoice
 
     cell = Cell(load_registry().get(name), CPU, "fp32", WeightsChoice(Weights.RANDOM, "real dimensions"))
     checkpoint = CheckpointStore(cache).prepare(cell.model, cell.weights)

@@ -20,11 +20,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pytest_hfaccel.checkpoints import CheckpointStore
-from pytest_hfaccel.config import RunConfig
+from pytest_hfaccel.core.config import RunConfig
+from pytest_hfaccel.core.results import Status
+from pytest_hfaccel.core.spec import CLASS_LEVEL, CPU, Cell, Device, ModelSpec, Weights, WeightsChoice
+from pytest_hfaccel.engine.runner import Runner
 from pytest_hfaccel.registry import load_registry
-from pytest_hfaccel.results import Status
-from pytest_hfaccel.runner import Runner
-from pytest_hfaccel.spec import CLASS_LEVEL, CPU, Cell, Device, ModelSpec, Weights, WeightsChoice
 
 MODELS = (
     "bert-base-uncased",

@@ -27,17 +27,17 @@ from prediction_zoo import ZooModel, zoo
 from pytest_hfaccel.benchmark.isolated import measure_isolated
 from pytest_hfaccel.benchmark.measurement import Measurement
 from pytest_hfaccel.benchmark.timing import Effort
-from pytest_hfaccel.config import RunConfig
-from pytest_hfaccel.predictor.calibration import (
+from pytest_hfaccel.core.config import RunConfig
+from pytest_hfaccel.predict.calibration import (
     DeviceCalibration,
     calibrate,
     load_calibrations,
     save_calibration,
 )
-from pytest_hfaccel.predictor.learning.memory import memory_of
-from pytest_hfaccel.predictor.learning.rows import Row
-from pytest_hfaccel.predictor.learning.training import fit, rows_of
-from pytest_hfaccel.predictor.roofline.operators import OperatorRoofline
+from pytest_hfaccel.predict.learning.memory import memory_of
+from pytest_hfaccel.predict.learning.rows import Row
+from pytest_hfaccel.predict.learning.training import fit, rows_of
+from pytest_hfaccel.predict.roofline.operators import OperatorRoofline
 
 DEVICES = ("cpu", "openvino:CPU")
 MIB = 2.0**20

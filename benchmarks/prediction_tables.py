@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.stats import spearmanr
 
-from pytest_hfaccel.predictor.calibration import DeviceCalibration
+from pytest_hfaccel.predict.calibration import DeviceCalibration
 
 if TYPE_CHECKING:
     from prediction_accuracy import Prediction

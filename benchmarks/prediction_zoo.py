@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_hfaccel.spec import ModelSpec
+from pytest_hfaccel.core.spec import ModelSpec
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytest_hfaccel.spec import ModelSpec
+    from pytest_hfaccel.core.spec import ModelSpec
 
 SECONDS_PER_PAIR = 90.0
 """More than a hundred times the usual time."""
@@ -188,7 +188,7 @@ def measured(pair: ModelSpec) -> dict[str, Any]:
     from pytest_hfaccel.checkpoints import CheckpointStore
     from pytest_hfaccel.checkpoints.configs import model_class
     from pytest_hfaccel.checkpoints.trial import load_trial, run
-    from pytest_hfaccel.spec import Weights, WeightsChoice
+    from pytest_hfaccel.core.spec import Weights, WeightsChoice
 
     # The class's own code is imported outside the measured time: transformers takes as long for it as we for the rest.
     model_class(pair)

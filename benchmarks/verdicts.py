@@ -13,7 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from pytest_hfaccel.reports import read_journal
+from pytest_hfaccel.reporting import read_journal
 
 Verdicts = dict[tuple[str, str, str], tuple[str, str]]
 """(module, cell, check) -> (status, stage)."""

@@ -6,40 +6,41 @@ every start, through our entry point - imports nothing else.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from pytest_hfaccel.config import RunConfig
-    from pytest_hfaccel.errors import HfAccelError
+    from pytest_hfaccel.core.config import RunConfig
+    from pytest_hfaccel.core.errors import HfAccelError
+    from pytest_hfaccel.core.results import CellResult, CheckOutcome, Stage, Status
+    from pytest_hfaccel.core.spec import Cell, Device, ModelSpec, Weights
     from pytest_hfaccel.plugin.model_class import ModelClassTests
     from pytest_hfaccel.plugin.without_pytest import main
     from pytest_hfaccel.pool import ResourcePool
-    from pytest_hfaccel.predictor import HardwareModelPredictor, HardwareSelector, train_prediction_models
+    from pytest_hfaccel.predict import HardwareModelPredictor, HardwareSelector, train_prediction_models
     from pytest_hfaccel.registry.every import main_pairs, other_pairs
-    from pytest_hfaccel.results import CellResult, CheckOutcome, Stage, Status
-    from pytest_hfaccel.spec import Cell, Device, ModelSpec, Weights
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "Cell": "spec",
-    "CellResult": "results",
-    "CheckOutcome": "results",
-    "Device": "spec",
-    "HardwareModelPredictor": "predictor",
-    "HardwareSelector": "predictor",
-    "HfAccelError": "errors",
+    "Cell": "core.spec",
+    "CellResult": "core.results",
+    "CheckOutcome": "core.results",
+    "Device": "core.spec",
+    "HardwareModelPredictor": "predict",
+    "HardwareSelector": "predict",
+    "HfAccelError": "core.errors",
     "ModelClassTests": "plugin.model_class",
-    "ModelSpec": "spec",
+    "ModelSpec": "core.spec",
     "ResourcePool": "pool",
-    "RunConfig": "config",
-    "Stage": "results",
-    "Status": "results",
-    "Weights": "spec",
+    "RunConfig": "core.config",
+    "Stage": "core.results",
+    "Status": "core.results",
+    "Weights": "core.spec",
     "main": "plugin.without_pytest",
     "main_pairs": "registry.every",
     "other_pairs": "registry.every",
-    "train_prediction_models": "predictor",
+    "train_prediction_models": "predict",
 }
 
 __all__ = [
@@ -75,3 +76,47 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+class _MovedModules:
+    """Finds a module by the name it had before packages were rearranged, for one release and with a warning.
+
+    It stands last on `sys.meta_path`, so that only an import that nothing else can serve gets here.
+    """
+
+    _MOVED: ClassVar = {
+        f"{__name__}.{old}": f"{__name__}.{new}"
+        for old, new in {
+            "benchmark.store": "history",
+            "config": "core.config",
+            "errors": "core.errors",
+            "families": "classify",
+            "predictor.plots": "plots",
+            "predictor": "predict",
+            "reports": "reporting",
+            "results": "core.results",
+            "spec": "core.spec",
+        }.items()
+    }
+
+    def find_spec(self, name: str, _path: Any = None, _target: Any = None) -> Any:
+        old = next((old for old in self._MOVED if name == old or name.startswith(f"{old}.")), None)
+        if old is None:
+            return None
+        import warnings
+        from importlib.machinery import ModuleSpec
+
+        new = self._MOVED[old] + name.removeprefix(old)
+        warnings.warn(f"{name} has moved: import {new}.", DeprecationWarning, stacklevel=2)
+        return ModuleSpec(name, self, origin=new)  # type: ignore[arg-type]  # create_module and exec_module suffice
+
+    def create_module(self, spec: Any) -> Any:
+        from importlib import import_module
+
+        return import_module(spec.origin)
+
+    def exec_module(self, module: Any) -> None:
+        """Nothing is left to do: the module was executed under its own name."""
+
+
+sys.meta_path.append(_MovedModules())

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pytest_hfaccel.results import CellKey, CellResult
+from pytest_hfaccel.core.results import CellKey, CellResult
 
 BERT_MODULE = """
 from pytest_hfaccel import ModelClassTests

@@ -14,13 +14,13 @@ from pytest_hfaccel.advisor.machine import Machine
 from pytest_hfaccel.advisor.naming import NamedModel
 from pytest_hfaccel.advisor.requirements import MB, USABLE_SHARE, Requirements, requirements_on
 from pytest_hfaccel.advisor.support import Support
-from pytest_hfaccel.errors import HfAccelError
+from pytest_hfaccel.core.errors import HfAccelError
 
 if TYPE_CHECKING:
-    from pytest_hfaccel.predictor.candidate import Candidate as PredictedCandidate
-    from pytest_hfaccel.predictor.engine import Engine
-    from pytest_hfaccel.predictor.platforms import Platform
-    from pytest_hfaccel.predictor.prediction import Prediction
+    from pytest_hfaccel.predict.candidate import Candidate as PredictedCandidate
+    from pytest_hfaccel.predict.engine import Engine
+    from pytest_hfaccel.predict.platforms import Platform
+    from pytest_hfaccel.predict.prediction import Prediction
 
 _DTYPES = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "bf16"), "rocm": ("fp32", "bf16"), "xpu": ("fp32", "bf16")}
 _DTYPES |= {"mps": ("fp32", "fp16")}
@@ -57,8 +57,8 @@ class Candidates:
             asked: The kinds to choose among, present or not; when empty, the devices that are present.
             override: What the caller says of kinds of device.
         """
-        from pytest_hfaccel.predictor.configuration import WEIGHTS
-        from pytest_hfaccel.predictor.recommendation import recommend
+        from pytest_hfaccel.predict.configuration import WEIGHTS
+        from pytest_hfaccel.predict.recommendation import recommend
 
         platforms = self._engine.platforms
         names = list(asked) or [name for name in platforms.present() if name.partition(":")[0] in KINDS]
@@ -74,7 +74,7 @@ class Candidates:
         self, model: NamedModel, platform: Platform, by_kind: Mapping[str, Candidate], override: Override
     ) -> PredictedCandidate:
         """Return the predictor's candidate, in which the caller's word counts as it does in ours."""
-        from pytest_hfaccel.predictor.candidate import Candidate as PredictedCandidate
+        from pytest_hfaccel.predict.candidate import Candidate as PredictedCandidate
 
         candidate = by_kind[platform.kind]
         found = self._predict(model, platform, candidate.needs.dtype if candidate.needs else "fp32")

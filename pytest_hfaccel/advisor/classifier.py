@@ -16,14 +16,14 @@ from pytest_hfaccel.advisor.declared import KINDS
 from pytest_hfaccel.advisor.machine import Machine
 from pytest_hfaccel.advisor.naming import NamedModel
 from pytest_hfaccel.advisor.requirements import requirements_on
-from pytest_hfaccel.config import RunConfig
-from pytest_hfaccel.errors import ConfigError
-from pytest_hfaccel.families import MODEL_FAMILIES, UNKNOWN
+from pytest_hfaccel.classify import MODEL_FAMILIES, UNKNOWN
+from pytest_hfaccel.core.config import RunConfig
+from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.tracing.precision import PRECISIONS
 
 if TYPE_CHECKING:
-    from pytest_hfaccel.families import ModelFamilyClassifier
-    from pytest_hfaccel.predictor.engine import Engine
+    from pytest_hfaccel.classify import ModelFamilyClassifier
+    from pytest_hfaccel.predict.engine import Engine
     from pytest_hfaccel.registry import Registry
 
 AnyPath = str | os.PathLike[str]
@@ -34,7 +34,7 @@ class HardwareAwareModelClassifier:
 
     Args:
         hardware_cache_path: File in which the detected hardware is kept; see `pytest_hfaccel.hardware`.
-        model_db_path: JSON file in which classifications are kept; see `pytest_hfaccel.families`.
+        model_db_path: JSON file in which classifications are kept; see `pytest_hfaccel.classify`.
         force_refresh: Detect the hardware anew, whatever the cache says.
         reports: Directory with the reports of earlier runs (default: `RunConfig`'s), for the compatibility matrix.
         registry: The models that are known (default: the shipped ones).
@@ -87,9 +87,9 @@ class HardwareAwareModelClassifier:
 
     @cached_property
     def _engine(self) -> Engine:
-        from pytest_hfaccel.predictor.configuration import PredictorConfig
-        from pytest_hfaccel.predictor.engine import Engine
-        from pytest_hfaccel.predictor.evidence import default_database
+        from pytest_hfaccel.predict.configuration import PredictorConfig
+        from pytest_hfaccel.predict.engine import Engine
+        from pytest_hfaccel.predict.evidence import default_database
 
         return Engine(
             PredictorConfig(cache_dir=str(self._config.cache_dir), reports=str(self._reports)),
@@ -101,7 +101,7 @@ class HardwareAwareModelClassifier:
 
     @cached_property
     def _families(self) -> ModelFamilyClassifier:
-        from pytest_hfaccel.families import ModelFamilyClassifier
+        from pytest_hfaccel.classify import ModelFamilyClassifier
 
         return ModelFamilyClassifier(model_db_path=self._database)
 
@@ -131,7 +131,7 @@ class HardwareAwareModelClassifier:
 
         Returns:
             The classification (`model_name, family, subfamily, confidence, analyses, ...`, see
-            `pytest_hfaccel.families.Classification`) with `recommended_hardware`, `torch_device`,
+            `pytest_hfaccel.classify.Classification`) with `recommended_hardware`, `torch_device`,
             `recommended_dtype`, `recommended_template`, `resource_requirements` (MB of 2**20 bytes, on the recommended
             hardware), `hardware_profile` (by kind of device), `dimensions` (`known`, `assumed` or `unknown`), `model`
             (where these are from), `explanation` and `source`. Where nothing considered can run it,

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pytest_hfaccel.advisor.declared import KINDS
+from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.hardware import HardwareReport, Presence
-from pytest_hfaccel.spec import Device
 
 
 @dataclass(frozen=True)

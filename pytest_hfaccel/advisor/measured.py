@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.advisor.support import Support
-from pytest_hfaccel.errors import ConfigError
-from pytest_hfaccel.results import Cause, CellResult, CheckOutcome, Stage, Status
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.results import Cause, CellResult, CheckOutcome, Stage, Status
 
 if TYPE_CHECKING:
     from pytest_hfaccel.benchmark.measurement import Measurement
@@ -77,7 +77,7 @@ def measured_cells(reports: Path) -> list[MeasuredCell]:
 
     Files that are not ours or are damaged are passed over: a matrix needs no complete history.
     """
-    from pytest_hfaccel.reports.runs import run_folders
+    from pytest_hfaccel.reporting.runs import run_folders
 
     cells = [cell for folder in run_folders(reports) or [reports] for cell in _of_run(folder)]
     return sorted((cell for cell in cells if cell.result.device != "class"), key=lambda cell: cell.when)
@@ -96,7 +96,7 @@ def cells_of_measurements(rows: Iterable[Measurement]) -> list[MeasuredCell]:
 
 def measurements_of(cells: Iterable[MeasuredCell]) -> list[Measurement]:
     """Return the measurements that cells carry; those of tiny models say nothing of the model whose name they bear."""
-    from pytest_hfaccel.benchmark.store.rows import measurements_in
+    from pytest_hfaccel.history.rows import measurements_in
 
     found: list[Measurement] = []
     for cell in cells:
@@ -131,7 +131,7 @@ def _of_report(file: Path) -> Iterator[MeasuredCell]:
 
 
 def _of_journal(file: Path) -> Iterator[MeasuredCell]:
-    from pytest_hfaccel.reports import read_journal
+    from pytest_hfaccel.reporting import read_journal
 
     contents = read_journal(file)
     yield from (_measured(result, contents.header) for result in contents.results)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pytest_hfaccel.errors import ConfigError
-from pytest_hfaccel.tasks import TASKS
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.tasks import TASKS
 
 if TYPE_CHECKING:
     from pytest_hfaccel.advisor.classifier import HardwareAwareModelClassifier
-    from pytest_hfaccel.spec import ModelSpec
+    from pytest_hfaccel.core.spec import ModelSpec
 
 _OTHER_NAMES = {
     "asr": "automatic-speech-recognition",
@@ -33,7 +33,7 @@ def recommend(
 
     Args:
         classifier: Gives registry and machine.
-        task: A task of `pytest_hfaccel.tasks.TASKS`, in any spelling.
+        task: A task of `pytest_hfaccel.core.tasks.TASKS`, in any spelling.
         asked: The kinds of device to choose among, present or not; when empty, those present.
         limit: How many to recommend at most.
 

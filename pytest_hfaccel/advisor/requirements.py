@@ -68,7 +68,7 @@ def requirements_on(
     """Compute what a model needs on a kind of device.
 
     Args:
-        kind: Kind of device, as in `pytest_hfaccel.spec.DEVICE_KINDS`.
+        kind: Kind of device, as in `pytest_hfaccel.core.spec.DEVICE_KINDS`.
         cost: What the architecture costs.
         dtype: dtype of weights and activations.
         memory_bytes: Memory of the device; `None` where that is not known.

@@ -6,7 +6,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 
 from pytest_hfaccel.backends.base import Backend, LoadedModel, ModelSource, Placement, SampleInputs, WeightChange
-from pytest_hfaccel.errors import BackendUnavailable
+from pytest_hfaccel.core.errors import BackendUnavailable
 
 __all__ = ["Backend", "Backends", "LoadedModel", "ModelSource", "Placement", "SampleInputs", "WeightChange"]
 

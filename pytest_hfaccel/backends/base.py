@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from pytest_hfaccel.spec import Cell, ModelSpec
+from pytest_hfaccel.core.spec import Cell, ModelSpec
 
 if TYPE_CHECKING:
     import torch

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pytest_hfaccel.errors import OutOfMemory, is_out_of_memory
+from pytest_hfaccel.core.errors import OutOfMemory, is_out_of_memory
 
 
 @contextmanager

@@ -14,10 +14,10 @@ from pytest_hfaccel.benchmark.points import NotMeasured, Point, points_for
 from pytest_hfaccel.benchmark.request import Request
 from pytest_hfaccel.benchmark.summary import summary_of
 from pytest_hfaccel.benchmark.timing import Effort
-from pytest_hfaccel.results import CellResult, CheckOutcome, Stage, Status
+from pytest_hfaccel.core.results import CellResult, CheckOutcome, Stage, Status
 
 if TYPE_CHECKING:
-    from pytest_hfaccel.spec import Cell
+    from pytest_hfaccel.core.spec import Cell
 
 VERIFIED = ("placement", "forward", "parity")
 """The checks a cell must pass before it is measured; the whole battery is pytest's work."""
@@ -116,7 +116,7 @@ def _request(campaign: Campaign, cell: Cell, points: Sequence[Point]) -> Request
 
 
 def _empty(cell: Cell) -> CellResult:
-    from pytest_hfaccel.runner import identity
+    from pytest_hfaccel.engine.runner import identity
 
     return CellResult(**identity(cell, MODULE))
 

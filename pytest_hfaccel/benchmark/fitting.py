@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_hfaccel.errors import format_bytes
-from pytest_hfaccel.spec import Weights
+from pytest_hfaccel.core.errors import format_bytes
+from pytest_hfaccel.core.spec import Weights
 
 if TYPE_CHECKING:
-    from pytest_hfaccel.spec import Cell
+    from pytest_hfaccel.core.spec import Cell
 
 _BYTES_OF_FP32 = 4
 _COPIES = 1.3

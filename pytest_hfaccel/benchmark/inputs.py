@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pytest_hfaccel.errors import ConfigError
-from pytest_hfaccel.tasks import generates
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.tasks import generates
 
 if TYPE_CHECKING:
     import torch

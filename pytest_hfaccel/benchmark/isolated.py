@@ -19,8 +19,8 @@ from pytest_hfaccel.benchmark.points import NotMeasured, Point
 from pytest_hfaccel.benchmark.process import MeasuringProcess
 from pytest_hfaccel.benchmark.request import Request
 from pytest_hfaccel.benchmark.timing import Effort
-from pytest_hfaccel.results import CellResult, CheckOutcome
-from pytest_hfaccel.spec import Cell, Device, ModelSpec, Weights, WeightsChoice
+from pytest_hfaccel.core.results import CellResult, CheckOutcome
+from pytest_hfaccel.core.spec import Cell, Device, ModelSpec, Weights, WeightsChoice
 
 FORKS = sys.platform == "linux"
 """Whether a process with torch in it can be forked: on macOS its frameworks cannot, Windows has no fork."""
@@ -118,7 +118,7 @@ def _record(data: dict[str, Any], request: Request) -> CellResult:
     """Return the record of the checks; a crash is an outcome of the first one."""
     if "error" not in data:
         return CellResult.from_json(data)
-    from pytest_hfaccel.runner import identity
+    from pytest_hfaccel.engine.runner import identity
 
     error = NotMeasured.from_json(data["error"])
     outcome = CheckOutcome(request.checks[0], error.status, error.stage, error.reason)

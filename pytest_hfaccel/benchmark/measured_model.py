@@ -25,8 +25,8 @@ _RUN_THE_CHECKPOINT = frozenset({"cpu", "cuda", "rocm", "mps", "xpu"})
 
 def verify(request: Request) -> dict[str, Any]:
     """Run the request's checks, in the order of the battery; return the cell's record."""
-    from pytest_hfaccel.config import RunConfig
-    from pytest_hfaccel.runner import Runner
+    from pytest_hfaccel.core.config import RunConfig
+    from pytest_hfaccel.engine.runner import Runner
 
     config = RunConfig(
         cache=str(request.cache_dir),

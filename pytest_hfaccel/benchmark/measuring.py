@@ -13,12 +13,12 @@ from pytest_hfaccel.benchmark.memory import AddedMemory, SharedProcess
 from pytest_hfaccel.benchmark.noise import noise_between, read_noise
 from pytest_hfaccel.benchmark.points import Point
 from pytest_hfaccel.benchmark.timing import Effort, latency_of, timed_runs, warm_up_runs
-from pytest_hfaccel.errors import HfAccelError
+from pytest_hfaccel.core.errors import HfAccelError
 
 if TYPE_CHECKING:
     from pytest_hfaccel.backends.base import LoadedModel
     from pytest_hfaccel.benchmark.inputs import MeasuredInputs
-    from pytest_hfaccel.spec import Cell
+    from pytest_hfaccel.core.spec import Cell
 
 Timer = Callable[[Callable[[], Any], Effort], list[float]]
 _SHARE_FOR_TOKENS = 0.5

@@ -23,8 +23,8 @@ from pytest_hfaccel.benchmark.measured_model import measure_point, prepare, veri
 from pytest_hfaccel.benchmark.points import Point
 from pytest_hfaccel.benchmark.process import error_answer, how_it_ended, last_words
 from pytest_hfaccel.benchmark.request import Request
-from pytest_hfaccel.errors import HfAccelError, is_out_of_memory
-from pytest_hfaccel.results import CellResult, Stage, Status
+from pytest_hfaccel.core.errors import HfAccelError, is_out_of_memory
+from pytest_hfaccel.core.results import CellResult, Stage, Status
 
 _FRAMES = 3
 _RIGHT = frozenset({Status.PASSED, Status.XPASSED})

@@ -8,11 +8,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pytest_hfaccel.core.spec import ModelSpec
     from pytest_hfaccel.registry import Registry
-    from pytest_hfaccel.spec import ModelSpec
 
 KEY = (
     "bert-base-uncased",

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pytest_hfaccel.results import Stage, Status
-from pytest_hfaccel.spec import ModelSpec
-from pytest_hfaccel.tasks import generates, task_of
+from pytest_hfaccel.core.results import Stage, Status
+from pytest_hfaccel.core.spec import ModelSpec
+from pytest_hfaccel.core.tasks import generates, task_of
 
 
 @dataclass(frozen=True, order=True)

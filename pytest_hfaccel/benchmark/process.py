@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from pytest_hfaccel.benchmark.points import NotMeasured
-from pytest_hfaccel.results import Stage, Status
+from pytest_hfaccel.core.results import Stage, Status
 
 _FAULT = "Fatal Python error"
 _SHOWN = 400

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.benchmark.branch import git_branch
 from pytest_hfaccel.benchmark.measurement import Measurement
-from pytest_hfaccel.results import CellResult
+from pytest_hfaccel.core.results import CellResult
 
 if TYPE_CHECKING:
-    from pytest_hfaccel.benchmark.store.rows import RunRecord
+    from pytest_hfaccel.history.rows import RunRecord
 
 
 def record_run(path: Path, record: RunRecord) -> int:
@@ -24,7 +24,7 @@ def record_run(path: Path, record: RunRecord) -> int:
     Raises:
         ConfigError: duckdb is not installed, or the file is locked, damaged, full or not ours.
     """
-    from pytest_hfaccel.benchmark.store import BenchmarkDatabase
+    from pytest_hfaccel.history import BenchmarkDatabase
 
     path.parent.mkdir(parents=True, exist_ok=True)
     return BenchmarkDatabase(path).write_run(record)
@@ -49,9 +49,9 @@ def make_record(
         success: Whether nothing failed; whether no cell failed when not given.
         directory: Where the repository of the code under test is looked for; the working directory when not given.
     """
-    from pytest_hfaccel.benchmark.store.rows import RunRecord
-    from pytest_hfaccel.reports.commit import git_commit
-    from pytest_hfaccel.reports.versions import installed_versions
+    from pytest_hfaccel.history.rows import RunRecord
+    from pytest_hfaccel.reporting.commit import git_commit
+    from pytest_hfaccel.reporting.versions import installed_versions
 
     where = directory or Path.cwd()
     measured = [*measurements_of(cells), *measurements]
@@ -81,7 +81,7 @@ def with_family(measurement: Measurement) -> Measurement:
     """Fill in the model's family, as `hfaccel classify` gives it; left empty where it is not known."""
     if measurement.family:
         return measurement
-    from pytest_hfaccel.families import classify_model
+    from pytest_hfaccel.classify import classify_model
 
     found = classify_model(measurement.model, measurement.architecture, [measurement.task])["family"]
     return replace(measurement, family=found or "")

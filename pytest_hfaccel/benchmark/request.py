@@ -8,8 +8,8 @@ from typing import Any
 
 from pytest_hfaccel.benchmark.points import Point
 from pytest_hfaccel.benchmark.timing import Effort
-from pytest_hfaccel.results import Stage
-from pytest_hfaccel.spec import (
+from pytest_hfaccel.core.results import Stage
+from pytest_hfaccel.core.spec import (
     Cell,
     Device,
     Expectation,

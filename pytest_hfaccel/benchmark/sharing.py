@@ -9,9 +9,9 @@ from pytest_hfaccel.benchmark.measurement import Measurement
 from pytest_hfaccel.benchmark.measuring import Measuring
 from pytest_hfaccel.benchmark.points import NotMeasured
 from pytest_hfaccel.benchmark.request import Request
-from pytest_hfaccel.config import RunConfig
-from pytest_hfaccel.results import CellResult, CheckOutcome, Stage
-from pytest_hfaccel.runner import PERFORMANCE, CellRun, Runner
+from pytest_hfaccel.core.config import RunConfig
+from pytest_hfaccel.core.results import CellResult, CheckOutcome, Stage
+from pytest_hfaccel.engine.runner import PERFORMANCE, CellRun, Runner
 
 
 class InThisProcess:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pytest_hfaccel.checkpoints.sizes import Sizes
-from pytest_hfaccel.spec import ModelSpec
-from pytest_hfaccel.tasks import GENERIC, task_of
+from pytest_hfaccel.core.spec import ModelSpec
+from pytest_hfaccel.core.tasks import GENERIC, task_of
 
 _SECTIONS = re.compile(r"split_sizes to sum exactly to (\d+)")
 

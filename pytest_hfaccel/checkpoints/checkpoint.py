@@ -15,8 +15,8 @@ from pytest_hfaccel.checkpoints.reading import demand_sound, reading
 from pytest_hfaccel.checkpoints.snapshot import demand_intact
 from pytest_hfaccel.checkpoints.stated_model import StatedModel, of_other_heads
 from pytest_hfaccel.checkpoints.undrawn import undrawn
-from pytest_hfaccel.errors import CheckpointError, HfAccelError, LoadError
-from pytest_hfaccel.spec import ModelSpec, Weights, WeightsChoice
+from pytest_hfaccel.core.errors import CheckpointError, HfAccelError, LoadError
+from pytest_hfaccel.core.spec import ModelSpec, Weights, WeightsChoice
 
 if TYPE_CHECKING:
     from pytest_hfaccel.backends.base import SampleInputs

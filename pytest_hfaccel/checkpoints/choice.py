@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from pytest_hfaccel.checkpoints.digits import lacks_scikit_learn
 from pytest_hfaccel.checkpoints.hub import hub_refusal
 from pytest_hfaccel.checkpoints.packaged import packaged_folder
 from pytest_hfaccel.checkpoints.snapshot import cached_snapshot
-from pytest_hfaccel.digits import lacks_scikit_learn
-from pytest_hfaccel.errors import ConfigError
-from pytest_hfaccel.spec import ModelSpec, Weights, WeightsChoice
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.spec import ModelSpec, Weights, WeightsChoice
 
 
 def choose_weights(spec: ModelSpec, wanted: str, *, named: bool, allow_pickle: bool = False) -> WeightsChoice:

@@ -9,8 +9,8 @@ from pytest_hfaccel.checkpoints.overrides import DEFAULTS
 from pytest_hfaccel.checkpoints.overrides.classes import OF_CLASS
 from pytest_hfaccel.checkpoints.shrink import merge, shrink
 from pytest_hfaccel.checkpoints.sizes import USUAL, Sizes
-from pytest_hfaccel.errors import ConfigError, LoadError
-from pytest_hfaccel.spec import ModelSpec, Weights
+from pytest_hfaccel.core.errors import ConfigError, LoadError
+from pytest_hfaccel.core.spec import ModelSpec, Weights
 
 
 def model_class(spec: ModelSpec) -> Any:

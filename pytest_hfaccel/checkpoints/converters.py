@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.checkpoints.configs import model_class
-from pytest_hfaccel.errors import CheckpointError, PackageMissing
-from pytest_hfaccel.spec import ModelSpec
+from pytest_hfaccel.core.errors import CheckpointError, PackageMissing
+from pytest_hfaccel.core.spec import ModelSpec
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,9 +11,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pytest_hfaccel.built_folder import files_below, hash_of, hashes_in
-from pytest_hfaccel.errors import CheckpointError
-from pytest_hfaccel.spec import ModelSpec, Weights, WeightsChoice
+from pytest_hfaccel.core.built_folder import files_below, hash_of, hashes_in
+from pytest_hfaccel.core.errors import CheckpointError
+from pytest_hfaccel.core.spec import ModelSpec, Weights, WeightsChoice
 
 _VERSIONED = ("torch", "transformers", "tokenizers")
 _END = 2**16

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pytest_hfaccel.checkpoints.hub_errors import short_reason, translated
 from pytest_hfaccel.checkpoints.snapshot import CODE, CONFIGS, FOLDERS, PICKLED_WEIGHTS, SAFE_WEIGHTS, has_weights
-from pytest_hfaccel.errors import CheckpointError
-from pytest_hfaccel.spec import ModelSpec
+from pytest_hfaccel.core.errors import CheckpointError
+from pytest_hfaccel.core.spec import ModelSpec
 
 _ANSWER_SECONDS = 5.0
 """How long the choice of weights waits for the hub; a download waits as long as huggingface_hub does."""

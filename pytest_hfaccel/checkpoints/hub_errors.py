@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pytest_hfaccel.errors import CheckpointError, ConfigError, GatedError, HfAccelError, HubError
-from pytest_hfaccel.spec import ModelSpec
+from pytest_hfaccel.core.errors import CheckpointError, ConfigError, GatedError, HfAccelError, HubError
+from pytest_hfaccel.core.spec import ModelSpec
 
 
 @contextmanager

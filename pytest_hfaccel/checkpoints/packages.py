@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pytest_hfaccel.errors import HfAccelError, PackageMissing
-from pytest_hfaccel.spec import ModelSpec
+from pytest_hfaccel.core.errors import HfAccelError, PackageMissing
+from pytest_hfaccel.core.spec import ModelSpec
 
 # How transformers words it; the name to install may be another one.
 _NEEDED = re.compile(r"requires the (\S+) library")

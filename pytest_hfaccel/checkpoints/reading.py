@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pytest_hfaccel.errors import CheckpointError, HfAccelError, LoadError
+from pytest_hfaccel.core.errors import CheckpointError, HfAccelError, LoadError
 
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _AGAIN = "Download or save the checkpoint again."

@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from pytest_hfaccel.built_folder import hash_of
-from pytest_hfaccel.errors import ConfigError, HfAccelError, LoadError
-from pytest_hfaccel.spec import REGISTERED, ModelSpec
+from pytest_hfaccel.core.built_folder import hash_of
+from pytest_hfaccel.core.errors import ConfigError, HfAccelError, LoadError
+from pytest_hfaccel.core.spec import REGISTERED, ModelSpec
 
 _FLAG = "--hf-trust-remote-code"
 _FILES_SHOWN = 20

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pytest_hfaccel.checkpoints.quiet import quiet
 from pytest_hfaccel.checkpoints.reading import read_header, weight_files
 from pytest_hfaccel.checkpoints.undrawn import undrawn
-from pytest_hfaccel.errors import CheckpointError
+from pytest_hfaccel.core.errors import CheckpointError
 
 if TYPE_CHECKING:
     import torch

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from pytest_hfaccel.built_folder import build_once
 from pytest_hfaccel.checkpoints.checkpoint import Checkpoint
 from pytest_hfaccel.checkpoints.choice import choose_weights
 from pytest_hfaccel.checkpoints.fingerprint import (
@@ -19,8 +18,9 @@ from pytest_hfaccel.checkpoints.hub import download
 from pytest_hfaccel.checkpoints.packaged import packaged_folder, verified_files
 from pytest_hfaccel.checkpoints.packages import packages_named
 from pytest_hfaccel.checkpoints.remote_code import refuse_foreign_code, require_consent
-from pytest_hfaccel.errors import HubError
-from pytest_hfaccel.spec import ModelSpec, Weights, WeightsChoice
+from pytest_hfaccel.core.built_folder import build_once
+from pytest_hfaccel.core.errors import HubError
+from pytest_hfaccel.core.spec import ModelSpec, Weights, WeightsChoice
 
 SEED = 0
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from pytest_hfaccel.checkpoints.configs import model_class, real_config
-from pytest_hfaccel.digits import LEAST_ACCURACY, held_out_digits, training_digits
-from pytest_hfaccel.errors import CheckpointError
-from pytest_hfaccel.spec import ModelSpec
+from pytest_hfaccel.checkpoints.digits import LEAST_ACCURACY, held_out_digits, training_digits
+from pytest_hfaccel.core.errors import CheckpointError
+from pytest_hfaccel.core.spec import ModelSpec
 
 _SEED = 0
 _EPOCHS = 40

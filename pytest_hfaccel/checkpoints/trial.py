@@ -16,8 +16,8 @@ from pytest_hfaccel.checkpoints.attempts import Attempt, attempts
 from pytest_hfaccel.checkpoints.building import building, write
 from pytest_hfaccel.checkpoints.configs import tiny_config
 from pytest_hfaccel.checkpoints.makers import make_processors
-from pytest_hfaccel.spec import ModelSpec
-from pytest_hfaccel.tasks import GENERIC, task_of
+from pytest_hfaccel.core.spec import ModelSpec
+from pytest_hfaccel.core.tasks import GENERIC, task_of
 
 if TYPE_CHECKING:
     import torch

@@ -29,9 +29,9 @@ from pytest_hfaccel.checks import (
 from pytest_hfaccel.checks.base import CELL, CLASS, Check, CheckContext, CheckRegistry
 from pytest_hfaccel.checks.claims import Claim
 from pytest_hfaccel.checks.copies import TORCH_KINDS
-from pytest_hfaccel.results import Stage
-from pytest_hfaccel.spec import Cell, Weights
-from pytest_hfaccel.tasks import generates, task_of
+from pytest_hfaccel.core.results import Stage
+from pytest_hfaccel.core.spec import Cell, Weights
+from pytest_hfaccel.core.tasks import generates, task_of
 
 __all__ = ["Check", "CheckContext", "CheckRegistry", "Claim", "built_in_checks"]
 

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from pytest_hfaccel.backends.outputs import flatten_outputs
 from pytest_hfaccel.checks.base import CheckContext
 from pytest_hfaccel.checks.copies import own_copy, placed
-from pytest_hfaccel.errors import LoadError
+from pytest_hfaccel.core.errors import LoadError
 
 EAGER, SDPA, FLASH, FLEX = "eager", "sdpa", "flash_attention_2", "flex_attention"
 _SUPPORTS = {SDPA: "_supports_sdpa", FLASH: "_supports_flash_attn", FLEX: "_supports_flex_attn"}

@@ -10,7 +10,7 @@ from pytest_hfaccel.checks.compare import compare
 from pytest_hfaccel.checks.leaf import LeafDifference, difference
 from pytest_hfaccel.checks.positions import real_positions
 from pytest_hfaccel.checks.tolerances import tolerance_of
-from pytest_hfaccel.results import CheckOutcome, Stage
+from pytest_hfaccel.core.results import CheckOutcome, Stage
 
 if TYPE_CHECKING:
     import torch

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_hfaccel.backends.base import LoadedModel, ModelSource, SampleInputs
 from pytest_hfaccel.checks.claims import Claim
-from pytest_hfaccel.results import CheckOutcome, Stage, Status
-from pytest_hfaccel.spec import Cell
+from pytest_hfaccel.core.results import CheckOutcome, Stage, Status
+from pytest_hfaccel.core.spec import Cell
 
 if TYPE_CHECKING:
     import torch

@@ -9,7 +9,7 @@ from pytest_hfaccel.checks.base import CheckContext, failed, passed, skipped
 from pytest_hfaccel.checks.compare import compare
 from pytest_hfaccel.checks.rows import name_in_batch, row_of_inputs, row_of_output
 from pytest_hfaccel.checks.tolerances import tolerance_between_runs
-from pytest_hfaccel.results import CheckOutcome
+from pytest_hfaccel.core.results import CheckOutcome
 
 if TYPE_CHECKING:
     import torch

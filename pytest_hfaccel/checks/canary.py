@@ -13,8 +13,8 @@ from pytest_hfaccel.checks.memory_need import is_small
 from pytest_hfaccel.checks.parity import compare_with_reference
 from pytest_hfaccel.checks.perturbation import Perturbation, find_perturbation
 from pytest_hfaccel.checks.planted import rounded
-from pytest_hfaccel.errors import HfAccelError
-from pytest_hfaccel.results import BLIND_TO, TWIN, CheckOutcome
+from pytest_hfaccel.core.errors import HfAccelError
+from pytest_hfaccel.core.results import BLIND_TO, TWIN, CheckOutcome
 
 NAME = "canary"
 

@@ -7,7 +7,7 @@ from typing import Any
 from pytest_hfaccel.checks.base import CheckContext, failed, passed, skipped
 from pytest_hfaccel.checks.compare import compare
 from pytest_hfaccel.checks.tolerances import tolerance_of
-from pytest_hfaccel.results import CheckOutcome, Stage
+from pytest_hfaccel.core.results import CheckOutcome, Stage
 
 NAME = "compile"
 OPTION = "compile"

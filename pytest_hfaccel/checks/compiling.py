@@ -19,7 +19,7 @@ import torch
 
 from pytest_hfaccel.backends.outputs import flatten_outputs
 from pytest_hfaccel.checks.copies import placed
-from pytest_hfaccel.spec import Device
+from pytest_hfaccel.core.spec import Device
 
 INDUCTOR, OPENVINO = "inductor", "openvino"
 _HINTS = {"fp32": "f32", "bf16": "bf16"}

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.checks.base import CheckContext
-from pytest_hfaccel.errors import LoadError
+from pytest_hfaccel.core.errors import LoadError
 
 if TYPE_CHECKING:
     import torch

@@ -7,8 +7,8 @@ from typing import Any
 from pytest_hfaccel.checks.base import CheckContext, failed, passed
 from pytest_hfaccel.checks.compare import compare
 from pytest_hfaccel.checks.tolerances import Tolerance, tolerance_of
-from pytest_hfaccel.results import CheckOutcome
-from pytest_hfaccel.spec import Device
+from pytest_hfaccel.core.results import CheckOutcome
+from pytest_hfaccel.core.spec import Device
 
 NAME = "determinism"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_hfaccel.backends.outputs import flatten_outputs
 from pytest_hfaccel.checks.base import CheckContext, failed, passed
 from pytest_hfaccel.checks.copies import TORCH_KINDS
-from pytest_hfaccel.results import CheckOutcome, Stage
+from pytest_hfaccel.core.results import CheckOutcome, Stage
 
 if TYPE_CHECKING:
     import torch

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_hfaccel.checks.base import CheckContext, failed, passed, skipped
 from pytest_hfaccel.checks.leaf import difference
 from pytest_hfaccel.checks.tolerances import SECOND_CHANCE_FACTOR, tolerance_of
-from pytest_hfaccel.results import CheckOutcome
+from pytest_hfaccel.core.results import CheckOutcome
 
 if TYPE_CHECKING:
     import torch

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.checks.base import CheckContext, failed, passed
 from pytest_hfaccel.checks.planted import LEAKED_BYTES
-from pytest_hfaccel.results import CheckOutcome, Stage
+from pytest_hfaccel.core.results import CheckOutcome, Stage
 
 if TYPE_CHECKING:
     import torch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_hfaccel.errors import format_bytes
+from pytest_hfaccel.core.errors import format_bytes
 
 if TYPE_CHECKING:
     from pytest_hfaccel.backends.base import ModelSource

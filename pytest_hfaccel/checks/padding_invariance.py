@@ -8,7 +8,7 @@ from pytest_hfaccel.checks.base import CheckContext, failed, passed, skipped
 from pytest_hfaccel.checks.compare import compare
 from pytest_hfaccel.checks.positions import MASKS
 from pytest_hfaccel.checks.tolerances import tolerance_of
-from pytest_hfaccel.results import CheckOutcome
+from pytest_hfaccel.core.results import CheckOutcome
 
 if TYPE_CHECKING:
     import torch

@@ -9,7 +9,7 @@ from pytest_hfaccel.checks.base import CheckContext, failed, passed
 from pytest_hfaccel.checks.compare import Comparison, compare, largest_passing
 from pytest_hfaccel.checks.positions import real_positions
 from pytest_hfaccel.checks.tolerances import tolerance_of
-from pytest_hfaccel.results import CheckOutcome
+from pytest_hfaccel.core.results import CheckOutcome
 
 if TYPE_CHECKING:
     import torch

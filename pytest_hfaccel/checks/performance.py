@@ -12,7 +12,7 @@ from pytest_hfaccel.benchmark.measuring import Measuring, measure
 from pytest_hfaccel.benchmark.summary import summary_of
 from pytest_hfaccel.checks.base import CheckContext, passed, skipped
 from pytest_hfaccel.checks.parity import compare_with_reference
-from pytest_hfaccel.results import CheckOutcome, Status
+from pytest_hfaccel.core.results import CheckOutcome, Status
 
 if TYPE_CHECKING:
     from pytest_hfaccel.benchmark.inputs import MeasuredInputs

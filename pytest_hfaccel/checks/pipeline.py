@@ -9,8 +9,8 @@ from pytest_hfaccel.checks.base import CheckContext, failed, passed, skipped
 from pytest_hfaccel.checks.direct import DIRECT
 from pytest_hfaccel.checks.records import problems_between
 from pytest_hfaccel.checks.tolerances import tolerance_of
-from pytest_hfaccel.results import CheckOutcome
-from pytest_hfaccel.tasks import task_of
+from pytest_hfaccel.core.results import CheckOutcome
+from pytest_hfaccel.core.tasks import task_of
 
 NAME = "pipeline"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pytest_hfaccel.checks.base import CheckContext, failed, passed
 from pytest_hfaccel.checks.copies import TORCH_KINDS
-from pytest_hfaccel.results import CheckOutcome, Stage
-from pytest_hfaccel.spec import Device
+from pytest_hfaccel.core.results import CheckOutcome, Stage
+from pytest_hfaccel.core.spec import Device
 
 NAME = "placement"
 _OPENVINO_CHOOSERS = frozenset({"AUTO", "BATCH", "HETERO", "MULTI"})

@@ -10,7 +10,7 @@ from pytest_hfaccel.checks.continuing import Continuation, continued
 from pytest_hfaccel.checks.leaf import LeafDifference, difference
 from pytest_hfaccel.checks.memory_need import SMALL_BYTES, too_large_for
 from pytest_hfaccel.checks.positions import real_positions
-from pytest_hfaccel.errors import HfAccelError
+from pytest_hfaccel.core.errors import HfAccelError
 
 if TYPE_CHECKING:
     import torch

@@ -9,8 +9,8 @@ from functools import cache
 from importlib.metadata import version
 
 from pytest_hfaccel.checks.base import CheckContext, failed, passed
+from pytest_hfaccel.core.results import CheckOutcome, Stage
 from pytest_hfaccel.registry.installed import unknown_architectures
-from pytest_hfaccel.results import CheckOutcome, Stage
 
 NAME = "resolves"
 

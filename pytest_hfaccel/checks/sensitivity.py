@@ -8,7 +8,7 @@ from pytest_hfaccel.checks.base import CheckContext, failed, passed, skipped
 from pytest_hfaccel.checks.leaf import difference
 from pytest_hfaccel.checks.parity import limits_of
 from pytest_hfaccel.checks.positions import real_positions
-from pytest_hfaccel.results import CheckOutcome
+from pytest_hfaccel.core.results import CheckOutcome
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pytest_hfaccel.checks.base import CheckContext, failed, passed, skipped
 from pytest_hfaccel.checks.sense import SENSE
-from pytest_hfaccel.results import CheckOutcome
+from pytest_hfaccel.core.results import CheckOutcome
 
 NAME = "task_sense"
 

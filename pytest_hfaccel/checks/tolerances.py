@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
-from pytest_hfaccel.spec import Cell, Weights
+from pytest_hfaccel.core.spec import Cell, Weights
 
 SECOND_CHANCE_FACTOR = 3.0
 """A leaf outside the table still passes with an error at most this many times that of the same dtype on torch's CPU.

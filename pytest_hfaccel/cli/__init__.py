@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from pytest_hfaccel import __version__
-from pytest_hfaccel.errors import HfAccelError
+from pytest_hfaccel.core.errors import HfAccelError
 
 
 def make_parser() -> argparse.ArgumentParser:

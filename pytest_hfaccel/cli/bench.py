@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.cli.bench_options import add_options
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from pytest_hfaccel.benchmark.campaign import Campaign, Run
-    from pytest_hfaccel.config import RunConfig
-    from pytest_hfaccel.spec import Cell, ModelSpec, WeightsChoice
+    from pytest_hfaccel.core.config import RunConfig
+    from pytest_hfaccel.core.spec import Cell, ModelSpec, WeightsChoice
 
 
 def add_parser(commands: Any) -> None:
@@ -80,10 +80,10 @@ def make_campaign(arguments: argparse.Namespace, config: RunConfig) -> Campaign:
 def _cells(arguments: argparse.Namespace, config: RunConfig) -> list[Cell]:
     from pytest_hfaccel.backends import Backends
     from pytest_hfaccel.benchmark.model_sets import models_of_set
+    from pytest_hfaccel.core.spec import DTYPES, Device
+    from pytest_hfaccel.engine.matrix import expand_matrix
     from pytest_hfaccel.hardware import probe_devices
-    from pytest_hfaccel.matrix import expand_matrix
     from pytest_hfaccel.registry import load_registry
-    from pytest_hfaccel.spec import DTYPES, Device
 
     unknown = [dtype for dtype in arguments.dtypes if dtype not in DTYPES]
     if unknown:
@@ -98,7 +98,7 @@ def _cells(arguments: argparse.Namespace, config: RunConfig) -> list[Cell]:
 def _weights(spec: ModelSpec, wanted: str) -> WeightsChoice:
     """Choose weights; `auto` never gives tiny ones, whose speed says nothing of the model."""
     from pytest_hfaccel.checkpoints.choice import choose_weights
-    from pytest_hfaccel.spec import Weights, WeightsChoice
+    from pytest_hfaccel.core.spec import Weights, WeightsChoice
 
     choice = choose_weights(spec, wanted, named=False)
     if wanted == "auto" and choice.kind == Weights.TINY:
@@ -107,7 +107,7 @@ def _weights(spec: ModelSpec, wanted: str) -> WeightsChoice:
 
 
 def _config(arguments: argparse.Namespace) -> RunConfig:
-    from pytest_hfaccel.config import NO_DATABASE, RunConfig
+    from pytest_hfaccel.core.config import NO_DATABASE, RunConfig
 
     database = NO_DATABASE if arguments.no_db_store else arguments.db_path
     return RunConfig.from_values({"database": database, "performance": True})

@@ -6,14 +6,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_hfaccel.errors import ConfigError, HfAccelError
+from pytest_hfaccel.core.errors import ConfigError, HfAccelError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_hfaccel.benchmark.measurement import Measurement
     from pytest_hfaccel.cli.bench_progress import Progress
-    from pytest_hfaccel.config import RunConfig
+    from pytest_hfaccel.core.config import RunConfig
 
 PLOTS = "plots"
 
@@ -59,7 +59,7 @@ def visualize(config: RunConfig, output_dir: Path) -> int:
     Raises:
         ConfigError: There is no database, it cannot be read, or it holds no measurements.
     """
-    from pytest_hfaccel.benchmark.store import open_measurements
+    from pytest_hfaccel.history import open_measurements
 
     path = config.database_path
     if path is None:

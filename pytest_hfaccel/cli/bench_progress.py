@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_hfaccel.errors import ConfigError
-from pytest_hfaccel.results import CellResult, Status
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.results import CellResult, Status
 
 if TYPE_CHECKING:
     from pytest_hfaccel.benchmark.campaign import Campaign, Found, Run
     from pytest_hfaccel.benchmark.measurement import Measurement
-    from pytest_hfaccel.spec import Cell
+    from pytest_hfaccel.core.spec import Cell
 
 RESULTS = "results.json"
 
@@ -104,7 +104,7 @@ class Progress:
         return f", about {seconds / 60:.0f} min left" if seconds >= 60 else ""
 
     def _write(self) -> None:
-        from pytest_hfaccel.atomic import replace_file
+        from pytest_hfaccel.core.atomic import replace_file
 
         content = {
             "run": self.header(),
@@ -140,8 +140,8 @@ def _numbers(one: Measurement) -> str:
 
 def _header() -> dict[str, Any]:
     from pytest_hfaccel.hardware import machine_facts
-    from pytest_hfaccel.reports.commit import git_commit
-    from pytest_hfaccel.reports.redact import redact
+    from pytest_hfaccel.reporting.commit import git_commit
+    from pytest_hfaccel.reporting.redact import redact
 
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

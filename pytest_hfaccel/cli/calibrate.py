@@ -6,10 +6,10 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from pytest_hfaccel.errors import BackendUnavailable, ConfigError
+from pytest_hfaccel.core.errors import BackendUnavailable, ConfigError
 
 if TYPE_CHECKING:
-    from pytest_hfaccel.predictor.calibration import DeviceCalibration
+    from pytest_hfaccel.predict.calibration import DeviceCalibration
 
 _DTYPES = ("fp32", "bf16", "fp16")
 _KINDS = ("cpu", "cuda", "rocm", "mps", "xpu", "openvino")
@@ -57,7 +57,7 @@ def _devices_here() -> list[str]:
 
 
 def _calibrate(device: str, dtype: str, threads: int | None) -> DeviceCalibration:
-    from pytest_hfaccel.predictor.calibration import calibrate
+    from pytest_hfaccel.predict.calibration import calibrate
 
     print(f"hfaccel: calibrating {device} at {dtype}; leave the machine alone meanwhile", file=sys.stderr)
     return calibrate(device, dtype, threads=threads, note=_note)
@@ -69,14 +69,14 @@ def _note(what: str) -> None:
 
 
 def _keep(calibration: DeviceCalibration, database: str | None) -> None:
-    from pytest_hfaccel.config import RunConfig
-    from pytest_hfaccel.predictor.calibration import save_calibration
+    from pytest_hfaccel.core.config import RunConfig
+    from pytest_hfaccel.predict.calibration import save_calibration
 
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr)
     save_calibration(calibration, RunConfig.from_values({}).cache_dir)
     if database is not None:
-        from pytest_hfaccel.benchmark.store import BenchmarkDatabase
+        from pytest_hfaccel.history import BenchmarkDatabase
 
         BenchmarkDatabase(database).save_calibration(calibration)
 

@@ -8,9 +8,9 @@ import sys
 import warnings
 from typing import Any
 
-from pytest_hfaccel.errors import ConfigError
-from pytest_hfaccel.families import UNKNOWN, Classification, ModelFamilyClassifier
-from pytest_hfaccel.families.records import HardwareProfile
+from pytest_hfaccel.classify import UNKNOWN, Classification, ModelFamilyClassifier
+from pytest_hfaccel.classify.records import HardwareProfile
+from pytest_hfaccel.core.errors import ConfigError
 
 
 def add_parser(commands: Any) -> None:

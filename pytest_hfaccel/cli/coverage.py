@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pytest_hfaccel.atomic import replace_file
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.core.atomic import replace_file
+from pytest_hfaccel.core.errors import ConfigError
 
 
 def add_parser(commands: Any) -> None:
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ConfigError: A journal cannot be read, or a file cannot be written.
     """
-    from pytest_hfaccel.reports.coverage import (
+    from pytest_hfaccel.reporting.coverage import (
         coverage_json,
         coverage_page,
         difference_section,

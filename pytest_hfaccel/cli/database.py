@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytest_hfaccel.benchmark.store import BenchmarkDatabase
+    from pytest_hfaccel.history import BenchmarkDatabase
 
 _DATABASES = (".duckdb", ".db")
 _JOURNAL = ".jsonl"
@@ -39,19 +39,19 @@ def _add(actions: Any, name: str, run: Any, text: str) -> argparse.ArgumentParse
 
 
 def _path(arguments: argparse.Namespace) -> Path:
-    from pytest_hfaccel.benchmark.store import default_database_path
+    from pytest_hfaccel.history import default_database_path
 
     return arguments.db_path or default_database_path()
 
 
 def _open(arguments: argparse.Namespace, *, create: bool = False) -> BenchmarkDatabase:
-    from pytest_hfaccel.benchmark.store import BenchmarkDatabase
+    from pytest_hfaccel.history import BenchmarkDatabase
 
     return BenchmarkDatabase(_path(arguments), create=create)
 
 
 def _info(arguments: argparse.Namespace) -> int:
-    from pytest_hfaccel.benchmark.store.schema import describe
+    from pytest_hfaccel.history.schema import describe
 
     found = describe(_path(arguments))
     if arguments.json:
@@ -90,7 +90,7 @@ def _import(arguments: argparse.Namespace) -> int:
 
 
 def _migrate(arguments: argparse.Namespace) -> int:
-    from pytest_hfaccel.benchmark.store.schema import describe
+    from pytest_hfaccel.history.schema import describe
 
     before = describe(_path(arguments))["schema_version"]
     database = _open(arguments)

@@ -44,7 +44,7 @@ def show_pool_config(classifier: HardwareAwareModelClassifier, arguments: argpar
 
 
 def _show(found: dict[str, Any]) -> None:
-    from pytest_hfaccel.predictor.tables import dimensions_lines
+    from pytest_hfaccel.predict.tables import dimensions_lines
 
     for name, model in found["models"].items():
         for line in dimensions_lines({**model, "model_name": name}):

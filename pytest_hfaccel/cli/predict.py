@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pytest_hfaccel.predictor import HardwareModelPredictor
+    from pytest_hfaccel.predict import HardwareModelPredictor
 
 _MODES = ("inference", "training")
 _PATIENCE_S = 1.5
@@ -32,8 +32,8 @@ def add_parser(commands: Any) -> None:
 
 
 def _add_question(parser: argparse.ArgumentParser) -> None:
-    from pytest_hfaccel.families.definitions import MODEL_FAMILIES
-    from pytest_hfaccel.spec import DTYPES
+    from pytest_hfaccel.classify.definitions import MODEL_FAMILIES
+    from pytest_hfaccel.core.spec import DTYPES
 
     asked = parser.add_argument_group("what is asked")
     asked.add_argument("name", nargs="?", metavar="MODEL", help="registered name, local directory or hub id")
@@ -105,7 +105,7 @@ def _run(arguments: argparse.Namespace) -> int:
         _detect()
     if not (model or arguments.generate_matrix):
         return 0
-    from pytest_hfaccel.predictor import HardwareModelPredictor
+    from pytest_hfaccel.predict import HardwareModelPredictor
 
     predictor = HardwareModelPredictor(
         arguments.benchmark_dir, arguments.database, arguments.config, assume_default=arguments.assume_default
@@ -131,7 +131,7 @@ def _check_places(arguments: argparse.Namespace) -> None:
 
 
 def _recommend(predictor: HardwareModelPredictor, arguments: argparse.Namespace, model: str) -> int:
-    from pytest_hfaccel.predictor.tables import recommendation_text
+    from pytest_hfaccel.predict.tables import recommendation_text
 
     with _patience(f"working out what {model} does"):
         answer = predictor.predict_optimal_hardware(
@@ -156,7 +156,7 @@ def _is_about_the_model(answers: Iterable[Mapping[str, Any]], arguments: argpars
 
 
 def _matrix(predictor: HardwareModelPredictor, arguments: argparse.Namespace, model: str | None) -> int:
-    from pytest_hfaccel.predictor.tables import matrix_text
+    from pytest_hfaccel.predict.tables import matrix_text
 
     entry = {"name": model, **({"family": arguments.family} if arguments.family else {})} if model else None
     matrix = predictor.create_hardware_prediction_matrix(
@@ -189,8 +189,8 @@ def _detect() -> None:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from pytest_hfaccel.benchmark.store.schema import default_database_path
-    from pytest_hfaccel.predictor import train_prediction_models
+    from pytest_hfaccel.history.schema import default_database_path
+    from pytest_hfaccel.predict import train_prediction_models
 
     place = arguments.database or arguments.benchmark_dir or default_database_path()
     print(f"hfaccel: training on {place}; models that are new are traced first", file=sys.stderr)
@@ -204,9 +204,9 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _accuracy(arguments: argparse.Namespace) -> int:
-    from pytest_hfaccel.benchmark.store import BenchmarkDatabase
-    from pytest_hfaccel.predictor.accuracy import accuracy_lines
-    from pytest_hfaccel.predictor.tables import accuracy_text
+    from pytest_hfaccel.history import BenchmarkDatabase
+    from pytest_hfaccel.predict.accuracy import accuracy_lines
+    from pytest_hfaccel.predict.tables import accuracy_text
 
     database = BenchmarkDatabase(arguments.database, create=False)
     frame = database.accuracy()
@@ -235,7 +235,7 @@ def _write(answer: Any, file: str | None) -> None:
     """
     if file is None:
         return
-    from pytest_hfaccel.atomic import replace_file
+    from pytest_hfaccel.core.atomic import replace_file
 
     try:
         replace_file(Path(file).expanduser(), json.dumps(answer, indent=2) + "\n")

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.core.errors import ConfigError
 
 _REQUIREMENTS = ("min_memory_mb", "recommended_memory_mb", "cpu_cores", "disk_space_mb", "batch_size")
 
@@ -61,7 +61,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _show_model(answer: dict[str, Any]) -> None:
-    from pytest_hfaccel.predictor.tables import dimensions_lines
+    from pytest_hfaccel.predict.tables import dimensions_lines
 
     for line in dimensions_lines(answer):
         print(line)

@@ -10,10 +10,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from pytest_hfaccel.config import RunConfig
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.core.config import RunConfig
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.spec import ModelSpec
 from pytest_hfaccel.registry import Registry, load_registry, missing_dependencies, unsupported_transformers
-from pytest_hfaccel.spec import ModelSpec
 
 
 def add_parser(commands: Any) -> None:

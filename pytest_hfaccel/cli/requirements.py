@@ -22,7 +22,7 @@ def add_parser(commands: Any) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from pytest_hfaccel.advisor import HardwareAwareModelClassifier
-    from pytest_hfaccel.errors import ConfigError
+    from pytest_hfaccel.core.errors import ConfigError
 
     if arguments.length < 1:
         raise ConfigError(f"--length: {arguments.length} is not allowed; it must be 1 or more.")

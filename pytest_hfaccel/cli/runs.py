@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     Returns:
         0.
     """
-    from pytest_hfaccel.reports.runs import list_runs
+    from pytest_hfaccel.reporting.runs import list_runs
 
     runs = list_runs(arguments.reports)
     if arguments.json:

@@ -7,12 +7,12 @@ import platform
 import sys
 from typing import Any
 
-from pytest_hfaccel.errors import BackendUnavailable
+from pytest_hfaccel.core.errors import BackendUnavailable
+from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.hardware.answers import GB
 from pytest_hfaccel.hardware.cpu_facts import read_cpu
 from pytest_hfaccel.hardware.detector import HardwareDetector
 from pytest_hfaccel.hardware.kinds import CPU, CUDA, MPS, ROCM, XPU
-from pytest_hfaccel.spec import Device
 
 _TORCH_KINDS = (CPU, CUDA, ROCM, XPU, MPS)
 _DTYPES = ("fp32", "bf16", "fp16")

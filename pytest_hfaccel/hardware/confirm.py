@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from pytest_hfaccel.errors import BackendUnavailable, HfAccelError
+from pytest_hfaccel.core.errors import BackendUnavailable, HfAccelError
+from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.hardware.presence import Presence
-from pytest_hfaccel.spec import Device
 
 
 def confirm_devices(devices: Iterable[Device]) -> list[Presence]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import platform
 
+from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.hardware.presence import Presence
 from pytest_hfaccel.hardware.torch_build import TorchBuild
-from pytest_hfaccel.spec import Device
 
 _OLDEST_MACOS = 14
 """torch 2.9 and later need macOS 14 for MPS (torch.backends.mps)."""

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
+from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.hardware.intel import list_intel
 from pytest_hfaccel.hardware.presence import Presence
 from pytest_hfaccel.hardware.xpu import can_load
-from pytest_hfaccel.spec import Device
 
 _GPU_LIBRARY = "libOpenCL.so.1"
 

@@ -46,7 +46,7 @@ def precision_support(presence: Presence, dtype: str) -> PrecisionSupport:
 
     Args:
         presence: The device; of CPUs, `details["flags"]` are the instruction sets.
-        dtype: One of `pytest_hfaccel.spec.DTYPES`.
+        dtype: One of `pytest_hfaccel.core.spec.DTYPES`.
     """
     device = presence.device
     package = _INT8_PACKAGES.get(device.kind) if dtype == "int8" else None

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_hfaccel.spec import CPU, Device
+from pytest_hfaccel.core.spec import CPU, Device
 
 # Best first. OpenVINO's NPU comes after the CPU: it takes static shapes only, which most models do not have.
 _PREFERENCE = ("cuda", "rocm", "xpu", "mps", "openvino:GPU", "cpu", "openvino:NPU", "openvino:CPU")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pytest_hfaccel.core.spec import CPU
 from pytest_hfaccel.hardware.browser import probe_browser
 from pytest_hfaccel.hardware.cpu_facts import read_cpu
 from pytest_hfaccel.hardware.cuda import probe_cuda
@@ -13,7 +14,6 @@ from pytest_hfaccel.hardware.presence import HardwareReport, Presence, report_of
 from pytest_hfaccel.hardware.rocm import probe_rocm
 from pytest_hfaccel.hardware.torch_build import installed_torch
 from pytest_hfaccel.hardware.xpu import probe_xpu
-from pytest_hfaccel.spec import CPU
 
 
 def probe_devices(root: Path = Path("/")) -> HardwareReport:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.hardware.hidden import visible_devices
 from pytest_hfaccel.hardware.presence import Presence
 from pytest_hfaccel.hardware.torch_build import TorchBuild
-from pytest_hfaccel.spec import Device
 
 _FIRST = Device("rocm", "0")
 _VARIABLES = ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")

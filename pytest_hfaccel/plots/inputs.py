@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any
 
 from pytest_hfaccel.benchmark.measurement import Measurement
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.core.errors import ConfigError
 
 ACCURACY_COLUMNS = ("predicted", "measured", "low", "high", "device", "family", "model")
 ROOFLINE_COLUMNS = ("model", "flops", "moved_bytes", "seconds")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pytest_hfaccel.errors import HfAccelError
+from pytest_hfaccel.core.errors import HfAccelError
 from pytest_hfaccel.plugin.fixtures import (
     cell,
     check,
@@ -87,7 +87,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Decide what runs before anything is collected, so that a mistake in an option is one clear message."""
-    from pytest_hfaccel.config import RunConfig
+    from pytest_hfaccel.core.config import RunConfig
     from pytest_hfaccel.plugin.session import require_database_package, usage_error
 
     ours = session.config.stash[SESSION]

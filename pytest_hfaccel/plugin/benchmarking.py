@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_hfaccel.core.spec import Weights
 from pytest_hfaccel.plugin.parametrize import cell_of, item_check, point_of
-from pytest_hfaccel.spec import Weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_hfaccel.benchmark.measuring import Measuring, Timer
     from pytest_hfaccel.benchmark.timing import Effort
-    from pytest_hfaccel.results import CheckOutcome
+    from pytest_hfaccel.core.results import CheckOutcome
 
 PERFORMANCE = "performance"
 

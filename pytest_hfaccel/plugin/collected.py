@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_hfaccel.atomic import replace_file
+from pytest_hfaccel.core.atomic import replace_file
 from pytest_hfaccel.plugin.header import header_lines
 from pytest_hfaccel.plugin.keys import COLLECTED, SESSION
 from pytest_hfaccel.plugin.parametrize import cell_of, item_check
@@ -36,7 +36,7 @@ class CollectedTests:
     Attributes:
         header: The lines that say what runs on what.
         usage_error: What is wrong with what the user asked for; empty when nothing is.
-        cells: The identity (`pytest_hfaccel.runner.identity`) of each cell in each module, and what decides its
+        cells: The identity (`pytest_hfaccel.engine.runner.identity`) of each cell in each module, and what decides its
             outcomes.
         tests: By node id, the index of the test's cell and the name of its check.
     """
@@ -71,7 +71,7 @@ def collected_tests(session: pytest.Session) -> CollectedTests:
 
 
 def _describe(session: HfSession, items: Sequence[pytest.Item]) -> CollectedTests:
-    from pytest_hfaccel.runner import identity
+    from pytest_hfaccel.engine.runner import identity
 
     collected = CollectedTests(header_lines(session, items), mistakes_of_run(session))
     indices: dict[tuple[str, str], int] = {}

@@ -11,13 +11,13 @@ import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pytest_hfaccel.errors import HfAccelError
-from pytest_hfaccel.results import CellKey, CellResult, CheckOutcome, Status
+from pytest_hfaccel.core.errors import HfAccelError
+from pytest_hfaccel.core.results import CellKey, CellResult, CheckOutcome, Status
 
 if TYPE_CHECKING:
     import pytest
 
-    from pytest_hfaccel.reports.runs import RunFolder
+    from pytest_hfaccel.reporting.runs import RunFolder
 
 PROPERTY = "hfaccel"
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_hfaccel.errors import HfAccelError
+from pytest_hfaccel.core.errors import HfAccelError
+from pytest_hfaccel.core.results import CheckOutcome, Stage, Status
+from pytest_hfaccel.core.spec import Cell
 from pytest_hfaccel.plugin.benchmarking import PERFORMANCE, measuring_of, tell_benchmark
 from pytest_hfaccel.plugin.keys import CELL_RUN, FACTS, OUTCOME, SESSION
 from pytest_hfaccel.plugin.model_class import ModelClassTests
 from pytest_hfaccel.plugin.parametrize import item_check, point_of
 from pytest_hfaccel.plugin.replaying import POINT_MEASURED
-from pytest_hfaccel.results import CheckOutcome, Stage, Status
-from pytest_hfaccel.spec import Cell
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pytest_hfaccel.backends.base import LoadedModel, SampleInputs
     from pytest_hfaccel.benchmark.points import Point
     from pytest_hfaccel.checks.reference import Reference
+    from pytest_hfaccel.engine.runner import CellRun
     from pytest_hfaccel.pool import ResourcePool
-    from pytest_hfaccel.runner import CellRun
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_hfaccel.core.spec import CLASS_LEVEL, Cell
 from pytest_hfaccel.plugin.parametrize import cell_of
-from pytest_hfaccel.spec import CLASS_LEVEL, Cell
 
 if TYPE_CHECKING:
     from pytest_hfaccel.plugin.session import HfSession

@@ -9,7 +9,7 @@ import pytest
 if TYPE_CHECKING:
     from pytest_hfaccel.backends import Backends
     from pytest_hfaccel.checks.base import CheckRegistry
-    from pytest_hfaccel.results import CellResult
+    from pytest_hfaccel.core.results import CellResult
 
 
 @pytest.hookspec

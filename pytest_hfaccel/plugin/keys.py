@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from pytest_hfaccel.core.results import CheckOutcome
+    from pytest_hfaccel.engine.runner import CellRun
     from pytest_hfaccel.plugin.collected import CollectedTests
     from pytest_hfaccel.plugin.collector import ResultCollector
     from pytest_hfaccel.plugin.session import HfSession
-    from pytest_hfaccel.results import CheckOutcome
-    from pytest_hfaccel.runner import CellRun
 
 SESSION: pytest.StashKey[HfSession] = pytest.StashKey()
 """On the config: what this process collects and runs with."""

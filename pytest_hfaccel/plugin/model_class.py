@@ -14,8 +14,8 @@ from pytest_hfaccel.plugin.without_pytest import CallableWithModel, find_model, 
 
 if TYPE_CHECKING:
     from pytest_hfaccel.benchmark.points import Point
-    from pytest_hfaccel.results import CheckOutcome
-    from pytest_hfaccel.spec import ModelSpec
+    from pytest_hfaccel.core.results import CheckOutcome
+    from pytest_hfaccel.core.spec import ModelSpec
 
     RunCheck = Callable[[str], CheckOutcome]
 

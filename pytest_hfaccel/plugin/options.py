@@ -6,7 +6,7 @@ from copy import copy
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from pytest_hfaccel.config import RunConfig
+from pytest_hfaccel.core.config import RunConfig
 
 if TYPE_CHECKING:
     import pytest

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_hfaccel.core.results import CheckOutcome, Stage, Status
 from pytest_hfaccel.plugin.collector import PROPERTY
 from pytest_hfaccel.plugin.keys import COLLECTED, SESSION
 from pytest_hfaccel.plugin.reporting import POOL_STATS, begin, outcome_properties
 from pytest_hfaccel.plugin.session import WORKER_INPUT
 from pytest_hfaccel.plugin.xdist_workers import how_worker_ended, stop_at_enough_failures, survive_deaths_at_start
-from pytest_hfaccel.results import CheckOutcome, Stage, Status
 
 if TYPE_CHECKING:
     from pytest_hfaccel.plugin.collected import CollectedTests

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import pytest
 
-from pytest_hfaccel.matrix import class_level
+from pytest_hfaccel.core.spec import CLASS_LEVEL, DTYPES, Cell
+from pytest_hfaccel.engine.matrix import class_level
 from pytest_hfaccel.plugin.keys import SELECTED
 from pytest_hfaccel.plugin.model_class import ModelClassTests
-from pytest_hfaccel.spec import CLASS_LEVEL, DTYPES, Cell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,7 +84,7 @@ def has_cells(session: HfSession, model_class: type[ModelClassTests], function_n
 
 
 def _applicable(session: HfSession, check: Check, cells: Sequence[Cell]) -> list[Cell]:
-    from pytest_hfaccel.runner import has_check
+    from pytest_hfaccel.engine.runner import has_check
 
     candidates = class_level(cells) if check.level == "class" else cells
     return [cell for cell in candidates if has_check(cell, check, session.config)]
@@ -110,7 +110,7 @@ def _parametrize_points(metafunc: pytest.Metafunc, session: HfSession, cells: Se
     """
     if not (session.config.batch_sizes or session.config.seq_lengths):
         return
-    from pytest_hfaccel.runner import points_of_run
+    from pytest_hfaccel.engine.runner import points_of_run
 
     points = points_of_run([cell.model for cell in cells], session.config)
     metafunc.parametrize(POINT, points, ids=str, scope="function")

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_hfaccel.core.results import CellKey, CellResult, CheckOutcome, Stage, Status
 from pytest_hfaccel.plugin.keys import OUTCOME, SESSION
 from pytest_hfaccel.plugin.parametrize import cell_of, item_check
-from pytest_hfaccel.results import CellKey, CellResult, CheckOutcome, Stage, Status
 
 if TYPE_CHECKING:
-    from pytest_hfaccel.reports.resuming import EarlierRun
+    from pytest_hfaccel.reporting.resuming import EarlierRun
 
 _OUTCOMES = frozenset({"checks", "incomplete", "status", "stage", "reason"})
 _NAMES_SHOWN = 4
@@ -61,7 +61,7 @@ class Recorded:
         return cell if cell is not None and not self._why_again(cell, decided_by) else None
 
     def _why_again(self, cell: CellResult, decided_by: Mapping[str, str]) -> str:
-        from pytest_hfaccel.outcome_key import what_changed
+        from pytest_hfaccel.engine.outcome_key import what_changed
 
         if cell.status in self._retry:
             return f"--hf-retry {cell.status}"
@@ -98,7 +98,7 @@ class Recorded:
 
     def crash(self, key: CellKey, check: str, decided_by: Mapping[str, str]) -> CheckOutcome | None:
         """Return the outcome of a check that ended the run before this one, or comes after that; `None` for others."""
-        from pytest_hfaccel.outcome_key import what_changed
+        from pytest_hfaccel.engine.outcome_key import what_changed
 
         unfinished = self._unfinished.get(key)
         if unfinished is None or Status.CRASHED in self._retry or what_changed(unfinished.decided_by, decided_by):

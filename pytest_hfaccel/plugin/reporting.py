@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_hfaccel.errors import is_out_of_memory
+from pytest_hfaccel.core.errors import is_out_of_memory
+from pytest_hfaccel.core.results import CheckOutcome, Ended, Stage, Status
 from pytest_hfaccel.plugin.collector import PROPERTY, ResultCollector
 from pytest_hfaccel.plugin.keys import CELL_RUN, COLLECTED, COLLECTOR, FACTS, OUTCOME, SELECTED, SESSION
 from pytest_hfaccel.plugin.parametrize import cell_of, item_check
-from pytest_hfaccel.results import CheckOutcome, Ended, Stage, Status
 
 if TYPE_CHECKING:
-    from pytest_hfaccel.reports.runs import RunFolder
-    from pytest_hfaccel.results import CellResult
+    from pytest_hfaccel.core.results import CellResult
+    from pytest_hfaccel.reporting.runs import RunFolder
 
 POOL_STATS: pytest.StashKey[list[dict[str, Any]]] = pytest.StashKey()
 _WRITTEN: pytest.StashKey[Written] = pytest.StashKey()
@@ -55,7 +55,7 @@ def make_collector(config: pytest.Config) -> ResultCollector:
     """Make the collector of the process that writes, and have pytest hand it every report."""
 
     def begin_folder() -> RunFolder:
-        from pytest_hfaccel.reports.runs import RunFolder
+        from pytest_hfaccel.reporting.runs import RunFolder
 
         ours = config.stash[SESSION]
         earlier = ours.plan.earlier if ours.config.resume else None
@@ -111,7 +111,7 @@ def begin(config: pytest.Config) -> None:
     Raises:
         pytest.UsageError: Its folder cannot be written. Better now than after hours.
     """
-    from pytest_hfaccel.errors import HfAccelError
+    from pytest_hfaccel.core.errors import HfAccelError
 
     collected = config.stash.get(COLLECTED, None)
     if collected is None or not collected.tests:
@@ -161,7 +161,7 @@ def attach(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestRe
     if report.failed and call.excinfo is not None and is_out_of_memory(call.excinfo.value):
         outcome.status = Status.OUT_OF_MEMORY
     run = item.stash.get(CELL_RUN, None)
-    from pytest_hfaccel.runner import identity
+    from pytest_hfaccel.engine.runner import identity
 
     session = item.config.stash[SESSION]
     module = session.module_of(item.cls)  # type: ignore[attr-defined]
@@ -240,8 +240,8 @@ def finish(session: pytest.Session) -> None:
 
 def _write(session: pytest.Session, results: list[CellResult]) -> Written:
     """Write reports and database. What was asked for and cannot be written makes pytest's exit code 3."""
-    from pytest_hfaccel.errors import HfAccelError
-    from pytest_hfaccel.reports.runs import journal_lines, keys_in_journal
+    from pytest_hfaccel.core.errors import HfAccelError
+    from pytest_hfaccel.reporting.runs import journal_lines, keys_in_journal
 
     config = session.config
     collector, options = config.stash[COLLECTOR], config.stash[SESSION].config
@@ -281,7 +281,7 @@ def _how_it_ended(session: pytest.Session) -> Ended:
 
 
 def _finished_facts(config: pytest.Config) -> dict[str, Any]:
-    from pytest_hfaccel.reports.commit import git_commit
+    from pytest_hfaccel.reporting.commit import git_commit
 
     began, mark = config.stash[_STARTED]
     # Not what the clock says now: somebody may have set it while the run went on.
@@ -310,7 +310,7 @@ def print_summary(terminal: Any, config: pytest.Config) -> None:
     collector, written = config.stash.get(COLLECTOR, None), config.stash.get(_WRITTEN, None)
     if collector is None or written is None:
         return
-    from pytest_hfaccel.reports import model_device_table, precision_line
+    from pytest_hfaccel.reporting import model_device_table, precision_line
 
     if collector.results:
         terminal.section("models x devices")

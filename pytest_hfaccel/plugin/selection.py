@@ -9,12 +9,12 @@ from inspect import getattr_static
 from reprlib import repr as short_repr
 from typing import TYPE_CHECKING
 
-from pytest_hfaccel.errors import ConfigError, HfAccelError
-from pytest_hfaccel.spec import ModelSpec
+from pytest_hfaccel.core.errors import ConfigError, HfAccelError
+from pytest_hfaccel.core.spec import ModelSpec
 
 if TYPE_CHECKING:
+    from pytest_hfaccel.engine.plan import Plan
     from pytest_hfaccel.plugin.model_class import ModelClassTests
-    from pytest_hfaccel.plugin.plan import Plan
     from pytest_hfaccel.plugin.session import HfSession
     from pytest_hfaccel.registry import Registry
 

@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_hfaccel.config import RunConfig
-from pytest_hfaccel.errors import ConfigError, HfAccelError
-from pytest_hfaccel.plugin.plan import Plan, make_plan
+from pytest_hfaccel.core.config import RunConfig
+from pytest_hfaccel.core.errors import ConfigError, HfAccelError
+from pytest_hfaccel.core.spec import Cell, ModelSpec
+from pytest_hfaccel.engine.plan import Plan, make_plan
 from pytest_hfaccel.plugin.selection import models_of_class
 from pytest_hfaccel.plugin.without_pytest import module_name
-from pytest_hfaccel.spec import Cell, ModelSpec
 
 if TYPE_CHECKING:
     from pytest_hfaccel.backends import Backends
     from pytest_hfaccel.checkpoints import CheckpointStore
     from pytest_hfaccel.checks.base import CheckRegistry
-    from pytest_hfaccel.outcome_key import OutcomeKeys
+    from pytest_hfaccel.engine.outcome_key import OutcomeKeys
+    from pytest_hfaccel.engine.runner import Runner
     from pytest_hfaccel.plugin.model_class import ModelClassTests
     from pytest_hfaccel.plugin.replaying import Recorded
     from pytest_hfaccel.registry import Registry
-    from pytest_hfaccel.runner import Runner
 
 WORKER_INPUT = "hfaccel_plan"
 
@@ -112,7 +112,7 @@ class HfSession:
 
     @cached_property
     def _outcome_keys(self) -> OutcomeKeys:
-        from pytest_hfaccel.outcome_key import OutcomeKeys
+        from pytest_hfaccel.engine.outcome_key import OutcomeKeys
 
         return OutcomeKeys(self.config)
 
@@ -137,7 +137,7 @@ class HfSession:
     @cached_property
     def runner(self) -> Runner:
         """What runs the cells."""
-        from pytest_hfaccel.runner import Runner
+        from pytest_hfaccel.engine.runner import Runner
 
         self.started = True
         return Runner(self.config, checks=self.checks, backends=self.backends)

@@ -12,14 +12,14 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_hfaccel.config import RunConfig
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.core.config import RunConfig
+from pytest_hfaccel.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pytest_hfaccel.core.results import CheckOutcome
+    from pytest_hfaccel.core.spec import Cell, ModelSpec
+    from pytest_hfaccel.engine.runner import Runner
     from pytest_hfaccel.plugin.model_class import ModelClassTests
-    from pytest_hfaccel.results import CheckOutcome
-    from pytest_hfaccel.runner import Runner
-    from pytest_hfaccel.spec import Cell, ModelSpec
 
 _CHECK = "check"
 _UNUSED = frozenset({"self", _CHECK, "measuring_point"})
@@ -79,9 +79,9 @@ def _run_on(instance: ModelClassTests, test: Any, hardware: str) -> dict[str, An
 
 
 def _outcome(runner: Runner, cell: Cell, name: str, instance: ModelClassTests) -> CheckOutcome:
-    from pytest_hfaccel.matrix import class_level
-    from pytest_hfaccel.results import CheckOutcome, Status
-    from pytest_hfaccel.runner import has_check
+    from pytest_hfaccel.core.results import CheckOutcome, Status
+    from pytest_hfaccel.engine.matrix import class_level
+    from pytest_hfaccel.engine.runner import has_check
 
     check = runner.checks[name]
     at = class_level([cell])[0] if check.level == "class" else cell
@@ -96,7 +96,7 @@ def _outcome(runner: Runner, cell: Cell, name: str, instance: ModelClassTests) -
 
 def run_battery(instance: ModelClassTests, hardware: str, model_id: str | None, dtype: str | None) -> dict[str, Any]:
     """Run all checks of one model on one device; see `ModelClassTests.run_tests`."""
-    from pytest_hfaccel.matrix import class_level
+    from pytest_hfaccel.engine.matrix import class_level
 
     with _opened(instance, model_id or instance.model_id, hardware, dtype, optional=False) as (runner, cell):
         module = module_name(type(instance))
@@ -116,9 +116,9 @@ def _opened(
 ) -> Iterator[tuple[Runner, Cell]]:
     """Give the cell of a model on a device, and what runs it; a check that is called by name needs no option."""
     from pytest_hfaccel.checks import built_in_checks
-    from pytest_hfaccel.plugin.plan import make_plan
+    from pytest_hfaccel.engine.plan import make_plan
+    from pytest_hfaccel.engine.runner import Runner
     from pytest_hfaccel.registry import load_registry
-    from pytest_hfaccel.runner import Runner
 
     asked = {check.option: True for check in built_in_checks() if optional and check.option}
     spec = find_model(type(instance), model)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.pool.host_memory import free_host_bytes
-from pytest_hfaccel.spec import Device
 
 DEFAULT_SHARE = 0.70
 """Share of the free memory that loaded models may take. The rest is for activations, references and checkpoints on

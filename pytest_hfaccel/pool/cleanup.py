@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from pytest_hfaccel.errors import ConfigError, LoadError, OutOfMemory
+from pytest_hfaccel.core.errors import ConfigError, LoadError, OutOfMemory
 from pytest_hfaccel.pool.entry import Entry
 from pytest_hfaccel.pool.held import MODEL, ResourceKey, held_by, kind_of
 from pytest_hfaccel.pool.low_memory import MB

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pytest_hfaccel.errors import BackendUnavailable
+from pytest_hfaccel.core.errors import BackendUnavailable
+from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.pool.preferences import AUTO, HardwarePreferences, parse_device
-from pytest_hfaccel.spec import Device
 
 if TYPE_CHECKING:
     from pytest_hfaccel.hardware import HardwareReport, Presence

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 
-from pytest_hfaccel.spec import Device
+from pytest_hfaccel.core.spec import Device
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pytest_hfaccel.errors import BackendUnavailable, GatedError, HfAccelError, HubError, OutOfMemory
+from pytest_hfaccel.core.errors import BackendUnavailable, GatedError, HfAccelError, HubError, OutOfMemory
 
 DIRECTORY = Path("hardware_reports")
 """Where reports are written unless the pool was told otherwise; below the current directory."""
@@ -81,7 +81,7 @@ def error_report(
         subfamily: Its subfamily.
         alternatives: Ids of the devices it could run on instead.
     """
-    from pytest_hfaccel.reports.redact import redact
+    from pytest_hfaccel.reporting.redact import redact
 
     family, sub = _family(model_name, model_family, subfamily)
     return {
@@ -139,7 +139,7 @@ def recommendations(error: BaseException, alternatives: Sequence[str]) -> list[s
 def _family(model_name: str, family: str, subfamily: str) -> tuple[str, str | None]:
     if family:
         return family, subfamily or None
-    from pytest_hfaccel.families import classify_model
+    from pytest_hfaccel.classify import classify_model
 
     found = classify_model(model_name)
     return str(found["family"]), subfamily or found["subfamily"]

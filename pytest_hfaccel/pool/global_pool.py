@@ -12,7 +12,7 @@ from pytest_hfaccel.pool.resource_pool import ResourcePool
 
 if TYPE_CHECKING:
     from pytest_hfaccel.backends.base import LoadedModel
-    from pytest_hfaccel.spec import Cell, Device
+    from pytest_hfaccel.core.spec import Cell, Device
 
 _lock = threading.Lock()
 _pools: list[ResourcePool] = []

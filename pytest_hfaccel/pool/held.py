@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pytest_hfaccel.backends.base import Placement
+from pytest_hfaccel.core.spec import CPU, Device
 from pytest_hfaccel.pool.entry import Entry
 from pytest_hfaccel.pool.preferences import HardwarePreferences
-from pytest_hfaccel.spec import CPU, Device
 
 MODEL, TOKENIZER, RESOURCE = "model", "tokenizer", "resource"
 """What the statistics tell apart. The models of cells, which have keys of their own, count as models."""

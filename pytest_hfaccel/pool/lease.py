@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pytest_hfaccel.errors import HfAccelError
+from pytest_hfaccel.core.errors import HfAccelError
 
 if TYPE_CHECKING:
     from pytest_hfaccel.backends.base import LoadedModel

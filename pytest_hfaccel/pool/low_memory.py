@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.core.errors import ConfigError
 
 MB = 2**20
 ENVIRONMENT = "RESOURCE_POOL_LOW_MEMORY"

@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
-from pytest_hfaccel.errors import PoolExhausted, format_bytes
+from pytest_hfaccel.core.errors import PoolExhausted, format_bytes
+from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.pool.entry import Entry, State
-from pytest_hfaccel.spec import Device
 
 
 class Budgets:

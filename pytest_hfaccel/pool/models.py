@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from pytest_hfaccel.errors import LoadError
+from pytest_hfaccel.core.errors import LoadError
 from pytest_hfaccel.pool.devices import Choice
 from pytest_hfaccel.pool.entry import Entry, Request
 from pytest_hfaccel.pool.held import Held, ResourceKey, held_by

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pytest_hfaccel.errors import ConfigError, LoadError
+from pytest_hfaccel.core.errors import ConfigError, LoadError
 from pytest_hfaccel.pool.entry import Entry
 from pytest_hfaccel.pool.held import MODEL, Held, ResourceKey, held_by
 from pytest_hfaccel.pool.models import request_for, take

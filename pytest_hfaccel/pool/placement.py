@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from pytest_hfaccel.backends.base import Placement
-from pytest_hfaccel.errors import LoadError, OutOfMemory
-from pytest_hfaccel.spec import Device
+from pytest_hfaccel.core.errors import LoadError, OutOfMemory
+from pytest_hfaccel.core.spec import Device
 
 _DTYPES = {"fp64": "float64", "fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 _TORCH_KINDS = {"cpu": "cpu", "mps": "mps", "cuda": "cuda", "rocm": "cuda", "xpu": "xpu"}

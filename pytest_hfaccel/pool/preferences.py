@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from typing import Any
 
-from pytest_hfaccel.errors import ConfigError
-from pytest_hfaccel.spec import Device
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.spec import Device
 
 AUTO = "auto"
 KINDS = ("cpu", "cuda", "rocm", "mps", "xpu", "openvino", "webgpu", "webnn", "wasm")

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.pool.devices import Devices
 from pytest_hfaccel.pool.entry import Entry, Request
 from pytest_hfaccel.pool.error_report import DIRECTORY
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from pytest_hfaccel.backends.base import LoadedModel
-    from pytest_hfaccel.spec import Cell, Device
+    from pytest_hfaccel.core.spec import Cell, Device
 
 _PATIENCE_SECONDS = 30.0
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.pool.cleanup import MAX_AGE_MINUTES, is_due, longest_unused, park_large
 from pytest_hfaccel.pool.devices import Devices
 from pytest_hfaccel.pool.error_report import ErrorReports

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from typing import Any
 
-from pytest_hfaccel.errors import HfAccelError
+from pytest_hfaccel.core.errors import HfAccelError
 from pytest_hfaccel.pool.entry import key_text
 
 

@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
+from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.pool.counts import Counts
 from pytest_hfaccel.pool.entry import Entry, State
 from pytest_hfaccel.pool.memory import oldest_idle
-from pytest_hfaccel.spec import Device
 
 T = TypeVar("T")
 

@@ -12,12 +12,12 @@ import time
 from collections.abc import Hashable
 from typing import Any
 
-from pytest_hfaccel.errors import HfAccelError, OutOfMemory
+from pytest_hfaccel.core.errors import HfAccelError, OutOfMemory
+from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.pool.counts import Counts
 from pytest_hfaccel.pool.entry import Entry, Request, State, key_text
 from pytest_hfaccel.pool.memory import Budgets, exhausted, usage_of, usage_text
 from pytest_hfaccel.pool.store import EntryStore
-from pytest_hfaccel.spec import Device
 
 
 class ResourceTable(EntryStore):

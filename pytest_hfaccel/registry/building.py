@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pytest_hfaccel.core.results import Stage
+from pytest_hfaccel.core.spec import Expectation, ModelSpec, PackageSource, VersionBound
 from pytest_hfaccel.registry.architectures import infer_task
 from pytest_hfaccel.registry.document import Document
 from pytest_hfaccel.registry.problem import Loc
-from pytest_hfaccel.results import Stage
-from pytest_hfaccel.spec import Expectation, ModelSpec, PackageSource, VersionBound
 
 # Where no check is named, a failing run fails its plainest one. Before `run`, an expectation covers every check.
 _DEFAULT_CHECK = {Stage.RUN: "forward", Stage.COMPARE: "parity"}

@@ -9,9 +9,9 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
 
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.spec import Expectation, ModelSpec
 from pytest_hfaccel.registry.problem import not_allowed, suggest
-from pytest_hfaccel.spec import Expectation, ModelSpec
 
 _WILDCARD = re.compile(r"[*?\[]")
 

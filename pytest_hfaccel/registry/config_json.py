@@ -7,13 +7,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pytest_hfaccel.errors import CheckpointError, ConfigError
+from pytest_hfaccel.core.errors import CheckpointError, ConfigError
+from pytest_hfaccel.core.spec import ModelSpec
+from pytest_hfaccel.core.tasks import TASKS
 from pytest_hfaccel.registry.architectures import infer_task
 from pytest_hfaccel.registry.auto_tables import auto_entries
 from pytest_hfaccel.registry.building import build_spec
 from pytest_hfaccel.registry.catalog import Registry
-from pytest_hfaccel.spec import ModelSpec
-from pytest_hfaccel.tasks import TASKS
 
 # What config.json says about its own origin and storage, and not about the model it configures.
 _NOT_DIMS = frozenset(

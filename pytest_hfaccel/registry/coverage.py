@@ -10,7 +10,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from pytest_hfaccel.errors import CheckpointError
+from pytest_hfaccel.core.errors import CheckpointError
 from pytest_hfaccel.registry.auto_tables import auto_entries
 from pytest_hfaccel.registry.heads import PROCESSED
 

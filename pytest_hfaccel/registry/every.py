@@ -8,9 +8,9 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from functools import cache
 
+from pytest_hfaccel.core.spec import ModelSpec
 from pytest_hfaccel.registry.auto_tables import AutoEntry, auto_entries
 from pytest_hfaccel.registry.heads import MAIN_HEADS, PROCESSED, TASK_OF_HEAD, UNKNOWN_HEAD
-from pytest_hfaccel.spec import ModelSpec
 
 SOURCE = "transformers' auto mappings"
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from pytest_hfaccel.errors import CheckpointError, ConfigError, GatedError, HubError
+from pytest_hfaccel.core.errors import CheckpointError, ConfigError, GatedError, HubError
 
 CONFIG = "config.json"
 

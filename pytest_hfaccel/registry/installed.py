@@ -8,9 +8,9 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any
 
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.spec import ModelSpec
 from pytest_hfaccel.registry.problem import suggest
-from pytest_hfaccel.spec import ModelSpec
 
 
 @cache

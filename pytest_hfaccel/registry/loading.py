@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pytest_hfaccel.errors import RegistryError
+from pytest_hfaccel.core.errors import RegistryError
 from pytest_hfaccel.registry.building import without_unset
 from pytest_hfaccel.registry.catalog import Registry
 from pytest_hfaccel.registry.document import read_document, wrap_model_map

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from pytest_hfaccel.core.spec import Expectation, ModelSpec
 from pytest_hfaccel.registry.building import IncompleteEntryError, build_spec, entry_fields, expectation, without_unset
 from pytest_hfaccel.registry.document import Document
 from pytest_hfaccel.registry.problem import Loc, Problem, suggest
-from pytest_hfaccel.spec import Expectation, ModelSpec
 
 
 class MergedFiles:

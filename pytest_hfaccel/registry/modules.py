@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from pytest_hfaccel.errors import RegistryError
+from pytest_hfaccel.core.errors import RegistryError
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shlex
 
-from pytest_hfaccel.errors import PackageMissing
-from pytest_hfaccel.spec import ModelSpec
+from pytest_hfaccel.core.errors import PackageMissing
+from pytest_hfaccel.core.spec import ModelSpec
 
 
 def installed_dependencies(spec: ModelSpec) -> dict[str, str | None]:

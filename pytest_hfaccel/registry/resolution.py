@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from pytest_hfaccel.errors import ConfigError, HfAccelError
+from pytest_hfaccel.core.errors import ConfigError, HfAccelError
+from pytest_hfaccel.core.spec import ModelSpec
 from pytest_hfaccel.registry.catalog import Registry, is_wildcard
 from pytest_hfaccel.registry.config_json import read_config, spec_of_config
 from pytest_hfaccel.registry.every import match_pairs
 from pytest_hfaccel.registry.hub import CONFIG, fetch_config
-from pytest_hfaccel.spec import ModelSpec
 
 
 def resolve_model(name: str, registry: Registry, *, needs_task: bool = True) -> list[ModelSpec]:

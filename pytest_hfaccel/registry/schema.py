@@ -13,9 +13,9 @@ from packaging.version import InvalidVersion, Version
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from pytest_hfaccel.results import Cause, Stage
-from pytest_hfaccel.spec import CLASS_LEVEL, CONVERTERS, DEVICE_KINDS, DTYPES, TRAINED_ON, Weights
-from pytest_hfaccel.tasks import TASKS
+from pytest_hfaccel.core.results import Cause, Stage
+from pytest_hfaccel.core.spec import CLASS_LEVEL, CONVERTERS, DEVICE_KINDS, DTYPES, TRAINED_ON, Weights
+from pytest_hfaccel.core.tasks import TASKS
 
 
 def _refuse(noun: str, allowed: Sequence[Any]) -> PydanticCustomError:

@@ -44,7 +44,7 @@ def validate(document: Document, extra_kinds: Sequence[str] = (), cache_dir: Pat
 
 def _fingerprint(document: Document, extra_kinds: Sequence[str]) -> str:
     """Hash what the verdict depends on: the content, and everything the schema takes its allowed values from."""
-    from pytest_hfaccel import results, spec, tasks
+    from pytest_hfaccel.core import results, spec, tasks
 
     sources = [
         Path(__file__).with_name("schema.py"),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_hfaccel.errors import LoadError
+from pytest_hfaccel.core.errors import LoadError
 from pytest_hfaccel.tracing.interpolation import interpolated, joined
 from pytest_hfaccel.tracing.recording import Recording
 from pytest_hfaccel.tracing.trace import ModelTrace, Operator

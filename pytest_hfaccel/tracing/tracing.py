@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.tracing.precision import built_dtype
 from pytest_hfaccel.tracing.trace import ModelTrace
 

@@ -39,7 +39,7 @@ from pathlib import Path
 from pytest_hfaccel.advisor import HardwareAwareModelClassifier
 from pytest_hfaccel.checkpoints import CheckpointStore
 from pytest_hfaccel.registry import load_registry
-from pytest_hfaccel.spec import Weights, WeightsChoice
+from pytest_hfaccel.core.spec import Weights, WeightsChoice
 
 spec = load_registry().get("bert-base-uncased")
 tiny = CheckpointStore(Path("cache")).prepare(spec, WeightsChoice(Weights.TINY, "for the examples"))

@@ -13,7 +13,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from pytest_hfaccel.benchmark.store.schema import TABLES, VIEWS, columns_of, create_schema
+from pytest_hfaccel.history.schema import TABLES, VIEWS, columns_of, create_schema
 
 GUIDE = Path(__file__).parents[2] / "docs" / "benchmark_database.md"
 TEXT = GUIDE.read_text(encoding="utf-8")
@@ -108,7 +108,7 @@ def test_the_guide_names_every_table_view_and_column() -> None:
 def test_the_guide_names_every_method_and_every_filter() -> None:
     import inspect
 
-    from pytest_hfaccel.benchmark.store import BenchmarkDatabase
+    from pytest_hfaccel.history import BenchmarkDatabase
 
     methods = {name for name in vars(BenchmarkDatabase) if not name.startswith("_")}
     assert {name for name in methods if not re.search(rf"[`.]{name}\b", TEXT)} == set()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from jsonschema import validate
 
-from pytest_hfaccel.predictor.configuration import PredictorConfig
+from pytest_hfaccel.predict.configuration import PredictorConfig
 from tests.unit.test_predictor_matrix import FORMAT
 
 pytestmark = [pytest.mark.slow, pytest.mark.nightly]
@@ -38,7 +38,7 @@ models:
 """The large models of the guide, with fewer layers: they take as long to trace as they have operators."""
 
 ROWS = """
-from pytest_hfaccel.benchmark.store import BenchmarkDatabase, RunRecord
+from pytest_hfaccel.history import BenchmarkDatabase, RunRecord
 from tests.unit.predictor_samples import row
 
 record = RunRecord("x", "performance", "2026-01-01T00:00:00", "2026-01-01T00:01:00", True, measurements=[row()])
@@ -146,7 +146,7 @@ def test_the_options_are_in_the_guide() -> None:
 
 def test_the_numbers_of_devices_and_checkpoints() -> None:
     from pytest_hfaccel.advisor.naming.known_models import _by_name
-    from pytest_hfaccel.predictor.datasheet import load_specifications
+    from pytest_hfaccel.predict.datasheet import load_specifications
 
     assert f"holds {len(load_specifications().by_slug)} devices" in TEXT
     assert f"dimensions of {len({each.name for each in _by_name().values()})} checkpoints" in TEXT

@@ -10,9 +10,9 @@ import pytest
 
 from pytest_hfaccel.advisor import HardwareAwareModelClassifier
 from pytest_hfaccel.cli import main
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.pool import ResourcePool
-from pytest_hfaccel.predictor import HardwareModelPredictor
+from pytest_hfaccel.predict import HardwareModelPredictor
 from tests.unit.predictor_samples import REPORT, block_trace
 
 POSITIONS = {"BertForMaskedLM": 512, "CLIPModel": 77}

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pytest_hfaccel.advisor import DeviceFacts, HardwareAwareModelClassifier, Machine
-from pytest_hfaccel.reports import write_reports
-from pytest_hfaccel.results import Cause, CellResult, CheckOutcome, Stage, Status
+from pytest_hfaccel.core.results import Cause, CellResult, CheckOutcome, Stage, Status
+from pytest_hfaccel.reporting import write_reports
 from tests.unit.predictor_samples import GIB, block_trace
 
 MACHINE = Machine({"cpu": DeviceFacts(True, 16 * GIB), "openvino": DeviceFacts(True, 16 * GIB)}, cores=4)

@@ -7,8 +7,8 @@ from dataclasses import fields
 
 import pytest
 
-from pytest_hfaccel.config import RunConfig
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.core.config import RunConfig
+from pytest_hfaccel.core.errors import ConfigError
 from tests.harness import HfRun, Project
 
 USAGE_ERROR = 4

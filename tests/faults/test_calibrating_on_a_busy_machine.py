@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from pytest_hfaccel.cli import main
-from pytest_hfaccel.predictor import HardwareModelPredictor
-from pytest_hfaccel.predictor.calibration import calibrate, save_calibration, sizes
+from pytest_hfaccel.predict import HardwareModelPredictor
+from pytest_hfaccel.predict.calibration import calibrate, save_calibration, sizes
 from tests.unit.calibrations import even_calibration
 from tests.unit.predictor_samples import CHIP, REPORT, block_trace
 
@@ -47,7 +47,7 @@ def test_predictions_say_that_they_rest_on_a_disturbed_calibration(
 
 def test_the_command_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     taken = replace(even_calibration(), noise=BUSY)
-    monkeypatch.setattr("pytest_hfaccel.predictor.calibration.calibrate", lambda *_, **__: taken)
+    monkeypatch.setattr("pytest_hfaccel.predict.calibration.calibrate", lambda *_, **__: taken)
     assert main(["calibrate", "--device", "cpu"]) == 0
     captured = capsys.readouterr()
     assert "work varied by 25%, measured 2 time(s)" in captured.out

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_hfaccel.checkpoints import CheckpointStore
-from pytest_hfaccel.results import CheckOutcome, Status
-from pytest_hfaccel.spec import ModelSpec, Weights, WeightsChoice
+from pytest_hfaccel.core.results import CheckOutcome, Status
+from pytest_hfaccel.core.spec import ModelSpec, Weights, WeightsChoice
 from tests.harness import HfRun, Project
 
 if TYPE_CHECKING:

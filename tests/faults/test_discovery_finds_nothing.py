@@ -16,7 +16,7 @@ NOBODY = "http://127.0.0.1:9"
 
 ASK = """
 import sys, time
-from pytest_hfaccel.errors import HubError
+from pytest_hfaccel.core.errors import HubError
 from pytest_hfaccel.registry.hub import popular_models
 
 started = time.perf_counter()

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pytest_hfaccel.checkpoints import CheckpointStore
-from pytest_hfaccel.results import NOT_REACHED, Stage, Status
-from pytest_hfaccel.spec import ModelSpec, Weights, WeightsChoice
+from pytest_hfaccel.core.results import NOT_REACHED, Stage, Status
+from pytest_hfaccel.core.spec import ModelSpec, Weights, WeightsChoice
 from tests.harness import HfRun, Project
 
 pytestmark = pytest.mark.slow

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from pytest_hfaccel.checkpoints import Checkpoint, CheckpointStore
-from pytest_hfaccel.errors import CheckpointError, LoadError
+from pytest_hfaccel.core.errors import CheckpointError, LoadError
+from pytest_hfaccel.core.spec import ModelSpec, Weights, WeightsChoice
 from pytest_hfaccel.registry import load_registry, resolve_model
-from pytest_hfaccel.spec import ModelSpec, Weights, WeightsChoice
 
 pytestmark = pytest.mark.slow
 

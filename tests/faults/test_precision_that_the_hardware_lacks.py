@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.hardware import HardwareReport, Presence
-from pytest_hfaccel.predictor import HardwareModelPredictor
-from pytest_hfaccel.predictor.calibration import save_calibration
-from pytest_hfaccel.spec import Device
+from pytest_hfaccel.predict import HardwareModelPredictor
+from pytest_hfaccel.predict.calibration import save_calibration
 from tests.unit.calibrations import even_calibration
 from tests.unit.predictor_samples import CHIP, GIB, block_trace
 
@@ -85,7 +85,7 @@ def test_int8_without_its_packages_is_not_recommended(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
 def test_openvino_itself_agrees_about_this_machine(dtype: str) -> None:
     from pytest_hfaccel.backends.openvino.precision import confirm_precision
-    from pytest_hfaccel.errors import BackendUnavailable
+    from pytest_hfaccel.core.errors import BackendUnavailable
     from pytest_hfaccel.hardware import probe_devices
     from pytest_hfaccel.hardware.precisions import precision_support
 
@@ -113,7 +113,7 @@ def test_a_calibrated_prediction_is_within_half_of_what_is_measured(
     import torch
     import transformers
 
-    from pytest_hfaccel.predictor.calibration import calibrate
+    from pytest_hfaccel.predict.calibration import calibrate
 
     monkeypatch.undo()
     monkeypatch.setenv("HFACCEL_CACHE", str(cache))

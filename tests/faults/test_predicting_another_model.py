@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pytest_hfaccel.cli import main
-from pytest_hfaccel.predictor import HardwareModelPredictor
+from pytest_hfaccel.predict import HardwareModelPredictor
 from tests.unit.predictor_samples import REPORT, block_trace
 
 TRACED: list[tuple[str, int | None]] = []

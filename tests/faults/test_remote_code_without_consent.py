@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from pytest_hfaccel.checkpoints import CheckpointStore
-from pytest_hfaccel.config import RunConfig
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.core.config import RunConfig
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.spec import ModelSpec, Weights, WeightsChoice
 from pytest_hfaccel.registry import load_registry, resolve_model
-from pytest_hfaccel.spec import ModelSpec, Weights, WeightsChoice
 from tests.harness import HfRun, Project, environment
 from tests.integration.hub_server import Hub, serving
 
@@ -132,7 +132,7 @@ PREPARE_FROM_HUB = """
 import sys
 from pathlib import Path
 from pytest_hfaccel.checkpoints import CheckpointStore
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.registry import load_registry, resolve_model
 
 (spec,) = resolve_model("someone/tiny-bert", load_registry())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_hfaccel.reports import read_journal
+from pytest_hfaccel.reporting import read_journal
 from tests.harness import HfRun, Project
 
 
@@ -65,7 +65,7 @@ from pathlib import Path
 def pytest_hfaccel_checks(checks):
     @checks.check("saboteur")
     def saboteur(context):
-        from pytest_hfaccel.results import CheckOutcome
+        from pytest_hfaccel.core.results import CheckOutcome
 
         directory = {directory}
         shutil.rmtree(directory)

@@ -7,7 +7,7 @@ import os
 from tests.harness import Project
 
 _TOASTER = """
-from pytest_hfaccel.errors import BackendUnavailable
+from pytest_hfaccel.core.errors import BackendUnavailable
 
 
 class ToasterBackend:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from pytest_hfaccel.reports.runs import list_runs
+from pytest_hfaccel.reporting.runs import list_runs
 from tests.harness import Project
 
 _SET_BACK = """
@@ -16,7 +16,7 @@ _clock = time.time
 def pytest_hfaccel_checks(checks):
     @checks.check("sets")
     def sets(context):
-        from pytest_hfaccel.results import CheckOutcome
+        from pytest_hfaccel.core.results import CheckOutcome
 
         time.time = lambda: _clock() - 86_400
         return CheckOutcome("sets")

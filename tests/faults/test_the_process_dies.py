@@ -11,7 +11,7 @@ import os, signal
 
 
 def pytest_hfaccel_checks(checks):
-    from pytest_hfaccel.results import CheckOutcome
+    from pytest_hfaccel.core.results import CheckOutcome
 
     @checks.check("before")
     def before(context):

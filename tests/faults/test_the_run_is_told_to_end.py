@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from pytest_hfaccel.reports.runs import list_runs
+from pytest_hfaccel.reporting.runs import list_runs
 from tests.harness import HfRun, Project, environment
 
 _SLEEPS = """

@@ -9,9 +9,9 @@ import pytest
 
 from pytest_hfaccel.advisor import HardwareAwareModelClassifier
 from pytest_hfaccel.advisor.detection import machine_of
-from pytest_hfaccel.benchmark.store import BenchmarkDatabase, RunRecord
 from pytest_hfaccel.hardware import HardwareDetector
-from pytest_hfaccel.predictor import HardwareModelPredictor
+from pytest_hfaccel.history import BenchmarkDatabase, RunRecord
+from pytest_hfaccel.predict import HardwareModelPredictor
 from tests.unit.predictor_samples import GIB, REPORT, block_trace, row
 
 SMALL = "distilbert-base-uncased"

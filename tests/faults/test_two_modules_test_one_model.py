@@ -10,7 +10,7 @@ _CHECKS = """
 def pytest_hfaccel_checks(checks):
     @checks.check("loads")
     def loads(context):
-        from pytest_hfaccel.results import CheckOutcome
+        from pytest_hfaccel.core.results import CheckOutcome
 
         assert context.loaded
         return CheckOutcome("loads")

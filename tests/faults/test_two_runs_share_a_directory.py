@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pytest_hfaccel.reports.runs import list_runs
+from pytest_hfaccel.reporting.runs import list_runs
 from tests.harness import Project, environment
 
 _PLACEMENT = ("-k", "placement")
@@ -22,7 +22,7 @@ from pathlib import Path
 def pytest_hfaccel_checks(checks):
     @checks.check("waits")
     def waits(context):
-        from pytest_hfaccel.results import CheckOutcome
+        from pytest_hfaccel.core.results import CheckOutcome
 
         Path("waiting").touch()
         while "WAITS" in os.environ and not Path("go").exists():

@@ -6,7 +6,7 @@ import json
 
 from pytest_hfaccel.benchmark.isolated import measure_isolated
 from pytest_hfaccel.benchmark.points import NotMeasured
-from pytest_hfaccel.spec import ModelSpec, VersionBound
+from pytest_hfaccel.core.spec import ModelSpec, VersionBound
 from tests.harness import Project
 
 REGISTRY = """

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_hfaccel.benchmark.store.rows import measurements_in
+from pytest_hfaccel.history.rows import measurements_in
 from tests.harness import environment
 
 pytestmark = pytest.mark.slow
@@ -45,7 +45,7 @@ def test_verified_measured_stored_and_drawn(tmp_path: Path, shared_cache: Path) 
     assert [check["name"] for check in data["cells"][0]["checks"]][:3] == ["placement", "forward", "parity"]
     assert (tmp_path / "benchmark_results" / "plots" / "latency.png").stat().st_size > 1000
 
-    from pytest_hfaccel.benchmark.store import BenchmarkDatabase
+    from pytest_hfaccel.history import BenchmarkDatabase
 
     stored = BenchmarkDatabase(tmp_path / "hfaccel.duckdb", create=False).measurements()
     assert [one.latency for one in stored] == [one.latency for one in found]

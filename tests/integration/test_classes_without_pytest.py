@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pytest_hfaccel import ModelClassTests, RunConfig, main
-from pytest_hfaccel.errors import ConfigError, HfAccelError
+from pytest_hfaccel.core.errors import ConfigError, HfAccelError
 from tests.harness import Project, environment
 
 

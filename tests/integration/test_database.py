@@ -11,7 +11,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from pytest_hfaccel.benchmark.store import BenchmarkDatabase
+from pytest_hfaccel.history import BenchmarkDatabase
 from tests.unit.store_samples import MEASUREMENTS, record
 from tests.unit.test_store_migration import TABLES_1, VERSION_1
 
@@ -24,8 +24,8 @@ FEW = FRACTIONS[::2]
 START = """
 import sys
 from pathlib import Path
-from pytest_hfaccel.benchmark.store import BenchmarkDatabase
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.history import BenchmarkDatabase
+from pytest_hfaccel.core.errors import ConfigError
 from tests.unit.store_samples import record
 import duckdb
 path = Path(sys.argv[1])

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pytest_hfaccel.errors import CheckpointError, ConfigError, GatedError, HubError
+from pytest_hfaccel.core.errors import CheckpointError, ConfigError, GatedError, HubError
 from tests.harness import environment
 from tests.integration.hub_server import Hub, files_of, serving
 
@@ -19,8 +19,8 @@ PREPARE = """
 import json, sys
 from pathlib import Path
 from pytest_hfaccel.checkpoints import CheckpointStore
-from pytest_hfaccel.errors import HfAccelError
-from pytest_hfaccel.spec import ModelSpec
+from pytest_hfaccel.core.errors import HfAccelError
+from pytest_hfaccel.core.spec import ModelSpec
 
 cache, wanted, run, allow_pickle = sys.argv[1:]
 spec = ModelSpec("someone/tiny-bert", "BertForMaskedLM", "fill-mask", hub_id="someone/tiny-bert", source="test")
@@ -104,7 +104,7 @@ def error_of(result: dict[str, Any], expected: type[Exception]) -> str:
 @pytest.mark.slow
 def test_a_named_model_is_downloaded_and_runs(user: User, tmp_path: Path) -> None:
     from pytest_hfaccel.checkpoints import CheckpointStore
-    from pytest_hfaccel.spec import ModelSpec, Weights, WeightsChoice
+    from pytest_hfaccel.core.spec import ModelSpec, Weights, WeightsChoice
 
     spec = ModelSpec("bert", "BertForMaskedLM", "fill-mask")
     tiny = CheckpointStore(tmp_path / "source").prepare(spec, WeightsChoice(Weights.TINY, "to be served"))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_hfaccel.reports import read_journal
+from pytest_hfaccel.reporting import read_journal
 from tests.harness import Project, environment
 
 pytestmark = pytest.mark.slow

@@ -83,10 +83,10 @@ def test_predictions_are_compared_with_measurements(folder: Path) -> None:
     hfaccel(folder, "predict bert-tiny --hardware cpu --database rows.duckdb --batch-size 2")
     code = """
 from dataclasses import replace
-from pytest_hfaccel.benchmark.store import BenchmarkDatabase, RunRecord
+from pytest_hfaccel.history import BenchmarkDatabase, RunRecord
 from pytest_hfaccel.hardware import probe_devices
-from pytest_hfaccel.predictor.engine import Engine
-from pytest_hfaccel.predictor.configuration import PredictorConfig
+from pytest_hfaccel.predict.engine import Engine
+from pytest_hfaccel.predict.configuration import PredictorConfig
 from tests.unit.predictor_samples import row
 
 cpu = probe_devices().presences[0]

@@ -8,7 +8,7 @@ from typing import Any
 
 from pytest_hfaccel.backends.base import SampleInputs
 from pytest_hfaccel.checkpoints import CheckpointStore
-from pytest_hfaccel.spec import Cell, Device, ModelSpec, Weights, WeightsChoice
+from pytest_hfaccel.core.spec import Cell, Device, ModelSpec, Weights, WeightsChoice
 
 TINY = WeightsChoice(Weights.TINY, "test")
 

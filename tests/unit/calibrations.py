@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_hfaccel.predictor.calibration.records import DeviceCalibration, TimedOperator
+from pytest_hfaccel.predict.calibration.records import DeviceCalibration, TimedOperator
 
 RATE = 50e9
 """Floating-point operations per second, at every size."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.hardware import HardwareReport, Presence
 from pytest_hfaccel.hardware.answers import GB
-from pytest_hfaccel.spec import Device
 
 CPU = Presence(Device("cpu"), True, "2 cores", "a CPU", 8 * GB)
 

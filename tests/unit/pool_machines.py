@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.hardware import HardwareReport, Presence
 from pytest_hfaccel.pool.devices import Devices
-from pytest_hfaccel.spec import Device
 
 GIB = 2**30
 PRESENT = (

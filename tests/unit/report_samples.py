@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pytest_hfaccel.results import CellResult, CheckOutcome, Stage, Status
+from pytest_hfaccel.core.results import CellResult, CheckOutcome, Stage, Status
 
 _POOL = {"requests": 3, "hits": 1, "misses": 2, "loads": 2, "failures": 0, "evictions": 0, "oom_retries": 0}
 

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_hfaccel.advisor import DeviceFacts, HardwareAwareModelClassifier, Machine
 from pytest_hfaccel.advisor.cost import ArchitectureCost, RunCost
-from pytest_hfaccel.errors import ConfigError, LoadError
+from pytest_hfaccel.core.errors import ConfigError, LoadError
 from tests.unit.predictor_samples import block_trace
 
 GIB = 2**30

@@ -12,7 +12,7 @@ import pytest
 from pytest_hfaccel.advisor import DeviceFacts, Machine
 from pytest_hfaccel.advisor.cost import ArchitectureCost, RunCost
 from pytest_hfaccel.cli import pool_config, recommend, requirements
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.core.errors import ConfigError
 from tests.unit.predictor_samples import block_trace
 
 GIB = 2**30

@@ -11,7 +11,7 @@ import pytest
 from pytest_hfaccel.advisor.compatibility import CompatibilityMatrix
 from pytest_hfaccel.advisor.declared import FAMILIES, KINDS, declared_support
 from pytest_hfaccel.advisor.measured import MeasuredCell, cells_of_measurements, measured_cells, measurements_of
-from pytest_hfaccel.results import CellResult, CheckOutcome, Status
+from pytest_hfaccel.core.results import CellResult, CheckOutcome, Status
 from tests.unit.predictor_samples import row
 
 
@@ -112,7 +112,7 @@ def test_the_matrix_by_family_counts_what_was_measured() -> None:
 
 
 def test_cells_are_read_from_reports_and_journals(tmp_path: Path) -> None:
-    from pytest_hfaccel.reports import Journal, write_reports
+    from pytest_hfaccel.reporting import Journal, write_reports
 
     header = {"started": "2026-02-01T00:00:00+00:00", "machine": {"cpu": {"name": "a CPU"}}}
     first, second = tmp_path / "runs" / "0001-a", tmp_path / "runs" / "0002-b"

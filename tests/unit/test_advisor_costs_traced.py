@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pytest_hfaccel.advisor.costs import cost_of
-from pytest_hfaccel.errors import ConfigError, LoadError
+from pytest_hfaccel.core.errors import ConfigError, LoadError
 from pytest_hfaccel.tracing.traces import trace_of
 
 pytestmark = pytest.mark.slow

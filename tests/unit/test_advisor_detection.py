@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pytest_hfaccel.advisor.detection import machine_of
+from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.hardware import HardwareReport, Presence
-from pytest_hfaccel.spec import Device
 
 CPU = Presence(Device("cpu"), True, "8 cores", memory_bytes=100)
 

@@ -15,8 +15,8 @@ import pytest
 from pytest_hfaccel.backends import Backends, WeightChange
 from pytest_hfaccel.backends.base import Backend
 from pytest_hfaccel.backends.fake.backend import FakeBackend
-from pytest_hfaccel.errors import ConfigError, LoadError, OutOfMemory
-from pytest_hfaccel.spec import Cell, Device, ModelSpec, Weights, WeightsChoice
+from pytest_hfaccel.core.errors import ConfigError, LoadError, OutOfMemory
+from pytest_hfaccel.core.spec import Cell, Device, ModelSpec, Weights, WeightsChoice
 
 
 def make_cell(name: str = "gpt2") -> Cell:

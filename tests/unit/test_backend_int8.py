@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pytest_hfaccel.backends import Backends, WeightChange
-from pytest_hfaccel.errors import BackendUnavailable
+from pytest_hfaccel.core.errors import BackendUnavailable
 from tests.unit.backend_sources import CountingSource, MadeUpSource, make_cell, tiny_checkpoint
 
 pytestmark = pytest.mark.slow

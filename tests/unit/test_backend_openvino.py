@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from pytest_hfaccel.backends import Backends, WeightChange
-from pytest_hfaccel.built_folder import DamagedCacheWarning
-from pytest_hfaccel.errors import BackendUnavailable, CheckpointError
+from pytest_hfaccel.core.built_folder import DamagedCacheWarning
+from pytest_hfaccel.core.errors import BackendUnavailable, CheckpointError
 from tests.unit.backend_sources import CountingSource, make_cell, tiny_checkpoint
 
 pytestmark = pytest.mark.slow
@@ -163,7 +163,7 @@ def test_a_pipeline_runs_without_torch_weights(loaded: Any, gpt2: CountingSource
 
 def test_a_precision_is_real_or_refused(gpt2: CountingSource) -> None:
     from pytest_hfaccel.backends.openvino.device import capabilities
-    from pytest_hfaccel.spec import Device
+    from pytest_hfaccel.core.spec import Device
 
     if "BF16" in capabilities(Device("openvino", "CPU")):
         model = load(gpt2, dtype="bf16")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_hfaccel.errors import LoadError
+from pytest_hfaccel.core.errors import LoadError
 from tests.unit.backend_sources import MadeUpSource, make_cell
 
 pytestmark = pytest.mark.slow
@@ -115,7 +115,7 @@ def test_an_additional_input_gets_a_graph_of_its_own(tmp_path: Path) -> None:
 def test_a_model_that_cannot_be_converted_names_every_way_that_was_tried(tmp_path: Path) -> None:
     import torch
 
-    from pytest_hfaccel.errors import LoadError
+    from pytest_hfaccel.core.errors import LoadError
 
     def hopeless(self: Any, pixel_values: Any) -> Any:
         return self.linear(pixel_values).numpy()

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from pytest_hfaccel.backends import Backends, WeightChange
-from pytest_hfaccel.errors import BackendUnavailable, OutOfMemory
-from pytest_hfaccel.spec import Device
+from pytest_hfaccel.core.errors import BackendUnavailable, OutOfMemory
+from pytest_hfaccel.core.spec import Device
 from tests.unit.backend_sources import MadeUpSource, make_cell, tiny_checkpoint
 
 pytestmark = pytest.mark.slow

@@ -17,10 +17,10 @@ from pytest_hfaccel.benchmark.request import Request
 from pytest_hfaccel.cli import main, make_parser
 from pytest_hfaccel.cli.bench import make_campaign
 from pytest_hfaccel.cli.bench_progress import Progress, describe
-from pytest_hfaccel.config import RunConfig
-from pytest_hfaccel.errors import ConfigError
-from pytest_hfaccel.results import CellResult, CheckOutcome, Stage, Status
-from pytest_hfaccel.spec import CPU, Cell, ModelSpec, Weights, WeightsChoice
+from pytest_hfaccel.core.config import RunConfig
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.results import CellResult, CheckOutcome, Stage, Status
+from pytest_hfaccel.core.spec import CPU, Cell, ModelSpec, Weights, WeightsChoice
 from tests.unit.store_samples import MEASURED
 
 CELL = Cell(ModelSpec("a", "BertModel", "fill-mask"), CPU, "fp32", WeightsChoice(Weights.RANDOM, "test"))

@@ -15,8 +15,8 @@ from pytest_hfaccel.benchmark.measurement import Measurement
 from pytest_hfaccel.benchmark.points import NotMeasured, Point
 from pytest_hfaccel.benchmark.recording import measurements_of
 from pytest_hfaccel.benchmark.request import Request
-from pytest_hfaccel.results import CellResult, CheckOutcome, Stage, Status
-from pytest_hfaccel.spec import CPU, Cell, Device, ModelSpec, Weights, WeightsChoice
+from pytest_hfaccel.core.results import CellResult, CheckOutcome, Stage, Status
+from pytest_hfaccel.core.spec import CPU, Cell, Device, ModelSpec, Weights, WeightsChoice
 from tests.unit.store_samples import MEASURED
 
 TEXT = ModelSpec("text", "BertForMaskedLM", "fill-mask", parameters=1000)
@@ -35,7 +35,7 @@ def campaign(*cells: Cell, **options: Any) -> Campaign:
 
 def measured(request: Request) -> Iterator[CellResult | Measurement | NotMeasured]:
     """Everything passes and is measured, but for batch 8, which crashes."""
-    from pytest_hfaccel.runner import identity
+    from pytest_hfaccel.engine.runner import identity
 
     if request.checks:
         yield CellResult(**identity(request.cell, ""), checks=[CheckOutcome(name) for name in request.checks])

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_hfaccel.benchmark.inputs import is_vision_language, make_inputs, repeated, safe_ids, shapes_of
-from pytest_hfaccel.errors import ConfigError
-from pytest_hfaccel.spec import ModelSpec, Weights, WeightsChoice
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.spec import ModelSpec, Weights, WeightsChoice
 
 if TYPE_CHECKING:
     from pytest_hfaccel.checkpoints import Checkpoint

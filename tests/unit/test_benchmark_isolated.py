@@ -13,8 +13,8 @@ from pytest_hfaccel.benchmark.measurement import Measurement
 from pytest_hfaccel.benchmark.points import NotMeasured, Point
 from pytest_hfaccel.benchmark.request import Request
 from pytest_hfaccel.benchmark.timing import Effort
-from pytest_hfaccel.results import CellResult, Status
-from pytest_hfaccel.spec import Cell, Device, ModelSpec, Weights, WeightsChoice
+from pytest_hfaccel.core.results import CellResult, Status
+from pytest_hfaccel.core.spec import Cell, Device, ModelSpec, Weights, WeightsChoice
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pytest_hfaccel.benchmark.model_sets import KEY, SMALL, models_of_set
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.registry import load_registry
 from pytest_hfaccel.registry.modules import read_modules
 

@@ -10,8 +10,8 @@ import pytest
 from pytest_hfaccel.benchmark.points import NotMeasured, Point, points_for, points_of, varies_in_length
 from pytest_hfaccel.benchmark.request import Request
 from pytest_hfaccel.benchmark.timing import Effort
-from pytest_hfaccel.results import Stage, Status
-from pytest_hfaccel.spec import Cell, Device, Expectation, ModelSpec, Weights, WeightsChoice
+from pytest_hfaccel.core.results import Stage, Status
+from pytest_hfaccel.core.spec import Cell, Device, Expectation, ModelSpec, Weights, WeightsChoice
 
 
 def spec(task: str, architecture: str = "A") -> ModelSpec:

@@ -9,8 +9,8 @@ import pytest
 
 from pytest_hfaccel.benchmark.branch import git_branch
 from pytest_hfaccel.benchmark.recording import make_record, measurements_of, record_run, with_family
-from pytest_hfaccel.errors import ConfigError
-from pytest_hfaccel.results import CellResult, CheckOutcome, Status
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.results import CellResult, CheckOutcome, Status
 from tests.unit.store_samples import MEASURED
 
 HEADER: dict[str, Any] = {
@@ -48,7 +48,7 @@ def test_a_record_of_a_run(tmp_path: Path) -> None:
 
 def test_rows_of_the_database(tmp_path: Path) -> None:
     pytest.importorskip("duckdb")
-    from pytest_hfaccel.benchmark.store import BenchmarkDatabase
+    from pytest_hfaccel.history import BenchmarkDatabase
 
     path = tmp_path / "new" / "hfaccel.duckdb"
     record = make_record(HEADER, test_name="pytest", cells=[cell()], directory=tmp_path)

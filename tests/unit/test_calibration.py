@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_hfaccel.errors import BackendUnavailable, ConfigError
-from pytest_hfaccel.predictor.calibration import (
+from pytest_hfaccel.core.errors import BackendUnavailable, ConfigError
+from pytest_hfaccel.predict.calibration import (
     DeviceCalibration,
     calibrate,
     load_calibrations,

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pytest_hfaccel.checkpoints.choice import choose_weights
-from pytest_hfaccel.errors import ConfigError
-from pytest_hfaccel.spec import ModelSpec, Weights
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.spec import ModelSpec, Weights
 from tests.harness import environment
 
 SPEC = ModelSpec(name="someone/bert", architecture="BertForMaskedLM", task="fill-mask", hub_id="someone/bert")
@@ -118,7 +118,7 @@ def test_choosing_imports_neither_torch_nor_transformers(tmp_path: Path) -> None
     code = (
         "import sys; from pathlib import Path\n"
         "from pytest_hfaccel.checkpoints import CheckpointStore\n"
-        "from pytest_hfaccel.spec import ModelSpec\n"
+        "from pytest_hfaccel.core.spec import ModelSpec\n"
         "spec = ModelSpec('a/b', 'BertModel', 'feature-extraction', hub_id='a/b')\n"
         "print(CheckpointStore(Path('.')).choose(spec, 'auto', named=True).kind)\n"
         "print(sorted({'torch', 'transformers', 'numpy'} & set(sys.modules)))\n"

@@ -14,9 +14,9 @@ import pytest
 
 from pytest_hfaccel.checkpoints.converters import convert
 from pytest_hfaccel.checkpoints.packaged import packaged_folder, verified_files
-from pytest_hfaccel.errors import CheckpointError
+from pytest_hfaccel.core.errors import CheckpointError
+from pytest_hfaccel.core.spec import ModelSpec, PackageSource
 from pytest_hfaccel.registry import load_registry
-from pytest_hfaccel.spec import ModelSpec, PackageSource
 
 pytestmark = pytest.mark.slow
 

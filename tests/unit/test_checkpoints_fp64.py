@@ -9,8 +9,8 @@ import pytest
 
 from pytest_hfaccel.checkpoints import Checkpoint, CheckpointStore
 from pytest_hfaccel.checkpoints.fp64 import PlainlyLoaded
+from pytest_hfaccel.core.spec import Weights, WeightsChoice
 from pytest_hfaccel.registry.every import match_pairs
-from pytest_hfaccel.spec import Weights, WeightsChoice
 
 pytestmark = pytest.mark.slow
 

@@ -8,12 +8,12 @@ import pytest
 
 from pytest_hfaccel.checkpoints import Checkpoint, CheckpointStore
 from pytest_hfaccel.checkpoints.trial import FILE, load_trial, run
-from pytest_hfaccel.config import RunConfig
-from pytest_hfaccel.errors import LoadError
+from pytest_hfaccel.core.config import RunConfig
+from pytest_hfaccel.core.errors import LoadError
+from pytest_hfaccel.core.results import Status
+from pytest_hfaccel.core.spec import CPU, Cell, ModelSpec, Weights, WeightsChoice
+from pytest_hfaccel.engine.runner import Runner
 from pytest_hfaccel.registry.every import match_pairs
-from pytest_hfaccel.results import Status
-from pytest_hfaccel.runner import Runner
-from pytest_hfaccel.spec import CPU, Cell, ModelSpec, Weights, WeightsChoice
 
 pytestmark = pytest.mark.slow
 

@@ -10,8 +10,8 @@ import pytest
 
 from pytest_hfaccel.checkpoints import CheckpointStore
 from pytest_hfaccel.checkpoints.in_one_thread import in_one_thread
+from pytest_hfaccel.core.spec import Weights, WeightsChoice
 from pytest_hfaccel.registry.every import match_pairs
-from pytest_hfaccel.spec import Weights, WeightsChoice
 
 SWITCH = "HF_DEACTIVATE_ASYNC_LOAD"
 

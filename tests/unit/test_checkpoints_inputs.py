@@ -11,9 +11,9 @@ import pytest
 
 from pytest_hfaccel.checkpoints import Checkpoint, CheckpointStore
 from pytest_hfaccel.checkpoints.inputs import RECIPES
-from pytest_hfaccel.errors import LoadError
-from pytest_hfaccel.spec import ModelSpec, Weights, WeightsChoice
-from pytest_hfaccel.tasks import TASKS, generates, task_of
+from pytest_hfaccel.core.errors import LoadError
+from pytest_hfaccel.core.spec import ModelSpec, Weights, WeightsChoice
+from pytest_hfaccel.core.tasks import TASKS, generates, task_of
 
 pytestmark = pytest.mark.slow
 

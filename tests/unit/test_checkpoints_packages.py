@@ -9,9 +9,9 @@ import pytest
 
 from pytest_hfaccel.checkpoints import CheckpointStore
 from pytest_hfaccel.checkpoints.packages import missing_package, packages_named
-from pytest_hfaccel.errors import LoadError, PackageMissing
+from pytest_hfaccel.core.errors import LoadError, PackageMissing
+from pytest_hfaccel.core.spec import ModelSpec, Weights, WeightsChoice
 from pytest_hfaccel.registry.every import match_pairs
-from pytest_hfaccel.spec import ModelSpec, Weights, WeightsChoice
 
 SPEC = ModelSpec("fast_vlm/FastVlmModel", "FastVlmModel", "base-model")
 NEEDS = ImportError("\nTimmWrapperModel requires the timm library but it was not found in your environment.")

@@ -10,8 +10,8 @@ import pytest
 
 from pytest_hfaccel.checkpoints.fingerprint import fingerprint_of_files
 from pytest_hfaccel.checkpoints.reading import find_damage, reading
-from pytest_hfaccel.errors import CheckpointError, GatedError, LoadError
-from pytest_hfaccel.spec import ModelSpec
+from pytest_hfaccel.core.errors import CheckpointError, GatedError, LoadError
+from pytest_hfaccel.core.spec import ModelSpec
 
 BERT = ModelSpec("bert", "BertForMaskedLM", "fill-mask")
 

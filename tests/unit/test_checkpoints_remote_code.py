@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pytest_hfaccel.checkpoints import CheckpointStore
-from pytest_hfaccel.errors import LoadError
-from pytest_hfaccel.spec import ModelSpec, Weights, WeightsChoice
+from pytest_hfaccel.core.errors import LoadError
+from pytest_hfaccel.core.spec import ModelSpec, Weights, WeightsChoice
 
 pytestmark = pytest.mark.slow
 

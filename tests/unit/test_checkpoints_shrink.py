@@ -10,8 +10,8 @@ from pytest_hfaccel.checkpoints import rules
 from pytest_hfaccel.checkpoints.configs import real_config, tiny_config
 from pytest_hfaccel.checkpoints.shrink import merge, shrink
 from pytest_hfaccel.checkpoints.token_ids import TokenIds
-from pytest_hfaccel.errors import ConfigError, LoadError
-from pytest_hfaccel.spec import ModelSpec
+from pytest_hfaccel.core.errors import ConfigError, LoadError
+from pytest_hfaccel.core.spec import ModelSpec
 
 # The config classes of transformers import torch.
 pytestmark = pytest.mark.slow

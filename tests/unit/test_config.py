@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_hfaccel.config import RunConfig
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.core.config import RunConfig
+from pytest_hfaccel.core.errors import ConfigError
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guide.md"
 

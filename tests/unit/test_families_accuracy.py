@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from pytest_hfaccel.families import MODEL_SUBFAMILIES, calibration
+from pytest_hfaccel.classify import MODEL_SUBFAMILIES, calibration
 
 _SCRIPT = Path(__file__).parents[2] / "benchmarks" / "classifier_accuracy.py"
 

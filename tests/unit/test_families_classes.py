@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_hfaccel.families import MODEL_FAMILIES, MODEL_SUBFAMILIES, UNKNOWN, classify_model
-from pytest_hfaccel.families.model_types import auto_tables, families_of, read_tables
+from pytest_hfaccel.classify import MODEL_FAMILIES, MODEL_SUBFAMILIES, UNKNOWN, classify_model
+from pytest_hfaccel.classify.model_types import auto_tables, families_of, read_tables
 
 
 def test_every_listed_class_has_a_family() -> None:

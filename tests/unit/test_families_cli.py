@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_hfaccel.cli import classify
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.core.errors import ConfigError
 
 
 def run(*arguments: str) -> int:

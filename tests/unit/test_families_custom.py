@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pytest_hfaccel.families import MODEL_FAMILIES, MODEL_SUBFAMILIES, UNKNOWN, ModelFamilyClassifier
-from pytest_hfaccel.families.records import Definition
+from pytest_hfaccel.classify import MODEL_FAMILIES, MODEL_SUBFAMILIES, UNKNOWN, ModelFamilyClassifier
+from pytest_hfaccel.classify.records import Definition
 
 RETRIEVAL: Definition = {
     "description": "Retrieval and search models",

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_hfaccel.errors import ConfigError
-from pytest_hfaccel.families import DamagedDatabaseWarning, ModelFamilyClassifier, classify_model
+from pytest_hfaccel.classify import DamagedDatabaseWarning, ModelFamilyClassifier, classify_model
+from pytest_hfaccel.core.errors import ConfigError
 
 
 def test_an_answer_with_more_evidence_is_found_again_by_name(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_the_unknown_is_not_stored(tmp_path: Path) -> None:
 def test_parallel_writers_lose_nothing(tmp_path: Path) -> None:
     path = tmp_path / "db.json"
     code = (
-        "import sys; from pytest_hfaccel.families import classify_model\n"
+        "import sys; from pytest_hfaccel.classify import classify_model\n"
         "for at in range(20): classify_model(f'bert-{sys.argv[2]}-{at}', model_db_path=sys.argv[1])"
     )
     writers = [subprocess.Popen([sys.executable, "-c", code, str(path), str(at)]) for at in range(3)]

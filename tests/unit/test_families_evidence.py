@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_hfaccel.families import ModelFamilyClassifier, classify_model
-from pytest_hfaccel.families.calibration import choose_family
-from pytest_hfaccel.families.records import analysis
+from pytest_hfaccel.classify import ModelFamilyClassifier, classify_model
+from pytest_hfaccel.classify.calibration import choose_family
+from pytest_hfaccel.classify.records import analysis
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from pytest_hfaccel.families import UNKNOWN, classify_model
-from pytest_hfaccel.families.name_evidence import split_name
+from pytest_hfaccel.classify import UNKNOWN, classify_model
+from pytest_hfaccel.classify.name_evidence import split_name
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_classification_by_name_takes_less_than_a_millisecond() -> None:
 
 def test_neither_torch_nor_transformers_is_imported() -> None:
     code = (
-        "import sys; from pytest_hfaccel.families import classify_model;"
+        "import sys; from pytest_hfaccel.classify import classify_model;"
         "classify_model('gpt2'); classify_model('x', model_class='GPT2LMHeadModel', tasks=['text-generation']);"
         "classify_model('of-no-known-kind');"
         "heavy = {'torch', 'transformers', 'huggingface_hub', 'pytest'} & set(sys.modules); assert not heavy, heavy"

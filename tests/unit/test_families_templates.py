@@ -7,7 +7,7 @@ import ast
 import jinja2
 import pytest
 
-from pytest_hfaccel.families import MODEL_SUBFAMILIES, TEMPLATE_FOLDER, UNKNOWN, ModelFamilyClassifier
+from pytest_hfaccel.classify import MODEL_SUBFAMILIES, TEMPLATE_FOLDER, UNKNOWN, ModelFamilyClassifier
 from pytest_hfaccel.plugin.model_class import ModelClassTests
 
 PAIRS = [(family, None) for family in (*MODEL_SUBFAMILIES, UNKNOWN, None)] + [

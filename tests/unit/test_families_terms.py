@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pytest_hfaccel.errors import ConfigError
-from pytest_hfaccel.families import classify_model
+from pytest_hfaccel.classify import classify_model
+from pytest_hfaccel.core.errors import ConfigError
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 import pytest
 
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.hardware import HARDWARE_TYPES, HardwareDetector, Presence
-from pytest_hfaccel.spec import Device
 from tests.unit.hardware_fakes import Machine, seen
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from pytest_hfaccel.core.spec import CPU
 from pytest_hfaccel.hardware.openvino import probe_openvino
 from pytest_hfaccel.hardware.presence import Presence
 from pytest_hfaccel.hardware.torch_build import TorchBuild
 from pytest_hfaccel.hardware.xpu import probe_xpu
-from pytest_hfaccel.spec import CPU
 
 XPU_BUILD = TorchBuild("2.13.0+xpu", xpu="20250301")
 PROCESSOR = Presence(CPU, True, "8 cores", "Intel(R) Core(TM) Ultra 7", 2**34)

@@ -10,8 +10,8 @@ import pytest
 
 from pytest_hfaccel.cli import main
 from pytest_hfaccel.cli.hardware import format_devices
+from pytest_hfaccel.core.spec import CPU, DEVICE_KINDS, Device
 from pytest_hfaccel.hardware import HardwareReport, Presence, machine_facts, probe_devices
-from pytest_hfaccel.spec import CPU, DEVICE_KINDS, Device
 
 COUNT_HEAVY = """
 import sys

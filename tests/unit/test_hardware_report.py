@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.hardware import HardwareReport, Presence
 from pytest_hfaccel.hardware.mps import probe_mps
 from pytest_hfaccel.hardware.torch_build import TorchBuild, installed_torch
-from pytest_hfaccel.spec import Device
 
 
 def report(*there: str, absent: tuple[str, ...] = ()) -> HardwareReport:

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from pytest_hfaccel.errors import ConfigError, format_bytes
+from pytest_hfaccel.core.errors import ConfigError, format_bytes
+from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.pool import device_budget, parse_budget
 from pytest_hfaccel.pool.host_memory import free_host_bytes
-from pytest_hfaccel.spec import Device
 
 GIB = 2**30
 

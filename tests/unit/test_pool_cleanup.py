@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.spec import Cell, Device, ModelSpec, Weights, WeightsChoice
 from pytest_hfaccel.pool import ResourcePool
 from pytest_hfaccel.pool.low_memory import ENVIRONMENT, MainMemory
-from pytest_hfaccel.spec import Cell, Device, ModelSpec, Weights, WeightsChoice
 from tests.unit.pool_machines import GIB, cpu_only
 
 MB = 2**20

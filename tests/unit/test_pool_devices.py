@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from pytest_hfaccel.errors import BackendUnavailable
+from pytest_hfaccel.core.errors import BackendUnavailable
+from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.pool import HardwarePreferences
 from pytest_hfaccel.pool.devices import Choice, Devices
-from pytest_hfaccel.spec import Device
 from tests.unit.pool_machines import cpu_only, two_gpus
 
 

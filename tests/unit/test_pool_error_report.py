@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_hfaccel.errors import BackendUnavailable, LoadError, OutOfMemory
+from pytest_hfaccel.core.errors import BackendUnavailable, LoadError, OutOfMemory
 from pytest_hfaccel.pool.error_report import ErrorReports, error_report, recommendations, save_error_report
 
 KEYS = [

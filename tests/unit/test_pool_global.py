@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.spec import Device
+from pytest_hfaccel.engine.runner import Runner
 from pytest_hfaccel.pool import get_global_resource_pool, open_run_pool
 from pytest_hfaccel.pool.budget import device_budget
-from pytest_hfaccel.runner import Runner
-from pytest_hfaccel.spec import Device
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +72,7 @@ def test_the_budget_is_that_of_the_environment(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_runner_opens_the_processs_pool() -> None:
-    from pytest_hfaccel.config import RunConfig
+    from pytest_hfaccel.core.config import RunConfig
 
     runner = Runner(RunConfig.from_values({}))
     assert get_global_resource_pool() is runner.pool

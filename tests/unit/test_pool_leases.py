@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from pytest_hfaccel.errors import ConfigError, HfAccelError, LoadError
+from pytest_hfaccel.core.errors import ConfigError, HfAccelError, LoadError
+from pytest_hfaccel.core.spec import Cell, Device, ModelSpec, Weights, WeightsChoice
 from pytest_hfaccel.pool import ResourcePool
-from pytest_hfaccel.spec import Cell, Device, ModelSpec, Weights, WeightsChoice
 
 LIMIT = 10.0  # seconds; what takes longer is a deadlock
 

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pytest_hfaccel.errors import LoadError, OutOfMemory, PoolExhausted
+from pytest_hfaccel.core.errors import LoadError, OutOfMemory, PoolExhausted
+from pytest_hfaccel.core.spec import Cell, Device, ModelSpec, Weights, WeightsChoice
 from pytest_hfaccel.pool import ResourcePool
-from pytest_hfaccel.spec import Cell, Device, ModelSpec, Weights, WeightsChoice
 
 LIMIT = 10.0
 MIB = 2**20

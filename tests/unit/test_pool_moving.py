@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import pytest
 
 from pytest_hfaccel.backends.base import Placement
-from pytest_hfaccel.errors import BackendUnavailable, ConfigError, LoadError, OutOfMemory
+from pytest_hfaccel.core.errors import BackendUnavailable, ConfigError, LoadError, OutOfMemory
+from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.pool import ResourcePool
-from pytest_hfaccel.spec import Device
 from tests.unit.pool_machines import GIB, two_gpus
 
 MB = 2**20

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from pytest_hfaccel.backends.base import Placement
-from pytest_hfaccel.errors import LoadError, OutOfMemory
+from pytest_hfaccel.core.errors import LoadError, OutOfMemory
+from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.pool import ResourcePool
 from pytest_hfaccel.pool.placement import held_bytes, is_torch_module, place
-from pytest_hfaccel.spec import Device
 from tests.unit.pool_machines import cpu_only
 
 pytestmark = pytest.mark.slow

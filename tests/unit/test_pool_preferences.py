@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.pool import HardwarePreferences
 
 

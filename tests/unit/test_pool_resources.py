@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pytest_hfaccel.errors import BackendUnavailable, ConfigError, HfAccelError, LoadError, PoolExhausted
+from pytest_hfaccel.core.errors import BackendUnavailable, ConfigError, HfAccelError, LoadError, PoolExhausted
 from pytest_hfaccel.pool import ResourcePool
 from tests.unit.pool_machines import cpu_only, two_gpus
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pytest_hfaccel.errors import HfAccelError, LoadError
+from pytest_hfaccel.core.errors import HfAccelError, LoadError
 from pytest_hfaccel.pool import ResourcePool
 
 LIMIT = 10.0

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pytest_hfaccel.errors import LoadError
+from pytest_hfaccel.core.errors import LoadError
+from pytest_hfaccel.core.spec import Cell, Device, ModelSpec, Weights, WeightsChoice
 from pytest_hfaccel.pool import ResourcePool
-from pytest_hfaccel.spec import Cell, Device, ModelSpec, Weights, WeightsChoice
 
 LIMIT = 60.0  # seconds; what takes longer is a deadlock
 THREADS, REQUESTS, KEYS = 16, 200, 12

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from pytest_hfaccel.benchmark.store import BenchmarkDatabase
 from pytest_hfaccel.cli import calibrate, predict
-from pytest_hfaccel.errors import BackendUnavailable, ConfigError
-from pytest_hfaccel.predictor.calibration import load_calibrations
+from pytest_hfaccel.core.errors import BackendUnavailable, ConfigError
+from pytest_hfaccel.history import BenchmarkDatabase
+from pytest_hfaccel.predict.calibration import load_calibrations
 from tests.unit.calibrations import even_calibration
 from tests.unit.predictor_samples import REPORT, block_trace
 
@@ -171,7 +171,7 @@ def test_calibrations_are_kept(
         note("matrix products")
         return replace(even_calibration(device, dtype, threads or 4))
 
-    monkeypatch.setattr("pytest_hfaccel.predictor.calibration.calibrate", measured)
+    monkeypatch.setattr("pytest_hfaccel.predict.calibration.calibrate", measured)
     out = run(capsys, "calibrate", "--dtype", "fp32", "bf16", "--threads", "2", "--database", "rows.duckdb")
     devices = ("cpu", "openvino:CPU")
     assert asked == [(device, dtype, 2) for device in devices for dtype in ("fp32", "bf16")]
@@ -188,7 +188,7 @@ def test_a_device_that_does_not_answer(capsys: pytest.CaptureFixture[str], monke
             raise BackendUnavailable("cuda:0 cannot be calibrated: no driver")
         return even_calibration(device)
 
-    monkeypatch.setattr("pytest_hfaccel.predictor.calibration.calibrate", measured)
+    monkeypatch.setattr("pytest_hfaccel.predict.calibration.calibrate", measured)
     given = parse("calibrate", "--device", "cuda:0", "cpu")
     assert given.run(given) == 1
     printed = capsys.readouterr()

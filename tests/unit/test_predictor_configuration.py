@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from pytest_hfaccel.errors import ConfigError
-from pytest_hfaccel.predictor.configuration import WEIGHTS, PredictorConfig
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.predict.configuration import WEIGHTS, PredictorConfig
 
 
 def read(folder: Path, content: Any, name: str = "config.json") -> PredictorConfig:

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from pytest_hfaccel.errors import ConfigError, LoadError
-from pytest_hfaccel.predictor import HardwareModelPredictor
-from pytest_hfaccel.predictor.calibration import save_calibration
+from pytest_hfaccel.core.errors import ConfigError, LoadError
+from pytest_hfaccel.predict import HardwareModelPredictor
+from pytest_hfaccel.predict.calibration import save_calibration
 from tests.unit.calibrations import even_calibration
 from tests.unit.predictor_samples import CHIP, REPORT, block_trace, row
 

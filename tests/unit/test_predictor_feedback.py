@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from pytest_hfaccel.benchmark.store import BenchmarkDatabase, RunRecord
-from pytest_hfaccel.errors import ConfigError
-from pytest_hfaccel.predictor import HardwareModelPredictor, train_prediction_models
-from pytest_hfaccel.predictor.accuracy import accuracy_lines
-from pytest_hfaccel.predictor.calibration import save_calibration
-from pytest_hfaccel.predictor.tables import accuracy_text
-from pytest_hfaccel.predictor.training_models import NAME_IN_DATABASE
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.history import BenchmarkDatabase, RunRecord
+from pytest_hfaccel.predict import HardwareModelPredictor, train_prediction_models
+from pytest_hfaccel.predict.accuracy import accuracy_lines
+from pytest_hfaccel.predict.calibration import save_calibration
+from pytest_hfaccel.predict.tables import accuracy_text
+from pytest_hfaccel.predict.training_models import NAME_IN_DATABASE
 from tests.unit.calibrations import even_calibration
 from tests.unit.predictor_samples import CHIP, REPORT, block_trace, row
 
@@ -34,7 +34,7 @@ def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.delenv("BENCHMARK_DB_PATH", raising=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("pytest_hfaccel.tracing.traces.trace_of", block_trace)
-    monkeypatch.setattr("pytest_hfaccel.predictor.learning.training.trace_of", block_trace)
+    monkeypatch.setattr("pytest_hfaccel.predict.learning.training.trace_of", block_trace)
     return tmp_path
 
 
@@ -136,7 +136,7 @@ CLASSES = (
 
 def rows_of_six_families() -> list[Any]:
     """Rows of six kinds of models that take three times what the even device's calibration says."""
-    from pytest_hfaccel.predictor.roofline.operators import OperatorRoofline
+    from pytest_hfaccel.predict.roofline.operators import OperatorRoofline
 
     roofline, rows = OperatorRoofline(even_calibration("cpu", threads=4)), []
     for architecture in CLASSES:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from jsonschema import validate
 
-from pytest_hfaccel.errors import ConfigError
-from pytest_hfaccel.predictor import HardwareModelPredictor
-from pytest_hfaccel.predictor.tables import matrix_text
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.predict import HardwareModelPredictor
+from pytest_hfaccel.predict.tables import matrix_text
 from tests.unit.predictor_samples import REPORT, block_trace
 
 NUMBER = {"type": "number", "exclusiveMinimum": 0}

@@ -9,7 +9,7 @@ import pytest
 from pytest_hfaccel.advisor.naming import ModelFinder
 from pytest_hfaccel.advisor.naming.known_models import _by_name, checkpoints_of, families, find_checkpoint
 from pytest_hfaccel.advisor.naming.size_in_name import by_size, size_in
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.registry import load_registry
 
 KNOWN = sorted({checkpoint.name for checkpoint in _by_name().values()})

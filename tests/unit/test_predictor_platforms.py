@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_hfaccel.errors import ConfigError
-from pytest_hfaccel.predictor.datasheet import load_specifications
-from pytest_hfaccel.predictor.platforms import KINDS, KnownDevice, Platforms
-from pytest_hfaccel.spec import Device
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.spec import Device
+from pytest_hfaccel.predict.datasheet import load_specifications
+from pytest_hfaccel.predict.platforms import KINDS, KnownDevice, Platforms
 from tests.unit.predictor_samples import GIB
 
 HERE = (

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import pytest_hfaccel
-from pytest_hfaccel import predictor
+from pytest_hfaccel import predict as predictor
 
 HEAVY = ("torch", "transformers", "numpy", "duckdb", "pandas", "sklearn", "matplotlib", "scipy")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_hfaccel.predictor import HardwareModelPredictor
-from pytest_hfaccel.predictor.calibration import save_calibration
+from pytest_hfaccel.predict import HardwareModelPredictor
+from pytest_hfaccel.predict.calibration import save_calibration
 from tests.unit.calibrations import even_calibration
 from tests.unit.predictor_samples import CHIP, REPORT
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_hfaccel.errors import ConfigError
-from pytest_hfaccel.predictor import HardwareModelPredictor, HardwareSelector
-from pytest_hfaccel.predictor.hardware_selector import MAP_BATCHES, MAP_FAMILIES
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.predict import HardwareModelPredictor, HardwareSelector
+from pytest_hfaccel.predict.hardware_selector import MAP_BATCHES, MAP_FAMILIES
 from tests.unit.predictor_samples import REPORT, block_trace
 
 

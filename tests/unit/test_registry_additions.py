@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pytest_hfaccel.errors import ConfigError, RegistryError
+from pytest_hfaccel.core.errors import ConfigError, RegistryError
+from pytest_hfaccel.core.spec import ModelSpec
 from pytest_hfaccel.registry import load_registry
 from pytest_hfaccel.registry.additions import add_entry, entry_of
-from pytest_hfaccel.spec import ModelSpec
 
 ENTRY = {"architecture": "BertModel", "dims": {"hidden_size": 64}}
 TEXT = "    architecture: BertModel\n    dims:\n      hidden_size: 64\n"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_hfaccel.core.tasks import TASKS
 from pytest_hfaccel.registry import architectures, load_registry
 from pytest_hfaccel.registry.architectures import infer_task
-from pytest_hfaccel.tasks import TASKS
 
 TEXT = {"vocab_size": 10, "hidden_size": 4}
 IMAGE = {"image_size": 8, "patch_size": 2, "num_channels": 3}

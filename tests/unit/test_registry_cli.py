@@ -13,7 +13,7 @@ import pytest
 from pytest_hfaccel.checkpoints.overrides import OVERRIDES
 from pytest_hfaccel.checkpoints.overrides.classes import OF_CLASS
 from pytest_hfaccel.cli import registry
-from pytest_hfaccel.errors import CheckpointError, RegistryError
+from pytest_hfaccel.core.errors import CheckpointError, RegistryError
 from pytest_hfaccel.registry import load_registry
 
 

@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.tasks import TASKS
 from pytest_hfaccel.registry import load_registry, resolve_model
 from pytest_hfaccel.registry.auto_tables import AutoEntry, auto_entries, read_entries
 from pytest_hfaccel.registry.every import every_pair, main_pairs, match_pairs
 from pytest_hfaccel.registry.heads import TASK_OF_HEAD
-from pytest_hfaccel.tasks import TASKS
 
 SOURCE = """
 MODEL_MAPPING_NAMES = OrderedDict([("funnel", ("FunnelModel", "FunnelBaseModel"))])

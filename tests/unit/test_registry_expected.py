@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from pytest_hfaccel.errors import RegistryError
+from pytest_hfaccel.core.errors import RegistryError
+from pytest_hfaccel.core.results import Cause
 from pytest_hfaccel.registry import load_registry
 from pytest_hfaccel.registry.every import every_pair, main_pairs, match_pairs, other_pairs
 from pytest_hfaccel.registry.loading import EXPECTED
-from pytest_hfaccel.results import Cause
 
 TEXT = """version: 1
 classes:

@@ -89,7 +89,7 @@ def run(arguments: list[str], home: Path, **environ: str) -> subprocess.Complete
 
 RESOLVE = """
 import dataclasses, json, sys, time
-from pytest_hfaccel.errors import HfAccelError
+from pytest_hfaccel.core.errors import HfAccelError
 from pytest_hfaccel.registry import load_registry, resolve_model
 for name in sys.argv[1:]:
     waits = []

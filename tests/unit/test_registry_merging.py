@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from pytest_hfaccel.core.results import Stage
+from pytest_hfaccel.core.spec import Expectation, VersionBound
 from pytest_hfaccel.registry import Registry, load_registry
-from pytest_hfaccel.results import Stage
-from pytest_hfaccel.spec import Expectation, VersionBound
 
 
 @pytest.fixture

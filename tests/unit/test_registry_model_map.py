@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_hfaccel.errors import RegistryError
+from pytest_hfaccel.core.errors import RegistryError
 from pytest_hfaccel.registry import Registry, load_registry, resolve_model
 
 PLAN = """{

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_hfaccel.core.spec import ModelSpec
 from pytest_hfaccel.registry import load_registry
-from pytest_hfaccel.spec import ModelSpec
 
 pytestmark = pytest.mark.slow
 

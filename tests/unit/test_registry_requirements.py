@@ -6,8 +6,8 @@ from importlib.metadata import version
 
 import pytest
 
+from pytest_hfaccel.core.spec import ModelSpec, VersionBound
 from pytest_hfaccel.registry import missing_dependencies, unsupported_transformers
-from pytest_hfaccel.spec import ModelSpec, VersionBound
 
 
 def spec(*dependencies: str, low: str | None = None, high: str | None = None) -> ModelSpec:

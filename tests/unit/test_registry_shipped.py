@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.spec import ModelSpec
 from pytest_hfaccel.registry import SHIPPED, Registry, load_registry
-from pytest_hfaccel.spec import ModelSpec
 
 NAMED_IN_THE_PLAN = {
     "BertForMaskedLM": ["bert-base-uncased", "bert-large-uncased"],

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_hfaccel.reports.commit import git_commit
+from pytest_hfaccel.reporting.commit import git_commit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -89,8 +89,8 @@ def test_reports_start_no_process_and_import_nothing_heavy() -> None:
         "        raise SystemExit(f'{event} {arguments}')\n"
         "sys.addaudithook(forbid)\n"
         "from pathlib import Path\n"
-        "from pytest_hfaccel.reports.envelope import envelope\n"
-        "import pytest_hfaccel.reports, pytest_hfaccel.pool\n"
+        "from pytest_hfaccel.reporting.envelope import envelope\n"
+        "import pytest_hfaccel.reporting, pytest_hfaccel.pool\n"
         "envelope('summary', {})\n"
         "heavy = {'torch', 'transformers', 'openvino', 'numpy', 'pytest', 'jsonschema'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)\n"

@@ -9,11 +9,11 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from pytest_hfaccel.cli import main
-from pytest_hfaccel.errors import ConfigError
-from pytest_hfaccel.reports import JOURNAL, Journal, load_schema
-from pytest_hfaccel.reports.coverage import cause_of, coverage_json, coverage_page, read_coverage
-from pytest_hfaccel.reports.coverage.commands import command_of_run
-from pytest_hfaccel.results import Cause, CellResult, CheckOutcome, Stage, Status
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.results import Cause, CellResult, CheckOutcome, Stage, Status
+from pytest_hfaccel.reporting import JOURNAL, Journal, load_schema
+from pytest_hfaccel.reporting.coverage import cause_of, coverage_json, coverage_page, read_coverage
+from pytest_hfaccel.reporting.coverage.commands import command_of_run
 
 NOT_BUILT = "a XModel cannot be built: TypeError: no"
 REPEATED = "the model did not get this far (error, see 'placement')"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_hfaccel.reports import Journal, load_schema, write_reports
+from pytest_hfaccel.reporting import Journal, load_schema, write_reports
 from tests.unit.report_samples import HEADER, sample_results
 from tests.unit.test_reports_schema import validator
 

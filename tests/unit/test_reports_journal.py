@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_hfaccel.errors import ConfigError
-from pytest_hfaccel.reports import Journal, read_journal
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.reporting import Journal, read_journal
 from tests.unit.report_samples import HEADER, sample_results
 
 
@@ -39,7 +39,7 @@ def test_what_is_written_is_read_back(path: Path) -> None:
 def test_a_killed_process_loses_nothing_that_was_appended(path: Path) -> None:
     code = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from pytest_hfaccel.reports import Journal\n"
+        "from pytest_hfaccel.reporting import Journal\n"
         "from tests.unit.report_samples import HEADER, sample_results\n"
         "journal = Journal(Path(sys.argv[1]), HEADER)\n"
         "[journal.append(result) for result in sample_results()[:3]]\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_hfaccel.reports.redact import redact
+from pytest_hfaccel.reporting.redact import redact
 
 LETTERS = "AbCdEfGhIjKlMnOpQrStUvWxYzAbCdEfGh"
 

@@ -11,10 +11,10 @@ import pytest
 from jsonschema import Draft202012Validator, ValidationError
 from referencing import Registry, Resource
 
-from pytest_hfaccel.errors import ConfigError
-from pytest_hfaccel.reports import SCHEMAS, Journal, load_schema, write_reports
-from pytest_hfaccel.reports import schemas as schemas_module
-from pytest_hfaccel.results import SCHEMA_VERSION, CellResult, CheckOutcome, Stage, Status
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.results import SCHEMA_VERSION, CellResult, CheckOutcome, Stage, Status
+from pytest_hfaccel.reporting import SCHEMAS, Journal, load_schema, write_reports
+from pytest_hfaccel.reporting import schemas as schemas_module
 from tests.unit.report_samples import HEADER, sample_results
 
 

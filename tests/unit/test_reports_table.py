@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_hfaccel.reports import model_device_rows, model_device_table
-from pytest_hfaccel.reports.table import cell_text
-from pytest_hfaccel.results import CheckOutcome, Stage, Status
+from pytest_hfaccel.core.results import CheckOutcome, Stage, Status
+from pytest_hfaccel.reporting import model_device_rows, model_device_table
+from pytest_hfaccel.reporting.table import cell_text
 from tests.unit.report_samples import make_result, sample_results
 
 

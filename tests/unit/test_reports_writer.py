@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from pytest_hfaccel.errors import ConfigError
-from pytest_hfaccel.reports import precision_line, write_reports
-from pytest_hfaccel.results import CellResult, CheckOutcome, Ended
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.results import CellResult, CheckOutcome, Ended
+from pytest_hfaccel.reporting import precision_line, write_reports
 from tests.unit.report_samples import HEADER, sample_results
 
 

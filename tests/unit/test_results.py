@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pytest_hfaccel.results import CellResult, CheckOutcome, Stage, Status
+from pytest_hfaccel.core.results import CellResult, CheckOutcome, Stage, Status
 
 
 def result(*statuses: Status, incomplete: bool = False) -> CellResult:

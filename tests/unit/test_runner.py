@@ -11,11 +11,11 @@ import pytest
 
 from pytest_hfaccel.backends import Backends, Placement
 from pytest_hfaccel.checks.base import CheckRegistry, failed, passed
-from pytest_hfaccel.config import RunConfig
-from pytest_hfaccel.errors import BackendUnavailable, HfAccelError, LoadError, OutOfMemory
-from pytest_hfaccel.results import CheckOutcome, Stage, Status
-from pytest_hfaccel.runner import CellRun, Runner, has_check
-from pytest_hfaccel.spec import Cell, Device, Expectation, ModelSpec, Weights, WeightsChoice
+from pytest_hfaccel.core.config import RunConfig
+from pytest_hfaccel.core.errors import BackendUnavailable, HfAccelError, LoadError, OutOfMemory
+from pytest_hfaccel.core.results import CheckOutcome, Stage, Status
+from pytest_hfaccel.core.spec import Cell, Device, Expectation, ModelSpec, Weights, WeightsChoice
+from pytest_hfaccel.engine.runner import CellRun, Runner, has_check
 
 PLACEMENT = Placement("test:0", ("test:0",), "fp32", "fp32")
 
@@ -193,7 +193,7 @@ def test_performance_runs_once_per_point_and_each_is_an_outcome(tmp_path: Path) 
 def test_which_checks_a_cell_has(tmp_path: Path) -> None:
     """One rule for the runner and for what pytest collects."""
     from pytest_hfaccel.checks import built_in_checks
-    from pytest_hfaccel.spec import CLASS_LEVEL
+    from pytest_hfaccel.core.spec import CLASS_LEVEL
 
     quiet, loud = RunConfig(cache=str(tmp_path)), RunConfig(cache=str(tmp_path), performance=True)
     choice = WeightsChoice(Weights.TINY, "test")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from pytest_hfaccel.checks import memory_need
-from pytest_hfaccel.config import RunConfig
-from pytest_hfaccel.runner import Runner
-from pytest_hfaccel.spec import CLASS_LEVEL, CPU, Cell, ModelSpec, Weights, WeightsChoice
+from pytest_hfaccel.core.config import RunConfig
+from pytest_hfaccel.core.spec import CLASS_LEVEL, CPU, Cell, ModelSpec, Weights, WeightsChoice
+from pytest_hfaccel.engine.runner import Runner
 
 pytestmark = pytest.mark.slow
 

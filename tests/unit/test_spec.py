@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_hfaccel.errors import ConfigError
-from pytest_hfaccel.matrix import class_level, expand_matrix
-from pytest_hfaccel.results import Stage
-from pytest_hfaccel.spec import CLASS_LEVEL, CPU, Cell, Device, Expectation, ModelSpec, Weights, WeightsChoice
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.results import Stage
+from pytest_hfaccel.core.spec import CLASS_LEVEL, CPU, Cell, Device, Expectation, ModelSpec, Weights, WeightsChoice
+from pytest_hfaccel.engine.matrix import class_level, expand_matrix
 
 TINY = WeightsChoice(Weights.TINY, "for a test")
 

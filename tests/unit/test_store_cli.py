@@ -10,11 +10,11 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from pytest_hfaccel.benchmark.store import BenchmarkDatabase
 from pytest_hfaccel.cli import database as command
-from pytest_hfaccel.errors import ConfigError
-from pytest_hfaccel.reports import Journal
-from pytest_hfaccel.results import CheckOutcome
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.results import CheckOutcome
+from pytest_hfaccel.history import BenchmarkDatabase
+from pytest_hfaccel.reporting import Journal
 from tests.unit.store_samples import MACHINE, MEASUREMENTS, cell, record
 from tests.unit.test_store_migration import make
 

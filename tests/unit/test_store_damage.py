@@ -12,8 +12,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from pytest_hfaccel.benchmark.store import BenchmarkDatabase
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.history import BenchmarkDatabase
 from tests.unit.store_samples import MEASUREMENTS, record
 
 NEXT_STEP = "BENCHMARK_DB_PATH"
@@ -85,7 +85,7 @@ def test_a_changed_byte_anywhere_is_an_error_or_harmless(tmp_path: Path, whole: 
 _FLIP = """
 import sys
 from pathlib import Path
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.core.errors import ConfigError
 from tests.unit.test_store_damage import use
 whole, path = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
 for place in map(int, sys.argv[3:]):
@@ -156,8 +156,8 @@ _AS_NOBODY = """
 import os, sys
 from pathlib import Path
 import duckdb
-from pytest_hfaccel.benchmark.store import BenchmarkDatabase
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.history import BenchmarkDatabase
+from pytest_hfaccel.core.errors import ConfigError
 from tests.unit.store_samples import record
 path = Path(sys.argv[1])
 for parent in path.parents:  # what pytest makes is closed to others

@@ -9,12 +9,12 @@ import duckdb
 import pandas as pd
 import pytest
 
-from pytest_hfaccel.benchmark.store import BenchmarkDatabase, open_measurements
-from pytest_hfaccel.benchmark.store.rows import NAMES
-from pytest_hfaccel.benchmark.store.schema import TABLES
-from pytest_hfaccel.errors import ConfigError
-from pytest_hfaccel.reports import Journal
-from pytest_hfaccel.results import CheckOutcome
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.results import CheckOutcome
+from pytest_hfaccel.history import BenchmarkDatabase, open_measurements
+from pytest_hfaccel.history.rows import NAMES
+from pytest_hfaccel.history.schema import TABLES
+from pytest_hfaccel.reporting import Journal
 from tests.unit.store_samples import CALIBRATION, FULL, MEASURED, MEASUREMENTS, TINY, cell, prediction, record
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from pytest_hfaccel.benchmark.store import BenchmarkDatabase
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.history import BenchmarkDatabase
 from tests.unit.store_samples import MEASUREMENTS, record
 
 HOLD = """
@@ -92,7 +92,7 @@ def test_threads_take_turns(tmp_path: Path) -> None:
 
 
 def test_a_use_inside_another_one_ends_with_an_error(database: BenchmarkDatabase) -> None:
-    from pytest_hfaccel.benchmark.store.connection import connected
+    from pytest_hfaccel.history.connection import connected
 
     with (
         connected(database.path, write=False),

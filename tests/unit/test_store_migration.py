@@ -8,9 +8,9 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from pytest_hfaccel.benchmark.store import BenchmarkDatabase
-from pytest_hfaccel.benchmark.store.schema import SCHEMA_VERSION
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.history import BenchmarkDatabase
+from pytest_hfaccel.history.schema import SCHEMA_VERSION
 from tests.unit.store_samples import MEASUREMENTS, record
 
 VERSION_1 = """

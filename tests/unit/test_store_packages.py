@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_hfaccel.benchmark.store import BenchmarkDatabase
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.history import BenchmarkDatabase
 
 ASK = r"the package {0}, which cannot be imported(.|\n)*pip install 'pytest-hfaccel\[predict\]'"
 
@@ -29,8 +29,6 @@ def test_pandas_is_asked_for_only_by_frames(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_the_import_is_free_of_heavy_packages() -> None:
-    code = (
-        "import sys, pytest_hfaccel.benchmark.store\nprint(*{'duckdb', 'pandas', 'numpy', 'torch'} & set(sys.modules))"
-    )
+    code = "import sys, pytest_hfaccel.history\nprint(*{'duckdb', 'pandas', 'numpy', 'torch'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from pytest_hfaccel.benchmark.store import BenchmarkDatabase, default_database_path
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.history import BenchmarkDatabase, default_database_path
 from tests.unit.store_samples import FULL, LATENCY, MEASURED, MEASUREMENTS, TINY, cell, record
 
 

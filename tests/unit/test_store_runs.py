@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from pytest_hfaccel.benchmark.measurement import Measurement
-from pytest_hfaccel.benchmark.store import BenchmarkDatabase
-from pytest_hfaccel.errors import ConfigError
-from pytest_hfaccel.results import CheckOutcome, Stage, Status
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.results import CheckOutcome, Stage, Status
+from pytest_hfaccel.history import BenchmarkDatabase
 from tests.unit.store_samples import CALIBRATION, FULL, MACHINE, MEASURED, MEASUREMENTS, TINY, cell, record
 
 

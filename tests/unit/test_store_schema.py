@@ -8,8 +8,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from pytest_hfaccel.benchmark.store import BenchmarkDatabase
-from pytest_hfaccel.benchmark.store.schema import SCHEMA_VERSION, TABLES, VIEWS
+from pytest_hfaccel.history import BenchmarkDatabase
+from pytest_hfaccel.history.schema import SCHEMA_VERSION, TABLES, VIEWS
 from tests.unit.store_samples import prediction, record
 
 # What the guides of the benchmark database say there is.

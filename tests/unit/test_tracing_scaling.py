@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pytest_hfaccel.errors import ConfigError, LoadError
+from pytest_hfaccel.core.errors import ConfigError, LoadError
 from pytest_hfaccel.tracing.recording import Recording, Subject
 from pytest_hfaccel.tracing.scaling import ScalableTrace, scalable_trace
 from pytest_hfaccel.tracing.trace import Operator

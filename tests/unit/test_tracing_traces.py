@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_hfaccel.errors import ConfigError, LoadError
+from pytest_hfaccel.core.errors import ConfigError, LoadError
 from pytest_hfaccel.tracing import traces
 from pytest_hfaccel.tracing.recording import Recording
 from pytest_hfaccel.tracing.traces import trace_of, traces_of

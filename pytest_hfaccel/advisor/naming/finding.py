@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 from pytest_hfaccel.advisor.naming.known_models import find_checkpoint
 from pytest_hfaccel.advisor.naming.named_model import NamedModel
 from pytest_hfaccel.advisor.naming.size_in_name import by_size
-from pytest_hfaccel.errors import ConfigError, HfAccelError
-from pytest_hfaccel.families import MODEL_FAMILIES, UNKNOWN
+from pytest_hfaccel.classify import MODEL_FAMILIES, UNKNOWN
+from pytest_hfaccel.core.errors import ConfigError, HfAccelError
+from pytest_hfaccel.core.spec import ModelSpec
 from pytest_hfaccel.registry import resolve_model
-from pytest_hfaccel.spec import ModelSpec
 
 if TYPE_CHECKING:
-    from pytest_hfaccel.families import ModelFamilyClassifier
+    from pytest_hfaccel.classify import ModelFamilyClassifier
     from pytest_hfaccel.registry import Registry
 
 
@@ -121,7 +121,7 @@ class ModelFinder:
 
     @cached_property
     def _classifier(self) -> ModelFamilyClassifier:
-        from pytest_hfaccel.families import ModelFamilyClassifier
+        from pytest_hfaccel.classify import ModelFamilyClassifier
 
         return ModelFamilyClassifier()
 
@@ -150,9 +150,9 @@ def _known(name: str, spec: ModelSpec) -> NamedModel:
 
 def _class_of_type_in(name: str, registry: Registry) -> str | None:
     """Return a class for the model type a name holds: a registered one where there is one, else the base model."""
-    from pytest_hfaccel.families.known_names import find_marker
-    from pytest_hfaccel.families.model_types import auto_tables
-    from pytest_hfaccel.families.name_evidence import split_name
+    from pytest_hfaccel.classify.known_names import find_marker
+    from pytest_hfaccel.classify.model_types import auto_tables
+    from pytest_hfaccel.classify.name_evidence import split_name
 
     marker = find_marker(split_name(name)[1])
     if marker is None or not marker.is_type:

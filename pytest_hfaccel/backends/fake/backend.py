@@ -10,8 +10,8 @@ from pytest_hfaccel.backends.base import ModelSource
 from pytest_hfaccel.backends.fake.log import record
 from pytest_hfaccel.backends.fake.model import FakeModel
 from pytest_hfaccel.backends.fake.script import script_for
-from pytest_hfaccel.errors import LoadError, OutOfMemory
-from pytest_hfaccel.spec import Cell
+from pytest_hfaccel.core.errors import LoadError, OutOfMemory
+from pytest_hfaccel.core.spec import Cell
 
 
 class FakeBackend:

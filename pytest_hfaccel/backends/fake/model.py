@@ -14,7 +14,7 @@ from zlib import crc32
 from pytest_hfaccel.backends.base import Placement, WeightChange
 from pytest_hfaccel.backends.fake.log import record
 from pytest_hfaccel.backends.fake.script import Script
-from pytest_hfaccel.spec import Cell
+from pytest_hfaccel.core.spec import Cell
 
 _VALUES = 8
 

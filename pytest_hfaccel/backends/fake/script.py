@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from typing import Any
 
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.core.errors import ConfigError
 
 SCRIPT = "HFACCEL_FAKE"
 LOG = "HFACCEL_FAKE_LOG"

@@ -10,7 +10,7 @@ import transformers
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutput
 
-from pytest_hfaccel.errors import LoadError
+from pytest_hfaccel.core.errors import LoadError
 
 if TYPE_CHECKING:
     from pytest_hfaccel.backends.base import ModelSource

@@ -16,7 +16,7 @@ from pytest_hfaccel.backends.openvino.precision import (
     runtime_precisions,
 )
 from pytest_hfaccel.backends.openvino.products import product_weights
-from pytest_hfaccel.spec import Cell
+from pytest_hfaccel.core.spec import Cell
 
 
 class OpenVINOBackend:

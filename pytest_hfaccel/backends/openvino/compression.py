@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.backends.openvino.telemetry import send_no_telemetry
-from pytest_hfaccel.errors import BackendUnavailable, LoadError
+from pytest_hfaccel.core.errors import BackendUnavailable, LoadError
 
 if TYPE_CHECKING:
     import openvino as ov

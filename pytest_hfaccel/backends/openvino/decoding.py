@@ -17,7 +17,7 @@ from pytest_hfaccel.backends.openvino.shapes import widened
 
 if TYPE_CHECKING:
     from pytest_hfaccel.backends.base import ModelSource
-    from pytest_hfaccel.spec import Device
+    from pytest_hfaccel.core.spec import Device
 
 TASK = "text-generation"
 """The task whose models get such a graph: those whose only input is text."""

@@ -7,8 +7,8 @@ from typing import Any
 
 import openvino as ov
 
-from pytest_hfaccel.errors import BackendUnavailable
-from pytest_hfaccel.spec import Device
+from pytest_hfaccel.core.errors import BackendUnavailable
+from pytest_hfaccel.core.spec import Device
 
 VIRTUAL = frozenset({"AUTO", "HETERO", "MULTI", "BATCH"})
 """Devices of OpenVINO that hand the work on to others."""

@@ -15,7 +15,7 @@ from pytest_hfaccel.backends.openvino.folded import folded_geometry, without_geo
 from pytest_hfaccel.backends.openvino.precomputed import precomputed
 from pytest_hfaccel.backends.openvino.shapes import FOLDED, GEOMETRY, varying_axes
 from pytest_hfaccel.backends.openvino.telemetry import send_no_telemetry
-from pytest_hfaccel.errors import LoadError, OutOfMemory, is_out_of_memory
+from pytest_hfaccel.core.errors import LoadError, OutOfMemory, is_out_of_memory
 
 if TYPE_CHECKING:
     import torch

@@ -18,7 +18,7 @@ from pytest_hfaccel.backends.openvino.requests import open_request
 from pytest_hfaccel.backends.openvino.shapes import FOLDED, PIXELS, same_batch, signature, widened
 from pytest_hfaccel.backends.out_of_memory import out_of_memory_raised
 from pytest_hfaccel.backends.outputs import flatten_outputs
-from pytest_hfaccel.spec import Device, ModelSpec
+from pytest_hfaccel.core.spec import Device, ModelSpec
 
 if TYPE_CHECKING:
     import torch

@@ -13,8 +13,8 @@ from pytest_hfaccel.backends.openvino.graphs import Graphs
 from pytest_hfaccel.backends.openvino.memory import DeviceMemory
 from pytest_hfaccel.backends.out_of_memory import out_of_memory_raised
 from pytest_hfaccel.backends.outputs import flatten_outputs
-from pytest_hfaccel.errors import LoadError
-from pytest_hfaccel.spec import Device
+from pytest_hfaccel.core.errors import LoadError
+from pytest_hfaccel.core.spec import Device
 
 if TYPE_CHECKING:
     import torch

@@ -9,7 +9,7 @@ import openvino as ov
 
 from pytest_hfaccel.backends.openvino.constants import NotFound, holds_weight, with_changed_weight
 from pytest_hfaccel.backends.openvino.export import export_model
-from pytest_hfaccel.errors import HfAccelError
+from pytest_hfaccel.core.errors import HfAccelError
 
 if TYPE_CHECKING:
     from pytest_hfaccel.backends.base import ModelSource, WeightChange

@@ -11,8 +11,8 @@ import openvino as ov
 from pytest_hfaccel.backends.openvino.compression import INT8
 from pytest_hfaccel.backends.openvino.device import capabilities, compile_options, core, read_property
 from pytest_hfaccel.backends.openvino.products import dtype_of_products, product_weights
-from pytest_hfaccel.errors import BackendUnavailable, LoadError
-from pytest_hfaccel.spec import Device
+from pytest_hfaccel.core.errors import BackendUnavailable, LoadError
+from pytest_hfaccel.core.spec import Device
 
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", INT8: "f32"}
 """OpenVINO's names of our dtypes: the precision of its arithmetic. At int8 only the weights have 8 bits."""

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.backends.openvino.shapes import FOLDED
-from pytest_hfaccel.errors import LoadError
+from pytest_hfaccel.core.errors import LoadError
 
 if TYPE_CHECKING:
     import torch

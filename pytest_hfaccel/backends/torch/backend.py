@@ -20,8 +20,8 @@ from pytest_hfaccel.backends.torch.precision import (
     parameter_dtypes,
 )
 from pytest_hfaccel.backends.torch.products import dtype_of_products, product_weights
-from pytest_hfaccel.errors import BackendUnavailable
-from pytest_hfaccel.spec import Cell
+from pytest_hfaccel.core.errors import BackendUnavailable
+from pytest_hfaccel.core.spec import Cell
 
 
 class TorchBackend:

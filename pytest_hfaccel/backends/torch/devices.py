@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from pytest_hfaccel.errors import BackendUnavailable
-from pytest_hfaccel.spec import Device
+from pytest_hfaccel.core.errors import BackendUnavailable
+from pytest_hfaccel.core.spec import Device
 
 DTYPES: dict[str, torch.dtype] = {
     "fp64": torch.float64,

@@ -16,8 +16,8 @@ import torch
 
 from pytest_hfaccel.backends.base import Placement, WeightChange
 from pytest_hfaccel.backends.torch.model import TorchModel
-from pytest_hfaccel.errors import BackendUnavailable
-from pytest_hfaccel.spec import Device
+from pytest_hfaccel.core.errors import BackendUnavailable
+from pytest_hfaccel.core.spec import Device
 
 INT8 = "int8"
 Make = Callable[[WeightChange | None], TorchModel]

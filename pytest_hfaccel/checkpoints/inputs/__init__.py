@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.backends.base import SampleInputs
 from pytest_hfaccel.checkpoints.inputs import audio, image, mixed, text, tried
-from pytest_hfaccel.tasks import GENERIC, task_of
+from pytest_hfaccel.core.tasks import GENERIC, task_of
 
 if TYPE_CHECKING:
     import torch

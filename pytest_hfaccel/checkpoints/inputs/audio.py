@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pytest_hfaccel.backends.base import SampleInputs
 from pytest_hfaccel.checkpoints.inputs.raw import need, sound
 from pytest_hfaccel.checkpoints.inputs.text import NEW_TOKENS
-from pytest_hfaccel.tasks import generates
+from pytest_hfaccel.core.tasks import generates
 
 if TYPE_CHECKING:
     from pytest_hfaccel.checkpoints.checkpoint import Checkpoint

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_hfaccel.backends.base import SampleInputs
+from pytest_hfaccel.checkpoints.digits import held_out_digits
 from pytest_hfaccel.checkpoints.inputs.raw import need, picture
-from pytest_hfaccel.digits import held_out_digits
-from pytest_hfaccel.spec import Weights
+from pytest_hfaccel.core.spec import Weights
 
 if TYPE_CHECKING:
     from pytest_hfaccel.checkpoints.checkpoint import Checkpoint

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_hfaccel.errors import LoadError
+from pytest_hfaccel.core.errors import LoadError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.backends.base import SampleInputs
 from pytest_hfaccel.checkpoints.inputs.raw import MASKED, MASKED_REACTIONS, REACTIONS, SENTENCES, need
-from pytest_hfaccel.tasks import generates
+from pytest_hfaccel.core.tasks import generates
 
 if TYPE_CHECKING:
     import torch

@@ -12,7 +12,7 @@ from typing import Any
 
 from pytest_hfaccel.checkpoints.makers import chat, generic, images, pairs, sounds
 from pytest_hfaccel.checkpoints.makers.texts import text
-from pytest_hfaccel.spec import ModelSpec
+from pytest_hfaccel.core.spec import ModelSpec
 
 Maker = Callable[[Any], list[Any]]
 

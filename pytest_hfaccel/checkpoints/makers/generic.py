@@ -7,9 +7,9 @@ from typing import Any
 
 from pytest_hfaccel.checkpoints.makers.images import like_the_class
 from pytest_hfaccel.checkpoints.makers.texts import agree, ctc_tokenizer, train_tokenizer
-from pytest_hfaccel.errors import LoadError
-from pytest_hfaccel.spec import ModelSpec
-from pytest_hfaccel.tasks import GENERIC, task_of
+from pytest_hfaccel.core.errors import LoadError
+from pytest_hfaccel.core.spec import ModelSpec
+from pytest_hfaccel.core.tasks import GENERIC, task_of
 
 _DEFAULT_SIDE = 64
 

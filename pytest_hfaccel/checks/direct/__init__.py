@@ -24,6 +24,6 @@ DIRECT: dict[str, Direct] = {
     "audio-classification": Direct(audio.audio_classification),
     "zero-shot-audio-classification": Direct(audio.zero_shot_audio_classification),
 }
-"""By pipeline task; every task of `pytest_hfaccel.tasks` that has a pipeline is here."""
+"""By pipeline task; every task of `pytest_hfaccel.core.tasks` that has a pipeline is here."""
 
 __all__ = ["DIRECT", "Direct"]

@@ -7,7 +7,7 @@ from typing import Any
 from pytest_hfaccel.checks.base import CheckContext
 from pytest_hfaccel.checks.direct.base import forward, probabilities, ranked, zero_shot
 from pytest_hfaccel.checks.direct.generating import generate
-from pytest_hfaccel.tasks import generates
+from pytest_hfaccel.core.tasks import generates
 
 _PHRASE = "This is a sound of {}."  # documented default of the zero-shot pipeline
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pytest_hfaccel.checkpoints.digits import LEAST_ACCURACY, NAMES, held_out_digits
 from pytest_hfaccel.checks.base import CheckContext
 from pytest_hfaccel.checks.claims import Claim
-from pytest_hfaccel.digits import LEAST_ACCURACY, NAMES, held_out_digits
 
 _PICTURES = 120
 """Every third of the digits held out from training: enough to tell 95 % from 90 %, in a second."""

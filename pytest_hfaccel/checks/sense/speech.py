@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.checks.base import CheckContext
 from pytest_hfaccel.checks.claims import Claim
-from pytest_hfaccel.errors import CheckpointError, PackageMissing
+from pytest_hfaccel.core.errors import CheckpointError, PackageMissing
 
 if TYPE_CHECKING:
     import numpy as np

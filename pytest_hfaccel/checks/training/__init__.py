@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_hfaccel.checks.base import CheckContext, failed, passed
-from pytest_hfaccel.results import CheckOutcome, Stage
+from pytest_hfaccel.core.results import CheckOutcome, Stage
 
 NAME = "training"
 OPTION = "training"

@@ -11,7 +11,7 @@ import torch
 from pytest_hfaccel.backends.outputs import flatten_outputs
 from pytest_hfaccel.checks.training.chance import seeded
 from pytest_hfaccel.checks.training.labels import label_inputs
-from pytest_hfaccel.tasks import GENERIC, task_of
+from pytest_hfaccel.core.tasks import GENERIC, task_of
 
 Tensors = Mapping[str, torch.Tensor]
 

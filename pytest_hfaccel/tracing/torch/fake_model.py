@@ -11,7 +11,7 @@ from typing import Any
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pytest_hfaccel.checkpoints.quiet import quiet
-from pytest_hfaccel.errors import HfAccelError, LoadError
+from pytest_hfaccel.core.errors import HfAccelError, LoadError
 from pytest_hfaccel.tracing.input_shapes import text_length
 from pytest_hfaccel.tracing.recording import Recording, Subject
 from pytest_hfaccel.tracing.torch.forward import inputs_for, run_forward

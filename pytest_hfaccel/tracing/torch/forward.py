@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.tracing.input_shapes import TEXT, InputShape, input_shapes
 from pytest_hfaccel.tracing.torch.vision_language import run_in_parts
 

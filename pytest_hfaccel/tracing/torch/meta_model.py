@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from pytest_hfaccel.checkpoints.configs import model_class, real_config
-from pytest_hfaccel.errors import LoadError
-from pytest_hfaccel.spec import ModelSpec
+from pytest_hfaccel.core.errors import LoadError
+from pytest_hfaccel.core.spec import ModelSpec
 
 TORCH_DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """The dtypes a model is built at."""

@@ -15,8 +15,8 @@ from pytest_hfaccel.backends.torch.backend import TorchBackend
 from pytest_hfaccel.checkpoints.stated_model import StatedModel
 from pytest_hfaccel.checks import built_in_checks, planted
 from pytest_hfaccel.checks.reference import Reference, compute_reference
-from pytest_hfaccel.results import CheckOutcome
-from pytest_hfaccel.spec import CPU, Cell, Device, ModelSpec, Weights, WeightsChoice
+from pytest_hfaccel.core.results import CheckOutcome
+from pytest_hfaccel.core.spec import CPU, Cell, Device, ModelSpec, Weights, WeightsChoice
 
 _DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _SIZES = {

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from pytest_hfaccel.results import Stage, Status
+from pytest_hfaccel.core.results import Stage, Status
 from tests.unit.checks.support import TinyContext, TinySource, run
 
 pytestmark = pytest.mark.slow

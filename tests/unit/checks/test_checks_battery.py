@@ -11,10 +11,10 @@ from pytest_hfaccel.checks import built_in_checks
 from pytest_hfaccel.checks.base import CELL, CLASS, Check
 from pytest_hfaccel.checks.direct import DIRECT
 from pytest_hfaccel.checks.sense import SENSE
+from pytest_hfaccel.core.results import CheckOutcome, Stage
+from pytest_hfaccel.core.spec import CPU, Cell, ModelSpec, Weights, WeightsChoice
+from pytest_hfaccel.core.tasks import TASKS
 from pytest_hfaccel.plugin.model_class import ModelClassTests
-from pytest_hfaccel.results import CheckOutcome, Stage
-from pytest_hfaccel.spec import CPU, Cell, ModelSpec, Weights, WeightsChoice
-from pytest_hfaccel.tasks import TASKS
 
 
 def _names(task: str, architecture: str = "X", weights: Weights = Weights.TINY) -> set[str]:

@@ -10,8 +10,8 @@ import torch
 
 from pytest_hfaccel.checks import compiling
 from pytest_hfaccel.checks.compiling import Compiler, NotCompiled, compilers, run_compiled
-from pytest_hfaccel.results import Stage, Status
-from pytest_hfaccel.spec import CPU, Device
+from pytest_hfaccel.core.results import Stage, Status
+from pytest_hfaccel.core.spec import CPU, Device
 from tests.unit.checks.support import TinyContext, TinySource, run
 
 pytestmark = pytest.mark.slow

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_hfaccel.checks.placement import is_same_device
-from pytest_hfaccel.spec import Device
+from pytest_hfaccel.core.spec import Device
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import pytest
 from pytest_hfaccel.backends import Backends
 from pytest_hfaccel.checks import planted
 from pytest_hfaccel.checks.planted import Planted
-from pytest_hfaccel.results import Status
-from pytest_hfaccel.spec import Cell, Device, Weights, WeightsChoice
+from pytest_hfaccel.core.results import Status
+from pytest_hfaccel.core.spec import Cell, Device, Weights, WeightsChoice
 from tests.unit.checks.support import TinyContext, TinySource, run, with_forward
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,7 @@ from pytest_hfaccel.benchmark.measuring import Measuring
 from pytest_hfaccel.benchmark.points import Point
 from pytest_hfaccel.benchmark.summary import summary_of
 from pytest_hfaccel.benchmark.timing import Effort
-from pytest_hfaccel.results import CheckOutcome, Status
+from pytest_hfaccel.core.results import CheckOutcome, Status
 from tests.unit.checks.support import TinyContext, TinySource, run, with_forward
 from tests.unit.store_samples import FULL, MEASURED
 

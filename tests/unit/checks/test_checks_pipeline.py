@@ -12,11 +12,11 @@ import pytest
 from pytest_hfaccel.checks.claims import Claim
 from pytest_hfaccel.checks.direct.generating import FORCED
 from pytest_hfaccel.checks.sense.similarity import groups_paraphrases
-from pytest_hfaccel.config import RunConfig
+from pytest_hfaccel.core.config import RunConfig
+from pytest_hfaccel.core.results import Status
+from pytest_hfaccel.core.spec import CPU, Cell, Weights, WeightsChoice
+from pytest_hfaccel.engine.runner import Runner
 from pytest_hfaccel.registry.every import match_pairs
-from pytest_hfaccel.results import Status
-from pytest_hfaccel.runner import Runner
-from pytest_hfaccel.spec import CPU, Cell, Weights, WeightsChoice
 from tests.unit.checks.support import TinyContext, TinySource, run, with_forward
 
 pytestmark = pytest.mark.slow

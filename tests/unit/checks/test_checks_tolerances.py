@@ -13,7 +13,7 @@ from pytest_hfaccel.checks.tolerances import (
     is_exported,
     tolerance_of,
 )
-from pytest_hfaccel.spec import Cell, Device, ModelSpec, Weights, WeightsChoice
+from pytest_hfaccel.core.spec import Cell, Device, ModelSpec, Weights, WeightsChoice
 
 _MODEL = ModelSpec("bert", "BertForMaskedLM", "fill-mask")
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pytest_hfaccel.checks.training.gradients import largest_distance, trainable_names
-from pytest_hfaccel.results import Status
+from pytest_hfaccel.core.results import Status
 from tests.unit.checks.support import TinyContext, TinySource, run
 
 pytestmark = pytest.mark.slow
@@ -65,7 +65,7 @@ def test_the_leased_model_is_untouched(gpt2: TinySource) -> None:
 
 def test_a_copy_that_is_the_leased_model_is_refused(gpt2: TinySource) -> None:
     from pytest_hfaccel.checks.copies import own_copy
-    from pytest_hfaccel.errors import LoadError
+    from pytest_hfaccel.core.errors import LoadError
 
     context = TinyContext(gpt2)
     context.source = type("Same", (), {"torch_model": lambda *_: context.loaded.pipeline_model()})()  # type: ignore[assignment]

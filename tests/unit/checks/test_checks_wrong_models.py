@@ -15,8 +15,8 @@ from pytest_hfaccel.checks.compare import compare
 from pytest_hfaccel.checks.leaf import LeafDifference
 from pytest_hfaccel.checks.planted import Planted
 from pytest_hfaccel.checks.tolerances import NeedsMore, tolerance_of
-from pytest_hfaccel.results import Status
-from pytest_hfaccel.spec import CPU, Cell, Device, ModelSpec, Weights, WeightsChoice
+from pytest_hfaccel.core.results import Status
+from pytest_hfaccel.core.spec import CPU, Cell, Device, ModelSpec, Weights, WeightsChoice
 from tests.unit.checks.support import TinyContext, TinySource, run, with_forward
 
 pytestmark = pytest.mark.slow

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_hfaccel.predictor.prediction import Estimate, Prediction, Question, Source
+from pytest_hfaccel.predict.prediction import Estimate, Prediction, Question, Source
 from tests.unit.plots.samples import needs_matplotlib, sample_measurement
 
 needs_matplotlib()
@@ -21,7 +21,7 @@ PAGE = (Path(__file__).parents[3] / "docs" / "plots.md").read_text(encoding="utf
 
 def fill_database(path: Path) -> None:
     """A run, and a prediction that was made before it."""
-    from pytest_hfaccel.benchmark.store import BenchmarkDatabase, RunRecord
+    from pytest_hfaccel.history import BenchmarkDatabase, RunRecord
 
     def run(batch: int, started: datetime) -> RunRecord:
         return RunRecord(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pytest_hfaccel.benchmark.measurement import Noise
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.plots import plot_accuracy, plot_matrix, plot_measurements, plot_roofline
 from tests.unit.plots.samples import (
     PLATFORMS,
@@ -354,5 +354,5 @@ def test_no_roofline(points: Any, roof: tuple[Any, Any], problem: str, tmp_path:
 
 def test_the_old_import_path_warns() -> None:
     with pytest.warns(DeprecationWarning, match=r"import from pytest_hfaccel\.plots"):
-        from pytest_hfaccel.predictor.plots import plot_roofline as old
+        from pytest_hfaccel.predict.plots import plot_roofline as old
     assert old is plot_roofline

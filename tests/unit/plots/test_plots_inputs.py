@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.plots.inputs import INTERVAL, MatrixCell, read_matrix
 from tests.unit.plots.samples import name_of, sample_matrix
 
@@ -152,6 +152,6 @@ def test_importing_the_plots_imports_nothing_heavy() -> None:
 
 
 def test_intervals_promise_what_the_predictor_promises() -> None:
-    from pytest_hfaccel.predictor import prediction
+    from pytest_hfaccel.predict import prediction
 
     assert INTERVAL == prediction.INTERVAL

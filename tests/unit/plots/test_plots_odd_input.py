@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pytest_hfaccel.errors import ConfigError
+from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.plots import plot_accuracy, plot_matrix, plot_measurements, plot_roofline
 from tests.unit.plots.samples import (
     accuracy_rows,

@@ -1,9 +1,0 @@
-"""The benchmark database: where measurements are kept, and what predictions are learned from and held against."""
-
-from __future__ import annotations
-
-from pytest_hfaccel.benchmark.store.database import BenchmarkDatabase, open_measurements
-from pytest_hfaccel.benchmark.store.rows import RunRecord, StoredModel
-from pytest_hfaccel.benchmark.store.schema import default_database_path
-
-__all__ = ["BenchmarkDatabase", "RunRecord", "StoredModel", "default_database_path", "open_measurements"]

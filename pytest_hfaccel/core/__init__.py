@@ -1,0 +1,1 @@
+"""Plain data and pure functions that every layer may use: specs, results, configuration, errors. No heavy imports."""

@@ -1,0 +1,165 @@
+"""Folders that we build once and keep: complete or not there, and told apart from damaged ones.
+
+A build goes on beside its place and moves there at the end, so a kill or a full disk leaves no half. A manifest with
+the size and the SHA-256 of every file is the last thing written. Whoever wants the folder later compares it with that,
+and a folder that does not fit is built again, with a warning.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pytest_hfaccel.core.errors import CheckpointError
+
+MANIFEST = "manifest.json"
+
+LOCK_SECONDS = 1800
+"""How long a process waits for another that builds the same folder: the random weights of a large model."""
+
+LARGE_BYTES = 64 * 2**20
+"""Files from this size on are not hashed again while their size and time of change are those of the manifest."""
+
+_NEXT_STEPS = {
+    errno.ENOSPC: "Free space, or choose another directory with --hf-cache.",
+    errno.EDQUOT: "Free space within your quota, or choose another directory with --hf-cache.",
+}
+_USUAL_NEXT_STEP = "Make it writable for this user, or choose another directory with --hf-cache."
+
+_Stamp = tuple[int, int]
+_SOUND: dict[Path, dict[str, _Stamp]] = {}
+"""The folders this process has found sound, with the size and time of change that each file had."""
+
+
+class DamagedCacheWarning(UserWarning):
+    """A folder in the cache was not what had been written there; it has been built again."""
+
+
+def build_once(directory: Path, build: Callable[[Path], None], *, stage: str = "load") -> None:
+    """Make a folder, unless it is there and sound.
+
+    Args:
+        directory: The folder to make; left alone when it is what its manifest says.
+        build: Fills an empty folder beside it, which then takes its place.
+        stage: The stage under which a failure to write is booked.
+
+    Raises:
+        CheckpointError: It cannot be written; nothing is left behind.
+
+    Warns:
+        DamagedCacheWarning: It was there, but damaged.
+    """
+    if not directory.is_dir() or find_damage(directory):
+        damage = _build_locked(directory, build, stage)
+        if damage:
+            message = f"{directory} was damaged ({damage}) and has been built again."
+            warnings.warn(message, DamagedCacheWarning, stacklevel=2)
+
+
+def find_damage(directory: Path) -> str:
+    """Return which file of a built folder is not as it was written, and how; empty when all are.
+
+    Files that came later are not looked at. The hashes are computed once per process, and again for a file whose size
+    or time of change is another than before.
+    """
+    try:
+        files: dict[str, dict[str, Any]] = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))["files"]
+        known = _SOUND.setdefault(directory, {})
+        for name, written in files.items():
+            path = directory / name
+            stamp = _stamp(path)
+            if known.get(name) == stamp:
+                continue
+            if stamp[0] != written["bytes"]:
+                return f"{name} has {stamp[0]} bytes instead of {written['bytes']}"
+            is_trusted = stamp[0] >= LARGE_BYTES and stamp[1] == written["mtime_ns"]
+            if not is_trusted and hash_of(path) != written["sha256"]:
+                return f"the content of {name} has changed"
+            known[name] = stamp
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{MANIFEST} or a file it names cannot be read: {type(error).__name__}: {error}"
+    return ""
+
+
+def hashes_in(directory: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file of a built folder by its name, as the manifest has it."""
+    files = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))["files"]
+    return {name: facts["sha256"] for name, facts in files.items()}
+
+
+def hash_of(path: Path, prefix: bytes = b"", algorithm: str = "sha256") -> str:
+    """Return the hash of a file's content, after some bytes in front of it, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.new(algorithm, prefix, usedforsecurity=False)).hexdigest()
+
+
+def files_below(directory: Path) -> list[tuple[str, Path]]:
+    """Return the files of a folder and of those in it, each with its name relative to it, sorted."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    return [(path.relative_to(directory).as_posix(), path) for path in files]
+
+
+def _build_locked(directory: Path, build: Callable[[Path], None], stage: str) -> str:
+    """Build under the folder's lock, and return what was wrong with the one that was there; empty when none was."""
+    from filelock import FileLock, Timeout
+
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{directory}.lock", timeout=LOCK_SECONDS):
+            damage = find_damage(directory) if directory.is_dir() else ""
+            if damage or not directory.is_dir():
+                _build_aside(directory, build)
+            return damage
+    except Timeout as error:
+        raise CheckpointError(
+            f"{directory}: another process has been building it for {LOCK_SECONDS} s.",
+            stage=stage,
+            hint=f"If no such process is left, delete {error.lock_file}.",
+        ) from error
+    except OSError as error:
+        damage = f"{directory} is damaged ({find_damage(directory)}), and " if directory.is_dir() else ""
+        raise CheckpointError(
+            f"{damage}{error.filename or directory} cannot be written: {error.strerror or error}.",
+            stage=stage,
+            hint=_NEXT_STEPS.get(error.errno or 0, _USUAL_NEXT_STEP),
+        ) from error
+
+
+def _build_aside(directory: Path, build: Callable[[Path], None]) -> None:
+    prefix = f".{directory.name}-"
+    # We hold the lock, so what lies there was left by a process that was killed.
+    for abandoned in directory.parent.glob(f"{prefix}*"):
+        shutil.rmtree(abandoned, ignore_errors=True)
+    aside = Path(tempfile.mkdtemp(prefix=prefix, dir=directory.parent))
+    try:
+        build(aside)
+        _write_manifest(aside)
+        if directory.is_dir():  # the damaged one: moved away first, a folder does not replace one that holds files
+            directory.replace(aside.with_name(f"{aside.name}-damaged"))
+        aside.replace(directory)
+        _SOUND.pop(directory, None)
+    finally:
+        for left in directory.parent.glob(f"{prefix}*"):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _write_manifest(directory: Path) -> None:
+    files = {}
+    for name, path in files_below(directory):
+        size, changed = _stamp(path)
+        files[name] = {"bytes": size, "mtime_ns": changed, "sha256": hash_of(path)}
+    (directory / MANIFEST).write_text(json.dumps({"files": files}, indent=1), encoding="utf-8")
+
+
+def _stamp(path: Path) -> _Stamp:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns

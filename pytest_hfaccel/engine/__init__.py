@@ -1,0 +1,1 @@
+"""From what the user asked for to the records of cells: the plan, the matrix, and one cell from lease to record."""

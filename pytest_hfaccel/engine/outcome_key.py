@@ -1,0 +1,119 @@
+"""What decides how the checks of a cell end: a resumed run keeps a record only where all of it is as it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from pytest_hfaccel.core.config import RunConfig
+from pytest_hfaccel.core.spec import Cell, ModelSpec
+from pytest_hfaccel.registry.requirements import installed_dependencies
+
+_SELECTING = frozenset(
+    {
+        *("all_models", "all_hardware", "models", "devices", "dtypes", "weights", "registries", "require"),
+        *("performance", "batch_sizes", "seq_lengths", "training", "attention", "compile"),
+        *("resume", "retry", "reports", "reports_mode", "keep_runs", "database", "cache"),
+    }
+)
+"""Options that say which cells and checks there are, which a record says itself, or where things are written. Any other
+option, also a new one, is taken for one that a check may end in another way for."""
+
+_NO_FACTS = frozenset({"source"})
+"""Fields of a registry entry that say where it stands."""
+
+
+class OutcomeKeys:
+    """Finds out what decides the outcomes of a run's cells, without importing torch.
+
+    Args:
+        config: What the user asked for.
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        self._config = config
+
+    def decided_by(self, cell: Cell, module_file: Path | None) -> dict[str, str]:
+        """Return what decides how the checks of a cell end, by what it is: hashes, but for the weights.
+
+        Args:
+            cell: The cell.
+            module_file: The file of the model class module that tests it.
+        """
+        return {
+            "checkpoint": self._checkpoint(cell),
+            "registry entry": _hash(_entry(cell)),
+            "weights": str(cell.weights.kind),
+            "device": self._device(cell.device.id),
+            "versions": self._versions,
+            "dependencies": _hash(installed_dependencies(cell.model)),
+            "options": self._options,
+            "module": _hash_of_file(module_file) if module_file else "",
+        }
+
+    def _checkpoint(self, cell: Cell) -> str:
+        from pytest_hfaccel.checkpoints.fingerprint import fingerprint_of_source
+
+        return fingerprint_of_source(cell.model, cell.weights, allow_pickle=self._config.allow_pickle)[:16]
+
+    @cached_property
+    def _versions(self) -> str:
+        from pytest_hfaccel.reporting.versions import installed_versions
+
+        return _hash(installed_versions())
+
+    @cached_property
+    def _options(self) -> str:
+        return _hash({f.name: getattr(self._config, f.name) for f in fields(self._config) if f.name not in _SELECTING})
+
+    def _device(self, device: str) -> str:
+        """What stays of a device between two runs: not how much of its memory is free."""
+        from pytest_hfaccel.core.spec import CPU
+
+        found = {presence.device.id: presence for presence in self._hardware.presences}
+        cpu, own = found.get(CPU.id), found.get(device)
+        facts = [(p.name, p.details.get("driver"), p.details.get("flags")) for p in (cpu, own) if p is not None]
+        return _hash([device, facts])
+
+    @cached_property
+    def _hardware(self) -> Any:
+        from pytest_hfaccel.hardware import probe_devices
+
+        return probe_devices()
+
+
+def what_changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Return the names of what is not as it was; for a record of which nothing is known, that."""
+    if not before:
+        return ["not recorded what it depends on"]
+    return [
+        f"other {name}" if name.endswith("s") else f"another {name}" for name in now if before.get(name) != now[name]
+    ]
+
+
+def _entry(cell: Cell) -> ModelSpec:
+    """The registry entry, with the expected failures of this cell alone."""
+    return replace(cell.model, expect=tuple(expected for expected in cell.model.expect if expected.covers(cell)))
+
+
+@cache
+def _hash_of_file(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    except OSError:
+        return "unreadable"
+
+
+def _hash(facts: Any) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=_to_json).encode()).hexdigest()[:16]
+
+
+def _to_json(value: Any) -> Any:
+    if is_dataclass(value):
+        return {f.name: getattr(value, f.name) for f in fields(value) if f.name not in _NO_FACTS}
+    return dict(value) if isinstance(value, Mapping) else str(value)

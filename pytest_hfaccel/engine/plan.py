@@ -1,0 +1,139 @@
+"""What a run collects: which models, devices and weights. Decided once, by the controller.
+
+Under pytest-xdist every worker must collect the same cells, and a second look at the machine or the hub may give a
+second answer. So the process that starts the run decides, and hands its decision to the workers as bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pytest_hfaccel.core.config import RunConfig
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.spec import DTYPES, Cell, Device, ModelSpec, WeightsChoice
+from pytest_hfaccel.engine.matrix import expand_matrix
+
+if TYPE_CHECKING:
+    from pytest_hfaccel.checkpoints import CheckpointStore
+    from pytest_hfaccel.registry import Registry
+    from pytest_hfaccel.reporting.resuming import EarlierRun
+
+
+@dataclass
+class Plan:
+    """The decisions of a run.
+
+    Attributes:
+        config: What the user asked for.
+        devices: The devices to test on, in order.
+        absent: Reason by id of each device that is known but not here.
+        named: The models the user named, resolved.
+        weights: The weights of each named model, by model name.
+        earlier: The run before this one; see `pytest_hfaccel.reporting.resuming`.
+    """
+
+    config: RunConfig
+    devices: list[Device]
+    absent: dict[str, str] = field(default_factory=dict)
+    named: list[ModelSpec] = field(default_factory=list)
+    weights: dict[str, WeightsChoice] = field(default_factory=dict)
+    earlier: EarlierRun | None = None
+
+    def to_bytes(self) -> bytes:
+        """Serialise the plan for a worker of the same run."""
+        return pickle.dumps(self)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Plan:
+        """Read what `to_bytes` wrote. The bytes come from the process that started this one, from nowhere else."""
+        plan = pickle.loads(data)  # noqa: S301
+        assert isinstance(plan, cls)  # noqa: S101
+        return plan
+
+    def cells(self, specs: Sequence[ModelSpec], store: CheckpointStore) -> list[Cell]:
+        """Span the matrix over some models, resolving the weights of those that were not named."""
+        for spec in specs:
+            if spec.name not in self.weights:
+                self.weights[spec.name] = store.choose(spec, self.config.weights, named=False)
+        return expand_matrix(specs, self.devices, self.config.dtypes, lambda spec: self.weights[spec.name])
+
+
+def make_plan(config: RunConfig, registry: Registry, store: CheckpointStore, extra_kinds: Sequence[str] = ()) -> Plan:
+    """Decide what a run collects.
+
+    Args:
+        config: What the user asked for.
+        registry: The models that are known.
+        store: Where weights come from; asked for the models the user named.
+        extra_kinds: Device kinds served by third-party backends.
+
+    Raises:
+        ConfigError: A dtype, device or model that cannot be, a required device that is not here, a directory for
+            reports that cannot be one, or a run that cannot be resumed.
+        RegistryError: A registry file with mistakes.
+        HubError: The class of an unregistered model had to be asked of the hub, and it did not answer.
+    """
+    from pytest_hfaccel.hardware import probe_devices
+    from pytest_hfaccel.registry import resolve_model, with_distinct_ids
+    from pytest_hfaccel.reporting.resuming import earlier_run
+
+    unknown = [dtype for dtype in config.dtypes if dtype not in DTYPES]
+    if unknown:
+        raise ConfigError(f"--hf-dtype: {unknown[0]!r} is not a dtype. Allowed: {', '.join(DTYPES)}.")
+    if (config.batch_sizes or config.seq_lengths) and not config.performance:
+        raise ConfigError(
+            "--hf-batch-sizes and --hf-seq-lengths say at what performance is measured, and it is not measured.",
+            hint="Add --hf-performance, or leave them out.",
+        )
+    if config.pool_memory:
+        from pytest_hfaccel.pool.budget import parse_budget
+
+        parse_budget(config.pool_memory)  # refused now, not when the first model is loaded
+    asked = [Device.parse(text, extra_kinds) for text in config.devices]
+    report = probe_devices()
+    absent = {presence.device.id: presence.reason for presence in report.absent()}
+    # Nobody looks for the devices of a third party: one that is asked for counts as there until its backend says no.
+    unlooked = [device for device in asked if report.find(device) is None]
+    _require(config, [*report.present(), *unlooked], absent)
+    _require_directory(config)
+    devices = asked or (report.present() if config.all_hardware else [report.best()])
+    plan = Plan(config, list(dict.fromkeys(devices)), absent)
+    plan.named = with_distinct_ids(spec for name in config.models for spec in resolve_model(name, registry))
+    for spec in plan.named:
+        plan.weights[spec.name] = store.choose(spec, config.weights, named=True)
+    plan.earlier = earlier_run(config.reports_dir, resume=config.resume[-1] if config.resume else "")
+    return plan
+
+
+def _require_directory(config: RunConfig) -> None:
+    """Refuse a directory for reports that cannot be one before the run, not after hours."""
+    for folder in (config.reports_dir, *config.reports_dir.parents):
+        if folder.exists():
+            if not folder.is_dir():
+                raise ConfigError(
+                    f"--hf-reports {config.reports}: {folder} is a file.",
+                    hint="Reports go to a directory: remove the file, or name another with --hf-reports.",
+                )
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise ConfigError(
+                    f"--hf-reports {config.reports}: this user may not write to {folder}.",
+                    hint="Change its permissions, or name another directory with --hf-reports.",
+                )
+            return
+
+
+def _require(config: RunConfig, present: Sequence[Device], absent: dict[str, str]) -> None:
+    for pattern in config.require:
+        if not any(device.matches(pattern) for device in present):
+            known = [
+                f"{name}: {reason}" for name, reason in absent.items() if name.startswith(pattern.partition(":")[0])
+            ]
+            here = ", ".join(device.id for device in present)
+            raise ConfigError(
+                f"--hf-require {pattern}: it is not on this machine. {' '.join(known)}".rstrip(),
+                hint=f"Devices here: {here}. `hfaccel hardware` tells more.",
+            )

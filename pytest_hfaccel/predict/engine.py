@@ -1,0 +1,226 @@
+"""Puts together what a prediction needs: the machine, the models, the rows, the layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_hfaccel.advisor.compatibility import CompatibilityMatrix
+from pytest_hfaccel.advisor.costs import DEFAULT_LENGTH
+from pytest_hfaccel.advisor.measured import MeasuredCell, cells_of_measurements, measured_cells, measurements_of
+from pytest_hfaccel.advisor.naming import ModelFinder, NamedModel
+from pytest_hfaccel.core.config import RunConfig
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.predict.answering import Answering, DeviceLayers
+from pytest_hfaccel.predict.configuration import PredictorConfig
+from pytest_hfaccel.predict.datasheet import load_specifications
+from pytest_hfaccel.predict.datasheet.layer import DatasheetLayer
+from pytest_hfaccel.predict.declared_layer import DeclaredLayer
+from pytest_hfaccel.predict.evidence import Evidence
+from pytest_hfaccel.predict.layers import Layer
+from pytest_hfaccel.predict.measured import MeasuredPoint
+from pytest_hfaccel.predict.platforms import KnownDevice, Platform, Platforms
+from pytest_hfaccel.predict.prediction import Prediction, Question, Source
+from pytest_hfaccel.predict.trace_source import TraceSource, reads_text
+
+if TYPE_CHECKING:
+    from pytest_hfaccel.hardware import HardwareReport
+    from pytest_hfaccel.predict.learning.trained import TrainedModels
+    from pytest_hfaccel.registry import Registry
+
+
+class Engine:
+    """Predicts any model on any platform.
+
+    Args:
+        config: The configuration file's content.
+        database_path: Where measured rows are kept.
+        benchmark_dir: A directory with results.
+        report: The hardware of the machine (default: this one's, found by the cheap probes).
+        registry: The models that are known (default: those of the run configuration).
+        assume_default: Whether a class's default config may stand in for dimensions that are not known.
+    """
+
+    def __init__(
+        self,
+        config: PredictorConfig,
+        database_path: Path | None = None,
+        benchmark_dir: Path | None = None,
+        *,
+        report: HardwareReport | None = None,
+        registry: Registry | None = None,
+        assume_default: bool = False,
+    ) -> None:
+        run = RunConfig.from_values({})
+        self.config = config
+        self.cache_dir = Path(config.cache_dir).expanduser() if config.cache_dir else run.cache_dir
+        self._reports = Path(config.reports).expanduser() if config.reports else run.reports_dir
+        self._registries = [Path(file) for file in run.registries]
+        self._report, self._registry, self._assume_default = report, registry, assume_default
+        models_dir = Path(config.models_dir).expanduser() if config.models_dir else None
+        self.evidence = Evidence(
+            self.cache_dir, database_path, benchmark_dir, models_dir, lambda: measurements_of(self.cells)
+        )
+        self._models: TrainedModels | None = None
+        self._has_models = False
+        self._answering: dict[tuple[str, str, str], Answering] = {}
+
+    @cached_property
+    def report(self) -> HardwareReport:
+        """The hardware of the machine."""
+        from pytest_hfaccel.hardware import probe_devices
+
+        return self._report or probe_devices()
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The models that are known."""
+        from pytest_hfaccel.registry import load_registry
+
+        return self._registry or load_registry(self._registries, cache_dir=self.cache_dir)
+
+    @cached_property
+    def models(self) -> ModelFinder:
+        """Finds what a model's name means."""
+        return ModelFinder(self.registry, assume_default=self._assume_default)
+
+    @cached_property
+    def platforms(self) -> Platforms:
+        """Finds what a name of hardware means: the devices that are here come first, then those that have rows."""
+        here = [
+            KnownDevice(each.device, each.name, True, each.memory_bytes, int(each.details.get("cores", 0)), each)
+            for each in self.report.presences
+            if each.present
+        ]
+        cores = next((each.cores for each in here if each.cores), 0)
+        here = [replace(each, cores=cores) if each.device.id == "openvino:CPU" else each for each in here]
+        names = {(each.device.id, each.name) for each in here}
+        there = [each for each in self.evidence.known_devices() if (each.device.id, each.name) not in names]
+        return Platforms(load_specifications(), (*here, *there), self.config.devices)
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of the runs that are predicted."""
+        cores = next((each.cores for each in self.platforms.known if each.device.kind == "cpu"), 1)
+        return self.config.threads or cores or 1
+
+    @property
+    def trained(self) -> TrainedModels | None:
+        """The trained models that correct the roofline."""
+        return self._models if self._has_models else self.evidence.models
+
+    def use_models(self, models: TrainedModels | None) -> None:
+        """Use other trained models, or none."""
+        self._models, self._has_models = models, True
+        self._answering.clear()
+
+    def predict(
+        self, model: NamedModel, platform: Platform, *, batch: int, length: int, dtype: str, training: bool
+    ) -> Prediction:
+        """Return the prediction of a model on a platform.
+
+        Args:
+            model: The model.
+            platform: The hardware.
+            batch: Samples.
+            length: Tokens per sample of texts.
+            dtype: dtype of weights and activations.
+            training: Whether a training step is meant.
+        """
+        found = self.answering(model, platform).predict(batch=batch, length=length, dtype=dtype, training=training)
+        name = platform.device_name or (platform.chip.name if platform.chip else "")
+        about = {"device_name": name, "threads": self.threads if platform.kind in ("cpu", "openvino") else None}
+        return replace(found, details={**found.details, **about})
+
+    def length_of(self, model: NamedModel, length: int, *, training: bool) -> int:
+        """Return the tokens per sample that are meant: fewer than the default where the model takes no more.
+
+        Args:
+            model: The model.
+            length: The tokens that were asked for.
+            training: Whether a training step is meant.
+
+        Raises:
+            ConfigError: More tokens were asked for than the model takes, and more than are by default.
+        """
+        trace = self.traces.at(model, batch=1, length=length, dtype="fp32", training=training)
+        if trace is None or not reads_text(trace) or trace.length >= length:
+            return length
+        if length > DEFAULT_LENGTH:
+            raise ConfigError(
+                f"sequence_length: {model.name} takes {trace.length} tokens at most, not {length}.",
+                hint=f"Ask for {trace.length} or fewer (--seq-length {trace.length}).",
+            )
+        return trace.length
+
+    def answering(self, model: NamedModel, platform: Platform) -> Answering:
+        """Return what predicts a model on a platform."""
+        key = (model.name, model.key, platform.device + platform.device_name)
+        if key not in self._answering:
+
+            def points_of(question: Question) -> Sequence[MeasuredPoint]:
+                return self.evidence.points(model, platform, question, self.threads)
+
+            self._answering[key] = Answering(model, platform, self._layers(platform), points_of, self.traces)
+        return self._answering[key]
+
+    @cached_property
+    def traces(self) -> TraceSource:
+        """What models do."""
+        return TraceSource(self.cache_dir)
+
+    @cached_property
+    def declared(self) -> DeclaredLayer:
+        """What is known of support."""
+        return DeclaredLayer(self.matrix)
+
+    @cached_property
+    def cells(self) -> list[MeasuredCell]:
+        """The cells of earlier runs, the oldest first."""
+        return measured_cells(self._reports)
+
+    @cached_property
+    def matrix(self) -> CompatibilityMatrix:
+        """Declared support, overwritten by measured rows, then by the cells of earlier runs."""
+        return CompatibilityMatrix([*cells_of_measurements(self.evidence.kept_rows), *self.cells])
+
+    def _layers(self, platform: Platform) -> DeviceLayers:
+        layers: list[Layer] = []
+        absent: dict[Source, str] = {}
+        if platform.device_name:
+            layers, absent = self._layers_of_known(platform)
+        else:
+            why = f"{platform.name} is not in this machine, and the database has no rows of it"
+            absent = dict.fromkeys((Source.LEARNED, Source.CALIBRATED), why)
+        if platform.chip is not None:
+            layers.append(DatasheetLayer(platform.chip, platform.why_chip, platform.precision))
+        return DeviceLayers(layers, self.declared, absent)
+
+    def _layers_of_known(self, platform: Platform) -> tuple[list[Layer], dict[Source, str]]:
+        """Return the layers that rest on measurements of this very device."""
+        from pytest_hfaccel.predict.roofline.layer import CalibratedLayer
+
+        calibrations = [
+            each
+            for each in self.evidence.calibrations
+            if (each.device, each.device_name) == (platform.device, platform.device_name)
+        ]
+        layers: list[Layer] = [CalibratedLayer(calibrations, self.threads)]
+        trained = self._trained_for(platform)
+        if trained is None:
+            return layers, {Source.LEARNED: f"no trained model of {platform.name} (`hfaccel predict --train`)"}
+        from pytest_hfaccel.predict.learning.layer import LearnedLayer
+
+        return [LearnedLayer(trained, self.threads), *layers], {}
+
+    def _trained_for(self, platform: Platform) -> TrainedModels | None:
+        """Return those trained models that are of this chip."""
+        if self.trained is None:
+            return None
+        from pytest_hfaccel.predict.learning.trained import TrainedModels
+
+        own = [each for each in self.trained if each.calibration.device_name == platform.device_name]
+        return TrainedModels(own) if own else None

@@ -1,0 +1,175 @@
+"""What predictions rest on: measured rows, calibrations and trained models, from wherever they are kept."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_hfaccel.advisor.naming import NamedModel
+from pytest_hfaccel.core.errors import ConfigError, HfAccelError
+from pytest_hfaccel.core.spec import Device
+from pytest_hfaccel.predict.measured import MeasuredPoint, points_of
+from pytest_hfaccel.predict.platforms import KnownDevice, Platform
+from pytest_hfaccel.predict.prediction import Question
+
+if TYPE_CHECKING:
+    from pytest_hfaccel.benchmark.measurement import Measurement
+    from pytest_hfaccel.predict.calibration import DeviceCalibration
+    from pytest_hfaccel.predict.learning.trained import TrainedModels
+
+MODELS_FOLDER = "prediction_models"
+"""Where `hfaccel predict --train` leaves trained models, inside the cache directory."""
+
+
+class Evidence:
+    """Measured rows, calibrations and trained models. What cannot be read is noted, and predictions do without it.
+
+    Args:
+        cache_dir: Where calibrations and trained models are kept.
+        database_path: A benchmark database, or a file or directory that `open_measurements` reads.
+        benchmark_dir: A directory with results, likewise.
+        models_dir: A directory with trained models, instead of the one in the cache.
+        rows_of_runs: Gives the rows that the reports of runs hold.
+
+    Attributes:
+        notes: What could not be read, and why.
+    """
+
+    def __init__(
+        self,
+        cache_dir: Path,
+        database_path: Path | None = None,
+        benchmark_dir: Path | None = None,
+        models_dir: Path | None = None,
+        rows_of_runs: Callable[[], list[Measurement]] = list,
+    ) -> None:
+        self._cache_dir, self._database, self._benchmarks = cache_dir, database_path, benchmark_dir
+        self._models_dir, self._rows_of_runs = models_dir, rows_of_runs
+        self.notes: list[str] = []
+
+    @cached_property
+    def rows(self) -> list[Measurement]:
+        """All measured rows, each once: a run may have left its rows in its reports and in the database."""
+        rows = [*self.kept_rows, *self._rows_of_runs()]
+        return list({(row.model, row.device, row.dtype, row.mode, repr(row.latency)): row for row in rows}.values())
+
+    @cached_property
+    def kept_rows(self) -> list[Measurement]:
+        """The rows of the database and of the directory with results."""
+        return [row for place in (self._database, self._benchmarks) if place for row in self._read(place)]
+
+    @cached_property
+    def calibrations(self) -> list[DeviceCalibration]:
+        """The calibrations of this machine, then those of the database; the newest first in each."""
+        from pytest_hfaccel.predict.calibration import load_calibrations
+
+        return [*load_calibrations(self._cache_dir), *self._calibrations_of_database()]
+
+    @cached_property
+    def models(self) -> TrainedModels | None:
+        """The trained models; `None` where there are none."""
+        directory = self._models_dir or self._cache_dir / MODELS_FOLDER
+        if self._models_dir is None and not directory.is_dir():
+            return None
+        try:
+            from pytest_hfaccel.predict.learning.trained import TrainedModels
+
+            return TrainedModels.load(directory)
+        except ImportError as error:
+            self.notes.append(f"trained models need scikit-learn: {error} (pip install 'pytest-hfaccel[predict]')")
+        except HfAccelError as error:
+            self.notes.append(error.message)
+        return None
+
+    def known_devices(self) -> list[KnownDevice]:
+        """Return the devices that have rows or calibrations, the newest rows first."""
+        seen = [(row.device, row.device_name) for row in reversed(self.rows) if row.implementation == "real"]
+        seen += [(each.device, each.device_name) for each in self.calibrations]
+        return [KnownDevice(Device(*_parts(device)), name, False) for device, name in dict.fromkeys(seen)]
+
+    def points(self, model: NamedModel, platform: Platform, question: Question, threads: int) -> list[MeasuredPoint]:
+        """Return what was measured of a model on a platform, at a question's dtype and mode.
+
+        Rows of another chip of the same kind are another device's. Of CPU rows those with `threads` threads count, and
+        where there are none, those with the number of threads most rows have.
+        """
+        mode = "training" if question.training else "inference"
+        rows = [
+            row
+            for name in model.measured_names
+            for row in self._by_model.get(name, ())
+            if row.device == platform.device
+            and row.device_name == platform.device_name
+            and (row.dtype, row.mode) == (question.dtype, mode)
+            and row.architecture == model.architecture
+        ]
+        return points_of(_with_threads(rows, threads))
+
+    @cached_property
+    def _by_model(self) -> dict[str, list[Measurement]]:
+        found = defaultdict(list)
+        for row in self.rows:
+            found[row.model].append(row)
+        return dict(found)
+
+    def _read(self, place: Path) -> list[Measurement]:
+        if not place.exists():
+            self.notes.append(f"{place}: there is no such file or directory, so no measured row is known from it")
+            return []
+        try:
+            from pytest_hfaccel.history.database import open_measurements
+
+            return open_measurements(place)
+        except HfAccelError as error:
+            self.notes.append(error.message)
+            return []
+
+    def _calibrations_of_database(self) -> list[DeviceCalibration]:
+        if self._database is None or not is_database(self._database) or not self._database.is_file():
+            return []
+        from pytest_hfaccel.history import BenchmarkDatabase
+        from pytest_hfaccel.predict.calibration import DeviceCalibration
+
+        found = []
+        try:
+            for data in BenchmarkDatabase(self._database, create=False).calibrations():
+                found.append(DeviceCalibration.from_json(data))
+        except (HfAccelError, ValueError, KeyError, TypeError) as error:
+            self.notes.append(f"{self._database}: its calibrations cannot be read: {error}")
+        return found
+
+
+def is_database(path: Path) -> bool:
+    """Whether a path names a database, into which predictions can be written."""
+    return path.suffix in (".duckdb", ".db")
+
+
+def default_database(given: str | os.PathLike[str] | None) -> Path | None:
+    """Return the database to read: the one given, else the default one where it exists.
+
+    Raises:
+        ConfigError: The path is empty.
+    """
+    if given is not None:
+        if not str(given):
+            raise ConfigError("database: the path is empty.")
+        return Path(given).expanduser()
+    from pytest_hfaccel.history.schema import default_database_path
+
+    path = default_database_path()
+    return path if path.is_file() else None
+
+
+def _parts(device: str) -> tuple[str, str]:
+    kind, _, target = device.partition(":")
+    return kind, target
+
+
+def _with_threads(rows: Sequence[Measurement], threads: int) -> list[Measurement]:
+    counts = [row.threads for row in rows]
+    wanted = threads if threads in counts else max(set(counts), key=counts.count, default=threads)
+    return [row for row in rows if row.threads == wanted]

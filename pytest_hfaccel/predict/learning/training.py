@@ -1,0 +1,150 @@
+"""Training on measured rows. Imports scikit-learn: import this file late."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pytest_hfaccel.benchmark.measurement import Measurement
+from pytest_hfaccel.core.errors import HfAccelError
+from pytest_hfaccel.predict.calibration.records import DeviceCalibration
+from pytest_hfaccel.predict.learning.footprint import MemoryModel
+from pytest_hfaccel.predict.learning.intervals import held_out_log_errors, interval_factors
+from pytest_hfaccel.predict.learning.latency import LatencyModel
+from pytest_hfaccel.predict.learning.relatives import relatives_of
+from pytest_hfaccel.predict.learning.rows import Array, Row, point_of
+from pytest_hfaccel.predict.learning.trained import DeviceModel, TrainedModels
+from pytest_hfaccel.predict.roofline.operators import OperatorRoofline
+from pytest_hfaccel.tracing.traces import trace_of
+
+LEAST_ROWS, LEAST_RELATIVES = 20, 5
+"""Fewer rows, or of fewer kinds of models, teach more about those models than about the device."""
+
+_MIB = 2.0**20
+Dims = Callable[[Measurement], Mapping[str, Any] | None]
+
+
+def train(
+    measurements: Iterable[Measurement],
+    calibrations: Sequence[DeviceCalibration],
+    cache_dir: Path,
+    dims_of: Dims | None = None,
+) -> TrainedModels:
+    """Train a model for each device, dtype, number of threads and mode that has enough rows.
+
+    Args:
+        measurements: Measured rows; those of tiny weights and of emulated devices are left out.
+        calibrations: Of the devices.
+        cache_dir: Where traces are remembered.
+        dims_of: Config fields of a row's model; those the row carries when not given.
+    """
+    trained = TrainedModels()
+    for (device, dtype, threads, training), group in _grouped(measurements).items():
+        what = f"{device} at {dtype} with {threads} threads"
+        calibration = _matching(calibrations, device, dtype, threads)
+        if calibration is None:
+            trained.left_out.append(f"{what}: {len(group)} rows, but no calibration (hfaccel calibrate {device})")
+            continue
+        rows = rows_of(group, calibration, cache_dir, dims_of or _carried)
+        relatives = {row.relatives for row in rows}
+        if len(rows) < LEAST_ROWS or len(relatives) < LEAST_RELATIVES:
+            trained.left_out.append(
+                f"{what}: {len(rows)} rows of {len(relatives)} kinds of models; {LEAST_ROWS} rows of "
+                f"{LEAST_RELATIVES} kinds are needed"
+            )
+            continue
+        trained.models.append(fit(rows, calibration, training=training))
+    return trained
+
+
+def fit(rows: Sequence[Row], calibration: DeviceCalibration, *, training: bool = False) -> DeviceModel:
+    """Train on rows of one device, and learn from held-out rows how wide the intervals must be."""
+    errors = held_out_log_errors(rows, _latency_of(calibration), lambda row: row.seconds)
+    known = [row for row in rows if row.memory_bytes]
+    with_memory = len(known) >= LEAST_ROWS and len({row.relatives for row in known}) >= LEAST_RELATIVES
+    memory_errors = held_out_log_errors(known, _memory_of, _mib) if with_memory else None
+    return DeviceModel(
+        calibration=calibration,
+        training=training,
+        latency=LatencyModel(calibration).fit(rows),
+        memory=MemoryModel().fit(known) if with_memory else None,
+        latency_interval=interval_factors(errors),
+        memory_interval=interval_factors(memory_errors) if memory_errors is not None else None,
+        rows=len(rows),
+        relatives=len({row.relatives for row in rows}),
+        trained=datetime.now(UTC).isoformat(timespec="seconds"),
+        latency_error=_mean_error(errors),
+        memory_error=_mean_error(memory_errors) if memory_errors is not None else None,
+    )
+
+
+def rows_of(
+    measurements: Iterable[Measurement], calibration: DeviceCalibration, cache_dir: Path, dims_of: Dims
+) -> list[Row]:
+    """Trace the models of measured rows; what cannot be traced teaches nothing and is left out."""
+    roofline = OperatorRoofline(calibration)
+    rows = []
+    for one in measurements:
+        dims = dims_of(one)
+        if dims is None:
+            continue
+        try:
+            trace = trace_of(
+                one.architecture,
+                dims,
+                batch=one.batch,
+                length=max(1, one.length),
+                dtype=one.dtype,
+                training=one.mode == "training",
+                cache_dir=cache_dir,
+            )
+        except HfAccelError:
+            continue
+        point = point_of(trace, roofline)
+        rows.append(Row(point, one.latency.median_ms / 1e3, one.memory_bytes, relatives_of(one)))
+    return rows
+
+
+def _grouped(measurements: Iterable[Measurement]) -> dict[tuple[str, str, int, bool], list[Measurement]]:
+    groups = defaultdict(list)
+    for one in measurements:
+        if one.weights != "tiny" and one.implementation == "real":
+            groups[one.device, one.dtype, one.threads, one.mode == "training"].append(one)
+    return dict(groups)
+
+
+def _matching(
+    calibrations: Sequence[DeviceCalibration], device: str, dtype: str, threads: int
+) -> DeviceCalibration | None:
+    found = [one for one in calibrations if (one.device, one.dtype, one.threads) == (device, dtype, threads)]
+    return found[0] if found else None
+
+
+def _carried(measurement: Measurement) -> Mapping[str, Any] | None:
+    dims = measurement.details.get("dims")
+    return dims if isinstance(dims, Mapping) else None
+
+
+def _latency_of(calibration: DeviceCalibration) -> Callable[[list[Row], list[Row]], Array]:
+    def predict(training: list[Row], held: list[Row]) -> Array:
+        return LatencyModel(calibration).fit(training).predict([row.point for row in held])
+
+    return predict
+
+
+def _memory_of(training: list[Row], held: list[Row]) -> Array:
+    return MemoryModel().fit(training).predict([row.point for row in held])
+
+
+def _mib(row: Row) -> float:
+    return float(row.memory_bytes or 0) / _MIB
+
+
+def _mean_error(log_errors: Array) -> float:
+    """Mean of |predicted - measured| / measured, from the logarithms of measured / predicted."""
+    return float(np.abs(np.exp(-log_errors) - 1.0).mean())

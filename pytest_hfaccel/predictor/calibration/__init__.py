@@ -1,9 +1,0 @@
-"""How fast a device is at the operators that models are made of: measured in under half a minute, and kept."""
-
-from __future__ import annotations
-
-from pytest_hfaccel.predictor.calibration.calibrating import calibrate
-from pytest_hfaccel.predictor.calibration.records import DeviceCalibration, TimedOperator
-from pytest_hfaccel.predictor.calibration.storing import load_calibrations, save_calibration
-
-__all__ = ["DeviceCalibration", "TimedOperator", "calibrate", "load_calibrations", "save_calibration"]

@@ -1,0 +1,26 @@
+"""From records of cells to files: the journal while the run goes on, the reports at its end, the table for people.
+
+What goes in is `CellResult`s and a header, a dictionary of plain JSON about the run; `docs/reports.md` describes what
+comes out.
+"""
+
+from __future__ import annotations
+
+from pytest_hfaccel.reporting.journal import JOURNAL, Journal, JournalContents, read_journal
+from pytest_hfaccel.reporting.schemas import SCHEMAS, load_schema
+from pytest_hfaccel.reporting.summary import precision_line
+from pytest_hfaccel.reporting.table import model_device_rows, model_device_table
+from pytest_hfaccel.reporting.writer import write_reports
+
+__all__ = [
+    "JOURNAL",
+    "SCHEMAS",
+    "Journal",
+    "JournalContents",
+    "load_schema",
+    "model_device_rows",
+    "model_device_table",
+    "precision_line",
+    "read_journal",
+    "write_reports",
+]

@@ -1,0 +1,223 @@
+"""The journal: what a run is about to do, before it does it, and each finished cell, before the next one starts.
+
+{"type": "run", "schema": "pytest-hfaccel/journal", ...}      the run's header, the first line
+{"type": "kept", "result": {...}, "run": "0006-..."}          a cell that the resumed run had finished
+{"type": "start", "test": "...", "cell": "...", ...}          a test is about to start
+{"type": "cell", "result": {...}}                             a cell has finished
+{"type": "end", "finished": "2026-01-31T12:00:00+00:00", ...} missing when the run was killed
+
+Every line ends with a checksum of the text before it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+from zlib import crc32
+
+from pytest_hfaccel.core.atomic import open_new
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.results import CellResult, Ended
+from pytest_hfaccel.reporting.envelope import envelope
+from pytest_hfaccel.reporting.plain import to_plain
+
+JOURNAL = "journal.jsonl"
+_CHECKSUM = re.compile(rb', "crc": "([0-9a-f]{8})"}$')
+
+
+class Journal:
+    """Writes the journal of one run.
+
+    Args:
+        path: The file, e.g. `reports/runs/0007-20260131T120000Z-3fa2/journal.jsonl`; its directory is made.
+        header: Plain JSON about the run.
+        mode: The file's permissions; those the process gives to any file when not given.
+        root: A directory: paths below it are written relative to it.
+
+    Raises:
+        ConfigError: The file is there already, or cannot be written.
+    """
+
+    def __init__(
+        self, path: Path, header: Mapping[str, Any], *, mode: int | None = None, root: str | None = None
+    ) -> None:
+        self.path = path
+        self._root = root
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Unbuffered, so that a line that could not be written leaves nothing behind to be written later.
+            self._file = open_new(path, mode, buffering=0)
+        except OSError as error:
+            raise unwritable(path, error) from error
+        try:
+            self._write({"type": "run", **envelope("journal", header, root)})
+        except BaseException:
+            self._file.close()
+            raise
+
+    def keep(self, result: CellResult, run: str) -> None:
+        """Write the record of a cell that the run `run` had finished, so that this run can be resumed in its turn.
+
+        Raises:
+            ConfigError: The line could not be written.
+        """
+        self._write({"type": "kept", "result": result.to_json(), "run": run})
+
+    def start(self, test: str, **facts: Any) -> None:
+        """Write that a test is about to start: if it takes the process down, the next run knows which it was.
+
+        Args:
+            test: The test's node id.
+            **facts: `module`, `cell`, `check` and `decided_by` of a test of a model class.
+
+        Raises:
+            ConfigError: The line could not be written.
+        """
+        self._write({"type": "start", "test": test, **facts})
+
+    def append(self, result: CellResult) -> None:
+        """Write the record of a finished cell. When this returns, a killed run does not lose it.
+
+        Raises:
+            ConfigError: The line could not be written; the lines before it stand, and the journal can go on.
+        """
+        self._write({"type": "cell", "result": result.to_json()})
+
+    def close(self, finished: str = "", ended: Ended = Ended.FINISHED) -> None:
+        """Write that the run came to its end, and close the file. A second call does nothing.
+
+        Args:
+            finished: When it did, ISO 8601; now when not given.
+            ended: How it did.
+
+        Raises:
+            ConfigError: The line could not be written.
+        """
+        if self._file.closed:
+            return
+        try:
+            self._write(
+                {"type": "end", "finished": finished or datetime.now(UTC).isoformat(timespec="seconds"), "ended": ended}
+            )
+        finally:
+            self._file.close()
+
+    def _write(self, line: dict[str, Any]) -> None:
+        data = memoryview(journal_line(line, self._root).encode())
+        end = self._file.tell()
+        try:
+            while data:
+                data = data[self._file.write(data) or 0 :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            self._file.seek(end)
+            self._file.truncate()
+            raise unwritable(self.path, error) from error
+
+
+def journal_line(line: Mapping[str, Any], root: str | None = None) -> str:
+    """Return a line as it stands in a journal: JSON, its checksum, the end of the line."""
+    text = json.dumps(to_plain(line, root), allow_nan=False)
+    return f'{text[:-1]}, "crc": "{crc32(text.encode()):08x}"}}\n'
+
+
+class JournalContents(NamedTuple):
+    """What a journal says.
+
+    Attributes:
+        header: The first line, without its `type`; empty when that line is damaged.
+        results: The finished cells, in order.
+        problems: One text per line that could not be read; a killed run may leave its last line torn.
+        is_complete: Whether the run came to its end.
+    """
+
+    header: dict[str, Any]
+    results: list[CellResult]
+    problems: list[str]
+    is_complete: bool
+
+
+@dataclass
+class JournalLines:
+    """All that a journal says; see `JournalContents` for the fields they share.
+
+    Attributes:
+        kept: The cells that a resumed run had finished, in order.
+        starts: The tests that were started, in order: `test`, and of tests of model classes `module`, `cell`, `check`
+            and `decided_by`.
+        end: The last line; empty when the run did not come to its end.
+    """
+
+    header: dict[str, Any] = field(default_factory=dict)
+    results: list[CellResult] = field(default_factory=list)
+    kept: list[CellResult] = field(default_factory=list)
+    starts: list[dict[str, Any]] = field(default_factory=list)
+    end: dict[str, Any] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+def read_journal(path: Path) -> JournalContents:
+    """Read a journal, also that of a run that was killed or still goes on.
+
+    Raises:
+        ConfigError: The file cannot be read.
+    """
+    lines = read_journal_lines(path)
+    return JournalContents(lines.header, lines.results, lines.problems, bool(lines.end))
+
+
+def read_journal_lines(path: Path) -> JournalLines:
+    """Read all that a journal says, also that of a run that was killed or still goes on.
+
+    Raises:
+        ConfigError: The file cannot be read.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise ConfigError(f"{path}: the journal cannot be read: {error.strerror}") from error
+    found = JournalLines()
+    # Journals of earlier versions have no checksums; one whose first line has one has them in every line.
+    has_checksums = any(_CHECKSUM.search(line) for line in lines[:2])
+    for number, line in enumerate(lines, 1):
+        try:
+            data = _read_line(line, has_checksums)
+            kind = data.pop("type")
+            if kind == "run" and number == 1:
+                found.header = data
+            elif kind in ("cell", "kept"):
+                (found.results if kind == "cell" else found.kept).append(CellResult.from_json(data["result"]))
+            elif kind == "start":
+                found.starts.append({"test": data["test"], **data})
+            elif kind == "end":
+                found.end = data
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            what = "is torn: the run was killed while writing it" if number == len(lines) else "is damaged"
+            found.problems.append(f"{path}:{number}: this line {what} ({type(error).__name__}: {error})")
+    return found
+
+
+def _read_line(line: bytes, has_checksum: bool) -> dict[str, Any]:
+    checksum = _CHECKSUM.search(line)
+    if has_checksum:
+        if checksum is None:
+            raise ValueError("it has no checksum")
+        if crc32(line[: checksum.start()] + b"}") != int(checksum[1], 16):
+            raise ValueError("its checksum is another")
+    data: dict[str, Any] = json.loads(line)
+    data.pop("crc", None)
+    return data
+
+
+def unwritable(path: Path, error: OSError) -> ConfigError:
+    """Describe that a file of a run cannot be written."""
+    return ConfigError(
+        f"{path}: the journal cannot be written: {error.strerror}",
+        hint="Free space or change the permissions, or choose another directory with --hf-reports.",
+    )
