@@ -16,7 +16,9 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: matrix sweep test test-all lint bench clean
 
+# The self-test comes first: where it is red, a green matrix would prove nothing.
 matrix: $(INSTALLED)
+	$(VENV)/bin/hfaccel selftest
 	$(PY) -m pytest model_classes --all-models --all-hardware -n 2
 
 # Every class of transformers on the CPU: some ten minutes. `make sweep DEVICE=openvino:CPU ARGS=--hf-resume` goes on.

@@ -39,6 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "registry",
         "reporting",
     },
+    "selftest": {"backends", "backends.base", "checkpoints", "checks", "core", "engine"},
     "benchmark": {
         "backends",
         "backends.base",

@@ -44,8 +44,8 @@ class Planted:
 
     @contextmanager
     def perturbed(self, change: WeightChange) -> Iterator[Planted]:
-        """Make the weight wrong, too; the defect stays."""
-        with self._original.perturbed(change):
+        """Make the weight wrong, too, unless that is overridden; the defect stays."""
+        with self._overrides.get("perturbed", self._original.perturbed)(change):
             yield self
 
 

@@ -25,6 +25,7 @@ def make_parser() -> argparse.ArgumentParser:
         registry,
         requirements,
         runs,
+        selftest,
     )
 
     parser = argparse.ArgumentParser(
@@ -34,7 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in (
         *(hardware, registry, classify, recommend, requirements, pool_config),
-        *(bench, calibrate, predict, database, coverage, runs),
+        *(bench, calibrate, predict, database, coverage, runs, selftest),
     ):
         command.add_parser(commands)
     return parser

@@ -1,0 +1,75 @@
+"""`hfaccel selftest`: does the battery notice what is wrong, on the devices of this machine?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pytest_hfaccel.selftest import Verdict
+
+_NAME, _DEVICE, _FOUND, _DETAIL = 44, 14, 12, 110
+
+
+def add_parser(commands: Any) -> None:
+    """Add the subcommand to argparse's subparsers."""
+    parser = commands.add_parser(
+        "selftest",
+        help="plant known defects on the devices of this machine, and see whether each is caught",
+        description="Run before you trust a green matrix. Known defects are planted in models, backends, checkpoints, "
+        "placement, memory, generation, reference and checks; each must be caught. The exit code is 1 if one is not.",
+    )
+    parser.add_argument(
+        "--device", action="append", default=[], metavar="X", help="plant them there; may be repeated (default: all)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print what became of each defect.
+
+    Returns:
+        0, or 1 when a defect was not caught or could not be planted, or when a right model does not pass.
+    """
+    from pytest_hfaccel.core.config import RunConfig
+    from pytest_hfaccel.core.spec import Device
+    from pytest_hfaccel.hardware import probe_devices
+    from pytest_hfaccel.selftest import BLIND_SPOTS, self_test
+
+    devices = [Device.parse(text) for text in arguments.device] or probe_devices().present()
+    verdicts: list[Verdict] = []
+    if not arguments.json:
+        print(_row("defect", "device", "", "by"))
+    for verdict in self_test(RunConfig.from_values({}), list(dict.fromkeys(devices))):
+        verdicts.append(verdict)
+        if not arguments.json:
+            _print(verdict)
+    bad = [verdict for verdict in verdicts if verdict.is_bad]
+    if arguments.json:
+        rows = [{**asdict(verdict), "is_bad": verdict.is_bad} for verdict in verdicts]
+        print(json.dumps({"passed": not bad, "verdicts": rows, "blind_spots": BLIND_SPOTS}, indent=2))
+        return int(bool(bad))
+    seconds = sum(verdict.seconds for verdict in verdicts)
+    caught = sum(verdict.found == "caught" for verdict in verdicts)
+    print(f"\n{caught} defects caught, {len(bad)} problems, {seconds:.0f} s on {', '.join(map(str, devices))}")
+    print("What this cannot see:", *(f"- {text}" for text in BLIND_SPOTS), sep="\n")
+    if bad:
+        print("\nDo not trust a green matrix on this machine before these are understood:")
+        print(
+            *(f"- {verdict.device}: {verdict.defect}: {verdict.found}: {verdict.detail}" for verdict in bad), sep="\n"
+        )
+    return int(bool(bad))
+
+
+def _print(verdict: Verdict) -> None:
+    text = ", ".join(verdict.by)
+    if verdict.detail and (verdict.is_bad or verdict.by == ("selftest",) or verdict.found == "not tried"):
+        text = f"{text}: {verdict.detail}" if text else verdict.detail
+    print(_row(verdict.defect, verdict.device, str(verdict.found), text), flush=True)
+
+
+def _row(name: str, device: str, found: str, detail: str) -> str:
+    return f"{name:<{_NAME}}  {device:<{_DEVICE}}  {found:<{_FOUND}}  {detail[:_DETAIL]}".rstrip()

@@ -1,0 +1,426 @@
+"""Does the battery notice what is wrong? Known defects, planted on the devices of this machine.
+
+A green matrix says that no check failed; whether a check can fail on this hardware it does not say. The self-test runs
+right models first, which must pass, and then the same with one defect after the other (`defects.DEFECTS`), of which
+each must make the checks fail that are named with it. Then the judges themselves are made wrong (`JUDGES`: a loose
+tolerance, a reference of the device's own, checks that do nothing): with each of them a defect must get past, or this
+self-test could not tell a wrong judge from a right one.
+
+It drives the same `Runner` as the matrix does, with backends that load what is wrong.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from pytest_hfaccel.backends import Backends
+from pytest_hfaccel.checks import built_in_checks, tolerances
+from pytest_hfaccel.checks.base import CheckContext, CheckRegistry, passed
+from pytest_hfaccel.checks.copies import TORCH_KINDS
+from pytest_hfaccel.checks.planted import Planted
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.results import CheckOutcome, Status
+from pytest_hfaccel.core.spec import CLASS_LEVEL, Cell, Device, ModelSpec, Weights, WeightsChoice
+from pytest_hfaccel.engine.runner import Runner
+from pytest_hfaccel.selftest.defects import BERT, DEFECTS, GPT2, Defect, NotPlanted
+
+if TYPE_CHECKING:
+    from pytest_hfaccel.backends.base import Backend, LoadedModel, ModelSource
+    from pytest_hfaccel.checks.reference import Reference
+    from pytest_hfaccel.core.config import RunConfig
+
+__all__ = ["BLIND_SPOTS", "DEFECTS", "JUDGES", "Found", "Verdict", "self_test"]
+
+BLIND_SPOTS = (
+    "It runs two tiny models (BERT, GPT-2) in fp32: a defect of one operator, class, precision or size shows in the "
+    "matrix only.",
+    "A defect smaller than the tolerance is none to it, and one that the device shares with torch's CPU in fp64 "
+    "(transformers' own code, say) is in the reference as well.",
+    "A runtime that lies about its device and computes rightly elsewhere is believed; on torch devices the tensors are "
+    "asked, not the runtime.",
+    "Converted models are held against the reference, not against the files: a wrong weight that moves no output is "
+    "not seen there.",
+    "task_sense, the checks of an option (performance, training, attention, compile) and checks of your own are not "
+    "tried; nor are times, reports, resuming and the parallel run, which have tests of their own.",
+)
+"""What a green self-test does not say."""
+
+
+class Found(StrEnum):
+    """What became of a defect."""
+
+    CAUGHT = "caught"
+    PASSED = "passed"
+    """Of a right model: it passes."""
+    MISSED = "NOT CAUGHT"
+    WRONG = "FAILED"
+    """Of a right model: it does not pass."""
+    NOT_PLANTED = "NOT PLANTED"
+    NOT_TRIED = "not tried"
+    """The checks skip this device, and say why."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one defect on one device.
+
+    Attributes:
+        defect: Its name; that of a model, for a right one.
+        where: What it was planted in; `nothing` for a right model.
+        device: The device's id; `class` for the checks of a class.
+        found: What became of it.
+        by: The checks that caught it; those that did not, where it was not caught.
+        detail: What they said; the first line.
+        seconds: Wall-clock time.
+    """
+
+    defect: str
+    where: str
+    device: str
+    found: Found
+    by: tuple[str, ...]
+    detail: str
+    seconds: float = 0.0
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether it makes the self-test red."""
+        return self.found in (Found.MISSED, Found.WRONG, Found.NOT_PLANTED)
+
+
+def self_test(config: RunConfig, devices: Sequence[Device], checks: CheckRegistry | None = None) -> Iterator[Verdict]:
+    """Try every defect on every device; give each verdict as soon as it is known.
+
+    Args:
+        config: The cache directory and the like; what it says of models, devices and dtypes is left alone.
+        devices: Where to plant them.
+        checks: The battery; the built-in one when not given.
+
+    Raises:
+        ConfigError: There is no numerical device among them.
+    """
+    unreal = [device.id for device in devices if device.kind == "fake"]
+    if unreal or not devices:
+        raise ConfigError(
+            f"{', '.join(unreal) or 'no device'}: there is nothing to test on.",
+            hint="Name a device that computes, such as cpu; `hfaccel hardware` lists those of this machine.",
+        )
+    battery = checks if checks is not None else built_in_checks()
+    for number, device in enumerate(devices):
+        bench = Bench(config, device, battery)
+        # What is wrong with the files or the class is wrong on every device alike.
+        defects = [d for d in DEFECTS if (not d.kinds or device.kind in d.kinds) and (number == 0 or not d.is_anywhere)]
+        right = [bench.right(model, _checks_for(model, defects)) for model in (BERT, GPT2)]
+        yield from right
+        if any(verdict.is_bad for verdict in right):
+            continue  # a check that fails on a right model has caught nothing
+        for defect in defects:
+            yield bench.wrong(defect)
+        for judge in JUDGES:
+            yield from judge.tried(bench, defects)
+
+
+def _checks_for(model: ModelSpec, defects: Sequence[Defect]) -> list[str]:
+    """The checks that must catch a model's defects."""
+    return [name for defect in defects if defect.model.name == model.name for name in defect.caught_by]
+
+
+class Bench:
+    """One device, and how a right or a wrong model is judged on it.
+
+    Args:
+        config: As for `self_test`.
+        device: The device.
+        checks: The battery.
+        runner: What runs the cells.
+        planted: What loads the models.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        device: Device,
+        checks: CheckRegistry,
+        *,
+        runner: type[Runner] = Runner,
+        planted: type[PlantedBackends] | None = None,
+    ) -> None:
+        self.config = config
+        self.device = device
+        self.checks = checks
+        self.runner = runner
+        self.planted = planted or PlantedBackends
+
+    def right(self, model: ModelSpec, names: Sequence[str]) -> Verdict:
+        """Run a model as it is, which must pass."""
+        started = time.perf_counter()
+        with self._running(Backends()) as runner:
+            outcomes = []
+            for level in (CLASS_LEVEL, self.device):
+                run = runner.open(_cell(model, level))
+                applying = {check.name for check in runner.checks_of(run.cell)}
+                outcomes += [run.check(name) for name in dict.fromkeys(names) if name in applying]
+                run.close()
+        bad = [outcome for outcome in outcomes if outcome.status.is_bad or outcome.status == Status.UNAVAILABLE]
+        return Verdict(
+            f"{model.architecture} as it is",
+            "nothing",
+            self.device.id,
+            Found.WRONG if bad or not outcomes else Found.PASSED,
+            tuple(outcome.name for outcome in bad or outcomes),
+            _first_line(bad[0].reason) if bad else "",
+            time.perf_counter() - started,
+        )
+
+    def wrong(self, defect: Defect) -> Verdict:
+        """Plant a defect, and run the checks that must catch it."""
+        started = time.perf_counter()
+        backends = self.planted(defect, self.device)
+        device = CLASS_LEVEL if defect.level == "class" else self.device
+        with self._running(backends) as runner, tempfile.TemporaryDirectory(prefix="hfaccel-") as folder:
+            cell = _cell(defect.model, device)
+            if defect.files is not None:
+                try:
+                    cell = _edited(runner, cell, Path(folder), defect.files)
+                except NotPlanted as error:
+                    backends.problem = str(error)
+            run = runner.open(cell)
+            outcomes = [] if backends.problem else [run.check(name) for name in defect.caught_by]
+            run.close()
+        found, by, detail = _judged(defect, outcomes, backends, device)
+        return Verdict(defect.name, defect.where, device.id, found, by, detail, time.perf_counter() - started)
+
+    @contextmanager
+    def _running(self, backends: Backends) -> Iterator[Runner]:
+        from pytest_hfaccel.checkpoints.quiet import quiet
+
+        runner = self.runner(self.config, checks=self.checks, backends=backends)
+        try:
+            with quiet:
+                yield runner
+        finally:
+            runner.close()
+
+
+class PlantedBackends(Backends):
+    """The backends of this machine, of which that of one device loads models with a defect.
+
+    The reference is loaded for itself and stays right: a reference that shares the loading of what it judges would
+    share the defect, and let it pass.
+
+    Attributes:
+        used: How often the defect was planted.
+        problem: Why it could not be; empty when it could.
+    """
+
+    def __init__(self, defect: Defect, device: Device) -> None:
+        super().__init__()
+        self._defect = defect
+        self._device = device
+        self.used = 0 if defect.load else 1
+        self.problem = ""
+
+    def for_kind(self, kind: str) -> Backend:
+        """Return the backend of a device kind, with the defect in what it loads."""
+        backend = super().for_kind(kind)
+        return cast("Backend", Planted(backend, load=lambda cell, source: self._load(backend, cell, source)))
+
+    def _load(self, backend: Backend, cell: Cell, source: ModelSource) -> LoadedModel:
+        if self._defect.load is None or self._is_right(cell, source):
+            return backend.load(cell, source)
+        try:
+            wrong = self._defect.load(backend.load, cell, source)
+        except NotPlanted as error:
+            self.problem = str(error)
+            raise
+        self.used += 1
+        return wrong
+
+    def _is_right(self, cell: Cell, source: ModelSource) -> bool:
+        """Whether a load is one that stays right."""
+        from pytest_hfaccel.checkpoints.fp64 import PlainlyLoaded
+
+        return cell.device != self._device or isinstance(source, PlainlyLoaded)
+
+
+def _cell(model: ModelSpec, device: Device) -> Cell:
+    return Cell(model, device, "fp32", WeightsChoice(Weights.TINY, "self-test"))
+
+
+def _edited(runner: Runner, cell: Cell, folder: Path, edit: Callable[[Path], None]) -> Cell:
+    """Copy the cell's checkpoint, edit the copy, and return the cell of the copy."""
+    from pytest_hfaccel.core.built_folder import MANIFEST
+
+    directory = folder / cell.model.name
+    shutil.copytree(runner.checkpoint(cell).directory, directory, ignore=shutil.ignore_patterns(MANIFEST))
+    edit(directory)
+    runner.store.cache_dir = folder / "cache"  # nothing that is made of it is of use later
+    model = replace(cell.model, name=f"{cell.model.name}-edited", path=str(directory))
+    return replace(cell, model=model, weights=WeightsChoice(Weights.PRETRAINED, "self-test", str(directory)))
+
+
+def _judged(
+    defect: Defect, outcomes: Sequence[CheckOutcome], backends: PlantedBackends, device: Device
+) -> tuple[Found, tuple[str, ...], str]:
+    if backends.problem:
+        return Found.NOT_PLANTED, (), backends.problem
+    blind = [outcome for outcome in outcomes if not outcome.status.is_bad]
+    skipped = [outcome for outcome in blind if outcome.status == Status.SKIPPED]
+    if skipped and skipped == blind and device.kind not in TORCH_KINDS:
+        return Found.NOT_TRIED, tuple(outcome.name for outcome in skipped), _first_line(skipped[0].reason)
+    if blind:
+        return Found.MISSED, tuple(outcome.name for outcome in blind), f"{blind[0].status}: {blind[0].reason or ''}"
+    if not backends.used:
+        return Found.NOT_PLANTED, (), f"no model was loaded with it, yet {outcomes[0].reason}"
+    beside = [outcome for outcome in outcomes if defect.because not in (outcome.reason or "")]
+    if beside:
+        detail = f"for another reason than {defect.because!r}: {_first_line(beside[0].reason)}"
+        return Found.MISSED, tuple(outcome.name for outcome in beside), detail
+    return Found.CAUGHT, defect.caught_by, _first_line(outcomes[0].reason)
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "").partition("\n")[0]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A judge that is wrong, and the defects that get past it.
+
+    Attributes:
+        name: What is wrong with it.
+        where: Which judge.
+        planted: Gives a bench with that judge; raises `NotPlanted` where it judges as before.
+        passes: Names of defects, of which each must get past it.
+    """
+
+    name: str
+    where: str
+    planted: Callable[[Bench], AbstractContextManager[Bench]]
+    passes: tuple[str, ...]
+
+    def tried(self, bench: Bench, defects: Sequence[Defect]) -> Iterator[Verdict]:
+        """Have it judge the defects that must get past it."""
+        started = time.perf_counter()
+        chosen = [defect for defect in defects if defect.name in self.passes]
+        found, detail = Found.CAUGHT, ""
+        try:
+            with self.planted(bench) as wrong:
+                for defect in chosen:
+                    verdict = wrong.wrong(defect)
+                    detail = f"by this self-test: {defect.name!r} gets past {', '.join(verdict.by)}"
+                    if verdict.found not in (Found.MISSED, Found.NOT_TRIED):
+                        found, detail = Found.MISSED, f"{defect.name!r} is {verdict.found} as before: {verdict.detail}"
+                        break
+        except NotPlanted as error:
+            found, detail = Found.NOT_PLANTED, str(error)
+        if not chosen:
+            found, detail = Found.NOT_PLANTED, f"there are no defects {', '.join(self.passes)}"
+        seconds = time.perf_counter() - started
+        yield Verdict(self.name, self.where, bench.device.id, found, ("selftest",), detail, seconds)
+
+
+@contextmanager
+def _tolerance(factor: float, bench: Bench) -> Iterator[Bench]:
+    """Make the tolerances of fp32 larger, by an entry in the table of classes that need more."""
+    cell = _cell(BERT, bench.device)
+    row = tolerances.tolerance_of(cell)
+    wide = tolerances.NeedsMore("*", "*", factor * row.rel_l2, factor * (row.atol or 0.0), "self-test")
+    before = tolerances.NEEDS_MORE
+    tolerances.NEEDS_MORE = (wide,)
+    try:
+        if not tolerances.tolerance_of(cell).rel_l2 >= factor * row.rel_l2:
+            raise NotPlanted("an entry in NEEDS_MORE does not change the tolerance")
+        yield bench
+    finally:
+        tolerances.NEEDS_MORE = before
+
+
+class _OwnReference(Runner):
+    """Takes for the reference what the cell's device gives."""
+
+    def reference(self, cell: Cell) -> Reference:
+        """Return the reference with the device's outputs in it."""
+        from pytest_hfaccel.checks.positions import real_positions
+
+        inputs = self.checkpoint(cell).sample().forward
+        with self.pool.lease(cell) as loaded:
+            outputs = {name: leaf.double() for name, leaf in loaded.forward(inputs).items()}
+        found = Planted(super().reference(cell), outputs=outputs, real_outputs=real_positions(outputs, inputs))
+        return cast("Reference", found)
+
+
+@contextmanager
+def _own_reference(bench: Bench) -> Iterator[Bench]:
+    yield Bench(bench.config, bench.device, bench.checks, runner=_OwnReference)
+
+
+class _PlantedEverywhere(PlantedBackends):
+    """Plants the defect in the reference as well."""
+
+    def _is_right(self, cell: Cell, source: ModelSource) -> bool:  # noqa: ARG002 - none is
+        return False
+
+
+@contextmanager
+def _shared_loading(bench: Bench) -> Iterator[Bench]:
+    yield Bench(bench.config, bench.device, bench.checks, planted=_PlantedEverywhere)
+
+
+def _pass(name: str, _context: CheckContext) -> CheckOutcome:
+    return passed(name)
+
+
+@contextmanager
+def _idle_checks(names: Sequence[str], bench: Bench) -> Iterator[Bench]:
+    """Have some checks pass without doing anything."""
+    idle = CheckRegistry()
+    for check in bench.checks:
+        idle.add(replace(check, function=partial(_pass, check.name)) if check.name in names else check)
+    missing = [name for name in names if name not in bench.checks]
+    if missing:
+        raise NotPlanted(f"there are no checks {', '.join(missing)}")
+    yield Bench(bench.config, bench.device, idle)
+
+
+def _one_for_each_check() -> dict[str, str]:
+    """Return a defect by each check that must catch it."""
+    return {name: defect.name for defect in reversed(DEFECTS) for name in defect.caught_by}
+
+
+JUDGES: tuple[Judge, ...] = (
+    Judge("tolerances x1000", "tolerances", partial(_tolerance, 1e3), ("fp16 that calls itself fp32",)),
+    Judge(
+        "a comparator that always passes",
+        "comparator",
+        partial(_tolerance, float("inf")),
+        ("a row of a weight reversed", "outputs off by a thousandth"),
+    ),
+    Judge(
+        "a reference computed on the device",
+        "reference",
+        _own_reference,
+        ("a row of a weight reversed", "a weight drawn anew", "outputs off by a thousandth"),
+    ),
+    Judge(
+        "a reference that shares the defect",
+        "reference",
+        _shared_loading,
+        ("a row of a weight reversed", "epsilon of the norms changed"),
+    ),
+    Judge(
+        "checks that do nothing",
+        "checks",
+        partial(_idle_checks, tuple(_one_for_each_check())),
+        tuple(dict.fromkeys(_one_for_each_check().values())),
+    ),
+)
