@@ -13,9 +13,9 @@ from typing import Any
 
 from pytest_hfaccel.checkpoints.configs import model_class
 from pytest_hfaccel.checkpoints.makers import make_processors
-from pytest_hfaccel.checkpoints.quiet import quiet
 from pytest_hfaccel.core.errors import CheckpointError, HfAccelError, LoadError, format_bytes
 from pytest_hfaccel.core.spec import ModelSpec
+from pytest_hfaccel.upstream.transformers import quiet
 
 _GAIN = 0.8
 """How much the noise alone amplifies its input, whatever a layer's width: enough that tiny language models generate

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.checkpoints.fp64 import same_draws, with_plain_experts
-from pytest_hfaccel.checkpoints.in_one_thread import in_one_thread
 from pytest_hfaccel.checkpoints.packages import packages_named
-from pytest_hfaccel.checkpoints.quiet import quiet
 from pytest_hfaccel.checkpoints.reading import demand_sound, reading
 from pytest_hfaccel.checkpoints.snapshot import demand_intact
 from pytest_hfaccel.checkpoints.stated_model import StatedModel, of_other_heads
-from pytest_hfaccel.checkpoints.undrawn import undrawn
 from pytest_hfaccel.core.errors import CheckpointError, HfAccelError, LoadError
 from pytest_hfaccel.core.spec import ModelSpec, Weights, WeightsChoice
+from pytest_hfaccel.upstream.torch import skip_init_on_meta
+from pytest_hfaccel.upstream.transformers import load_in_one_thread, quiet
 
 if TYPE_CHECKING:
     from pytest_hfaccel.backends.base import SampleInputs
@@ -155,10 +154,10 @@ class Checkpoint:
         names = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
         if dtype not in names:
             raise LoadError(f"{dtype!r} is not a dtype of torch models. Allowed: {', '.join(names)}.")
-        threads = in_one_thread if self.weights.kind is Weights.TINY else nullcontext()
+        threads = load_in_one_thread if self.weights.kind is Weights.TINY else nullcontext()
         with packages_named(self.spec), reading(directory, allow_pickle=self.allow_pickle), quiet, threads:
             model_class = self.model_class()  # imports transformers, which keeps what it then finds in `torch.nn.init`
-            with undrawn, same_draws():
+            with skip_init_on_meta, same_draws():
                 model, info = model_class.from_pretrained(
                     directory,
                     dtype=names[dtype],

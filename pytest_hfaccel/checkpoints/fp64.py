@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.checkpoints.packages import packages_named
-from pytest_hfaccel.checkpoints.quiet import quiet
 from pytest_hfaccel.checkpoints.reading import reading
+from pytest_hfaccel.upstream.transformers import quiet
 
 if TYPE_CHECKING:
     from pytest_hfaccel.checkpoints.checkpoint import Checkpoint

@@ -14,10 +14,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pytest_hfaccel.checkpoints.quiet import quiet
 from pytest_hfaccel.checkpoints.reading import read_header, weight_files
-from pytest_hfaccel.checkpoints.undrawn import undrawn
 from pytest_hfaccel.core.errors import CheckpointError
+from pytest_hfaccel.upstream.torch import skip_init_on_meta
+from pytest_hfaccel.upstream.transformers import quiet
 
 if TYPE_CHECKING:
     import torch
@@ -233,7 +233,7 @@ def _blank(model_class: Any, config: Any) -> Any:
     import torch
 
     try:
-        with quiet, undrawn, torch.device("meta"):
+        with quiet, skip_init_on_meta, torch.device("meta"):
             if isinstance(config, Path):
                 return model_class(model_class.config_class.from_pretrained(config, local_files_only=True))
             return model_class(deepcopy(config))

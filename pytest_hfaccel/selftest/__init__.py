@@ -201,7 +201,7 @@ class Bench:
 
     @contextmanager
     def _running(self, backends: Backends) -> Iterator[Runner]:
-        from pytest_hfaccel.checkpoints.quiet import quiet
+        from pytest_hfaccel.upstream.transformers import quiet
 
         runner = self.runner(self.config, checks=self.checks, backends=backends)
         try:

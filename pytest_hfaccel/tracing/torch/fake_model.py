@@ -10,7 +10,6 @@ from typing import Any
 
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pytest_hfaccel.checkpoints.quiet import quiet
 from pytest_hfaccel.core.errors import HfAccelError, LoadError
 from pytest_hfaccel.tracing.input_shapes import text_length
 from pytest_hfaccel.tracing.recording import Recording, Subject
@@ -18,6 +17,7 @@ from pytest_hfaccel.tracing.torch.forward import inputs_for, run_forward
 from pytest_hfaccel.tracing.torch.meta_model import meta_model, swap_for_fakes
 from pytest_hfaccel.tracing.torch.passes import Pass, record_forward, record_step
 from pytest_hfaccel.tracing.weights import tensor_bytes, weights_of
+from pytest_hfaccel.upstream.transformers import quiet
 
 
 class FakeModel:

@@ -1,4 +1,4 @@
-"""Has torch leave alone the tensors that hold no numbers, where it would fill them."""
+"""torch, seen in 2.13."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from contextlib import ExitStack
 from functools import wraps
 from typing import Any
 
-from pytest_hfaccel.checkpoints.outermost import Outermost
+from pytest_hfaccel.upstream import RefCountedContext
 
 
-def _switch(undo: ExitStack) -> None:
+def _patch_init(undo: ExitStack) -> None:
     from torch.nn import init
 
     for name, function in list(vars(init).items()):
@@ -27,8 +27,8 @@ def _unless_meta(fill: Callable[..., Any]) -> Callable[..., Any]:
     return filled
 
 
-undrawn = Outermost(_switch)
-"""`with undrawn:` has the functions of `torch.nn.init` return tensors on the device `meta` as they are.
+skip_init_on_meta = RefCountedContext(_patch_init)
+"""`with skip_init_on_meta:` has the functions of `torch.nn.init` return tensors on the device `meta` as they are.
 
 transformers makes a model there before it reads the weights, and its layers begin by filling theirs. For nothing, but
 not for free: torch computes `normal_` on `meta` in Python, 0.2 to 0.4 ms for each weight. That was a third of the time

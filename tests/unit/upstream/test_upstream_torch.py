@@ -1,4 +1,4 @@
-"""While a checkpoint is read, torch fills tensors that hold numbers, and only those."""
+"""What we patch of torch: while a checkpoint is read, torch fills tensors that hold numbers, and only those."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from types import FunctionType
 import pytest
 
 from pytest_hfaccel.checkpoints import CheckpointStore
-from pytest_hfaccel.checkpoints.undrawn import undrawn
 from pytest_hfaccel.core.spec import Weights, WeightsChoice
 from pytest_hfaccel.registry.every import match_pairs
+from pytest_hfaccel.upstream.torch import skip_init_on_meta
 
 pytestmark = pytest.mark.slow
 
@@ -26,11 +26,11 @@ def test_a_tensor_without_numbers_costs_no_work(monkeypatch: pytest.MonkeyPatch)
 
     filled = []
     monkeypatch.setattr(torch.nn.init, "normal_", filled.append)
-    with undrawn, torch.device("meta"):
+    with skip_init_on_meta, torch.device("meta"):
         torch.nn.Embedding(3, 2)
         assert not filled
-    torch.nn.Embedding(3, 2)
-    assert len(filled) == 1
+    torch.nn.Embedding(3, 2, device="meta")
+    assert len(filled) == 1, "torch no longer fills tensors on meta: skip_init_on_meta is no longer needed"
 
 
 def test_a_tensor_with_numbers_is_filled_as_ever() -> None:
@@ -39,7 +39,7 @@ def test_a_tensor_with_numbers_is_filled_as_ever() -> None:
     torch.manual_seed(1)
     expected = torch.nn.Linear(3, 2)
     torch.manual_seed(1)
-    with undrawn:
+    with skip_init_on_meta:
         found = torch.nn.Linear(3, 2)
     assert torch.equal(found.weight, expected.weight)
     assert torch.equal(found.bias, expected.bias)
@@ -47,8 +47,8 @@ def test_a_tensor_with_numbers_is_filled_as_ever() -> None:
 
 def test_torch_is_as_it_was_afterwards() -> None:
     before = functions()
-    with undrawn:
-        with undrawn:
+    with skip_init_on_meta:
+        with skip_init_on_meta:
             pass
         assert functions() != before, "somebody is still inside"
     assert functions() == before

@@ -1,4 +1,9 @@
-"""A context that several threads may be inside at once."""
+"""What we patch of other projects, or reach into past their public names: a module per project.
+
+Each function says in which version it was seen and why it is needed, and has a test in `tests/unit/upstream/` that
+fails once it is no longer needed or the private name is gone. An upgrade is then a list to walk. The patched package
+is imported inside the functions: importing these modules costs nothing.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +13,8 @@ from contextlib import ExitStack
 from types import TracebackType
 
 
-class Outermost:
-    """Changes something of the process for a `with` block: the first one in changes it, the last one out restores it.
+class RefCountedContext:
+    """A change of the whole process, for a `with` block of several threads: the first makes it, the last undoes it.
 
     Args:
         change: Makes the change, and registers on the stack how to undo it.

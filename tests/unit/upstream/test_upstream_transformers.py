@@ -1,0 +1,111 @@
+"""What we patch of transformers: is silent, or reads in one thread, inside; as it was afterwards; still needed."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from pytest_hfaccel.checkpoints import CheckpointStore
+from pytest_hfaccel.core.spec import Weights, WeightsChoice
+from pytest_hfaccel.registry.every import match_pairs
+from pytest_hfaccel.upstream.transformers import load_in_one_thread, quiet
+
+pytestmark = pytest.mark.slow
+
+SWITCH = "HF_DEACTIVATE_ASYNC_LOAD"
+
+
+@pytest.fixture
+def talkative() -> None:
+    """transformers at its defaults."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_warning()
+    logging.enable_progress_bar()
+
+
+def state() -> tuple[int, bool]:
+    from transformers.utils import logging
+
+    return logging.get_verbosity(), logging.is_progress_bar_enabled()
+
+
+@pytest.mark.usefixtures("talkative")
+def test_it_is_silent_inside_and_restored_outside() -> None:
+    before = state()
+    with quiet:
+        assert state() != before
+        warnings.warn("somebody else's deprecation", FutureWarning, stacklevel=1)
+    assert state() == before
+
+
+@pytest.mark.usefixtures("talkative")
+def test_threads_that_overlap_restore_what_the_first_found() -> None:
+    before, entered, leave = state(), threading.Event(), threading.Event()
+
+    def other() -> None:
+        with quiet:
+            entered.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=other)
+    with quiet:
+        thread.start()
+        assert entered.wait(10)
+    silent = state()
+    leave.set()
+    thread.join(10)
+    assert silent != before, "the second thread was still inside"
+    assert state() == before
+
+
+@pytest.mark.usefixtures("talkative")
+def test_an_error_restores_too() -> None:
+    before = state()
+    with pytest.raises(ValueError, match="inside"), quiet:
+        raise ValueError("inside")
+    assert state() == before
+
+
+@pytest.mark.parametrize("before", [None, "0", "1"])
+def test_the_environment_is_restored_and_a_users_choice_stands(
+    before: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(SWITCH, raising=False)
+    if before is not None:
+        monkeypatch.setenv(SWITCH, before)
+    with load_in_one_thread:
+        assert os.environ[SWITCH] == (before or "1")
+        with load_in_one_thread:
+            pass
+        assert os.environ[SWITCH] == (before or "1"), "somebody is still inside"
+    assert os.environ.get(SWITCH) == before
+
+
+@pytest.mark.parametrize(("kind", "pools"), [(Weights.TINY, 0), (Weights.PRETRAINED, 1)])
+def test_only_a_tiny_checkpoint_is_read_without_a_pool(
+    kind: Weights, pools: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Fails as well when transformers stops using a pool: then `load_in_one_thread` is no longer needed.
+    import transformers.core_model_loading as loading
+
+    store = CheckpointStore(tmp_path)
+    spec = match_pairs("gpt2/GPT2LMHeadModel")[0]
+    tiny = store.prepare(spec, WeightsChoice(Weights.TINY, "for a test"))
+    checkpoint = store.prepare(spec, WeightsChoice(kind, "for a test", str(tiny.directory)))
+    made = []
+
+    class Counted(ThreadPoolExecutor):
+        def __init__(self, *args: object, **options: object) -> None:
+            made.append(self)
+            super().__init__(*args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.delenv(SWITCH, raising=False)
+    monkeypatch.setattr(loading, "ThreadPoolExecutor", Counted)
+    checkpoint.torch_model("fp32")
+    assert len(made) == pools
