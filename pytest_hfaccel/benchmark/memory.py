@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from pytest_hfaccel.backends.process_memory import ProcessMemory
+from pytest_hfaccel.backends.memory import ProcessMemory
 
 if TYPE_CHECKING:
     from pytest_hfaccel.backends.base import LoadedModel

@@ -6,6 +6,8 @@ It is the JSON value of the environment variable `HFACCEL_FAKE`, so that it reac
 
 The first pattern that matches the model's slug counts. `HFACCEL_FAKE_LOG` names a file that every load, run and close
 is appended to, one JSON object per line.
+
+What the fake backend did, written where other processes can count it.
 """
 
 from __future__ import annotations
@@ -72,3 +74,17 @@ def script_for(slug: str, environ: Mapping[str, str] | None = None) -> Script:
     if script.crash and script.crash not in signal.Signals.__members__:
         raise ConfigError(f"{SCRIPT}: crash {script.crash!r} is not a signal of this system, e.g. SIGSEGV.")
     return script
+
+
+def record(event: str, cell: str, **facts: Any) -> None:
+    """Append an event (`load`, `forward`, `close`) to the file that `HFACCEL_FAKE_LOG` names, if it names one."""
+    path = os.environ.get(LOG)
+    if not path:
+        return
+    line = json.dumps({"event": event, "cell": cell, "process": os.getpid(), **facts}) + "\n"
+    # One write in append mode: lines of several processes do not mix.
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(descriptor, line.encode())
+    finally:
+        os.close(descriptor)

@@ -6,9 +6,9 @@ from typing import Any
 
 import openvino as ov
 
+from pytest_hfaccel.backends.memory import out_of_memory_raised
 from pytest_hfaccel.backends.openvino.device import compile_options, core
 from pytest_hfaccel.backends.openvino.precision import hint_of, require_precision
-from pytest_hfaccel.backends.out_of_memory import out_of_memory_raised
 from pytest_hfaccel.core.errors import LoadError
 from pytest_hfaccel.core.spec import Device
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import openvino as ov
 
 from pytest_hfaccel.backends.base import ModelSource
+from pytest_hfaccel.backends.memory import out_of_memory_raised
 from pytest_hfaccel.backends.openvino.compiling import compile_program, constant_bytes
 from pytest_hfaccel.backends.openvino.compression import INT8, compressed
 from pytest_hfaccel.backends.openvino.converted import Converted, ConvertedModels, compressed_key, conversion_key
@@ -16,7 +17,6 @@ from pytest_hfaccel.backends.openvino.export import export_model
 from pytest_hfaccel.backends.openvino.precomputed import Precomputing
 from pytest_hfaccel.backends.openvino.requests import open_request
 from pytest_hfaccel.backends.openvino.shapes import FOLDED, PIXELS, same_batch, signature, widened
-from pytest_hfaccel.backends.out_of_memory import out_of_memory_raised
 from pytest_hfaccel.backends.outputs import flatten_outputs
 from pytest_hfaccel.core.spec import Device, ModelSpec
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from pytest_hfaccel.backends.memory import ProcessMemory, occupied_in_process
 from pytest_hfaccel.backends.openvino.device import core, read_property
-from pytest_hfaccel.backends.process_memory import ProcessMemory, occupied_in_process
 
 
 class DeviceMemory:

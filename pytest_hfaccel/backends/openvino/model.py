@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.backends.base import ModelSource, Placement, WeightChange, is_padded
 from pytest_hfaccel.backends.generation import generate_greedily
+from pytest_hfaccel.backends.memory import out_of_memory_raised
 from pytest_hfaccel.backends.openvino.decoding import TASK, CachedDecoder
 from pytest_hfaccel.backends.openvino.graphs import Graphs
 from pytest_hfaccel.backends.openvino.memory import DeviceMemory
-from pytest_hfaccel.backends.out_of_memory import out_of_memory_raised
 from pytest_hfaccel.backends.outputs import flatten_outputs
 from pytest_hfaccel.core.errors import LoadError
 from pytest_hfaccel.core.spec import Device

@@ -8,18 +8,26 @@ from typing import Any
 import torch
 
 from pytest_hfaccel.backends.base import ModelSource, Placement, WeightChange
-from pytest_hfaccel.backends.out_of_memory import out_of_memory_raised
-from pytest_hfaccel.backends.torch.devices import confirm_device, dtype_of, our_name, torch_name
-from pytest_hfaccel.backends.torch.int8 import INT8, Int8Model, quantize, require_torchao
-from pytest_hfaccel.backends.torch.memory import DeviceMemory, weight_bytes
-from pytest_hfaccel.backends.torch.model import TorchModel, moved
-from pytest_hfaccel.backends.torch.precision import (
+from pytest_hfaccel.backends.memory import out_of_memory_raised
+from pytest_hfaccel.backends.torch.devices import (
+    confirm_device,
+    dtype_of,
     effective_dtype,
     forbid_reduced_fp32,
     fp32_precision,
+    our_name,
     parameter_dtypes,
+    torch_name,
 )
-from pytest_hfaccel.backends.torch.products import dtype_of_products, product_weights
+from pytest_hfaccel.backends.torch.int8 import (
+    INT8,
+    Int8Model,
+    dtype_of_products,
+    product_weights,
+    quantize,
+    require_torchao,
+)
+from pytest_hfaccel.backends.torch.model import DeviceMemory, TorchModel, moved, weight_bytes
 from pytest_hfaccel.core.errors import BackendUnavailable
 from pytest_hfaccel.core.spec import Cell
 

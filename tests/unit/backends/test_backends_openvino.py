@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pytest_hfaccel.backends import Backends, WeightChange
 from pytest_hfaccel.core.built_folder import DamagedCacheWarning
 from pytest_hfaccel.core.errors import BackendUnavailable, CheckpointError
-from tests.unit.backend_sources import CountingSource, make_cell, tiny_checkpoint
+from tests.unit.backends.backend_sources import CountingSource, make_cell, tiny_checkpoint
 
 pytestmark = pytest.mark.slow
-pytest.importorskip("openvino", reason="openvino is an extra of this package")
+ov = pytest.importorskip("openvino", reason="openvino is an extra of this package")
 
 PERTURBED_REL_L2 = 1e-5
 
@@ -206,3 +207,31 @@ def test_a_cache_that_cannot_be_written(gpt2: CountingSource, tmp_path: Path) ->
     copy.cache_dir = tmp_path  # type: ignore[attr-defined]
     with pytest.raises(CheckpointError, match="cannot be written"):
         load(copy)
+
+
+def compiled_sum(threads: int) -> Any:
+    import openvino.opset14 as ops
+
+    first, second = ops.parameter([-1], np.float32), ops.parameter([-1], np.float32)
+    model = ov.Model([ops.add(ops.relu(first), ops.relu(second))], [first, second])
+    return ov.Core().compile_model(model, "CPU", {"INFERENCE_NUM_THREADS": threads})
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_shapes_that_do_not_fit_are_an_error(threads: int) -> None:
+    from pytest_hfaccel.backends.openvino.requests import open_request
+
+    request = open_request(compiled_sum(threads))
+    with pytest.raises(RuntimeError, match="mismatch"):
+        request.infer([np.ones(2, np.float32), np.ones(3, np.float32)])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_outputs_are_keyed_by_port_and_are_the_callers_own(threads: int) -> None:
+    from pytest_hfaccel.backends.openvino.requests import open_request
+
+    compiled = compiled_sum(threads)
+    request = open_request(compiled)
+    twos = request.infer([np.ones(2, np.float32)] * 2, share_inputs=True)[compiled.output(0)]
+    request.infer([np.full(2, 5, np.float32)] * 2, share_inputs=True)
+    assert twos.tolist() == [2.0, 2.0]

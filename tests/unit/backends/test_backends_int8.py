@@ -9,7 +9,7 @@ import pytest
 
 from pytest_hfaccel.backends import Backends, WeightChange
 from pytest_hfaccel.core.errors import BackendUnavailable
-from tests.unit.backend_sources import CountingSource, MadeUpSource, make_cell, tiny_checkpoint
+from tests.unit.backends.backend_sources import CountingSource, MadeUpSource, make_cell, tiny_checkpoint
 
 pytestmark = pytest.mark.slow
 

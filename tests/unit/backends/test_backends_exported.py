@@ -1,14 +1,16 @@
-"""Models that one graph does not serve, and what decides which graph a call gets."""
+"""What every exported runtime shares: which graph a call gets, which inputs are computed, what pipelines hand over."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from pytest_hfaccel.core.errors import LoadError
-from tests.unit.backend_sources import MadeUpSource, make_cell
+from tests.unit.backends.backend_sources import MadeUpSource, make_cell, tiny_checkpoint
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("openvino", reason="openvino is an extra of this package")
@@ -72,7 +74,6 @@ def difference(loaded: Any, model: Any, inputs: dict[str, Any]) -> float:
 
 
 def test_a_model_that_unrolls_over_the_batch_gets_a_graph_per_batch_size(tmp_path: Path) -> None:
-    import torch
 
     model = made_up_model(unrolled)
     source = MadeUpSource(model, {"pixel_values": torch.randn(2, 3, 4)}, tmp_path)
@@ -84,7 +85,6 @@ def test_a_model_that_unrolls_over_the_batch_gets_a_graph_per_batch_size(tmp_pat
 
 
 def test_a_model_that_loops_over_the_sizes_of_images_gets_a_graph_per_sizes(tmp_path: Path) -> None:
-    import torch
 
     model = made_up_model(split_by_size)
     forward = model.forward
@@ -102,7 +102,6 @@ def test_a_model_that_loops_over_the_sizes_of_images_gets_a_graph_per_sizes(tmp_
 
 
 def test_an_additional_input_gets_a_graph_of_its_own(tmp_path: Path) -> None:
-    import torch
 
     model = made_up_model(masked)
     loaded = load(MadeUpSource(model, {"pixel_values": torch.randn(2, 3, 4)}, tmp_path))
@@ -113,7 +112,6 @@ def test_an_additional_input_gets_a_graph_of_its_own(tmp_path: Path) -> None:
 
 
 def test_a_model_that_cannot_be_converted_names_every_way_that_was_tried(tmp_path: Path) -> None:
-    import torch
 
     from pytest_hfaccel.core.errors import LoadError
 
@@ -127,12 +125,11 @@ def test_a_model_that_cannot_be_converted_names_every_way_that_was_tried(tmp_pat
 
 
 def test_inputs_that_the_exporter_computes_are_computed_for_every_call(tmp_path: Path) -> None:
-    import torch
 
     from pytest_hfaccel.backends.openvino.precomputed import Precomputing
     from pytest_hfaccel.checkpoints import CheckpointStore
     from pytest_hfaccel.registry.every import match_pairs
-    from tests.unit.backend_sources import TINY
+    from tests.unit.backends.backend_sources import TINY
 
     store = CheckpointStore(tmp_path)
     text, vision = (
@@ -146,7 +143,6 @@ def test_inputs_that_the_exporter_computes_are_computed_for_every_call(tmp_path:
 
 
 def test_a_model_that_cannot_be_made_without_weights_has_no_such_inputs(tmp_path: Path) -> None:
-    import torch
 
     from pytest_hfaccel.backends.openvino.precomputed import Precomputing
 
@@ -155,7 +151,6 @@ def test_a_model_that_cannot_be_made_without_weights_has_no_such_inputs(tmp_path
 
 
 def test_what_calls_must_have_in_common() -> None:
-    import torch
 
     from pytest_hfaccel.backends.openvino.shapes import signature, widened
 
@@ -175,7 +170,6 @@ def test_what_calls_must_have_in_common() -> None:
 
 
 def test_inputs_that_the_exporter_cannot_compute_are_a_failed_conversion() -> None:
-    import torch
 
     from pytest_hfaccel.backends.openvino.precomputed import precomputed
 
@@ -188,3 +182,30 @@ def test_inputs_that_the_exporter_cannot_compute_are_a_failed_conversion() -> No
     with pytest.raises(LoadError, match=r"some of its inputs: IndexError") as caught:
         precomputed(model, {"pixel_values": torch.zeros(2, 4)})
     assert caught.value.stage == "convert"
+
+
+def names_handed_over(source: Any, **call: torch.Tensor) -> set[str]:
+    from pytest_hfaccel.backends.openvino.architecture import architecture_on_openvino
+
+    handed: list[Mapping[str, torch.Tensor]] = []
+    model = architecture_on_openvino(source, handed.append, frozenset({"input_ids", "attention_mask"}))
+    model(**call)
+    return set(handed[0])
+
+
+@pytest.mark.parametrize(
+    ("architecture", "offset", "handed"),
+    [
+        ("GPT2LMHeadModel", 0, set()),
+        ("GPT2LMHeadModel", 1, {"position_ids"}),
+        # Left alone, it counts from the id of padding on: positions from 0 on are not what the graph computes.
+        ("RobertaForCausalLM", 0, {"position_ids"}),
+    ],
+)
+def test_positions_that_the_graph_would_not_compute_are_handed_over(
+    architecture: str, offset: int, handed: set[str], tmp_path: Path
+) -> None:
+    source = tiny_checkpoint(tmp_path, architecture, "text-generation")
+    ids = torch.tensor([[5, 6, 7]])
+    names = names_handed_over(source, input_ids=ids, position_ids=torch.tensor([[0, 1, 2]]) + offset)
+    assert names == {"input_ids", "attention_mask"} | handed

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_hfaccel.backends.out_of_memory import out_of_memory_raised
-from pytest_hfaccel.backends.process_memory import ProcessMemory
+from pytest_hfaccel.backends.memory import ProcessMemory, out_of_memory_raised
 from pytest_hfaccel.core.errors import OutOfMemory, is_out_of_memory
 
 MIB = 2**20

@@ -108,7 +108,7 @@ def test_a_script_with_mistakes(monkeypatch: pytest.MonkeyPatch, text: str) -> N
 
 
 CRASH = """
-from tests.unit.test_backend_fake import FakeBackend, make_cell
+from tests.unit.backends.test_backends_fake import FakeBackend, make_cell
 FakeBackend().load(make_cell()).forward({})
 """
 
@@ -116,5 +116,5 @@ FakeBackend().load(make_cell()).forward({})
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_a_crash_kills_the_process(script: Callable[..., Path]) -> None:
     script(gpt2={"crash": "SIGKILL"})
-    done = subprocess.run([sys.executable, "-c", CRASH], check=False, cwd=Path(__file__).parents[2])
+    done = subprocess.run([sys.executable, "-c", CRASH], check=False, cwd=Path(__file__).parents[3])
     assert done.returncode == -signal.SIGKILL

@@ -10,7 +10,7 @@ import pytest
 from pytest_hfaccel.backends import Backends, WeightChange
 from pytest_hfaccel.core.errors import BackendUnavailable, OutOfMemory
 from pytest_hfaccel.core.spec import Device
-from tests.unit.backend_sources import MadeUpSource, make_cell, tiny_checkpoint
+from tests.unit.backends.backend_sources import MadeUpSource, make_cell, tiny_checkpoint
 
 pytestmark = pytest.mark.slow
 
