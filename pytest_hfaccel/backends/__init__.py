@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import entry_points
 
-from pytest_hfaccel.backends.base import Backend, LoadedModel, ModelSource, Placement, SampleInputs, WeightChange
+from pytest_hfaccel.backends.base import (
+    Backend,
+    DeviceProbe,
+    LoadedModel,
+    ModelSource,
+    Placement,
+    SampleInputs,
+    WeightChange,
+)
+from pytest_hfaccel.core.devices import BUILT_IN, DeviceKind, Traits, register_kind
 from pytest_hfaccel.core.errors import BackendUnavailable
+from pytest_hfaccel.core.presence import Presence
+from pytest_hfaccel.core.spec import Device
 
-__all__ = ["Backend", "Backends", "LoadedModel", "ModelSource", "Placement", "SampleInputs", "WeightChange"]
+__all__ = [
+    "Backend",
+    "Backends",
+    "DeviceProbe",
+    "LoadedModel",
+    "ModelSource",
+    "Placement",
+    "SampleInputs",
+    "WeightChange",
+]
 
-_TORCH = "pytest_hfaccel.backends.torch.backend:TorchBackend"
-
-_BUILT_IN = {
-    "cpu": _TORCH,
-    "cuda": _TORCH,
-    "rocm": _TORCH,
-    "mps": _TORCH,
-    "xpu": _TORCH,
+_CLASSES = {
+    "torch": "pytest_hfaccel.backends.torch.backend:TorchBackend",
     "openvino": "pytest_hfaccel.backends.openvino.backend:OpenVINOBackend",
     "fake": "pytest_hfaccel.backends.fake.backend:FakeBackend",
 }
@@ -33,28 +48,34 @@ class Backends:
     """
 
     def __init__(self) -> None:
-        self._imports = dict(_BUILT_IN)
-        self._made: dict[str, Backend] = {}
+        self._imports = {kind.name: _CLASSES[kind.backend] for kind in BUILT_IN.values() if kind.backend}
+        self._instances: dict[str, Backend] = {}
         for point in entry_points(group=ENTRY_POINT_GROUP):
             self.register(point.name, point.value)
 
     def register(self, kind: str, backend: str | Backend) -> None:
         """Serve a device kind with a backend, given as an object or as `module:Class`.
 
+        The module is imported now, for the backend's traits. If that fails, `for_kind` says so.
+
         Raises:
             ValueError: The kind is served already.
         """
-        if kind in self._imports or kind in self._made:
-            taken = self._imports.get(kind) or type(self._made[kind]).__qualname__
+        if kind in self._imports or kind in self._instances:
+            taken = self._imports.get(kind) or type(self._instances[kind]).__qualname__
             raise ValueError(f"device kind {kind!r} is served already, by {taken}")
         if isinstance(backend, str):
             self._imports[kind] = backend
+            with suppress(BackendUnavailable):
+                backend = self.for_kind(kind)
         else:
-            self._made[kind] = backend
+            self._instances[kind] = backend
+        if kind not in BUILT_IN:
+            register_kind(DeviceKind(kind, traits=getattr(backend, "traits", Traits())))
 
     def kinds(self) -> list[str]:
         """The device kinds that some backend serves."""
-        return sorted({*self._imports, *self._made})
+        return sorted({*self._imports, *self._instances})
 
     def for_kind(self, kind: str) -> Backend:
         """Return the backend of a device kind, importing it on first use.
@@ -62,19 +83,30 @@ class Backends:
         Raises:
             BackendUnavailable: No backend serves the kind, or its runtime is not installed.
         """
-        if kind not in self._made:
+        if kind not in self._instances:
             if kind not in self._imports:
                 raise BackendUnavailable(
                     f"no backend serves {kind!r} devices. Served: {', '.join(self.kinds())}.",
                     hint=f"A backend can be registered by an entry point in the group {ENTRY_POINT_GROUP!r}.",
                 )
-            module, _, name = self._imports[kind].partition(":")
+            path = self._imports[kind]
+            module, _, name = path.partition(":")
             # One backend may serve several kinds: share the instance.
-            made = next(
-                (self._made[k] for k, v in self._imports.items() if k in self._made and v == self._imports[kind]), None
-            )
+            same = (self._instances.get(other) for other, value in self._imports.items() if value == path)
+            shared = next((instance for instance in same if instance is not None), None)
             try:
-                self._made[kind] = made or getattr(import_module(module), name)()
+                self._instances[kind] = shared or getattr(import_module(module), name)()
             except ImportError as error:
                 raise BackendUnavailable(f"the backend of {kind!r} devices cannot be imported: {error}") from error
-        return self._made[kind]
+        return self._instances[kind]
+
+    def probe(self) -> list[Presence]:
+        """Ask the third-party backends for their devices; one whose probe fails is absent, with the reason."""
+        return [presence for kind in self.kinds() if kind not in BUILT_IN for presence in self._probe(kind)]
+
+    def _probe(self, kind: str) -> list[Presence]:
+        try:
+            backend = self.for_kind(kind)
+            return backend.probe() if isinstance(backend, DeviceProbe) else []
+        except Exception as error:
+            return [Presence(Device(kind), False, f"its backend cannot be asked: {type(error).__name__}: {error}")]

@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from pytest_hfaccel.core.spec import Cell, ModelSpec
+from pytest_hfaccel.core.presence import Presence
+from pytest_hfaccel.core.spec import Cell, Device, ModelSpec
 
 if TYPE_CHECKING:
     import torch
@@ -227,7 +228,12 @@ class LoadedModel(Protocol):
 
 @runtime_checkable
 class Backend(Protocol):
-    """The code that brings a torch model to a device and runs it."""
+    """The code that brings a torch model to a device and runs it.
+
+    Only `name` and `load` are required. A third-party backend may also have `traits`
+    (`pytest_hfaccel.core.devices.Traits`; the default ones otherwise) and what `DeviceProbe` asks for. Its module is
+    imported in every process of a run, so it imports its runtime in `load`.
+    """
 
     name: str
 
@@ -236,8 +242,34 @@ class Backend(Protocol):
 
         The first load on a device confirms that the device is really there.
 
+        Args:
+            cell: What to load.
+            source: The checkpoint; `None` for a backend whose traits say `needs_checkpoint=False`.
+
         Raises:
             BackendUnavailable: The device does not answer, or cannot run at this precision.
             LoadError: With the stage (`load`, `convert`, `compile`) that failed.
             OutOfMemory: The device's memory did not suffice.
+        """
+
+
+@runtime_checkable
+class DeviceProbe(Protocol):
+    """A backend that knows which devices the machine has.
+
+    With it `hfaccel hardware` lists them, `--all-hardware` tests on them, and a plain run may choose one. The built-in
+    backends have no `probe`: `pytest_hfaccel.hardware` searches for their devices without importing them.
+    """
+
+    def probe(self) -> list[Presence]:
+        """Return each device, present or absent with the reason, by cheap signs: in milliseconds, no runtime loaded."""
+
+    def confirm(self, device: Device, dtype: str = "fp32") -> dict[str, Any]:
+        """Load the runtime and compute something on a device.
+
+        Returns:
+            What the device says of itself; `name` and `memory_bytes` become the fields of its `Presence`.
+
+        Raises:
+            BackendUnavailable: It does not answer, or cannot compute at the dtype.
         """

@@ -88,7 +88,9 @@ def _cells(arguments: argparse.Namespace, config: RunConfig) -> list[Cell]:
     unknown = [dtype for dtype in arguments.dtypes if dtype not in DTYPES]
     if unknown:
         raise ConfigError(f"--dtypes: {unknown[0]!r} is not a dtype. Allowed: {', '.join(DTYPES)}.")
-    devices = [Device.parse(text, Backends().kinds()) for text in arguments.hardware] or probe_devices().present()
+    backends = Backends()
+    asked = [Device.parse(text, backends.kinds()) for text in arguments.hardware]
+    devices = asked or probe_devices(backends=backends).present()
     registry = load_registry(config.registry_files, cache_dir=config.cache_dir)
     specs = models_of_set(arguments.models_set, registry, arguments.custom_models, arguments.specific_models)
     weights = {spec.name: _weights(spec, arguments.weights) for spec in specs}

@@ -11,20 +11,18 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from pytest_hfaccel.core.devices import BUILT_IN, kind_named
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.results import Stage
 
 DTYPES = ("fp32", "bf16", "fp16", "int8")
 """The dtypes a cell can ask for. `fp64` exists besides them, for references only."""
 
-DEVICE_KINDS = ("cpu", "cuda", "rocm", "mps", "xpu", "openvino", "webgpu", "webnn", "wasm", "fake")
+DEVICE_KINDS = tuple(BUILT_IN)
 """The kinds of device in the order in which they are listed; `fake` exists only by name."""
 
 REGISTERED = "registered"
 """The consent to remote code that covers the models whose registry entry says `requires_remote_code`."""
-
-_INDEXED = frozenset({"cuda", "rocm", "xpu", "fake"})
-_DEFAULT_TARGET = {"openvino": "CPU"}
 
 
 class Weights(StrEnum):
@@ -65,14 +63,15 @@ class Device:
         kinds = dict.fromkeys((*DEVICE_KINDS, *extra_kinds))
         if kind not in kinds:
             raise ConfigError(f"{text!r} is not a device. Allowed: {', '.join(kinds)}, with ':<index or name>'.")
-        if kind in _INDEXED:
-            target = target or "0"
+        row = kind_named(kind)
+        target = target or row.default_target
+        if row.is_indexed:
             if not target.isdecimal():
                 raise ConfigError(f"{text!r} is not a device: {kind} takes an index, as in '{kind}:0'.")
             target = str(int(target))
-        elif kind in _DEFAULT_TARGET:
-            target = target.upper() or _DEFAULT_TARGET[kind]
-        elif target and kind in ("cpu", "mps"):
+        elif kind == "openvino":
+            target = target.upper()
+        elif target and row.is_single:
             raise ConfigError(f"{text!r} is not a device: there is only one {kind!r}.")
         return cls(kind, target)
 

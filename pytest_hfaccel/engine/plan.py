@@ -18,6 +18,7 @@ from pytest_hfaccel.core.spec import DTYPES, Cell, Device, ModelSpec, WeightsCho
 from pytest_hfaccel.engine.matrix import expand_matrix
 
 if TYPE_CHECKING:
+    from pytest_hfaccel.backends import Backends
     from pytest_hfaccel.checkpoints import CheckpointStore
     from pytest_hfaccel.registry import Registry
     from pytest_hfaccel.reporting.resuming import EarlierRun
@@ -62,14 +63,14 @@ class Plan:
         return expand_matrix(specs, self.devices, self.config.dtypes, lambda spec: self.weights[spec.name])
 
 
-def make_plan(config: RunConfig, registry: Registry, store: CheckpointStore, extra_kinds: Sequence[str] = ()) -> Plan:
+def make_plan(config: RunConfig, registry: Registry, store: CheckpointStore, backends: Backends | None = None) -> Plan:
     """Decide what a run collects.
 
     Args:
         config: What the user asked for.
         registry: The models that are known.
         store: Where weights come from; asked for the models the user named.
-        extra_kinds: Device kinds served by third-party backends.
+        backends: The backends of the run (default: the built-in ones and those from entry points).
 
     Raises:
         ConfigError: A dtype, device or model that cannot be, a required device that is not here, a directory for
@@ -77,6 +78,7 @@ def make_plan(config: RunConfig, registry: Registry, store: CheckpointStore, ext
         RegistryError: A registry file with mistakes.
         HubError: The class of an unregistered model had to be asked of the hub, and it did not answer.
     """
+    from pytest_hfaccel.backends import Backends
     from pytest_hfaccel.hardware import probe_devices
     from pytest_hfaccel.registry import resolve_model, with_distinct_ids
     from pytest_hfaccel.reporting.resuming import earlier_run
@@ -93,10 +95,11 @@ def make_plan(config: RunConfig, registry: Registry, store: CheckpointStore, ext
         from pytest_hfaccel.pool.budget import parse_budget
 
         parse_budget(config.pool_memory)  # refused now, not when the first model is loaded
-    asked = [Device.parse(text, extra_kinds) for text in config.devices]
-    report = probe_devices()
+    backends = Backends() if backends is None else backends
+    asked = [Device.parse(text, backends.kinds()) for text in config.devices]
+    report = probe_devices(backends=backends)
     absent = {presence.device.id: presence.reason for presence in report.absent()}
-    # Nobody looks for the devices of a third party: one that is asked for counts as there until its backend says no.
+    # A backend without `probe` counts as having the device that is asked for until it says no.
     unlooked = [device for device in asked if report.find(device) is None]
     _require(config, [*report.present(), *unlooked], absent)
     _require_directory(config)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_hfaccel.backends import Backends
 from pytest_hfaccel.benchmark.measuring import Measuring
 from pytest_hfaccel.benchmark.points import Point, points_of, varies_in_length
+from pytest_hfaccel.core.devices import kind_named
 from pytest_hfaccel.core.errors import HfAccelError
 from pytest_hfaccel.core.results import CellKey, CellResult, CheckOutcome, Stage
 from pytest_hfaccel.core.spec import CLASS_LEVEL, CPU, Cell, Expectation, ModelSpec
@@ -145,7 +146,7 @@ class Runner:
     def _load(self, cell: Cell, source: ModelSource | None = None) -> LoadedModel:
         """Load a cell's model: from its checkpoint, unless another source is given or the backend needs none."""
         backend = self.backends.for_kind(cell.device.kind)
-        needs_checkpoint = getattr(backend, "needs_checkpoint", True)
+        needs_checkpoint = kind_named(cell.device.kind).traits.needs_checkpoint
         return backend.load(cell, (source or self.checkpoint(cell)) if needs_checkpoint else None)  # type: ignore[arg-type]
 
 

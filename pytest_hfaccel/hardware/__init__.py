@@ -12,6 +12,7 @@ detector.get_hardware_by_priority([CUDA, MPS, CPU])
 
 from __future__ import annotations
 
+from pytest_hfaccel.core.presence import HardwareReport, Presence
 from pytest_hfaccel.hardware.cache import HardwareCacheWarning
 from pytest_hfaccel.hardware.comprehensive import detect_hardware_with_comprehensive_checks
 from pytest_hfaccel.hardware.confirm import confirm_devices
@@ -37,7 +38,6 @@ from pytest_hfaccel.hardware.kinds import (
     XPU,
 )
 from pytest_hfaccel.hardware.machine import machine_facts
-from pytest_hfaccel.hardware.presence import HardwareReport, Presence
 from pytest_hfaccel.hardware.probe import probe_devices
 
 __all__ = [

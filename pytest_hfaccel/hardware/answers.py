@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+from pytest_hfaccel.core.presence import HardwareReport, Presence, report_of
 from pytest_hfaccel.hardware.kinds import CPU, HARDWARE_TYPES, QUALCOMM
-from pytest_hfaccel.hardware.presence import HardwareReport, Presence, report_of
 
 GB = 2**30
 """Sizes in GB count 2**30 bytes, as the detector's guide does."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 
+from pytest_hfaccel.core.presence import HardwareReport, Presence
 from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.hardware.answers import confirmed_report, devices_to_confirm
 from pytest_hfaccel.hardware.cache import ConfirmationCache
 from pytest_hfaccel.hardware.cache_key import cache_key
 from pytest_hfaccel.hardware.confirm import confirm_devices
-from pytest_hfaccel.hardware.presence import HardwareReport, Presence
 from pytest_hfaccel.hardware.probe import probe_devices
 
 Probe = Callable[[], HardwareReport]

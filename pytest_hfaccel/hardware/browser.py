@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from pytest_hfaccel.core.presence import Presence
 from pytest_hfaccel.core.spec import Device
-from pytest_hfaccel.hardware.presence import Presence
 
 
 def probe_browser() -> list[Presence]:

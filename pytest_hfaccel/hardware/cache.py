@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.presence import Presence
 from pytest_hfaccel.core.spec import Device
-from pytest_hfaccel.hardware.presence import Presence
 
 FORMAT = 1
 MAX_AGE_S = 24 * 3600.0

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from pytest_hfaccel.hardware.presence import HardwareReport, Presence
+from pytest_hfaccel.core.presence import HardwareReport, Presence
 
 _PACKAGES = ("pytest-hfaccel", "torch", "openvino")
 _VOLATILE = ("available_bytes",)

@@ -6,10 +6,10 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from pytest_hfaccel.core.presence import Presence
 from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.hardware.hidden import visible_devices
 from pytest_hfaccel.hardware.nvml import NvidiaGpu, NvmlError, list_gpus, load_nvml
-from pytest_hfaccel.hardware.presence import Presence
 from pytest_hfaccel.hardware.torch_build import TorchBuild
 
 _FIRST = Device("cuda", "0")

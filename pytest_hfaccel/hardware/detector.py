@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from threading import Lock
 from typing import Any
 
+from pytest_hfaccel.core.presence import HardwareReport
 from pytest_hfaccel.hardware.answers import absence_reasons, availability, details_of
 from pytest_hfaccel.hardware.asking import Confirm, Probe, ask_runtimes
 from pytest_hfaccel.hardware.fitting import fitting_kinds
 from pytest_hfaccel.hardware.kinds import CPU, CUDA, DEFAULT_PRIORITY, require_kinds
-from pytest_hfaccel.hardware.presence import HardwareReport
 from pytest_hfaccel.hardware.summary import format_summary
 from pytest_hfaccel.hardware.torch_devices import torch_device_of
 

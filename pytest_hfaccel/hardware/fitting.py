@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pytest_hfaccel.core.presence import HardwareReport
 from pytest_hfaccel.hardware.answers import present_of
 from pytest_hfaccel.hardware.kinds import HARDWARE_TYPES, require_kinds
-from pytest_hfaccel.hardware.presence import HardwareReport
 
 MB = 2**20
 

@@ -7,8 +7,8 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from pytest_hfaccel.core.presence import HardwareReport
 from pytest_hfaccel.hardware.cpu_facts import read_cpu
-from pytest_hfaccel.hardware.presence import HardwareReport
 from pytest_hfaccel.hardware.probe import probe_devices
 
 PACKAGES = ("pytest-hfaccel", "torch", "transformers", "tokenizers", "openvino", "safetensors", "numpy", "pytest")

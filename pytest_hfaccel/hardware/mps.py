@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import platform
 
+from pytest_hfaccel.core.presence import Presence
 from pytest_hfaccel.core.spec import Device
-from pytest_hfaccel.hardware.presence import Presence
 from pytest_hfaccel.hardware.torch_build import TorchBuild
 
 _OLDEST_MACOS = 14

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
+from pytest_hfaccel.core.presence import Presence
 from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.hardware.intel import list_intel
-from pytest_hfaccel.hardware.presence import Presence
 from pytest_hfaccel.hardware.xpu import can_load
 
 _GPU_LIBRARY = "libOpenCL.so.1"

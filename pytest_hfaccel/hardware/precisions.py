@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from pytest_hfaccel.hardware.presence import Presence
+from pytest_hfaccel.core.presence import Presence
 
 _TORCH_CPU = {
     "bf16": ("AVX512_BF16", "AMX_BF16", "BF16"),

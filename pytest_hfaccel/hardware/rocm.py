@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_hfaccel.core.presence import Presence
 from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.hardware.hidden import visible_devices
-from pytest_hfaccel.hardware.presence import Presence
 from pytest_hfaccel.hardware.torch_build import TorchBuild
 
 _FIRST = Device("rocm", "0")

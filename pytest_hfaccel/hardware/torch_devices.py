@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pytest_hfaccel.core.presence import HardwareReport
 from pytest_hfaccel.hardware.answers import present_of
 from pytest_hfaccel.hardware.kinds import CUDA, MPS, ROCM, XPU
-from pytest_hfaccel.hardware.presence import HardwareReport
 
 _INDEXED = {CUDA: "cuda", ROCM: "cuda", XPU: "xpu"}
 """Kinds whose devices torch numbers, and what it calls them: its ROCm builds call AMD's GPUs `cuda`."""

@@ -101,7 +101,7 @@ class HfSession:
         sent: dict[str, Any] = getattr(self._pytest_config, "workerinput", {})
         if WORKER_INPUT in sent:
             return Plan.from_bytes(sent[WORKER_INPUT])
-        return make_plan(self.config, self.registry, self.store, self.backends.kinds())
+        return make_plan(self.config, self.registry, self.store, self.backends)
 
     @cached_property
     def recorded(self) -> Recorded:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.presence import Presence
 from pytest_hfaccel.core.spec import DEVICE_KINDS, Device
 from pytest_hfaccel.hardware.precisions import NATIVE, PrecisionSupport, precision_support
-from pytest_hfaccel.hardware.presence import Presence
 from pytest_hfaccel.predict.datasheet import DeviceSpecification, Specifications
 
 KINDS = (*(kind for kind in DEVICE_KINDS if kind != "fake"), "qualcomm")

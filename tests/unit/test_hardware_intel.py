@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from pytest_hfaccel.core.presence import Presence
 from pytest_hfaccel.core.spec import CPU
 from pytest_hfaccel.hardware.openvino import probe_openvino
-from pytest_hfaccel.hardware.presence import Presence
 from pytest_hfaccel.hardware.torch_build import TorchBuild
 from pytest_hfaccel.hardware.xpu import probe_xpu
 

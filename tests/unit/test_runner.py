@@ -12,6 +12,7 @@ import pytest
 from pytest_hfaccel.backends import Backends, Placement
 from pytest_hfaccel.checks.base import CheckRegistry, failed, passed
 from pytest_hfaccel.core.config import RunConfig
+from pytest_hfaccel.core.devices import Traits
 from pytest_hfaccel.core.errors import BackendUnavailable, HfAccelError, LoadError, OutOfMemory
 from pytest_hfaccel.core.results import CheckOutcome, Stage, Status
 from pytest_hfaccel.core.spec import Cell, Device, Expectation, ModelSpec, Weights, WeightsChoice
@@ -24,7 +25,7 @@ class ListBackend:
     """Loads nothing, and raises what it is told to."""
 
     name = "list"
-    needs_checkpoint = False
+    traits = Traits(needs_checkpoint=False)
 
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error

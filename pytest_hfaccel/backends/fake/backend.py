@@ -98,20 +98,15 @@ def _numbers(name: str) -> list[float]:
 
 
 class FakeBackend:
-    """Does what the script in `HFACCEL_FAKE` says; see `pytest_hfaccel.backends.fake.script`.
-
-    Attributes:
-        needs_checkpoint: No checkpoint is built for its cells.
-    """
+    """Does what the script in `HFACCEL_FAKE` says; see `pytest_hfaccel.backends.fake.script`."""
 
     name = "fake"
-    needs_checkpoint = False
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loads: Counter[str] = Counter()
 
-    def load(self, cell: Cell, source: ModelSource | None = None) -> FakeModel:  # noqa: ARG002 - see needs_checkpoint
+    def load(self, cell: Cell, source: ModelSource | None = None) -> FakeModel:  # noqa: ARG002 - see Traits.needs_checkpoint
         """Load as the script says.
 
         Raises:

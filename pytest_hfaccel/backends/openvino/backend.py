@@ -16,13 +16,19 @@ from pytest_hfaccel.backends.openvino.precision import (
     runtime_precisions,
 )
 from pytest_hfaccel.backends.openvino.products import product_weights
-from pytest_hfaccel.core.spec import Cell
+from pytest_hfaccel.core.spec import Cell, Device
 
 
 class OpenVINOBackend:
     """Serves every OpenVINO device: CPU, GPU, NPU, and those that choose among them."""
 
     name = "openvino"
+
+    def confirm(self, device: Device, dtype: str = "fp32") -> dict[str, Any]:
+        """Compute a product on the device; as `DeviceProbe.confirm`."""
+        require_device(device)
+        confirm_precision(device, dtype)
+        return device_facts(device)
 
     def load(self, cell: Cell, source: ModelSource) -> OpenVINOModel:
         """Convert the checkpoint, unless that has been done, and compile it for the cell's device.

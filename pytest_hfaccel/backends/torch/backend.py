@@ -29,13 +29,17 @@ from pytest_hfaccel.backends.torch.int8 import (
 )
 from pytest_hfaccel.backends.torch.model import DeviceMemory, TorchModel, moved, weight_bytes
 from pytest_hfaccel.core.errors import BackendUnavailable
-from pytest_hfaccel.core.spec import Cell
+from pytest_hfaccel.core.spec import Cell, Device
 
 
 class TorchBackend:
     """Serves cpu, cuda, rocm, mps and xpu."""
 
     name = "torch"
+
+    def confirm(self, device: Device, dtype: str = "fp32") -> dict[str, Any]:
+        """Compute a product on the device; as `DeviceProbe.confirm`."""
+        return confirm_device(device, dtype)
 
     def load(self, cell: Cell, source: ModelSource) -> TorchModel:
         """Load the checkpoint onto the cell's device at its dtype.

@@ -43,7 +43,6 @@ def events(log: Path) -> list[str]:
 def test_it_is_served_by_name_and_is_a_backend() -> None:
     backend = Backends().for_kind("fake")
     assert isinstance(backend, Backend)
-    assert backend.needs_checkpoint is False  # type: ignore[attr-defined]
 
 
 def test_a_run_is_logged_and_reproducible(script: Callable[..., Path]) -> None:

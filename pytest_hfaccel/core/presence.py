@@ -6,10 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from pytest_hfaccel.core.devices import rank_of
 from pytest_hfaccel.core.spec import CPU, Device
-
-# Best first. OpenVINO's NPU comes after the CPU: it takes static shapes only, which most models do not have.
-_PREFERENCE = ("cuda", "rocm", "xpu", "mps", "openvino:GPU", "cpu", "openvino:NPU", "openvino:CPU")
 
 _OPENVINO_CHOOSERS = ("AUTO", "HETERO", "MULTI", "BATCH")
 """OpenVINO devices that are not hardware: they choose among those that are."""
@@ -67,7 +65,7 @@ class HardwareReport:
 
     def best(self) -> Device:
         """The device of a plain run: an accelerator if there is one, else the CPU."""
-        return min(self.present(), key=_rank, default=CPU)
+        return min(self.present(), key=lambda device: (rank_of(device.kind, device.target), device.target), default=CPU)
 
     def find(self, device: Device) -> Presence | None:
         """Return what is known of a device; `None` for a kind that is not probed (`fake`, third-party kinds)."""
@@ -94,11 +92,3 @@ def report_of(presences: Iterable[Presence]) -> HardwareReport:
 def _is_same(one: Device, other: Device) -> bool:
     """Whether two names mean one device: OpenVINO's `GPU` is `GPU.0`."""
     return one.target == other.target or one.target == f"{other.target}.0" or other.target == f"{one.target}.0"
-
-
-def _rank(device: Device) -> tuple[int, str]:
-    for rank, wanted in enumerate(_PREFERENCE):
-        kind, _, target = wanted.partition(":")
-        if device.kind == kind and device.target.startswith(target):
-            return rank, device.target
-    return len(_PREFERENCE), device.id

@@ -1,0 +1,172 @@
+"""The kinds of device, in one table: how they are named, what runs models on them, what they can do.
+
+A third-party backend adds its kind with `register_kind`; everything else here is constant. Imports nothing of ours, so
+that every layer may ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from pytest_hfaccel.core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a backend can do; decided per kind, before a model is loaded.
+
+    Attributes:
+        exported: It runs a converted graph. False where it runs transformers' own code.
+        torch_module: `LoadedModel.pipeline_model()` is the transformers model itself, a `torch.nn.Module`, so that it
+            can be trained, compiled, and given another attention implementation; its weights can be read and edited.
+        exact: Wildcards over targets; these devices sum in a fixed order, so that two runs agree to the last bit.
+        host_memory: Wildcards over targets; these devices use the memory of the host.
+        accelerator: A plain run prefers it to the CPU.
+        needs_checkpoint: False where `load` is called without a checkpoint, and none is built.
+    """
+
+    exported: bool = True
+    torch_module: bool = False
+    exact: tuple[str, ...] = ()
+    host_memory: tuple[str, ...] = ()
+    accelerator: bool = False
+    needs_checkpoint: bool = True
+
+    def is_exact(self, target: str) -> bool:
+        """Whether two runs on this target agree to the last bit."""
+        return any(fnmatchcase(target, pattern) for pattern in self.exact)
+
+    def uses_host_memory(self, target: str) -> bool:
+        """Whether this target uses the memory of the host."""
+        return any(fnmatchcase(target, pattern) for pattern in self.host_memory)
+
+
+@dataclass(frozen=True)
+class DeviceKind:
+    """A row of the table.
+
+    Attributes:
+        name: What stands before the colon of a device id.
+        is_indexed: Its devices are numbered, as in `cuda:1`.
+        is_single: There is one, which takes no target.
+        default_target: The target of a device that is named by its kind alone.
+        torch_type: `torch.device.type` of its devices; torch's ROCm builds call AMD's GPUs `cuda`.
+        backend: Folder in `pytest_hfaccel.backends`; empty where none runs models on it yet.
+        is_searched: Whether the machine is searched for its devices; others exist only by name.
+        traits: What its backend can do.
+    """
+
+    name: str
+    is_indexed: bool = False
+    is_single: bool = False
+    default_target: str = ""
+    torch_type: str = ""
+    backend: str = ""
+    is_searched: bool = True
+    traits: Traits = field(default_factory=Traits)
+
+
+_EAGER = Traits(exported=False, torch_module=True, accelerator=True)
+_GPU = {"is_indexed": True, "default_target": "0", "backend": "torch", "traits": _EAGER}
+
+# In the order in which they are listed.
+_TABLE = (
+    DeviceKind(
+        "cpu",
+        is_single=True,
+        torch_type="cpu",
+        backend="torch",
+        traits=Traits(exported=False, torch_module=True, exact=("*",), host_memory=("*",)),
+    ),
+    DeviceKind("cuda", torch_type="cuda", **_GPU),  # type: ignore[arg-type]  # mypy does not see the keys
+    DeviceKind("rocm", torch_type="cuda", **_GPU),  # type: ignore[arg-type]
+    DeviceKind("mps", is_single=True, torch_type="mps", backend="torch", traits=_EAGER),
+    DeviceKind("xpu", torch_type="xpu", **_GPU),  # type: ignore[arg-type]
+    DeviceKind(
+        "openvino",
+        default_target="CPU",
+        backend="openvino",
+        traits=Traits(exact=("CPU*",), host_memory=("CPU",)),
+    ),
+    DeviceKind("webgpu"),
+    DeviceKind("webnn"),
+    DeviceKind("wasm", traits=Traits(exact=("*",), host_memory=("*",))),
+    DeviceKind(
+        "fake",
+        is_indexed=True,
+        default_target="0",
+        backend="fake",
+        is_searched=False,
+        traits=Traits(exported=False, host_memory=("*",), needs_checkpoint=False),
+    ),
+)
+
+BUILT_IN = {kind.name: kind for kind in _TABLE}
+"""The kinds of device that a user can name without a third-party backend."""
+
+_KINDS = dict(BUILT_IN)
+
+BEST_FIRST = ("cuda", "rocm", "xpu", "mps", "openvino:GPU", "cpu", "openvino:NPU", "openvino:CPU")
+"""Devices in the order in which a plain run prefers them.
+
+GPUs that torch computes on come first: OpenVINO must convert a model. Its NPU comes after the CPU because it takes
+static shapes only, which most models do not have. What runs in a browser is chosen only by name.
+"""
+
+TORCH_KINDS = tuple(kind.name for kind in _TABLE if kind.traits.torch_module)
+"""The built-in kinds on which transformers' own code runs."""
+
+GPU_KINDS = tuple(kind.name for kind in _TABLE if kind.traits.torch_module and kind.is_indexed)
+"""The kinds of which a machine may have several with memory of their own, so that a model can be split over them."""
+
+BROWSER_KINDS = ("webgpu", "webnn", "wasm")
+
+HARDWARE_KINDS = tuple(dict.fromkeys([*(name.partition(":")[0] for name in BEST_FIRST), "webgpu", "webnn", "qualcomm"]))
+"""The kinds of hardware that advice is given for, best first; nothing runs on `qualcomm` yet."""
+
+
+def kind_named(name: str) -> DeviceKind:
+    """Return the row of a kind; one with default traits for a kind that nobody has registered."""
+    return _KINDS.get(name) or DeviceKind(name)
+
+
+def register_kind(kind: DeviceKind) -> None:
+    """Add the kind of a third-party backend; one of the same name from an earlier run in this process is replaced.
+
+    Raises:
+        ValueError: It has the name of a built-in kind.
+    """
+    if kind.name in BUILT_IN:
+        raise ValueError(f"{kind.name!r} is a built-in kind of device")
+    _KINDS[kind.name] = kind
+
+
+def rank_of(kind: str, target: str) -> int:
+    """Return a device's place in the order of preference, best first; accelerators of third parties precede the CPU."""
+    for rank, name in enumerate(BEST_FIRST):
+        best_kind, _, best_target = name.partition(":")
+        if kind == best_kind and target.startswith(best_target):
+            return 2 * rank
+    return 2 * BEST_FIRST.index("cpu") - 1 if kind_named(kind).traits.accelerator else 2 * len(BEST_FIRST)
+
+
+def require_kinds(names: Iterable[str], place: str) -> list[str]:
+    """Return the names as a list.
+
+    Args:
+        names: Kinds of hardware.
+        place: The argument or option they come from, for the message.
+
+    Raises:
+        ConfigError: One of them is not in `HARDWARE_KINDS`.
+    """
+    kinds = list(names)
+    unknown = ", ".join(repr(name) for name in kinds if name not in HARDWARE_KINDS)
+    if unknown:
+        raise ConfigError(
+            f"{place}: {unknown} is not a kind of hardware. Allowed: {', '.join(HARDWARE_KINDS)}.",
+            hint="A device of a kind is chosen by its index (preferred_index), not by its name.",
+        )
+    return kinds
