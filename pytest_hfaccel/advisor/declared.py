@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from pytest_hfaccel.advisor.support import Support
-from pytest_hfaccel.hardware.kinds import HARDWARE_TYPES
+from pytest_hfaccel.core.devices import BROWSER_KINDS, HARDWARE_KINDS, TORCH_KINDS
 
-KINDS = HARDWARE_TYPES
+KINDS = HARDWARE_KINDS
 """The kinds of device the matrix has, in the order in which they are preferred where no speed is known."""
-
-TORCH_KINDS = ("cuda", "rocm", "mps", "xpu", "cpu")
 
 _TESTED_KINDS = ("cpu",)
 """The kinds of torch's devices on which this package's own runs have been made (README, "What has run where")."""
-
-_BROWSER_KINDS = ("webnn", "webgpu")
 
 FAMILIES = ("embedding", "text_generation", "vision", "audio", "multimodal", "video")
 
@@ -30,7 +26,7 @@ def declared_support(family: str, kind: str) -> Support:
         return Support("untested", "declared", f"{same}, but no run on {kind} is known")
     if kind == "openvino" and family in _ON_OPENVINO:
         return Support("real", "declared", f"declared for the {family} family")
-    if kind in _BROWSER_KINDS:
+    if kind in BROWSER_KINDS:
         return Support("unavailable", "declared", "no built-in backend runs models in a browser")
     of_family = f"{family} models" if family else "models of an unknown family"
     return Support("unavailable", "declared", f"nothing is declared for {of_family} on {kind}")

@@ -15,7 +15,6 @@ _COPIES = 1.3
 """Times the weights that building or loading a checkpoint in fp32 takes at its peak, with room for activations."""
 _COPIES_CONVERTING = 4.0
 """The same for a converter: torch's weights, the traced program, the converted one and the compiled one."""
-_CONVERTING = frozenset({"openvino"})
 
 
 def too_large(cell: Cell, available_bytes: int | None = None) -> str:
@@ -32,7 +31,7 @@ def too_large(cell: Cell, available_bytes: int | None = None) -> str:
         from pytest_hfaccel.hardware.cpu_facts import read_cpu
 
         available_bytes = read_cpu().available_bytes
-    copies = _COPIES_CONVERTING if cell.device.kind in _CONVERTING else _COPIES
+    copies = _COPIES_CONVERTING if cell.device.traits.exported else _COPIES
     need = int(copies * _BYTES_OF_FP32 * parameters)
     if need <= available_bytes:
         return ""

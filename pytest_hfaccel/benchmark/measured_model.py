@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from pytest_hfaccel.benchmark.request import Request
     from pytest_hfaccel.checkpoints import Checkpoint
 
-_RUN_THE_CHECKPOINT = frozenset({"cpu", "cuda", "rocm", "mps", "xpu"})
 """Device kinds that run the checkpoint as it is; every other one may convert it first."""
 
 
@@ -52,7 +51,7 @@ def prepare(request: Request) -> dict[str, Any]:
     """
     checkpoint = _checkpoint(request)
     seconds = 0.0
-    if request.cell.device.kind not in _RUN_THE_CHECKPOINT and request.points:
+    if not request.cell.device.traits.torch_module and request.points:
         point = request.points[0]
         loaded = _load(request, checkpoint, make_inputs(checkpoint, point.batch, point.length))
         seconds = loaded.timings.get("convert", 0.0)

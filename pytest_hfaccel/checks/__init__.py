@@ -28,7 +28,6 @@ from pytest_hfaccel.checks import (
 )
 from pytest_hfaccel.checks.base import CELL, CLASS, Check, CheckContext, CheckRegistry
 from pytest_hfaccel.checks.claims import Claim
-from pytest_hfaccel.checks.copies import TORCH_KINDS
 from pytest_hfaccel.core.results import Stage
 from pytest_hfaccel.core.spec import Cell, Weights
 from pytest_hfaccel.core.tasks import generates, task_of
@@ -58,7 +57,7 @@ def _is_trained(cell: Cell) -> bool:
 
 def _is_torch(cell: Cell) -> bool:
     """Whether the cell runs transformers' own code with weights of one precision, which can be trained and compiled."""
-    return cell.device.kind in TORCH_KINDS and cell.dtype != "int8"
+    return cell.device.traits.torch_module and cell.dtype != "int8"
 
 
 _BATTERY = (

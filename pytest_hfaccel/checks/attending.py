@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from pytest_hfaccel.backends.outputs import flatten_outputs
 from pytest_hfaccel.checks.base import CheckContext
 from pytest_hfaccel.checks.copies import own_copy, placed
+from pytest_hfaccel.core.devices import GPU_KINDS
 from pytest_hfaccel.core.errors import LoadError
 
 EAGER, SDPA, FLASH, FLEX = "eager", "sdpa", "flash_attention_2", "flex_attention"
@@ -22,7 +23,6 @@ _SUPPORTS = {SDPA: "_supports_sdpa", FLASH: "_supports_flash_attn", FLEX: "_supp
 """The attribute by which a class says that it has an implementation."""
 
 _FLASH_DTYPES = frozenset({"fp16", "bf16"})
-_FLEX_KINDS = frozenset({"cuda", "rocm", "xpu"})
 
 
 class CountedSdpa(TorchFunctionMode):  # type: ignore[misc]
@@ -98,7 +98,7 @@ def _why_no_flash(model: Any, kind: str, dtype: str) -> str:
 
     if not model._supports_flash_attn:
         return f"{type(model).__name__} does not support it"
-    if kind not in _FLEX_KINDS or not is_flash_attn_2_available():
+    if kind not in GPU_KINDS or not is_flash_attn_2_available():
         return "the package flash-attn is not installed, or not for this device"
     return "" if dtype in _FLASH_DTYPES else f"it runs at {' and '.join(sorted(_FLASH_DTYPES))} only"
 
@@ -106,4 +106,4 @@ def _why_no_flash(model: Any, kind: str, dtype: str) -> str:
 def _why_no_flex(model: Any, kind: str) -> str:
     if not model._supports_flex_attn:
         return f"{type(model).__name__} does not support it"
-    return "" if kind in _FLEX_KINDS else "on this device torch has no fused kernel for it"
+    return "" if kind in GPU_KINDS else "on this device torch has no fused kernel for it"

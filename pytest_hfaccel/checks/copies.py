@@ -15,9 +15,6 @@ from pytest_hfaccel.core.errors import LoadError
 if TYPE_CHECKING:
     import torch
 
-TORCH_KINDS = frozenset({"cpu", "cuda", "rocm", "mps", "xpu"})
-"""Kinds of device on which the leased model is a torch module."""
-
 
 def own_copy(context: CheckContext, dtype: str = "") -> Any:
     """Load the cell's checkpoint once more, on the leased model's device.

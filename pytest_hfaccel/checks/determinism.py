@@ -33,4 +33,4 @@ def determinism(context: CheckContext) -> CheckOutcome:
 
 def must_be_exact(device: Device) -> bool:
     """Whether a device sums in a fixed order, so that two runs must agree to the last bit."""
-    return device.kind in ("cpu", "wasm") or (device.kind == "openvino" and device.target.startswith("CPU"))
+    return device.traits.is_exact(device.target)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.backends.outputs import flatten_outputs
 from pytest_hfaccel.checks.base import CheckContext, failed, passed
-from pytest_hfaccel.checks.copies import TORCH_KINDS
 from pytest_hfaccel.core.results import CheckOutcome, Stage
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ def _count(leaf: torch.Tensor, reference: torch.Tensor, by_design: bool) -> int:
 def _origin(context: CheckContext, at_device: bool) -> str:
     """Say where a number that is not finite comes from, and on which model that was seen."""
     kind = context.cell.device.kind
-    if at_device and kind in TORCH_KINDS:
+    if at_device and context.cell.device.traits.torch_module:
         where, found = f"the model on {context.cell.device}", _first_module(context.loaded, context)
         note = ""
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pytest_hfaccel.checks.base import CheckContext, failed, passed
-from pytest_hfaccel.checks.copies import TORCH_KINDS
 from pytest_hfaccel.core.results import CheckOutcome, Stage
 from pytest_hfaccel.core.spec import Device
 
@@ -31,7 +30,7 @@ def placement(context: CheckContext) -> CheckOutcome:
     if found.implementation not in _IMPLEMENTATIONS:
         problems.append(f"implementation {found.implementation!r} is not one of {', '.join(_IMPLEMENTATIONS)}")
     # The weights of a model that is elsewhere need not be readable.
-    if not problems and context.cell.device.kind in TORCH_KINDS and context.cell.dtype != "int8":
+    if not problems and context.cell.device.traits.torch_module and context.cell.dtype != "int8":
         problems += context.source.weight_problems(context.loaded.pipeline_model())
     measures = {"bytes": context.loaded.nbytes, **found.to_json()}
     if problems:

@@ -37,8 +37,6 @@ SECOND_CHANCE_CEILING_FP32 = 5.0
 """In fp32 the second chance ends here, which is 1e-4 at most: what fp16 costs must not be excused, and is at least 3
 times as much."""
 
-_EAGER_KINDS = frozenset({"cpu", "cuda", "rocm", "mps", "xpu", "fake"})
-
 
 @dataclass(frozen=True)
 class Tolerance:
@@ -101,7 +99,7 @@ precision twin says that the cell is blind."""
 
 def is_exported(cell: Cell) -> bool:
     """Whether the cell runs a converted graph instead of the transformers code itself."""
-    return cell.device.kind not in _EAGER_KINDS
+    return cell.device.traits.exported
 
 
 def tolerance_of(cell: Cell) -> Tolerance:

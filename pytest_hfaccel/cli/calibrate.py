@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from pytest_hfaccel.predict.calibration import DeviceCalibration
 
 _DTYPES = ("fp32", "bf16", "fp16")
-_KINDS = ("cpu", "cuda", "rocm", "mps", "xpu", "openvino")
-"""The kinds of device whose operators can be timed."""
 
 
 def add_parser(commands: Any) -> None:
@@ -52,8 +50,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _devices_here() -> list[str]:
     from pytest_hfaccel.hardware import probe_devices
+    from pytest_hfaccel.predict.calibration.calibrating import CALIBRATED_KINDS
 
-    return [device.id for device in probe_devices().present() if device.kind in _KINDS]
+    return [device.id for device in probe_devices().present() if device.kind in CALIBRATED_KINDS]
 
 
 def _calibrate(device: str, dtype: str, threads: int | None) -> DeviceCalibration:

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from pytest_hfaccel.core.devices import BUILT_IN, kind_named
+from pytest_hfaccel.core.devices import BUILT_IN, Traits, kind_named
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.results import Stage
 
@@ -84,6 +84,17 @@ class Device:
     def slug(self) -> str:
         """The name inside a cell id: `cuda0`, `openvinocpu`, `cpu`."""
         return re.sub(r"[^a-z0-9.]", "", self.id.lower())
+
+    @property
+    def traits(self) -> Traits:
+        """What its backend can do."""
+        return kind_named(self.kind).traits
+
+    @property
+    def torch_name(self) -> str:
+        """Torch's name of it: `cuda:0` also for `rocm:0`; empty where torch computes on no such device."""
+        name = kind_named(self.kind).torch_type
+        return f"{name}:{self.target}" if name and self.target else name
 
     def matches(self, pattern: str) -> bool:
         """Whether a wildcard (`cuda*`, `openvino:*`), a kind (`cuda`) or an id names this device."""

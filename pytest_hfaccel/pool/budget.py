@@ -45,7 +45,7 @@ def parse_budget(text: str) -> int | float:
 
 def uses_host_memory(device: Device) -> bool:
     """Whether models on this device lie in the host's memory."""
-    return device.kind in ("cpu", "wasm", "fake") or device == Device("openvino", "CPU")
+    return device.traits.uses_host_memory(device.target)
 
 
 def device_budget(

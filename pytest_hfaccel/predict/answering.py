@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from pytest_hfaccel.advisor.declared import TORCH_KINDS
 from pytest_hfaccel.advisor.naming import NamedModel
 from pytest_hfaccel.advisor.support import Support
+from pytest_hfaccel.core.devices import TORCH_KINDS
 from pytest_hfaccel.predict.declared_layer import DeclaredLayer
 from pytest_hfaccel.predict.fitting import with_fit
 from pytest_hfaccel.predict.layers import Layer, LayerChain

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_hfaccel.advisor.support import RUNNING
-from pytest_hfaccel.predict.platforms import BROWSER_KINDS, Platform
+from pytest_hfaccel.core.devices import BROWSER_KINDS
+from pytest_hfaccel.predict.platforms import Platform
 from pytest_hfaccel.predict.prediction import INTERVAL, Estimate, Prediction
 from pytest_hfaccel.predict.splitting import Split
 from pytest_hfaccel.predict.words import MIB

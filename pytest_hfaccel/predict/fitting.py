@@ -7,6 +7,7 @@ from dataclasses import replace
 from math import ceil
 
 from pytest_hfaccel.advisor.requirements import USABLE_SHARE
+from pytest_hfaccel.core.devices import GPU_KINDS
 from pytest_hfaccel.predict.platforms import Platform
 from pytest_hfaccel.predict.prediction import Estimate, Prediction, Question
 from pytest_hfaccel.predict.words import MIB, memory_text
@@ -15,9 +16,6 @@ MemoryAt = Callable[[int, str], float | None]
 """Predicts the memory in MiB at a batch and dtype."""
 
 _SMALLER = {"fp32": ("bf16", "fp16", "int8"), "bf16": ("int8",), "fp16": ("int8",)}
-
-_SPLIT_KINDS = ("cuda", "rocm", "xpu")
-"""Kinds of device over which frameworks split models."""
 
 _SHARE = 0.9
 """Share of each device's memory that is counted on when a model is split over several: parts are never equal."""
@@ -54,7 +52,7 @@ def _advice(question: Question, need: Estimate, have_mb: float, memory_at: Memor
     point = f"{question.dtype} and batch {question.batch}"
     missing = f"Does not fit: needs {memory_text(need.value)} at {point}, of {memory_text(have_mb)}."
     options = [*_dtypes(question, have_mb, memory_at), *_batches(question, have_mb, memory_at)]
-    if question.device_kind in _SPLIT_KINDS:
+    if question.device_kind in GPU_KINDS:
         devices = ceil(need.value / (_SHARE * have_mb))
         options.append(
             f"{devices} such devices among which the model is split ({memory_text(need.value / devices)} each)"

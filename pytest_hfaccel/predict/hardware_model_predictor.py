@@ -11,6 +11,7 @@ from types import EllipsisType
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.advisor.naming import NamedModel
+from pytest_hfaccel.core.devices import GPU_KINDS
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.spec import DTYPES
 from pytest_hfaccel.predict.candidate import Candidate
@@ -22,7 +23,7 @@ from pytest_hfaccel.predict.matrix import MatrixRequest, make_matrix
 from pytest_hfaccel.predict.platforms import Platform
 from pytest_hfaccel.predict.prediction import Source
 from pytest_hfaccel.predict.recommendation import recommend
-from pytest_hfaccel.predict.splitting import SPLIT_KINDS, Split, Task, split
+from pytest_hfaccel.predict.splitting import Split, Task, split
 
 if TYPE_CHECKING:
     from pytest_hfaccel.hardware import HardwareReport
@@ -306,7 +307,7 @@ class HardwareModelPredictor:
         if devices == 1:
             found = [self.engine.platforms.of(name) for name in here]
             return found, f"Considered: the devices of this machine ({', '.join(here)})."
-        kinds = [kind for kind in SPLIT_KINDS if not any(name.startswith(kind) for name in here)]
+        kinds = [kind for kind in GPU_KINDS if not any(name.startswith(kind) for name in here)]
         found = [self.engine.platforms.of(name) for name in (*here, *kinds)]
         also = f", and {', '.join(kinds)}, over whose devices models are split" if kinds else ""
         return found, f"Considered: the devices of this machine ({', '.join(here)}){also}."
@@ -316,7 +317,7 @@ class HardwareModelPredictor:
             model, platform, batch=asked.batch, length=asked.length, dtype=asked.dtype, training=asked.training
         )
         parts: Split | None = None
-        if devices > 1 and platform.kind in SPLIT_KINDS and prediction.latency_ms is not None:
+        if devices > 1 and platform.kind in GPU_KINDS and prediction.latency_ms is not None:
             parts = split(self.engine, model, platform, asked, devices)
         return Candidate(platform, prediction, parts)
 

@@ -16,8 +16,6 @@ KINDS = (*(kind for kind in DEVICE_KINDS if kind != "fake"), "qualcomm")
 
 HALF = ("bf16", "fp16")
 
-BROWSER_KINDS = ("webgpu", "webnn", "wasm")
-
 
 @dataclass(frozen=True)
 class Platform:

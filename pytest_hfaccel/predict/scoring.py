@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pytest_hfaccel.hardware.kinds import HARDWARE_TYPES
+from pytest_hfaccel.core.devices import HARDWARE_KINDS
 from pytest_hfaccel.predict.candidate import Candidate
 from pytest_hfaccel.predict.words import MIB
 
@@ -78,6 +78,6 @@ def ranked(candidates: Sequence[Candidate], found: Mapping[str, Mapping[str, Any
             not each.has_number,
             -found[each.name]["score"],
             not each.platform.is_present,
-            HARDWARE_TYPES.index(each.platform.kind) if each.platform.kind in HARDWARE_TYPES else len(HARDWARE_TYPES),
+            HARDWARE_KINDS.index(each.platform.kind) if each.platform.kind in HARDWARE_KINDS else len(HARDWARE_KINDS),
         ),
     )

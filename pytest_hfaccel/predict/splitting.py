@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.advisor.naming import NamedModel
+from pytest_hfaccel.core.devices import GPU_KINDS
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.predict.datasheet.roofline import roofline_seconds
 from pytest_hfaccel.predict.datasheet.shares import shares_of
@@ -18,9 +19,6 @@ from pytest_hfaccel.tracing.trace import ModelTrace
 
 if TYPE_CHECKING:
     from pytest_hfaccel.predict.engine import Engine
-
-SPLIT_KINDS = ("cuda", "rocm", "xpu")
-"""Kinds of device over which frameworks split models."""
 
 
 @dataclass(frozen=True)
@@ -145,10 +143,8 @@ def _update_seconds(trace: ModelTrace, platform: Platform) -> float:
 
 
 def _cluster(engine: Engine, platform: Platform, devices: int, memory_bytes: int | None) -> Cluster:
-    if platform.kind not in SPLIT_KINDS:
-        raise ConfigError(
-            f"{platform.name}: models are not split over such devices. Allowed: {', '.join(SPLIT_KINDS)}."
-        )
+    if platform.kind not in GPU_KINDS:
+        raise ConfigError(f"{platform.name}: models are not split over such devices. Allowed: {', '.join(GPU_KINDS)}.")
     memory = memory_bytes or platform.memory_bytes
     if memory is None:
         raise ConfigError(

@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, cast
 from pytest_hfaccel.backends import Backends
 from pytest_hfaccel.checks import built_in_checks, tolerances
 from pytest_hfaccel.checks.base import CheckContext, CheckRegistry, passed
-from pytest_hfaccel.checks.copies import TORCH_KINDS
 from pytest_hfaccel.checks.planted import Planted
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.results import CheckOutcome, Status
@@ -275,7 +274,7 @@ def _judged(
         return Found.NOT_PLANTED, (), backends.problem
     blind = [outcome for outcome in outcomes if not outcome.status.is_bad]
     skipped = [outcome for outcome in blind if outcome.status == Status.SKIPPED]
-    if skipped and skipped == blind and device.kind not in TORCH_KINDS:
+    if skipped and skipped == blind and not device.traits.torch_module:
         return Found.NOT_TRIED, tuple(outcome.name for outcome in skipped), _first_line(skipped[0].reason)
     if blind:
         return Found.MISSED, tuple(outcome.name for outcome in blind), f"{blind[0].status}: {blind[0].reason or ''}"

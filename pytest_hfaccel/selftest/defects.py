@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from pytest_hfaccel.checks import planted
-from pytest_hfaccel.checks.copies import TORCH_KINDS
 from pytest_hfaccel.checks.planted import Planted
+from pytest_hfaccel.core.devices import TORCH_KINDS
 from pytest_hfaccel.core.errors import HfAccelError
 from pytest_hfaccel.core.spec import Cell, ModelSpec
 
@@ -341,7 +341,7 @@ DEFECTS: tuple[Defect, ...] = (
         ("placement",),
         read_as(_reverse_row),
         because="weight",
-        kinds=TORCH_KINDS,
+        kinds=frozenset(TORCH_KINDS),
     ),
     Defect(
         "bf16 where fp32 was asked for",
@@ -349,7 +349,7 @@ DEFECTS: tuple[Defect, ...] = (
         ("placement",),
         read_as(_half_precision),
         because="but the runtime reports bf16",
-        kinds=TORCH_KINDS,
+        kinds=frozenset(TORCH_KINDS),
     ),
     Defect(
         "the model is on another device",

@@ -88,9 +88,8 @@ def test_comprehensive_checks() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["cuda:1", "rocm:1", "xpu:0", "mps", "cpu"])
 def test_torchs_names_are_those_of_the_backend(name: str) -> None:
-    from pytest_hfaccel.backends.torch.devices import torch_name
 
     presence = seen(name)
     index = int(presence.device.target or 0)
     report = Machine(*(seen(f"{presence.device.kind}:{i}") for i in range(2)) if index else (presence,)).probe()
-    assert torch_device_of(report, presence.device.kind, index).name == torch_name(presence.device)
+    assert torch_device_of(report, presence.device.kind, index).name == presence.device.torch_name

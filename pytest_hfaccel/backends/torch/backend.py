@@ -17,7 +17,6 @@ from pytest_hfaccel.backends.torch.devices import (
     fp32_precision,
     our_name,
     parameter_dtypes,
-    torch_name,
 )
 from pytest_hfaccel.backends.torch.int8 import (
     INT8,
@@ -56,12 +55,12 @@ class TorchBackend:
         forbid_reduced_fp32()
         if cell.dtype == INT8:
             return _load_int8(cell, source, facts)
-        device = torch.device(torch_name(cell.device))
+        device = torch.device(cell.device.torch_name)
         memory = DeviceMemory(device)
         before = memory.allocated()
         started = time.perf_counter()
         with out_of_memory_raised(cell.device.id, "load"):
-            model = source.torch_model(cell.dtype, torch_name(cell.device))
+            model = source.torch_model(cell.dtype, cell.device.torch_name)
         seconds = time.perf_counter() - started
         # Other threads may load or free meanwhile, so the allocator's difference can be too small.
         nbytes = max(memory.allocated() - before, weight_bytes(model))
@@ -70,7 +69,7 @@ class TorchBackend:
 
 def _load_int8(cell: Cell, source: ModelSource, facts: dict[str, Any], change: WeightChange | None = None) -> Int8Model:
     """Load a model in fp32, make the change to its weights, if any, and round them."""
-    device = torch.device(torch_name(cell.device))
+    device = torch.device(cell.device.torch_name)
     started = time.perf_counter()
     with out_of_memory_raised(cell.device.id, "load"):
         model = source.torch_model("fp32", str(device))

@@ -26,13 +26,6 @@ _HINT = "`hfaccel hardware` lists the devices of this machine, with the reason f
 _PROBE_SIZE = 8
 
 
-def torch_name(device: Device) -> str:
-    """Return torch's name of a device: ROCm builds call their devices `cuda`."""
-    if device.kind in ("cpu", "mps"):
-        return device.kind
-    return f"{'cuda' if device.kind == 'rocm' else device.kind}:{device.target or 0}"
-
-
 def our_name(device: torch.device, kind: str) -> str:
     """Return our id of a torch device on which a model of device kind `kind` was found."""
     if device.type in ("cpu", "mps", "meta"):
@@ -68,7 +61,7 @@ def confirm_device(device: Device, dtype: str) -> dict[str, Any]:
         raise BackendUnavailable(f"{device}: {reason}", stage="load", hint=_HINT)
     wanted = dtype_of(dtype, device)
     try:
-        ones = torch.ones(_PROBE_SIZE, _PROBE_SIZE, device=torch_name(device), dtype=wanted)
+        ones = torch.ones(_PROBE_SIZE, _PROBE_SIZE, device=device.torch_name, dtype=wanted)
         total = float((ones @ ones).sum().cpu())
     except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
         first_line = str(error).splitlines()[0] if str(error) else ""
@@ -116,7 +109,7 @@ def _build() -> str:
 
 
 def _facts(device: Device) -> dict[str, Any]:
-    name = torch_name(device)
+    name = device.torch_name
     if device.kind in ("cuda", "rocm"):
         properties = torch.cuda.get_device_properties(name)
         facts = {"name": properties.name, "memory_bytes": properties.total_memory}

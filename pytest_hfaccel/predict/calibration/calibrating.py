@@ -11,14 +11,17 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from pytest_hfaccel.benchmark.noise import noise_between, read_noise
+from pytest_hfaccel.core.devices import TORCH_KINDS
 from pytest_hfaccel.core.errors import BackendUnavailable, ConfigError
 from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.predict.calibration.records import QUIET, DeviceCalibration, disturbance_of
 
+CALIBRATED_KINDS = (*TORCH_KINDS, "openvino")
+"""The kinds of device whose operators can be timed."""
+
 DTYPES = ("fp32", "bf16", "fp16")
 """The dtypes a calibration can be taken at: int8 here means int8 weights, whose products run at one of these."""
 
-_TORCH_KINDS = {"cpu": "cpu", "cuda": "cuda", "rocm": "cuda", "mps": "mps", "xpu": "xpu"}
 _TORCH_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
@@ -43,8 +46,8 @@ def calibrate(
     target = Device.parse(device)
     if dtype not in DTYPES:
         raise ConfigError(f"{dtype!r} cannot be calibrated. Allowed: {', '.join(DTYPES)}.")
-    if target.kind != "openvino" and target.kind not in _TORCH_KINDS:
-        kinds = ", ".join([*_TORCH_KINDS, "openvino"])
+    if target.kind not in CALIBRATED_KINDS:
+        kinds = ", ".join(CALIBRATED_KINDS)
         raise ConfigError(f"{device}: operators of this kind of device cannot be timed. Allowed: {kinds}.")
     with _threads(threads) as used:
         started = time.perf_counter()
@@ -110,8 +113,7 @@ def _on_torch(
     from pytest_hfaccel.predict.calibration.python_overhead import seconds_per_launch
     from pytest_hfaccel.predict.calibration.torch_device import TorchOperators
 
-    kind = _TORCH_KINDS[device.kind]
-    name = f"{kind}:{device.target}" if device.target else kind
+    name = device.torch_name
     timer = TorchOperators(name, getattr(torch, _TORCH_DTYPES[dtype]))
     operators = tuple(timer.measure(note))
     call, view = timer.overheads()
