@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pytest_hfaccel.advisor.cost import ArchitectureCost
-from pytest_hfaccel.core.atomic import replace_file
 from pytest_hfaccel.core.errors import LoadError
+from pytest_hfaccel.core.files import replace_file
 from pytest_hfaccel.tracing.traces import trace_of
 
 DEFAULT_LENGTH = 128

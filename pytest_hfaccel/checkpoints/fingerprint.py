@@ -11,8 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pytest_hfaccel.core.built_folder import files_below, hash_of, hashes_in
 from pytest_hfaccel.core.errors import CheckpointError
+from pytest_hfaccel.core.files import files_below, hash_of, hashes_in
 from pytest_hfaccel.core.spec import ModelSpec, Weights, WeightsChoice
 
 _VERSIONED = ("torch", "transformers", "tokenizers")

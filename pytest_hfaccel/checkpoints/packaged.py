@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pytest_hfaccel.core.built_folder import hash_of
 from pytest_hfaccel.core.errors import CheckpointError, PackageMissing
+from pytest_hfaccel.core.files import hash_of
 from pytest_hfaccel.core.spec import ModelSpec, PackageSource
 
 _CONFIG = "config.json"

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from pytest_hfaccel.core.built_folder import hash_of
 from pytest_hfaccel.core.errors import ConfigError, HfAccelError, LoadError
+from pytest_hfaccel.core.files import hash_of
 from pytest_hfaccel.core.spec import REGISTERED, ModelSpec
 
 _FLAG = "--hf-trust-remote-code"

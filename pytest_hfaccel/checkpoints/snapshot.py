@@ -6,9 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from pytest_hfaccel.checkpoints.reading import missing_weights
-from pytest_hfaccel.core.atomic import replace_file
-from pytest_hfaccel.core.built_folder import LARGE_BYTES, hash_of
 from pytest_hfaccel.core.errors import CheckpointError
+from pytest_hfaccel.core.files import LARGE_BYTES, hash_of, replace_file
 from pytest_hfaccel.core.spec import ModelSpec
 
 CONFIGS = ("*.json", "*.jinja", "*.txt", "*.model", "*.spm", "*.tiktoken")

@@ -18,8 +18,8 @@ from pytest_hfaccel.checkpoints.hub import download
 from pytest_hfaccel.checkpoints.packaged import packaged_folder, verified_files
 from pytest_hfaccel.checkpoints.packages import packages_named
 from pytest_hfaccel.checkpoints.remote_code import refuse_foreign_code, require_consent
-from pytest_hfaccel.core.built_folder import build_once
 from pytest_hfaccel.core.errors import HubError
+from pytest_hfaccel.core.files import build_once
 from pytest_hfaccel.core.spec import ModelSpec, Weights, WeightsChoice
 
 SEED = 0

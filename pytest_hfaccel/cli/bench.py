@@ -81,7 +81,7 @@ def _cells(arguments: argparse.Namespace, config: RunConfig) -> list[Cell]:
     from pytest_hfaccel.backends import Backends
     from pytest_hfaccel.benchmark.model_sets import models_of_set
     from pytest_hfaccel.core.spec import DTYPES, Device
-    from pytest_hfaccel.engine.matrix import expand_matrix
+    from pytest_hfaccel.engine.plan import expand_matrix
     from pytest_hfaccel.hardware import probe_devices
     from pytest_hfaccel.registry import load_registry
 

@@ -104,7 +104,7 @@ class Progress:
         return f", about {seconds / 60:.0f} min left" if seconds >= 60 else ""
 
     def _write(self) -> None:
-        from pytest_hfaccel.core.atomic import replace_file
+        from pytest_hfaccel.core.files import replace_file
 
         content = {
             "run": self.header(),
@@ -140,8 +140,8 @@ def _numbers(one: Measurement) -> str:
 
 def _header() -> dict[str, Any]:
     from pytest_hfaccel.hardware import machine_facts
-    from pytest_hfaccel.reporting.commit import git_commit
-    from pytest_hfaccel.reporting.redact import redact
+    from pytest_hfaccel.reporting.plain import redact
+    from pytest_hfaccel.reporting.run_facts import git_commit
 
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pytest_hfaccel.core.atomic import replace_file
 from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.files import replace_file
 
 
 def add_parser(commands: Any) -> None:
@@ -39,13 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ConfigError: A journal cannot be read, or a file cannot be written.
     """
-    from pytest_hfaccel.reporting.coverage import (
-        coverage_json,
-        coverage_page,
-        difference_section,
-        read_coverage,
-        read_coverage_json,
-    )
+    from pytest_hfaccel.reporting.support_matrix import coverage_json, read_coverage, read_coverage_json
+    from pytest_hfaccel.reporting.support_page import coverage_page, difference_section
 
     before = read_coverage_json(arguments.against) if arguments.against else None
     coverage = read_coverage(arguments.journals)

@@ -235,7 +235,7 @@ def _write(answer: Any, file: str | None) -> None:
     """
     if file is None:
         return
-    from pytest_hfaccel.core.atomic import replace_file
+    from pytest_hfaccel.core.files import replace_file
 
     try:
         replace_file(Path(file).expanduser(), json.dumps(answer, indent=2) + "\n")

@@ -63,7 +63,7 @@ class OutcomeKeys:
 
     @cached_property
     def _versions(self) -> str:
-        from pytest_hfaccel.reporting.versions import installed_versions
+        from pytest_hfaccel.reporting.run_facts import installed_versions
 
         return _hash(installed_versions())
 

@@ -1,21 +1,16 @@
-"""What a run collects: which models, devices and weights. Decided once, by the controller.
-
-Under pytest-xdist every worker must collect the same cells, and a second look at the machine or the hub may give a
-second answer. So the process that starts the run decides, and hands its decision to the workers as bytes.
-"""
+"""What a run collects: which models, devices and weights, and the cells they span. Decided once, by the controller."""
 
 from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pytest_hfaccel.core.config import RunConfig
 from pytest_hfaccel.core.errors import ConfigError
-from pytest_hfaccel.core.spec import DTYPES, Cell, Device, ModelSpec, WeightsChoice
-from pytest_hfaccel.engine.matrix import expand_matrix
+from pytest_hfaccel.core.spec import CLASS_LEVEL, CPU, DTYPES, Cell, Device, ModelSpec, WeightsChoice
 
 if TYPE_CHECKING:
     from pytest_hfaccel.backends import Backends
@@ -140,3 +135,44 @@ def _require(config: RunConfig, present: Sequence[Device], absent: dict[str, str
                 f"--hf-require {pattern}: it is not on this machine. {' '.join(known)}".rstrip(),
                 hint=f"Devices here: {here}. `hfaccel hardware` tells more.",
             )
+
+
+def expand_matrix(
+    specs: Iterable[ModelSpec],
+    devices: Sequence[Device],
+    dtypes: Sequence[str],
+    weights_of: Callable[[ModelSpec], WeightsChoice],
+) -> list[Cell]:
+    """Span the matrix.
+
+    Args:
+        specs: The models, in the order in which they are to run.
+        devices: The devices; the CPU is put first, because the reference is computed on it.
+        dtypes: The dtypes the user asked for; when empty, each model's own list.
+        weights_of: The weights a model runs with.
+
+    Returns:
+        The cells, a model's cells side by side.
+
+    Raises:
+        ConfigError: Two models have the same slug, so that their cells' ids would collide.
+    """
+    ordered = sorted(devices, key=lambda device: device != CPU)
+    slugs: dict[str, str] = {}
+    cells = []
+    for spec in specs:
+        if slugs.setdefault(spec.slug, spec.name) != spec.name:
+            raise ConfigError(
+                f"{spec.name!r} and {slugs[spec.slug]!r} both get the id {spec.slug!r}; rename one of them."
+            )
+        weights = weights_of(spec)
+        cells += [Cell(spec, device, dtype, weights) for device in ordered for dtype in (dtypes or spec.dtypes)]
+    return cells
+
+
+def class_level(cells: Iterable[Cell]) -> list[Cell]:
+    """Return one class-level cell per model among `cells`, in order."""
+    found: dict[str, Cell] = {}
+    for cell in cells:
+        found.setdefault(cell.model.name, Cell(cell.model, CLASS_LEVEL, "fp32", cell.weights))
+    return list(found.values())

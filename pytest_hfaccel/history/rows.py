@@ -16,8 +16,7 @@ from pytest_hfaccel.core.spec import Weights
 from pytest_hfaccel.core.tasks import TASKS
 from pytest_hfaccel.history.connection import pandas
 from pytest_hfaccel.history.schema import TABLES, VIEWS, columns_of
-from pytest_hfaccel.reporting.plain import to_plain
-from pytest_hfaccel.reporting.redact import redact
+from pytest_hfaccel.reporting.plain import redact, to_plain
 
 if TYPE_CHECKING:
     from pytest_hfaccel.predict.prediction import Estimate, Prediction

@@ -24,8 +24,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
-from pytest_hfaccel.core.atomic import replace_file
 from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.files import replace_file
 from pytest_hfaccel.plots.inputs import Bounded
 
 # The "colorblind" palette of seaborn (after Okabe and Ito, "Color Universal Design", 2008), without its yellow and

@@ -101,7 +101,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: object) -> list[pytest.Item] | None:
     """Leave out the model classes, and the tests of their batteries, that have nothing to run on."""
-    from pytest_hfaccel.plugin.parametrize import has_cells, is_model_class
+    from pytest_hfaccel.plugin.collection import has_cells, is_model_class
 
     session = collector.config.stash[SESSION]
     owner = getattr(collector, "obj", None)
@@ -117,7 +117,7 @@ def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: objec
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give each test of a model class its cells."""
-    from pytest_hfaccel.plugin.parametrize import is_model_class, parametrize
+    from pytest_hfaccel.plugin.collection import is_model_class, parametrize
 
     if is_model_class(metafunc.cls):
         parametrize(metafunc, metafunc.config.stash[SESSION])
@@ -127,8 +127,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Choose among the tests of model classes, mark them, and let those that measure use pytest-benchmark."""
     from pytest_hfaccel.plugin.benchmarking import give_benchmark
-    from pytest_hfaccel.plugin.parametrize import mark
-    from pytest_hfaccel.plugin.yielding import leave_to_others
+    from pytest_hfaccel.plugin.collection import leave_to_others, mark
 
     leave_to_others(config, items)
     mark(items)
@@ -138,8 +137,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Note what is collected, count the selected tests of each cell, and refuse a named model that nobody tests."""
-    from pytest_hfaccel.plugin.collected import collected_tests
-    from pytest_hfaccel.plugin.parametrize import count_per_cell
+    from pytest_hfaccel.plugin.collection import collected_tests, count_per_cell
     from pytest_hfaccel.plugin.selection import mistakes_of_run
 
     count_per_cell(session.items)

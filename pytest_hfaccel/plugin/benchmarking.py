@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_hfaccel.core.spec import Weights
-from pytest_hfaccel.plugin.parametrize import cell_of, item_check, point_of
+from pytest_hfaccel.plugin.collection import cell_of, item_check, point_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

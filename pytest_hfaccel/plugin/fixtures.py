@@ -11,9 +11,9 @@ from pytest_hfaccel.core.errors import HfAccelError
 from pytest_hfaccel.core.results import CheckOutcome, Stage, Status
 from pytest_hfaccel.core.spec import Cell
 from pytest_hfaccel.plugin.benchmarking import PERFORMANCE, measuring_of, tell_benchmark
+from pytest_hfaccel.plugin.collection import item_check, point_of
 from pytest_hfaccel.plugin.keys import CELL_RUN, FACTS, OUTCOME, SESSION
 from pytest_hfaccel.plugin.model_class import ModelClassTests
-from pytest_hfaccel.plugin.parametrize import item_check, point_of
 from pytest_hfaccel.plugin.replaying import POINT_MEASURED
 
 if TYPE_CHECKING:

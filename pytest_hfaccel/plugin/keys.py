@@ -9,7 +9,7 @@ import pytest
 if TYPE_CHECKING:
     from pytest_hfaccel.core.results import CheckOutcome
     from pytest_hfaccel.engine.runner import CellRun
-    from pytest_hfaccel.plugin.collected import CollectedTests
+    from pytest_hfaccel.plugin.collection import CollectedTests
     from pytest_hfaccel.plugin.collector import ResultCollector
     from pytest_hfaccel.plugin.session import HfSession
 

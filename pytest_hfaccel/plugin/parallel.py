@@ -1,9 +1,10 @@
-"""What is different under pytest-xdist. Registered only when xdist is there."""
+"""What pytest-xdist changes: controller and workers, their plan, their deaths."""
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
@@ -17,13 +18,13 @@ from pytest_hfaccel.plugin.collector import PROPERTY
 from pytest_hfaccel.plugin.keys import COLLECTED, SESSION
 from pytest_hfaccel.plugin.reporting import POOL_STATS, begin, outcome_properties
 from pytest_hfaccel.plugin.session import WORKER_INPUT
-from pytest_hfaccel.plugin.xdist_workers import how_worker_ended, stop_at_enough_failures, survive_deaths_at_start
 
 if TYPE_CHECKING:
-    from pytest_hfaccel.plugin.collected import CollectedTests
+    from pytest_hfaccel.plugin.collection import CollectedTests
+
 
 DIRECTORY = "hfaccel_directory"
-"""The key under which workers are told the directory of `pytest_hfaccel.plugin.collected`."""
+"""The key under which workers are told the directory of `pytest_hfaccel.plugin.collection`."""
 
 
 class ParallelHooks:
@@ -71,7 +72,7 @@ class ParallelHooks:
         sent: dict[str, Any] = getattr(self._config, "workerinput", {})
         if DIRECTORY not in sent:
             return
-        from pytest_hfaccel.plugin.collected import collected_tests, write_collected
+        from pytest_hfaccel.plugin.collection import collected_tests, write_collected
 
         collected = collected_tests(session)
         write_collected(Path(sent[DIRECTORY]), collected)
@@ -83,7 +84,7 @@ class ParallelHooks:
         """In the controller: say what runs on what, or what is wrong with what was asked for."""
         if self._collected is not None or self._directory is None:
             return
-        from pytest_hfaccel.plugin.collected import read_collected
+        from pytest_hfaccel.plugin.collection import read_collected
 
         self._collected = read_collected(Path(self._directory.name))
         if self._collected.usage_error:
@@ -188,3 +189,46 @@ def _share_cores(workers: int) -> None:
     os.environ["OMP_NUM_THREADS"] = str(threads)  # read when torch is imported
     if "torch" in sys.modules:  # by a module or a conftest that was collected
         sys.modules["torch"].set_num_threads(threads)
+
+
+_STARTS = 5
+"""How often a worker is started before the run gives up."""
+_SECONDS_TO_DIE = 5.0
+"""How long a process may take to end after its connection has."""
+
+
+def survive_deaths_at_start(config: pytest.Config) -> None:
+    """Start a worker again that dies while it is being started, which would be an internal error of the controller."""
+    manager = config.pluginmanager.getplugin("dsession").nodemanager
+    start = manager.setup_node
+
+    def start_again(spec: Any, putevent: Any) -> Any:
+        for _ in range(_STARTS - 1):
+            try:
+                return start(spec, putevent)
+            except (EOFError, OSError):
+                spec.id = None  # the old id stays taken
+                manager.group.allocate_id(spec)
+        return start(spec, putevent)
+
+    manager.setup_node = start_again
+
+
+def stop_at_enough_failures(session: pytest.Session) -> None:
+    """Let `-x` and `--maxfail` count workers that died: xdist counts only what the workers report."""
+    if session.shouldfail:
+        session.config.pluginmanager.getplugin("dsession").shouldstop = str(session.shouldfail)
+
+
+def how_worker_ended(node: Any) -> str:
+    """Say by which signal, or with which code, a worker's process ended; empty where that cannot be known."""
+    from pytest_hfaccel.benchmark.process import how_it_ended
+
+    # execnet keeps the process to itself; a worker on another machine has none here.
+    process = getattr(getattr(node.gateway, "_io", None), "popen", None)
+    if process is None:
+        return ""
+    try:
+        return how_it_ended(process.wait(timeout=_SECONDS_TO_DIE))
+    except subprocess.TimeoutExpired:
+        return ""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_hfaccel.core.results import CellKey, CellResult, CheckOutcome, Stage, Status
+from pytest_hfaccel.plugin.collection import cell_of, item_check
 from pytest_hfaccel.plugin.keys import OUTCOME, SESSION
-from pytest_hfaccel.plugin.parametrize import cell_of, item_check
 
 if TYPE_CHECKING:
     from pytest_hfaccel.reporting.resuming import EarlierRun

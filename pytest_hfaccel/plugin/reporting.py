@@ -17,9 +17,9 @@ import pytest
 
 from pytest_hfaccel.core.errors import is_out_of_memory
 from pytest_hfaccel.core.results import CheckOutcome, Ended, Stage, Status
+from pytest_hfaccel.plugin.collection import cell_of, item_check
 from pytest_hfaccel.plugin.collector import PROPERTY, ResultCollector
 from pytest_hfaccel.plugin.keys import CELL_RUN, COLLECTED, COLLECTOR, FACTS, OUTCOME, SELECTED, SESSION
-from pytest_hfaccel.plugin.parametrize import cell_of, item_check
 
 if TYPE_CHECKING:
     from pytest_hfaccel.core.results import CellResult
@@ -281,7 +281,7 @@ def _how_it_ended(session: pytest.Session) -> Ended:
 
 
 def _finished_facts(config: pytest.Config) -> dict[str, Any]:
-    from pytest_hfaccel.reporting.commit import git_commit
+    from pytest_hfaccel.reporting.run_facts import git_commit
 
     began, mark = config.stash[_STARTED]
     # Not what the clock says now: somebody may have set it while the run went on.

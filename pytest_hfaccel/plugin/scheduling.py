@@ -19,7 +19,7 @@ from xdist.report import report_collection_diff
 from xdist.scheduler import LoadScheduling
 from xdist.workermanage import parse_tx_spec_config
 
-from pytest_hfaccel.plugin.parametrize import read_id
+from pytest_hfaccel.plugin.collection import read_id
 
 _KNOWN_AHEAD = 2
 """A worker starts a test when it knows the next one, or that there is none: with fewer than these it waits."""

@@ -80,7 +80,7 @@ def _run_on(instance: ModelClassTests, test: Any, hardware: str) -> dict[str, An
 
 def _outcome(runner: Runner, cell: Cell, name: str, instance: ModelClassTests) -> CheckOutcome:
     from pytest_hfaccel.core.results import CheckOutcome, Status
-    from pytest_hfaccel.engine.matrix import class_level
+    from pytest_hfaccel.engine.plan import class_level
     from pytest_hfaccel.engine.runner import has_check
 
     check = runner.checks[name]
@@ -96,7 +96,7 @@ def _outcome(runner: Runner, cell: Cell, name: str, instance: ModelClassTests) -
 
 def run_battery(instance: ModelClassTests, hardware: str, model_id: str | None, dtype: str | None) -> dict[str, Any]:
     """Run all checks of one model on one device; see `ModelClassTests.run_tests`."""
-    from pytest_hfaccel.engine.matrix import class_level
+    from pytest_hfaccel.engine.plan import class_level
 
     with _opened(instance, model_id or instance.model_id, hardware, dtype, optional=False) as (runner, cell):
         module = module_name(type(instance))

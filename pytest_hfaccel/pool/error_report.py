@@ -81,7 +81,7 @@ def error_report(
         subfamily: Its subfamily.
         alternatives: Ids of the devices it could run on instead.
     """
-    from pytest_hfaccel.reporting.redact import redact
+    from pytest_hfaccel.reporting.plain import redact
 
     family, sub = _family(model_name, model_family, subfamily)
     return {

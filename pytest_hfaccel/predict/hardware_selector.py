@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from pytest_hfaccel.classify import MODEL_FAMILIES
-from pytest_hfaccel.core.atomic import replace_file
 from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.files import replace_file
 from pytest_hfaccel.core.spec import ModelSpec
 from pytest_hfaccel.predict.distributed import Plan
 from pytest_hfaccel.predict.distributed.describing import describe_plan

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pytest_hfaccel.core.atomic import replace_file
 from pytest_hfaccel.core.errors import CheckpointError, ConfigError, RegistryError
+from pytest_hfaccel.core.files import replace_file
 from pytest_hfaccel.core.spec import ModelSpec
 from pytest_hfaccel.registry.document import Document, parse_document, read_document
 from pytest_hfaccel.registry.validation import validate

@@ -7,10 +7,8 @@ comes out.
 from __future__ import annotations
 
 from pytest_hfaccel.reporting.journal import JOURNAL, Journal, JournalContents, read_journal
-from pytest_hfaccel.reporting.schemas import SCHEMAS, load_schema
-from pytest_hfaccel.reporting.summary import precision_line
-from pytest_hfaccel.reporting.table import model_device_rows, model_device_table
-from pytest_hfaccel.reporting.writer import write_reports
+from pytest_hfaccel.reporting.reports import model_device_rows, model_device_table, precision_line, write_reports
+from pytest_hfaccel.reporting.run_facts import SCHEMAS, load_schema
 
 __all__ = [
     "JOURNAL",

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
 
-from pytest_hfaccel.core.atomic import open_new
 from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.files import open_new
 from pytest_hfaccel.core.results import CellResult, Ended
-from pytest_hfaccel.reporting.envelope import envelope
 from pytest_hfaccel.reporting.plain import to_plain
+from pytest_hfaccel.reporting.run_facts import envelope
 
 JOURNAL = "journal.jsonl"
 _CHECKSUM = re.compile(rb', "crc": "([0-9a-f]{8})"}$')

@@ -23,13 +23,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pytest_hfaccel.core.atomic import replace_file
 from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.files import replace_file
 from pytest_hfaccel.core.results import CellKey, CellResult, Ended
-from pytest_hfaccel.reporting.envelope import envelope
 from pytest_hfaccel.reporting.journal import JOURNAL, Journal, journal_line, read_journal_lines, unwritable
-from pytest_hfaccel.reporting.summary import speaks_against
-from pytest_hfaccel.reporting.writer import BY_CLASS, BY_HARDWARE, SUMMARY, write_reports
+from pytest_hfaccel.reporting.reports import BY_CLASS, BY_HARDWARE, SUMMARY, speaks_against, write_reports
+from pytest_hfaccel.reporting.run_facts import envelope
 
 RUNS = "runs"
 LATEST = "latest"

@@ -257,7 +257,7 @@ def _cell(model: ModelSpec, device: Device) -> Cell:
 
 def _edited(runner: Runner, cell: Cell, folder: Path, edit: Callable[[Path], None]) -> Cell:
     """Copy the cell's checkpoint, edit the copy, and return the cell of the copy."""
-    from pytest_hfaccel.core.built_folder import MANIFEST
+    from pytest_hfaccel.core.files import MANIFEST
 
     directory = folder / cell.model.name
     shutil.copytree(runner.checkpoint(cell).directory, directory, ignore=shutil.ignore_patterns(MANIFEST))

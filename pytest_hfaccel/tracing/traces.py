@@ -12,8 +12,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pytest_hfaccel.core.atomic import replace_file
 from pytest_hfaccel.core.errors import LoadError
+from pytest_hfaccel.core.files import replace_file
 from pytest_hfaccel.tracing.precision import built_dtype
 from pytest_hfaccel.tracing.scaling import ScalableTrace, scalable_trace
 from pytest_hfaccel.tracing.trace import ModelTrace

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from pytest_hfaccel.checkpoints import CheckpointStore
-from pytest_hfaccel.core.built_folder import DamagedCacheWarning, build_once, find_damage
 from pytest_hfaccel.core.errors import CheckpointError
+from pytest_hfaccel.core.files import DamagedCacheWarning, build_once, find_damage
 from pytest_hfaccel.core.results import NOT_REACHED, Stage, Status
 from pytest_hfaccel.core.spec import ModelSpec, Weights, WeightsChoice
 from pytest_hfaccel.registry import load_registry, resolve_model

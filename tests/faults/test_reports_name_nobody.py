@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_hfaccel.reporting.redact import redact
+from pytest_hfaccel.reporting.plain import redact
 from tests.harness import Project
 
 _FAKE = ("--hf-device", "fake:0", "-k", "placement or extra")

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from pytest_hfaccel.checkpoints import Checkpoint, CheckpointStore
-from pytest_hfaccel.core.built_folder import MANIFEST
 from pytest_hfaccel.core.errors import CheckpointError, ConfigError, LoadError
+from pytest_hfaccel.core.files import MANIFEST
 from pytest_hfaccel.core.spec import ModelSpec, Weights, WeightsChoice
 
 pytestmark = pytest.mark.slow

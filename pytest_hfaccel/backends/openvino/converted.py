@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_hfaccel.core.built_folder import build_once, find_damage
 from pytest_hfaccel.core.errors import LoadError
+from pytest_hfaccel.core.files import build_once, find_damage
 
 if TYPE_CHECKING:
     import openvino as ov

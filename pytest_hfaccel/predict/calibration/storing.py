@@ -6,8 +6,8 @@ import json
 from hashlib import sha256
 from pathlib import Path
 
-from pytest_hfaccel.core.atomic import replace_file
 from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.files import replace_file
 from pytest_hfaccel.predict.calibration.records import DeviceCalibration
 
 _FOLDER = "calibrations"

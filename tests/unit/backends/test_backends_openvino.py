@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from pytest_hfaccel.backends import Backends, WeightChange
-from pytest_hfaccel.core.built_folder import DamagedCacheWarning
 from pytest_hfaccel.core.errors import BackendUnavailable, CheckpointError
+from pytest_hfaccel.core.files import DamagedCacheWarning
 from tests.unit.backends.backend_sources import CountingSource, make_cell, tiny_checkpoint
 
 pytestmark = pytest.mark.slow

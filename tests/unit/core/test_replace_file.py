@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_hfaccel.core.atomic import replace_file
+from pytest_hfaccel.core.files import replace_file
 
 
 def test_a_file_is_made_with_its_folders_and_replaced(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.reporting import Journal, read_journal
-from tests.unit.report_samples import HEADER, sample_results
+from tests.unit.reporting.report_samples import HEADER, sample_results
 
 
 @pytest.fixture
@@ -40,12 +40,12 @@ def test_a_killed_process_loses_nothing_that_was_appended(path: Path) -> None:
     code = (
         "import os, signal, sys; from pathlib import Path\n"
         "from pytest_hfaccel.reporting import Journal\n"
-        "from tests.unit.report_samples import HEADER, sample_results\n"
+        "from tests.unit.reporting.report_samples import HEADER, sample_results\n"
         "journal = Journal(Path(sys.argv[1]), HEADER)\n"
         "[journal.append(result) for result in sample_results()[:3]]\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     killed = subprocess.run([sys.executable, "-c", code, str(path)], cwd=root, check=False, timeout=60)
     assert killed.returncode == -9
     contents = read_journal(path)

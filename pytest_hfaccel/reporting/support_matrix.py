@@ -1,18 +1,16 @@
-"""Journals, and earlier coverages -> one row per class, with its cells and what did not pass in them."""
+"""The support matrix: what the journals of one or several runs say of every class, device and check, as JSON."""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pytest_hfaccel.core.errors import ConfigError
-from pytest_hfaccel.core.results import NOT_REACHED, SCHEMA_VERSION, CellResult, CheckOutcome, Status
-from pytest_hfaccel.reporting.coverage.causes import cause_of
-from pytest_hfaccel.reporting.coverage.commands import command_of, command_of_run
-from pytest_hfaccel.reporting.coverage.earlier import headers_of, read_coverage_json, results_of
+from pytest_hfaccel.core.results import NOT_REACHED, SCHEMA_VERSION, Cause, CellResult, CheckOutcome, Stage, Status
 from pytest_hfaccel.reporting.journal import read_journal
 
 _ENTRY = re.compile(r" \[[^\[\]]+:\d+\]$")
@@ -148,3 +146,130 @@ def _run(header: dict[str, Any]) -> dict[str, Any]:
     run = header.get("run", {})
     versions = {name: version for name, version in header.get("versions", {}).items() if version}
     return {"command": command_of_run(header), "started": run.get("started"), "versions": versions}
+
+
+_MODULE = re.compile(r"test_hf_(\w+)\.py")
+
+
+def read_coverage_json(path: Path) -> dict[str, Any]:
+    """Read what `coverage_json` returned and somebody wrote.
+
+    Raises:
+        ConfigError: The file cannot be read, or holds something else.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read as coverage: {error}") from error
+    if not isinstance(data, dict) or data.get("schema") != "pytest-hfaccel/coverage":
+        raise ConfigError(f"{path} is no coverage.", hint="`hfaccel coverage JOURNAL --json FILE` writes one.")
+    return data
+
+
+def headers_of(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the headers of the runs of a coverage, with what it kept of them."""
+    return [
+        {"run": {"command": run["command"], "started": run["started"]}, "versions": run["versions"]}
+        for run in data["runs"]
+    ]
+
+
+def results_of(data: Mapping[str, Any]) -> Iterator[CellResult]:
+    """Return the cells of a coverage, with what it kept of them: checks, reasons, causes and the distance of parity."""
+    for model, about in data["models"].items():
+        for column, cell in about["cells"].items():
+            device, _, dtype = column.rpartition(" ")
+            yield CellResult(
+                cell=f"{model}-{device}-{dtype}",
+                model=model,
+                architecture=about["class"],
+                module=next(iter(_MODULE.findall(cell.get("command", ""))), ""),
+                task=about["task"],
+                device=device,
+                dtype=dtype,
+                weights=about["weights"],
+                checks=list(_outcomes(cell)),
+            )
+
+
+def _outcomes(cell: Mapping[str, Any]) -> Iterator[CheckOutcome]:
+    problems = {problem["check"]: problem for problem in cell.get("problems", ())}
+    for status, names in cell["checks"].items():
+        for name in names:
+            outcome = CheckOutcome(name, Status(status))
+            if problem := problems.get(name):
+                outcome.stage = Stage(problem["stage"]) if problem["stage"] in set(Stage) else None
+                outcome.reason = problem["reason"]
+                outcome.measures["cause"] = problem["cause"]
+            elif outcome.status != Status.PASSED:
+                outcome.reason = NOT_REACHED
+            if name == "parity" and "rel_l2" in cell:
+                outcome.measures["rel_l2"] = cell["rel_l2"]
+            yield outcome
+
+
+MEANINGS: dict[Cause, str] = {
+    Cause.PACKAGE: "a package that is not installed",
+    Cause.FACTORY: "our tiny checkpoint or its inputs",
+    Cause.TRANSFORMERS: "the class's own code",
+    Cause.EXPORTER: "the conversion from torch to the runtime",
+    Cause.RUNTIME: "the runtime that runs the converted model",
+    Cause.TIME: "stopped at the time limit",
+}
+
+_PACKAGE = re.compile(r"needs the package|requires the \S+ librar|pip install|No module named|ImportError")
+_FACTORY = re.compile(r"\ba \w+ cannot be built|\ba tiny \w+ cannot be made|nobody knows how to make")
+_EAGER = frozenset({"class", "cpu", "cuda", "rocm", "mps", "xpu"})
+
+
+def cause_of(outcome: CheckOutcome, device: str) -> Cause:
+    """Return the cause of an outcome that is not a pass.
+
+    An expected failure may carry the cause that its entry names. Else the stage and the text of the failure decide:
+    what goes wrong in eager torch is the class's own doing, what goes wrong after conversion the runtime's.
+
+    Args:
+        outcome: How the check ended.
+        device: Id of the device, `class` for the checks that need none.
+    """
+    text = outcome.reason or ""
+    if "cause" in outcome.measures:
+        return Cause(outcome.measures["cause"])
+    if outcome.status == Status.TIMEOUT:
+        return Cause.TIME
+    if _PACKAGE.search(text):
+        return Cause.PACKAGE
+    if _FACTORY.search(text):
+        return Cause.FACTORY
+    if device.partition(":")[0] in _EAGER:
+        return Cause.TRANSFORMERS
+    return Cause.EXPORTER if outcome.stage in (Stage.CONVERT, Stage.LOAD) else Cause.RUNTIME
+
+
+_LENGTH = 320
+_FOLDERS = re.compile(r"""(?<![^\s='"])(?:~|[A-Za-z]:|)[/\\](?:[^\s'"/\\]+[/\\])+(?=[^\s'"/\\])""")
+
+
+def command_of(cell: CellResult) -> str:
+    """Return the command that runs a cell again."""
+    where = "" if cell.device == "class" else f" --hf-device {cell.device} --hf-dtype {cell.dtype}"
+    return f"pytest model_classes/test_hf_{cell.module}.py --hf-model {cell.model}{where}"
+
+
+def command_of_run(header: dict[str, Any]) -> str | None:
+    """Return the command line of a run for others to read.
+
+    It is shortened where it names hundreds of models. Of absolute paths the last part is kept: the others say where
+    things lie on one machine, the name of its user included.
+
+    Args:
+        header: The first record of the run's journal, or what an earlier coverage kept of it.
+    """
+    command: str | None = header.get("run", {}).get("command")
+    if command is None:
+        return None
+    command = _FOLDERS.sub("…/", command)
+    if len(command) <= _LENGTH:
+        return command
+    half = _LENGTH // 2
+    return f"{command[:half].rpartition(' ')[0]} … {command[-half:].partition(' ')[2]}"

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from pytest_hfaccel.core.built_folder import build_once
 from pytest_hfaccel.core.errors import CheckpointError
+from pytest_hfaccel.core.files import build_once
 
 SLOW_BUILD = """
 import sys, time
 from pathlib import Path
-from pytest_hfaccel.core.built_folder import build_once
+from pytest_hfaccel.core.files import build_once
 
 def build(target):
     (target / "first").write_text("x")

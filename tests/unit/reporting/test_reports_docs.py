@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from pytest_hfaccel.reporting import Journal, load_schema, write_reports
-from tests.unit.report_samples import HEADER, sample_results
-from tests.unit.test_reports_schema import validator
+from tests.unit.reporting.report_samples import HEADER, sample_results
+from tests.unit.reporting.test_reports_schema import validator
 
-PAGE = (Path(__file__).parents[2] / "docs" / "reports.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "reports.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.results import CellResult, CheckOutcome, Ended
 from pytest_hfaccel.reporting import precision_line, write_reports
-from tests.unit.report_samples import HEADER, sample_results
+from tests.unit.reporting.report_samples import HEADER, sample_results
 
 
 def read(path: Path) -> dict[str, Any]:

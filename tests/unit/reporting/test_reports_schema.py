@@ -11,11 +11,11 @@ import pytest
 from jsonschema import Draft202012Validator, ValidationError
 from referencing import Registry, Resource
 
+from pytest_hfaccel import reporting
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.results import SCHEMA_VERSION, CellResult, CheckOutcome, Stage, Status
 from pytest_hfaccel.reporting import SCHEMAS, Journal, load_schema, write_reports
-from pytest_hfaccel.reporting import schemas as schemas_module
-from tests.unit.report_samples import HEADER, sample_results
+from tests.unit.reporting.report_samples import HEADER, sample_results
 
 
 def validator(name: str) -> Draft202012Validator:
@@ -45,7 +45,7 @@ def test_a_schema_is_a_schema_and_describes_every_property(name: str) -> None:
 
 
 def test_every_schema_file_is_listed() -> None:
-    files = {path.stem.replace("_", "-") for path in (Path(schemas_module.__file__).parent / "schema").glob("*.json")}
+    files = {path.stem.replace("_", "-") for path in (Path(reporting.__file__).parent / "schema").glob("*.json")}
     assert files == set(SCHEMAS)
     with pytest.raises(ConfigError, match="Allowed: cell, by-class"):
         load_schema("by_class")

@@ -1,23 +1,71 @@
-"""Folders that we build once and keep: complete or not there, and told apart from damaged ones.
-
-A build goes on beside its place and moves there at the end, so a kill or a full disk leaves no half. A manifest with
-the size and the SHA-256 of every file is the last thing written. Whoever wants the folder later compares it with that,
-and a folder that does not fit is built again, with a warning.
-"""
+"""Files written as a whole, and folders that are built once and kept."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from secrets import token_hex
+from typing import Any, BinaryIO
 
 from pytest_hfaccel.core.errors import CheckpointError
+
+
+def replace_file(path: Path, content: str | bytes, *, mode: int | None = None) -> None:
+    """Write a file beside its place and move it there; parent directories are made.
+
+    `os.replace` is atomic on POSIX and on Windows when both names are on one file system, as names in one folder are.
+    A file that was there keeps its permissions, a new one gets those the process gives to any file.
+
+    Args:
+        path: The file.
+        content: Text is written as UTF-8, line ends as they are.
+        mode: The file's permissions, whatever it had and whatever the umask is. It never has wider ones on the way.
+
+    Raises:
+        OSError: The folder cannot be written; the old file is untouched and nothing is left beside it.
+    """
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.{token_hex(4)}.new")
+    try:
+        with open_new(new, mode) as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut may leave an empty file under the new name
+        if mode is None and path.exists():
+            shutil.copymode(path, new)
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def open_new(path: Path, mode: int | None = None, buffering: int = -1) -> BinaryIO:
+    """Make a file and open it for writing.
+
+    Args:
+        path: The file.
+        mode: Its permissions, whatever the umask is; those the process gives to any file when not given.
+        buffering: As of `open`.
+
+    Raises:
+        OSError: It is there already, or cannot be made.
+    """
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags, 0o666 if mode is None else mode)
+
+    file = open(path, "xb", buffering=buffering, opener=opener)  # noqa: SIM115
+    if mode is not None:
+        path.chmod(mode)
+    return file
+
 
 MANIFEST = "manifest.json"
 

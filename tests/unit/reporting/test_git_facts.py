@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_hfaccel.reporting.commit import git_commit
+from pytest_hfaccel.reporting.run_facts import git_commit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -89,7 +89,7 @@ def test_reports_start_no_process_and_import_nothing_heavy() -> None:
         "        raise SystemExit(f'{event} {arguments}')\n"
         "sys.addaudithook(forbid)\n"
         "from pathlib import Path\n"
-        "from pytest_hfaccel.reporting.envelope import envelope\n"
+        "from pytest_hfaccel.reporting.run_facts import envelope\n"
         "import pytest_hfaccel.reporting, pytest_hfaccel.pool\n"
         "envelope('summary', {})\n"
         "heavy = {'torch', 'transformers', 'openvino', 'numpy', 'pytest', 'jsonschema'} & set(sys.modules)\n"

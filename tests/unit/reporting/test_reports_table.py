@@ -6,8 +6,8 @@ import pytest
 
 from pytest_hfaccel.core.results import CheckOutcome, Stage, Status
 from pytest_hfaccel.reporting import model_device_rows, model_device_table
-from pytest_hfaccel.reporting.table import cell_text
-from tests.unit.report_samples import make_result, sample_results
+from pytest_hfaccel.reporting.reports import cell_text
+from tests.unit.reporting.report_samples import make_result, sample_results
 
 
 def test_the_table() -> None:

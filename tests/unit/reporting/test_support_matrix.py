@@ -12,8 +12,8 @@ from pytest_hfaccel.cli import main
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.results import Cause, CellResult, CheckOutcome, Stage, Status
 from pytest_hfaccel.reporting import JOURNAL, Journal, load_schema
-from pytest_hfaccel.reporting.coverage import cause_of, coverage_json, coverage_page, read_coverage
-from pytest_hfaccel.reporting.coverage.commands import command_of_run
+from pytest_hfaccel.reporting.support_matrix import cause_of, command_of_run, coverage_json, read_coverage
+from pytest_hfaccel.reporting.support_page import coverage_page
 
 NOT_BUILT = "a XModel cannot be built: TypeError: no"
 REPEATED = "the model did not get this far (error, see 'placement')"

@@ -5,7 +5,7 @@ import pytest
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.results import Stage
 from pytest_hfaccel.core.spec import CLASS_LEVEL, CPU, Cell, Device, Expectation, ModelSpec, Weights, WeightsChoice
-from pytest_hfaccel.engine.matrix import class_level, expand_matrix
+from pytest_hfaccel.engine.plan import class_level, expand_matrix
 
 TINY = WeightsChoice(Weights.TINY, "for a test")
 

@@ -8,7 +8,7 @@ import pytest
 from pytest_hfaccel.core.config import RunConfig
 from pytest_hfaccel.core.errors import ConfigError
 
-GUIDE = Path(__file__).parents[2] / "docs" / "guide.md"
+GUIDE = Path(__file__).parents[3] / "docs" / "guide.md"
 
 
 def test_defaults() -> None:

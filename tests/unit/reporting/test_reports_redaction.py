@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_hfaccel.reporting.redact import redact
+from pytest_hfaccel.reporting.plain import redact
 
 LETTERS = "AbCdEfGhIjKlMnOpQrStUvWxYzAbCdEfGh"
 

@@ -1,0 +1,317 @@
+"""The reports of a finished run: by class, by hardware, a summary, and the table model x device."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.files import replace_file
+from pytest_hfaccel.core.results import BLIND_TO, TWIN, CellResult, Ended, Status
+from pytest_hfaccel.reporting.plain import to_plain
+from pytest_hfaccel.reporting.run_facts import envelope
+
+BY_CLASS, BY_HARDWARE, SUMMARY = "by_class", "by_hardware", "summary.json"
+
+_WRITER_CLASS_LEVEL = "class"
+
+
+def write_reports(
+    directory: Path,
+    results: Sequence[CellResult],
+    header: Mapping[str, Any],
+    *,
+    ended: Ended = Ended.FINISHED,
+    mode: int | None = None,
+    root: str | None = None,
+) -> list[Path]:
+    """Write the reports of a run, each file as a whole.
+
+    Args:
+        directory: The run's own directory; it is made.
+        results: The records of all cells of the run.
+        header: Plain JSON about the run: `started`, `finished`, `machine`, `options`, `absent_devices`, `pool` (a list:
+            the statistics of each process's pool), and what else is worth keeping. `versions` and `commit` are found
+            out where it has none.
+        ended: How the run ended; one that did not finish has not passed.
+        mode: The files' permissions; those the process gives to any file when not given.
+        root: A directory: paths below it are written relative to it.
+
+    Returns:
+        The files written, `summary.json` last.
+
+    Raises:
+        ConfigError: A file cannot be written; names it. Files written before stand, each complete.
+    """
+    contents: dict[str, Mapping[str, Any]] = {}
+    for folder, suffix, groups in (
+        (BY_CLASS, "models", _by_module(results)),
+        (BY_HARDWARE, "results", _by_kind(results)),
+    ):
+        shared = envelope(folder.replace("_", "-"), header, root)
+        for name, group in groups.items():
+            contents[f"{folder}/{_file_name(name)}_{suffix}.json"] = {**shared, **to_plain(group, root)}
+    contents[SUMMARY] = summary_of(results, header, ended, root)
+    for name, data in contents.items():
+        _write_json(directory / name, data, mode)
+    return [directory / name for name in contents]
+
+
+def _write_json(path: Path, data: Mapping[str, Any], mode: int | None) -> None:
+    """Write a JSON file so that a reader sees the old one or the new one, never a part."""
+    try:
+        replace_file(path, json.dumps(data, indent=2, allow_nan=False, ensure_ascii=False) + "\n", mode=mode)
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: the report cannot be written: {error.strerror}",
+            hint="Free space or change the permissions, or choose another directory with --hf-reports.",
+        ) from error
+
+
+def _by_module(results: Sequence[CellResult]) -> dict[str, dict[str, Any]]:
+    return {
+        name: {
+            "module": name,
+            "architectures": sorted({result.architecture for result in group}),
+            "counts": counts_of(group),
+            "cells": [result.to_json() for result in group],
+        }
+        for name, group in _grouped(results, lambda result: result.module).items()
+    }
+
+
+def _by_kind(results: Sequence[CellResult]) -> dict[str, dict[str, Any]]:
+    on_devices = [result for result in results if result.device != _WRITER_CLASS_LEVEL]
+    return {
+        name: {
+            "kind": name,
+            "devices": sorted({result.device for result in group}),
+            "counts": counts_of(group),
+            "cells": [result.to_json() for result in group],
+        }
+        for name, group in _grouped(on_devices, lambda result: result.device.partition(":")[0]).items()
+    }
+
+
+def _grouped(results: Sequence[CellResult], key: Callable[[CellResult], str]) -> dict[str, list[CellResult]]:
+    groups: dict[str, list[CellResult]] = defaultdict(list)
+    for result in results:
+        groups[key(result)].append(result)
+    return groups
+
+
+def _file_name(name: str) -> str:
+    """A user's module may have any name that Python takes; a file name keeps to a few characters."""
+    return re.sub(r"[^a-z0-9_.-]+", "-", name.lower()).strip("-.") or "unnamed"
+
+
+_SUMMED = ("requests", "hits", "misses", "loads", "failures", "evictions", "oom_retries", "load_seconds")
+
+
+_NAMED = 3
+"""How many cells a line names."""
+
+
+def summary_of(
+    results: Sequence[CellResult], header: Mapping[str, Any], ended: str = Ended.FINISHED, root: str | None = None
+) -> dict[str, Any]:
+    """Return the contents of `summary.json`; see `write_reports` for the arguments."""
+    body = {
+        "passed": ended == Ended.FINISHED
+        and not any(map(speaks_against, results))
+        and any(result.status in (Status.PASSED, Status.XFAILED) for result in results),
+        "ended": ended,
+        "counts": counts_of(results),
+        "by_class_and_device": _by_class_and_device(results),
+        "weights": _weights(results),
+        "failures": _notable(results, lambda status: status.is_bad),
+        "expected_failures": _notable(results, lambda status: status == Status.XFAILED),
+        "unavailable": _notable(results, lambda status: status == Status.UNAVAILABLE),
+        "skipped_checks": _skipped_checks(results),
+        "precision_twins": precision_twins(results),
+        "absent_devices": dict(header.get("absent_devices") or {}),
+        "pool": _pool_totals(header.get("pool") or []),
+    }
+    plain: dict[str, Any] = to_plain(body, root)
+    return {**envelope("summary", header, root), **plain}
+
+
+def speaks_against(result: CellResult) -> bool:
+    """Whether a run with this cell did not pass: it failed, or not all of its selected checks ran."""
+    return result.status.is_bad or result.incomplete
+
+
+def counts_of(results: Iterable[CellResult]) -> dict[str, dict[str, int]]:
+    """Count cells and checks by status; a status that did not occur is left out."""
+    listed = list(results)
+    return {
+        "cells": _count(result.status for result in listed),
+        "checks": _count(check.status for result in listed for check in result.checks),
+    }
+
+
+def _count(statuses: Iterable[Status]) -> dict[str, int]:
+    found = Counter(statuses)
+    return {str(status): found[status] for status in Status if status in found}
+
+
+def _by_class_and_device(results: Iterable[CellResult]) -> dict[str, dict[str, dict[str, int]]]:
+    groups: dict[str, dict[str, list[Status]]] = defaultdict(lambda: defaultdict(list))
+    for result in results:
+        groups[result.module][result.device].append(result.status)
+    return {
+        module: {device: _count(statuses) for device, statuses in devices.items()} for module, devices in groups.items()
+    }
+
+
+def _weights(results: Iterable[CellResult]) -> list[dict[str, str]]:
+    found = dict.fromkeys((result.model, result.weights, result.weights_reason) for result in results)
+    return [{"model": model, "weights": weights, "reason": reason} for model, weights, reason in found]
+
+
+def _notable(results: Iterable[CellResult], wanted: Callable[[Status], bool]) -> list[dict[str, Any]]:
+    return [
+        {
+            "cell": result.cell,
+            "model": result.model,
+            "architecture": result.architecture,
+            "device": result.device,
+            "dtype": result.dtype,
+            "weights": result.weights,
+            "status": result.status,
+            "stage": result.stage,
+            "reason": result.reason,
+            "checks": [check.name for check in result.checks if wanted(check.status)],
+        }
+        for result in results
+        if wanted(result.status)
+    ]
+
+
+def precision_twins(results: Iterable[CellResult]) -> dict[str, Any]:
+    """Count the cells whose parity fails at the next lower precision, and name those, by precision, whose does not."""
+    twins = [(r.cell, check.measures) for r in results for check in r.checks if TWIN in check.measures]
+    blind: dict[str, list[str]] = defaultdict(list)
+    for cell, measures in twins:
+        if BLIND_TO in measures:
+            blind[measures[BLIND_TO]].append(cell)
+    return {"noticed": len(twins) - sum(map(len, blind.values())), "blind_to": dict(blind)}
+
+
+def precision_line(results: Iterable[CellResult]) -> str:
+    """Say in one line how many cells would notice the next lower precision; empty where none tried."""
+    found = precision_twins(results)
+    if not found["noticed"] and not found["blind_to"]:
+        return ""
+    blind = [
+        f"{len(cells)} blind to {dtype} ({', '.join(cells[:_NAMED])}{', ...' if len(cells) > _NAMED else ''})"
+        for dtype, cells in found["blind_to"].items()
+    ]
+    return ", ".join([f"precision: {found['noticed']} cells would notice the next lower one", *blind])
+
+
+def _skipped_checks(results: Iterable[CellResult]) -> list[dict[str, Any]]:
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for result in results:
+        for check in result.checks:
+            if check.status == Status.SKIPPED:
+                found[check.name, check.reason or ""].append(result.cell)
+    return [{"check": check, "reason": reason, "cells": cells} for (check, reason), cells in found.items()]
+
+
+def _pool_totals(processes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Add up the statistics of the processes of a parallel run; each process has a pool of its own."""
+    loads: Counter[str] = Counter()
+    for process in processes:
+        loads.update(process.get("loads_by_key", {}))
+    totals = {name: sum(process.get(name, 0) for process in processes) for name in _SUMMED}
+    errors = [error for process in processes for error in process.get("close_errors", [])]
+    return {
+        "processes": len(processes),
+        **totals,
+        "loads_by_key": dict(sorted(loads.items())),
+        "close_errors": errors,
+    }
+
+
+_TABLE_CLASS_LEVEL = "class"
+_GAP = "  "
+_LONGEST_LABEL = 44
+_NOTHING = "-"
+
+
+def model_device_rows(results: Sequence[CellResult]) -> list[list[str]]:
+    """Return the table as rows of texts: a header, then one row per model and weights.
+
+    The columns are the class level, then each device and dtype, in the order of their first result. A model that did
+    not run on a device has `-` there.
+    """
+    columns = sorted({_column(result): None for result in results}, key=lambda column: column != _TABLE_CLASS_LEVEL)
+    cells: dict[str, dict[str, str]] = {}
+    for result in results:
+        cells.setdefault(_label(result), {})[_column(result)] = cell_text(result)
+    body = [[label, *(row.get(column, _NOTHING) for column in columns)] for label, row in cells.items()]
+    return [["model [weights]", *columns], *body]
+
+
+def model_device_table(results: Sequence[CellResult], width: int = 100) -> str:
+    """Return the table as text of at most `width` columns; devices that do not fit side by side go one below the other.
+
+    A table is wider only where a single device's column does not fit beside the models.
+    """
+    rows = model_device_rows(results)
+    widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
+    return "\n\n".join(_render(rows, widths, [0, *block]) for block in _blocks(widths, width))
+
+
+def cell_text(result: CellResult) -> str:
+    """Return what the table says of a cell: `12 passed`, `failed parity +2`, `unavailable`."""
+    status = result.status
+    passed = sum(check.status == Status.PASSED for check in result.checks)
+    skipped = sum(check.status == Status.SKIPPED for check in result.checks)
+    if status == Status.UNAVAILABLE:
+        return str(status)
+    if status == Status.SKIPPED:
+        return f"{skipped} skipped" if skipped else "nothing ran"
+    if status == Status.PASSED:
+        return f"{passed} passed, {skipped} skipped" if skipped else f"{passed} passed"
+    if status == Status.INCOMPLETE:
+        return f"incomplete, {passed} passed"
+    same = [check.name for check in result.checks if check.status == status]
+    others = sum(check.status.is_bad for check in result.checks if check.status != status) + len(same) - 1
+    return f"{str(status).replace('_', ' ')} {same[0]}" + (f" +{others}" if others else "")
+
+
+def _label(result: CellResult) -> str:
+    name = result.model
+    room = _LONGEST_LABEL - len(result.weights) - 3
+    if len(name) > room:  # the end of a path or an id says most
+        name = "..." + name[3 - room :]
+    return f"{name} [{result.weights}]"
+
+
+def _column(result: CellResult) -> str:
+    return _TABLE_CLASS_LEVEL if result.device == _TABLE_CLASS_LEVEL else f"{result.device} {result.dtype}"
+
+
+def _blocks(widths: Sequence[int], width: int) -> list[list[int]]:
+    """Deal the columns after the first to tables that are narrow enough."""
+    blocks: list[list[int]] = [[]]
+    used = widths[0]
+    for index, column in enumerate(widths[1:], 1):
+        if blocks[-1] and used + len(_GAP) + column > width:
+            blocks.append([])
+            used = widths[0]
+        blocks[-1].append(index)
+        used += len(_GAP) + column
+    return blocks
+
+
+def _render(rows: Iterable[Sequence[str]], widths: Sequence[int], columns: Sequence[int]) -> str:
+    lines = [_GAP.join(row[index].ljust(widths[index]) for index in columns).rstrip() for row in rows]
+    rule = _GAP.join("-" * widths[index] for index in columns)
+    return "\n".join([lines[0], rule, *lines[1:]])
