@@ -95,9 +95,9 @@ def load(name: str, batch: int, length: int, cache: Path) -> tuple[Any, dict[str
 
 def our_median(loaded: Any, inputs: dict[str, Any], _threads: int) -> float:
     """Seconds, as the check `performance` and `hfaccel bench` time them."""
-    from pytest_hfaccel.benchmark.timing import Effort, time_runs
+    from pytest_hfaccel.benchmark.timing import TimingBudget, time_runs
 
-    return time_runs(lambda: loaded.forward(inputs), Effort(max_seconds=SECONDS)).median_ms / 1e3
+    return time_runs(lambda: loaded.forward(inputs), TimingBudget(max_seconds=SECONDS)).median_ms / 1e3
 
 
 def their_median(loaded: Any, inputs: dict[str, Any], threads: int) -> float:

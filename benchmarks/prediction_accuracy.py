@@ -24,9 +24,9 @@ import numpy as np
 from prediction_tables import write_tables
 from prediction_zoo import ZooModel, zoo
 
-from pytest_hfaccel.benchmark.isolated import measure_isolated
 from pytest_hfaccel.benchmark.measurement import Measurement
-from pytest_hfaccel.benchmark.timing import Effort
+from pytest_hfaccel.benchmark.timing import TimingBudget
+from pytest_hfaccel.campaign.processes import measure_isolated
 from pytest_hfaccel.core.config import RunConfig
 from pytest_hfaccel.predict.calibration import (
     DeviceCalibration,
@@ -123,7 +123,7 @@ def measured(
         threads=threads,
         cache_dir=cache,
         timeout=TIMEOUT,
-        effort=Effort(max_seconds=3.0),
+        budget=TimingBudget(max_seconds=3.0),
         generation=False,
     )
     for point, one in zip(points, results, strict=True):

@@ -87,6 +87,7 @@ class _MovedModules:
     _MOVED: ClassVar = {
         f"{__name__}.{old}": f"{__name__}.{new}"
         for old, new in {
+            "benchmark.isolated": "campaign.processes",
             "benchmark.store": "history",
             "config": "core.config",
             "errors": "core.errors",

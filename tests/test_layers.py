@@ -42,21 +42,18 @@ MAY_IMPORT: dict[str, set[str]] = {
         "reporting",
     },
     "selftest": {"backends", "backends.base", "checkpoints", "checks", "core", "engine", "upstream"},
-    "benchmark": {
+    "benchmark": {"backends", "backends.base", "checkpoints", "core", "hardware", "tracing"},
+    "campaign": {
         "backends",
         "backends.base",
+        "benchmark",
         "checkpoints",
-        "checks",
-        "classify",
         "core",
         "engine",
         "hardware",
-        "history",
         "registry",
-        "reporting",
-        "tracing",
     },
-    "history": {"__version__", "benchmark", "core", "predict", "reporting"},
+    "history": {"__version__", "benchmark", "classify", "core", "predict", "reporting"},
     "plots": {"benchmark", "core"},
     "advisor": {
         "benchmark",
@@ -84,7 +81,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 
 # Pairs of packages that import each other. Each is a debt: the list may only become shorter.
-CIRCLES = {("advisor", "predict"), ("benchmark", "engine"), ("benchmark", "history")}
+CIRCLES = {("advisor", "predict")}
 
 # Layers that may import every layer but these.
 MAY_NOT_IMPORT: dict[str, set[str]] = {"plugin": {"cli"}, "cli": {"plugin"}}

@@ -7,31 +7,34 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_hfaccel.benchmark.generating import NEW_TOKENS, time_tokens
-from pytest_hfaccel.benchmark.measurement import Measurement
+from pytest_hfaccel.benchmark.measurement import Measurement, Point
 from pytest_hfaccel.benchmark.memory import AddedMemory, SharedProcess
 from pytest_hfaccel.benchmark.noise import noise_between, read_noise
-from pytest_hfaccel.benchmark.points import Point
-from pytest_hfaccel.benchmark.timing import Effort, latency_of, timed_runs, warm_up_runs
+from pytest_hfaccel.benchmark.timing import TimingBudget, latency_of, time_runs, timed_runs, warm_up_runs
 from pytest_hfaccel.core.errors import HfAccelError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
+
     from pytest_hfaccel.backends.base import LoadedModel
     from pytest_hfaccel.benchmark.inputs import MeasuredInputs
     from pytest_hfaccel.core.spec import Cell
 
-Timer = Callable[[Callable[[], Any], Effort], list[float]]
+
+Timer = Callable[[Callable[[], Any], TimingBudget], list[float]]
 _SHARE_FOR_TOKENS = 0.5
 """Generation is timed twice, each time with this share of the seconds that the forward pass may take."""
 
 
 @dataclass(frozen=True)
-class Measuring:
+class PerformanceRequest:
     """What the check `performance` is to do.
 
     Attributes:
         points: Where to measure.
-        effort: How much work the timing of a point may be.
+        budget: How much work the timing of a point may be.
         timer: Returns the seconds of repeated runs.
         timed: Whether anything is timed; else the model runs once at each point.
         only_right: Whether parity must have passed: the speed of wrong results is not measured.
@@ -39,7 +42,7 @@ class Measuring:
     """
 
     points: tuple[Point, ...] = (Point(1),)
-    effort: Effort = field(default_factory=Effort)
+    budget: TimingBudget = field(default_factory=TimingBudget)
     timer: Timer = timed_runs
     timed: bool = True
     only_right: bool = True
@@ -51,7 +54,7 @@ def measure(
     cell: Cell,
     inputs: MeasuredInputs,
     *,
-    effort: Effort = Effort(),  # noqa: B008 - frozen
+    budget: TimingBudget = TimingBudget(),  # noqa: B008 - frozen
     memory: AddedMemory | None = None,
     generation: bool = True,
     parameters: int | None = None,
@@ -64,7 +67,7 @@ def measure(
         loaded: The model on its device.
         cell: What was loaded.
         inputs: What it runs on.
-        effort: How much work the timing of the forward pass may be.
+        budget: How much work the timing of the forward pass may be.
         memory: How added memory is found out; as in a process with other models when not given.
         generation: Whether the tokens of generating models are timed.
         parameters: Number of parameters, where it is known.
@@ -81,14 +84,14 @@ def measure(
     memory = memory or SharedProcess()
     before = read_noise(cell.device.id)
     memory.begin(loaded)
-    warm_up = warm_up_runs(run, effort)
+    warm_up = warm_up_runs(run, budget)
     # The peak is that of the warm-up: the first run has more work (packing weights, compiling kernels), and the timed
     # ones keep the garbage collector off.
     memory_bytes, memory_source = memory.added(loaded)
     cpu, wall = time.process_time(), time.perf_counter()
-    seconds = timer(run, effort)
+    seconds = timer(run, budget)
     busy = (time.process_time() - cpu) / (time.perf_counter() - wall)
-    tokens = _tokens(loaded, inputs, effort) if generation else {}
+    tokens = _tokens(loaded, inputs, budget) if generation else {}
     noise = noise_between(before, read_noise(cell.device.id))
     return Measurement(
         **identity(loaded, cell),
@@ -143,12 +146,12 @@ def device_name(cell: Cell, details: dict[str, Any]) -> str:
     return named or read_cpuinfo()[0] or str(details.get("name", ""))
 
 
-def _tokens(loaded: LoadedModel, inputs: MeasuredInputs, effort: Effort) -> dict[str, Any]:
+def _tokens(loaded: LoadedModel, inputs: MeasuredInputs, budget: TimingBudget) -> dict[str, Any]:
     if inputs.generate is None:
         return {}
-    effort = replace(effort, max_seconds=_SHARE_FOR_TOKENS * effort.max_seconds)
+    budget = replace(budget, max_seconds=_SHARE_FOR_TOKENS * budget.max_seconds)
     try:
-        found = time_tokens(loaded, inputs.generate, effort)
+        found = time_tokens(loaded, inputs.generate, budget)
     except (HfAccelError, RuntimeError, ValueError, IndexError) as error:
         # A prompt as long as the model's positions leaves no room for new tokens; the forward pass stands.
         return {"not_generated": f"{type(error).__name__}: {error}"[:200]}
@@ -160,3 +163,53 @@ def _tokens(loaded: LoadedModel, inputs: MeasuredInputs, effort: Effort) -> dict
         "use_cache": found.use_cache,
         "new_tokens": 1 + NEW_TOKENS,
     }
+
+
+NEW_TOKENS = 16
+"""Tokens after the first: enough that their time stands out against the noise of the first one's."""
+
+
+@dataclass(frozen=True)
+class TokenTimes:
+    """How fast a model generates.
+
+    Attributes:
+        first_ms: Time to the first token: the pass over the prompt, and what `generate` does around it.
+        per_token_ms: Time per token after it, averaged over `NEW_TOKENS`; `None` where noise hides it.
+        use_cache: Whether keys and values were kept between tokens.
+    """
+
+    first_ms: float
+    per_token_ms: float | None
+    use_cache: bool
+
+
+def time_tokens(loaded: LoadedModel, inputs: Mapping[str, torch.Tensor], budget: TimingBudget) -> TokenTimes | None:
+    """Time generation, with a key-value cache where the backend has one.
+
+    Args:
+        loaded: The model.
+        inputs: Keyword arguments of `generate`.
+        budget: How much work each of the two timings may be.
+
+    Returns:
+        The times; `None` where the backend cannot generate with this model.
+    """
+    for use_cache in (True, False):
+        try:
+            first = _median_ms(loaded, inputs, 1, use_cache, budget)
+            all_of_them = _median_ms(loaded, inputs, 1 + NEW_TOKENS, use_cache, budget)
+        except NotImplementedError:
+            continue
+        further = (all_of_them - first) / NEW_TOKENS
+        return TokenTimes(first, further if further > 0 else None, use_cache)
+    return None
+
+
+def _median_ms(
+    loaded: LoadedModel, inputs: Mapping[str, torch.Tensor], tokens: int, use_cache: bool, budget: TimingBudget
+) -> float:
+    def generate() -> None:
+        loaded.generate(inputs, max_new_tokens=tokens, use_cache=use_cache)
+
+    return time_runs(generate, budget).median_ms

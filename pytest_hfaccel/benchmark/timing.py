@@ -1,4 +1,4 @@
-"""Timing until the answer is good enough: warm-up until stable, then runs until the median is known well enough.
+"""Time a function until its median is known well enough: warm-up until stable, then as many runs as the noise needs.
 
 How many runs a measurement needs depends on the machine's noise, so a fixed number is too many for one model and too
 few for another. See T. Hoefler and R. Belli, "Scientific Benchmarking of Parallel Computing Systems", SC'15, whose
@@ -11,12 +11,12 @@ import gc
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from pytest_hfaccel.benchmark.confidence import relative_error
 from pytest_hfaccel.benchmark.measurement import Latency
 
 Clock = Callable[[], float]
@@ -35,7 +35,7 @@ _GROWTH = 10
 
 
 @dataclass(frozen=True)
-class Effort:
+class TimingBudget:
     """How much work a measurement may be.
 
     Attributes:
@@ -59,33 +59,35 @@ class Effort:
     runs: int | None = None
 
 
-def time_runs(run: Callable[[], Any], effort: Effort = Effort(), clock: Clock = time.perf_counter) -> Latency:
+def time_runs(
+    run: Callable[[], Any], budget: TimingBudget = TimingBudget(), clock: Clock = time.perf_counter
+) -> Latency:
     """Warm up, then run until the median is known to the stated relative error, or a limit is reached.
 
     Args:
         run: Does the work and returns when it is done, the device included.
-        effort: When to stop.
+        budget: When to stop.
         clock: Seconds; only differences count.
     """
-    warm_up = warm_up_runs(run, effort, clock)
-    return latency_of(timed_runs(run, effort, clock), warm_up)
+    warm_up = warm_up_runs(run, budget, clock)
+    return latency_of(timed_runs(run, budget, clock), warm_up)
 
 
-def warm_up_runs(run: Callable[[], Any], effort: Effort, clock: Clock = time.perf_counter) -> int:
+def warm_up_runs(run: Callable[[], Any], budget: TimingBudget, clock: Clock = time.perf_counter) -> int:
     """Run until the medians of two successive windows agree; return the number of runs.
 
     Caches, lazily compiled kernels and the clock of the processor settle in the first runs.
     """
-    if effort.warm_up is not None:
-        for _ in range(effort.warm_up):
+    if budget.warm_up is not None:
+        for _ in range(budget.warm_up):
             run()
-        return effort.warm_up
+        return budget.warm_up
     count, began, previous = 0, clock(), None
     while True:
         window: list[float] = []
         while len(window) < _WINDOW_RUNS or sum(window) < _WINDOW_SECONDS:
             window.append(_seconds(run, clock))
-            if count + len(window) > 1 and clock() - began >= effort.warm_up_seconds:
+            if count + len(window) > 1 and clock() - began >= budget.warm_up_seconds:
                 return count + len(window)
         count += len(window)
         median = statistics.median(window)
@@ -94,29 +96,29 @@ def warm_up_runs(run: Callable[[], Any], effort: Effort, clock: Clock = time.per
         previous = median
 
 
-def timed_runs(run: Callable[[], Any], effort: Effort, clock: Clock = time.perf_counter) -> list[float]:
+def timed_runs(run: Callable[[], Any], budget: TimingBudget, clock: Clock = time.perf_counter) -> list[float]:
     """Return the seconds of each run, in order; the garbage collector is kept out, as `timeit` does.
 
     At least one run is made, and whatever the limits say three, unless the user fixes their number.
     """
     with undisturbed():
-        if effort.runs is not None:
-            return [_seconds(run, clock) for _ in range(effort.runs)]
+        if budget.runs is not None:
+            return [_seconds(run, clock) for _ in range(budget.runs)]
         times: list[float] = []
-        began, look = clock(), effort.least_runs
-        while not _is_enough(times, effort, clock() - began, look):
+        began, look = clock(), budget.least_runs
+        while not _is_enough(times, budget, clock() - began, look):
             if len(times) == look:
                 look += max(1, look // _GROWTH)
             times.append(_seconds(run, clock))
         return times
 
 
-def _is_enough(times: list[float], effort: Effort, elapsed: float, look: int) -> bool:
-    if len(times) >= effort.max_runs:
+def _is_enough(times: list[float], budget: TimingBudget, elapsed: float, look: int) -> bool:
+    if len(times) >= budget.max_runs:
         return True
-    if elapsed >= effort.max_seconds and len(times) >= _LEAST_SLOW_RUNS:
+    if elapsed >= budget.max_seconds and len(times) >= _LEAST_SLOW_RUNS:
         return True
-    return len(times) == look and relative_error(times) <= effort.relative_error
+    return len(times) == look and relative_error(times) <= budget.relative_error
 
 
 def latency_of(seconds: list[float], warm_up: int) -> Latency:
@@ -167,3 +169,50 @@ def _seconds(run: Callable[[], Any], clock: Clock) -> float:
     started = clock()
     run()
     return clock() - started
+
+
+_TAILS = 40
+"""1 / 0.025: each end of a 95 % interval leaves out 2.5 %."""
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return the confidence interval of the median, from order statistics alone: no distribution is assumed.
+
+    The number of values below the true median is binomial with p = 1/2, so the k-th smallest and k-th largest value
+    enclose the median with probability 1 - 2 P(B(n, 1/2) <= k - 1); the largest k for which that is at least 95 % is
+    taken. W. J. Conover, Practical Nonparametric Statistics, 3rd ed. 1999, section 3.2. Below 6 values no k is enough,
+    and the extremes are returned.
+
+    Args:
+        values: At least one.
+    """
+    ordered = sorted(values)
+    rank = max(1, enclosing_rank(len(ordered)))
+    return ordered[rank - 1], ordered[-rank]
+
+
+def relative_error(values: Sequence[float]) -> float:
+    """Return half the width of the median's confidence interval, as a share of the median."""
+    low, high = median_interval(values)
+    median = statistics.median(values)
+    return (high - low) / 2.0 / median if median else 0.0
+
+
+@lru_cache(maxsize=4096)
+def enclosing_rank(count: int) -> int:
+    """Return the largest k whose k-th smallest and k-th largest of `count` values enclose the median; 0 for none."""
+    rank, term, below = 0, 1, 1  # `below` is 2^count times P(B(count, 1/2) <= rank)
+    while _TAILS * below <= 2**count:
+        rank += 1
+        term = term * (count - rank + 1) // rank
+        below += term
+    return rank
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Effort":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import warnings
+
+    warnings.warn("Effort is now TimingBudget.", DeprecationWarning, stacklevel=2)
+    return TimingBudget

@@ -16,7 +16,7 @@ from pytest_hfaccel.core.spec import Cell
 if TYPE_CHECKING:
     import torch
 
-    from pytest_hfaccel.benchmark.measuring import Measuring
+    from pytest_hfaccel.benchmark.measuring import PerformanceRequest
     from pytest_hfaccel.checks.reference import Reference
 
 CLASS, CELL = "class", "cell"
@@ -64,8 +64,8 @@ class CheckContext(Protocol):
         """What the model class module says the model must make of its task; used by the check `task_sense`."""
 
     @property
-    def measuring(self) -> Measuring:
-        """What the check `performance` is to do: points, effort and timer."""
+    def performance_request(self) -> PerformanceRequest:
+        """What the check `performance` is to do: points, budget and timer."""
 
     def outcome_of(self, name: str) -> CheckOutcome | None:
         """The outcome of a check that has already run on this cell; `None` if it has not run."""

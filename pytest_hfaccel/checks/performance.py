@@ -8,15 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.benchmark.inputs import TEXT, make_inputs
-from pytest_hfaccel.benchmark.measuring import Measuring, measure
-from pytest_hfaccel.benchmark.summary import summary_of
+from pytest_hfaccel.benchmark.measurement import summary_of
+from pytest_hfaccel.benchmark.measuring import PerformanceRequest, measure
 from pytest_hfaccel.checks.base import CheckContext, passed, skipped
 from pytest_hfaccel.checks.parity import compare_with_reference
 from pytest_hfaccel.core.results import CheckOutcome, Status
 
 if TYPE_CHECKING:
     from pytest_hfaccel.benchmark.inputs import MeasuredInputs
-    from pytest_hfaccel.benchmark.points import Point
+    from pytest_hfaccel.benchmark.measurement import Point
 
 NAME = "performance"
 
@@ -25,7 +25,7 @@ _RIGHT = frozenset({Status.PASSED, Status.XPASSED})
 
 def performance(context: CheckContext) -> CheckOutcome:
     """Latency, throughput, memory and, of generating models, time per token; only after parity."""
-    how: Measuring = getattr(context, "measuring", Measuring())
+    how: PerformanceRequest = getattr(context, "performance_request", PerformanceRequest())
     if how.only_right and not _results_are_right(context):
         return skipped(NAME, "parity of this cell failed: the speed of wrong results is not measured")
     points = [_inputs(context, point) for point in how.points]
@@ -33,7 +33,7 @@ def performance(context: CheckContext) -> CheckOutcome:
         for inputs in points:
             context.loaded.forward(inputs.forward)
         return passed(NAME, batch=points[0].batch, length=points[0].length, timed=False)
-    options: dict[str, Any] = {"effort": how.effort, "timer": how.timer, "facts": how.facts}
+    options: dict[str, Any] = {"budget": how.budget, "timer": how.timer, "facts": how.facts}
     options["parameters"] = _parameters(context)
     found = [measure(context.loaded, context.cell, inputs, **options) for inputs in points]
     return passed(NAME, **summary_of(found[0]), measurements=[one.to_json() for one in found])

@@ -11,7 +11,7 @@ from pytest_hfaccel.cli.bench_options import add_options
 from pytest_hfaccel.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pytest_hfaccel.benchmark.campaign import Campaign, Run
+    from pytest_hfaccel.campaign import Campaign, Run
     from pytest_hfaccel.core.config import RunConfig
     from pytest_hfaccel.core.spec import Cell, ModelSpec, WeightsChoice
 
@@ -53,11 +53,11 @@ def make_campaign(arguments: argparse.Namespace, config: RunConfig) -> Campaign:
     Raises:
         ConfigError: A model, device or precision that cannot be.
     """
-    from pytest_hfaccel.benchmark.campaign import Campaign
-    from pytest_hfaccel.benchmark.timing import Effort
+    from pytest_hfaccel.benchmark.timing import TimingBudget
+    from pytest_hfaccel.campaign import Campaign
     from pytest_hfaccel.hardware.cpu_facts import read_cpu
 
-    effort = Effort(
+    budget = TimingBudget(
         relative_error=arguments.relative_error,
         max_seconds=arguments.max_seconds,
         warm_up=arguments.warmup,
@@ -70,7 +70,7 @@ def make_campaign(arguments: argparse.Namespace, config: RunConfig) -> Campaign:
         threads=arguments.threads or read_cpu().cores,
         cache_dir=config.cache_dir,
         timeout=arguments.timeout,
-        effort=effort,
+        budget=budget,
         verify=not arguments.benchmark_only,
         trust_remote_code=config.trust_remote_code,
         allow_pickle=config.allow_pickle,
@@ -79,7 +79,7 @@ def make_campaign(arguments: argparse.Namespace, config: RunConfig) -> Campaign:
 
 def _cells(arguments: argparse.Namespace, config: RunConfig) -> list[Cell]:
     from pytest_hfaccel.backends import Backends
-    from pytest_hfaccel.benchmark.model_sets import models_of_set
+    from pytest_hfaccel.campaign.model_sets import models_of_set
     from pytest_hfaccel.core.spec import DTYPES, Device
     from pytest_hfaccel.engine.plan import expand_matrix
     from pytest_hfaccel.hardware import probe_devices
@@ -127,12 +127,12 @@ def _require_database(arguments: argparse.Namespace) -> None:
 
 
 def _server(arguments: argparse.Namespace, config: RunConfig) -> tuple[Run, Any]:
-    from pytest_hfaccel.benchmark.isolated import run_isolated
+    from pytest_hfaccel.campaign.processes import run_isolated
 
     if not arguments.in_process:
         return run_isolated, lambda: None
-    from pytest_hfaccel.benchmark.sharing import InThisProcess
+    from pytest_hfaccel.campaign.in_process import InProcessWorker
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    server = InThisProcess(config, pooled=not arguments.no_resource_pool)
+    server = InProcessWorker(config, pooled=not arguments.no_resource_pool)
     return server, server.close

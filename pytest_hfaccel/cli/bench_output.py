@@ -20,7 +20,7 @@ PLOTS = "plots"
 
 def record(path: Path, progress: Progress) -> None:
     """Write the run to the database; what is wrong with it is told, and the results on disk stand."""
-    from pytest_hfaccel.benchmark.recording import make_record, record_run
+    from pytest_hfaccel.history.recording import make_record, record_run
 
     if not progress.records and not progress.unfinished:
         return

@@ -14,8 +14,8 @@ from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.results import CellResult, Status
 
 if TYPE_CHECKING:
-    from pytest_hfaccel.benchmark.campaign import Campaign, Found, Run
     from pytest_hfaccel.benchmark.measurement import Measurement
+    from pytest_hfaccel.campaign import Campaign, PointResult, Run
     from pytest_hfaccel.core.spec import Cell
 
 RESULTS = "results.json"
@@ -51,7 +51,7 @@ class Progress:
     @property
     def measurements(self) -> list[Measurement]:
         """What has been measured, also of a cell that is not finished."""
-        from pytest_hfaccel.benchmark.recording import measurements_of
+        from pytest_hfaccel.history.recording import measurements_of
 
         return [*measurements_of(self.records), *self._unfinished]
 
@@ -78,7 +78,7 @@ class Progress:
         Raises:
             ConfigError: The results cannot be written.
         """
-        from pytest_hfaccel.benchmark.campaign import run_campaign
+        from pytest_hfaccel.campaign import run_campaign
 
         cells, steps = len(self._campaign.cells), self._campaign.steps
         self._say(f"{cells} cells, {steps} steps, {self._campaign.threads} threads; results: {self._file}")
@@ -88,7 +88,7 @@ class Progress:
             self._unfinished.clear()
             self._write()
 
-    def _tell(self, cell: Cell, found: CellResult | Found) -> None:
+    def _tell(self, cell: Cell, found: CellResult | PointResult) -> None:
         from pytest_hfaccel.benchmark.measurement import Measurement
 
         self._done += 1
@@ -117,7 +117,7 @@ class Progress:
             raise ConfigError(f"--output-dir: {self._file} cannot be written: {error.strerror or error}") from error
 
 
-def describe(found: CellResult | Found) -> str:
+def describe(found: CellResult | PointResult) -> str:
     """Return a result in words."""
     from pytest_hfaccel.benchmark.measurement import Measurement
 

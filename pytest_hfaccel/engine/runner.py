@@ -14,8 +14,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.backends import Backends
-from pytest_hfaccel.benchmark.measuring import Measuring
-from pytest_hfaccel.benchmark.points import Point, points_of, varies_in_length
+from pytest_hfaccel.benchmark.measurement import Point, points_of, varies_in_length
+from pytest_hfaccel.benchmark.measuring import PerformanceRequest
 from pytest_hfaccel.core.devices import kind_named
 from pytest_hfaccel.core.errors import HfAccelError
 from pytest_hfaccel.core.results import CellKey, CellResult, CheckOutcome, Stage
@@ -184,7 +184,7 @@ class CellRun:
         self.module = module
         self.outcomes: dict[str, CheckOutcome] = {}
         self.claim_source = claims
-        self.measuring = Measuring(tuple(points_of_run([cell.model], runner.config)))
+        self.performance_request = PerformanceRequest(tuple(points_of_run([cell.model], runner.config)))
         self._all: list[CheckOutcome] = []
         self._lease: Lease | None = None
         self._pipe: Any = None
@@ -275,11 +275,11 @@ class CellRun:
         """Run a check; `performance` once per point, so that a batch too large for the device hides no smaller one."""
         if name != PERFORMANCE:
             return [self.check(name)]
-        everywhere, outcomes = self.measuring, []
+        everywhere, outcomes = self.performance_request, []
         for point in everywhere.points:
-            self.measuring = replace(everywhere, points=(point,))
+            self.performance_request = replace(everywhere, points=(point,))
             outcomes.append(self.check(name))
-        self.measuring = everywhere
+        self.performance_request = everywhere
         return outcomes
 
     def facts(self) -> dict[str, Any]:

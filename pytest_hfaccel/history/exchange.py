@@ -312,7 +312,7 @@ def record_of_journal(path: Path) -> tuple[str, RunRecord]:
     Raises:
         ConfigError: It cannot be read, or has lost its first line.
     """
-    from pytest_hfaccel.benchmark.recording import with_family
+    from pytest_hfaccel.history.recording import with_family
 
     contents = read_journal(path)
     run = contents.header.get("run", {})

@@ -21,8 +21,8 @@ from pytest_hfaccel.plugin.collection import cell_of, item_check, point_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pytest_hfaccel.benchmark.measuring import Measuring, Timer
-    from pytest_hfaccel.benchmark.timing import Effort
+    from pytest_hfaccel.benchmark.measuring import PerformanceRequest, Timer
+    from pytest_hfaccel.benchmark.timing import TimingBudget
     from pytest_hfaccel.core.results import CheckOutcome
 
 PERFORMANCE = "performance"
@@ -45,21 +45,21 @@ def give_benchmark(items: Sequence[pytest.Item]) -> None:
             names.append(_FIXTURE)
 
 
-def measuring_of(item: pytest.Item, measuring: Measuring) -> Measuring:
+def performance_request_of(item: pytest.Item, request: PerformanceRequest) -> PerformanceRequest:
     """Return what the check `performance` of an item is to do."""
     point, benchmark = point_of(item), _benchmark(item)
     if point is not None:
-        measuring = replace(measuring, points=(point,))
+        request = replace(request, points=(point,))
     if processes := os.environ.get(_WORKERS):
-        measuring = replace(measuring, facts={"processes": int(processes)})
+        request = replace(request, facts={"processes": int(processes)})
     if benchmark is None:
-        return measuring
+        return request
     if benchmark.disabled:
         # Under pytest-xdist it disables itself; --benchmark-disable says: run the code once, time nothing.
-        return replace(measuring, timed=not item.config.getoption("benchmark_disable"))
+        return replace(request, timed=not item.config.getoption("benchmark_disable"))
     benchmark.params = _parameters(item)
     _name_weights(benchmark, item)
-    return replace(measuring, effort=_effort(item.config, measuring.effort), timer=_timer(benchmark))
+    return replace(request, budget=_budget(item.config, request.budget), timer=_timer(benchmark))
 
 
 def tell_benchmark(item: pytest.Item, outcome: CheckOutcome) -> None:
@@ -103,23 +103,23 @@ def _name_weights(benchmark: Any, item: pytest.Item) -> None:
             setattr(benchmark, attribute, head + bracket + parameter.replace(cell.model.slug, said, 1))
 
 
-def _effort(config: pytest.Config, effort: Effort) -> Effort:
+def _budget(config: pytest.Config, budget: TimingBudget) -> TimingBudget:
     rounds, seconds = int(config.getoption("benchmark_min_rounds")), float(config.getoption("benchmark_max_time"))
     if rounds != _MIN_ROUNDS:
-        effort = replace(effort, least_runs=rounds, max_runs=max(rounds, effort.max_runs))
-    return effort if seconds == _MAX_TIME else replace(effort, max_seconds=seconds)
+        budget = replace(budget, least_runs=rounds, max_runs=max(rounds, budget.max_runs))
+    return budget if seconds == _MAX_TIME else replace(budget, max_seconds=seconds)
 
 
 def _timer(benchmark: Any) -> Timer:
     """Return a timer that makes its first run through the fixture and tells the fixture about the others."""
     clock: Callable[[], float] = getattr(benchmark, "_timer", time.perf_counter)
 
-    def timer(run: Callable[[], Any], effort: Effort) -> list[float]:
+    def timer(run: Callable[[], Any], budget: TimingBudget) -> list[float]:
         from pytest_hfaccel.benchmark.timing import timed_runs
 
         benchmark.pedantic(run, rounds=1, iterations=1)
         first: list[float] = list(benchmark.stats.stats.data)
-        others = timed_runs(run, effort, clock)
+        others = timed_runs(run, budget, clock)
         for seconds in others:
             benchmark.stats.update(seconds)
         return [*first, *others]

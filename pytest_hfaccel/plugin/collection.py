@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from pytest_hfaccel.benchmark.points import Point
+    from pytest_hfaccel.benchmark.measurement import Point
     from pytest_hfaccel.checks.base import Check
     from pytest_hfaccel.plugin.session import HfSession
 

@@ -10,7 +10,7 @@ import pytest
 from pytest_hfaccel.core.errors import HfAccelError
 from pytest_hfaccel.core.results import CheckOutcome, Stage, Status
 from pytest_hfaccel.core.spec import Cell
-from pytest_hfaccel.plugin.benchmarking import PERFORMANCE, measuring_of, tell_benchmark
+from pytest_hfaccel.plugin.benchmarking import PERFORMANCE, performance_request_of, tell_benchmark
 from pytest_hfaccel.plugin.collection import item_check, point_of
 from pytest_hfaccel.plugin.keys import CELL_RUN, FACTS, OUTCOME, SESSION
 from pytest_hfaccel.plugin.model_class import ModelClassTests
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_hfaccel.backends.base import LoadedModel, SampleInputs
-    from pytest_hfaccel.benchmark.points import Point
+    from pytest_hfaccel.benchmark.measurement import Point
     from pytest_hfaccel.checks.reference import Reference
     from pytest_hfaccel.engine.runner import CellRun
     from pytest_hfaccel.pool import ResourcePool
@@ -42,7 +42,7 @@ def cell(request: pytest.FixtureRequest) -> Cell:
 @pytest.fixture
 def measuring_point() -> Point:
     """The batch size and sequence length that performance is measured at: `--hf-batch-sizes`, `--hf-seq-lengths`."""
-    from pytest_hfaccel.benchmark.points import Point
+    from pytest_hfaccel.benchmark.measurement import Point
 
     return Point(1)
 
@@ -76,7 +76,7 @@ def check(request: pytest.FixtureRequest, hfaccel_cell_run: CellRun) -> Callable
             _raise(known, required=_is_required(request, run.cell))
             return known
         if name == PERFORMANCE:
-            run.measuring = measuring_of(node, run.measuring)
+            run.performance_request = performance_request_of(node, run.performance_request)
         outcome = run.check(name)
         if point:
             outcome.measures[POINT_MEASURED] = point

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pytest_hfaccel.plugin.without_pytest import CallableWithModel, find_model, run_battery
 
 if TYPE_CHECKING:
-    from pytest_hfaccel.benchmark.points import Point
+    from pytest_hfaccel.benchmark.measurement import Point
     from pytest_hfaccel.core.results import CheckOutcome
     from pytest_hfaccel.core.spec import ModelSpec
 

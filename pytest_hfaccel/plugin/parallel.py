@@ -222,7 +222,7 @@ def stop_at_enough_failures(session: pytest.Session) -> None:
 
 def how_worker_ended(node: Any) -> str:
     """Say by which signal, or with which code, a worker's process ended; empty where that cannot be known."""
-    from pytest_hfaccel.benchmark.process import how_it_ended
+    from pytest_hfaccel.campaign.processes import how_it_ended
 
     # execnet keeps the process to itself; a worker on another machine has none here.
     process = getattr(getattr(node.gateway, "_io", None), "popen", None)

@@ -298,7 +298,7 @@ def _record(config: pytest.Config, results: list[CellResult], header: dict[str, 
     path = config.stash[SESSION].config.database_path
     if path is None:
         return ""
-    from pytest_hfaccel.benchmark.recording import make_record, record_run
+    from pytest_hfaccel.history.recording import make_record, record_run
 
     record = make_record(header, test_name="pytest", cells=results, directory=config.rootpath)
     run_id = record_run(path, record)

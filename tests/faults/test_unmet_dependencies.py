@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from pytest_hfaccel.benchmark.isolated import measure_isolated
-from pytest_hfaccel.benchmark.points import NotMeasured
+from pytest_hfaccel.benchmark.measurement import NotMeasured
+from pytest_hfaccel.campaign.processes import measure_isolated
 from pytest_hfaccel.core.spec import ModelSpec, VersionBound
 from tests.harness import Project
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pytest_hfaccel.benchmark.measurement import Measurement
-from pytest_hfaccel.benchmark.recording import measurements_of
+from pytest_hfaccel.history.recording import measurements_of
 from tests.harness import HfRun, Project
 
 pytestmark = pytest.mark.slow

@@ -6,25 +6,23 @@ from typing import Any
 
 import pytest
 
-from pytest_hfaccel.benchmark.measurement import Measurement
-from pytest_hfaccel.benchmark.measuring import Measuring
-from pytest_hfaccel.benchmark.points import Point
-from pytest_hfaccel.benchmark.summary import summary_of
-from pytest_hfaccel.benchmark.timing import Effort
+from pytest_hfaccel.benchmark.measurement import Measurement, Point, summary_of
+from pytest_hfaccel.benchmark.measuring import PerformanceRequest
+from pytest_hfaccel.benchmark.timing import TimingBudget
 from pytest_hfaccel.core.results import CheckOutcome, Status
 from tests.unit.checks.support import TinyContext, TinySource, run, with_forward
 from tests.unit.store_samples import FULL, MEASURED
 
 pytestmark = pytest.mark.slow
 
-ONCE = Effort(warm_up=1, runs=3)
+ONCE = TimingBudget(warm_up=1, runs=3)
 
 
 def context_of(source: TinySource, *points: Point, **options: Any) -> TinyContext:
     """The context of a check that knows where and how to measure."""
     source.model_class = lambda: source._class  # type: ignore[attr-defined]
     context = TinyContext(source)
-    context.measuring = Measuring(points or (Point(1),), ONCE, **options)  # type: ignore[attr-defined]
+    context.performance_request = PerformanceRequest(points or (Point(1),), ONCE, **options)  # type: ignore[attr-defined]
     return context
 
 
@@ -68,9 +66,9 @@ def test_a_prompt_that_leaves_no_room_keeps_the_forward_pass(gpt2: TinySource) -
 def test_the_timer_of_the_caller_is_used(bert: TinySource) -> None:
     calls: list[int] = []
 
-    def timer(work: Any, effort: Effort) -> list[float]:
+    def timer(work: Any, budget: TimingBudget) -> list[float]:
         work()
-        calls.append(effort.runs or 0)
+        calls.append(budget.runs or 0)
         return [0.25, 0.25]
 
     outcome = run("performance", context_of(bert, timer=timer))

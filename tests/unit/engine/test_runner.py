@@ -176,7 +176,7 @@ def test_performance_runs_once_per_point_and_each_is_an_outcome(tmp_path: Path) 
 
     @checks.check("performance", stage=Stage.RUN)
     def performance(context: Any) -> CheckOutcome:
-        (point,) = context.measuring.points
+        (point,) = context.performance_request.points
         return failed("performance", "too large") if point.batch == 8 else passed("performance", batch=point.batch)
 
     backends = Backends()

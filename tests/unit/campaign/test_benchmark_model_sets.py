@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_hfaccel.benchmark.model_sets import KEY, SMALL, models_of_set
+from pytest_hfaccel.campaign.model_sets import KEY, SMALL, models_of_set
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.registry import load_registry
 from pytest_hfaccel.registry.modules import read_modules
@@ -26,7 +26,7 @@ def test_the_key_set_has_a_model_of_every_model_class_module() -> None:
     from fnmatch import fnmatchcase
 
     names = [spec.architecture for spec in models_of_set("key", load_registry())]
-    modules = [found for found in read_modules(Path(__file__).parents[2] / "model_classes") if not found.yields]
+    modules = [found for found in read_modules(Path(__file__).parents[3] / "model_classes") if not found.yields]
     assert len(modules) > 10
     for found in modules:
         assert any(fnmatchcase(name, pattern) for name in names for pattern in found.patterns), found.module

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.benchmark.measurement import Measurement
 from pytest_hfaccel.core.results import CellResult
-from pytest_hfaccel.reporting.run_facts import git_branch
 
 if TYPE_CHECKING:
     from pytest_hfaccel.history.rows import RunRecord
@@ -50,7 +49,7 @@ def make_record(
         directory: Where the repository of the code under test is looked for; the working directory when not given.
     """
     from pytest_hfaccel.history.rows import RunRecord
-    from pytest_hfaccel.reporting.run_facts import git_commit, installed_versions
+    from pytest_hfaccel.reporting.run_facts import git_branch, git_commit, installed_versions
 
     where = directory or Path.cwd()
     measured = [*measurements_of(cells), *measurements]

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from pytest_hfaccel.benchmark.measurement import Measurement
-from pytest_hfaccel.benchmark.measuring import Measuring
-from pytest_hfaccel.benchmark.points import NotMeasured
-from pytest_hfaccel.benchmark.request import Request
+from pytest_hfaccel.benchmark.measurement import Measurement, NotMeasured
+from pytest_hfaccel.benchmark.measuring import PerformanceRequest
+from pytest_hfaccel.campaign.processes import WorkerRequest
 from pytest_hfaccel.core.config import RunConfig
 from pytest_hfaccel.core.results import CellResult, CheckOutcome, Stage
 from pytest_hfaccel.engine.runner import PERFORMANCE, CellRun, Runner
 
 
-class InThisProcess:
+class InProcessWorker:
     """Serves requests one after the other.
 
     Memory is then that of the weights and the rise while running, and a crash ends everything.
@@ -29,8 +28,8 @@ class InThisProcess:
         self._pooled = pooled
         self._runner: Runner | None = None
 
-    def __call__(self, request: Request) -> Iterator[CellResult | Measurement | NotMeasured]:
-        """Serve a request; see `isolated.run_isolated`."""
+    def __call__(self, request: WorkerRequest) -> Iterator[CellResult | Measurement | NotMeasured]:
+        """Serve a request; see `processes.run_isolated`."""
         import torch
 
         torch.set_num_threads(request.threads)
@@ -50,14 +49,14 @@ class InThisProcess:
             self._runner = None
 
 
-def _served(run: CellRun, request: Request) -> Iterator[CellResult | Measurement | NotMeasured]:
+def _served(run: CellRun, request: WorkerRequest) -> Iterator[CellResult | Measurement | NotMeasured]:
     if request.checks:
         for check in run.runner.checks_of(request.cell):
             if check.name in request.checks:
                 run.check(check.name)
         yield run.result()
     for point in request.points:
-        run.measuring = Measuring((point,), request.effort, only_right=bool(request.checks))
+        run.performance_request = PerformanceRequest((point,), request.budget, only_right=bool(request.checks))
         outcome = run.check(PERFORMANCE)
         measured = outcome.measures.get("measurements")
         yield Measurement.from_json(measured[0]) if measured else _not_measured(outcome, point.batch, point.length)

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from pytest_hfaccel.benchmark.recording import make_record, measurements_of, record_run, with_family
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.results import CellResult, CheckOutcome, Status
+from pytest_hfaccel.history.recording import make_record, measurements_of, record_run, with_family
 from pytest_hfaccel.reporting.run_facts import git_branch
 from tests.unit.store_samples import MEASURED
 

@@ -8,9 +8,16 @@ from typing import Any
 
 import pytest
 
-from pytest_hfaccel.benchmark.clocks import Clocks, read_clocks, throttled_between
-from pytest_hfaccel.benchmark.gpu_clock import read_gpu_clock
-from pytest_hfaccel.benchmark.noise import NoiseReading, fixed_work, noise_between, read_noise
+from pytest_hfaccel.benchmark.noise import (
+    Clocks,
+    NoiseReading,
+    fixed_work,
+    noise_between,
+    read_clocks,
+    read_gpu_clock,
+    read_noise,
+    throttled_between,
+)
 from tests.unit.test_hardware_cuda import Nvml
 
 CPUS = Path("sys/devices/system/cpu")

@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from pytest_hfaccel.benchmark.forking import Ended, run_in_fork
-from pytest_hfaccel.benchmark.process import how_it_ended, last_words
+from pytest_hfaccel.campaign.processes import error_output, how_it_ended
+from pytest_hfaccel.campaign.worker import Ended, run_in_fork
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks safely with torch loaded")
 
 
 def forked(work: Callable[[], dict[str, Any]], timeout: float = 60.0) -> tuple[dict[str, Any] | Ended, str]:
     with tempfile.TemporaryFile() as errors:
-        return run_in_fork(work, timeout, errors), last_words(errors)
+        return run_in_fork(work, timeout, errors), error_output(errors)
 
 
 def test_a_result_comes_back_also_a_large_one() -> None:

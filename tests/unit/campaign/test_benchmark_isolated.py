@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_hfaccel.benchmark.isolated import measure_isolated, run_isolated
-from pytest_hfaccel.benchmark.measurement import Measurement
-from pytest_hfaccel.benchmark.points import NotMeasured, Point
-from pytest_hfaccel.benchmark.request import Request
-from pytest_hfaccel.benchmark.timing import Effort
+from pytest_hfaccel.benchmark.measurement import Measurement, NotMeasured, Point
+from pytest_hfaccel.benchmark.timing import TimingBudget
+from pytest_hfaccel.campaign.processes import WorkerRequest, measure_isolated, run_isolated
 from pytest_hfaccel.core.results import CellResult, Status
 from pytest_hfaccel.core.spec import Cell, Device, ModelSpec, Weights, WeightsChoice
 
@@ -23,19 +21,21 @@ BERT = ModelSpec("unregistered/bert", "BertForMaskedLM", "fill-mask", dims={**DI
 GPT2 = ModelSpec(
     "unregistered/gpt2", "GPT2LMHeadModel", "text-generation", dims={"n_embd": 32, "n_layer": 2, "n_head": 2}
 )
-ONCE = Effort(warm_up=1, runs=3)
+ONCE = TimingBudget(warm_up=1, runs=3)
 TINY = WeightsChoice(Weights.TINY, "test")
 
 
-def request(cache: Path, device: str, *points: Point, timeout: float = 120.0, checks: tuple[str, ...] = ()) -> Request:
+def request(
+    cache: Path, device: str, *points: Point, timeout: float = 120.0, checks: tuple[str, ...] = ()
+) -> WorkerRequest:
     cell = Cell(BERT, Device.parse(device), "fp32", TINY)
-    return Request(cell, points, 1, cache, timeout, ONCE, checks=checks)
+    return WorkerRequest(cell, points, 1, cache, timeout, ONCE, checks=checks)
 
 
 def test_a_model_of_no_registry_at_two_points(shared_cache: Path) -> None:
     points = [(1, 16), (4, 16)]
     one, four = measure_isolated(
-        BERT, "random", "cpu", "fp32", points, threads=1, cache_dir=shared_cache, timeout=120, effort=ONCE
+        BERT, "random", "cpu", "fp32", points, threads=1, cache_dir=shared_cache, timeout=120, budget=ONCE
     )
     assert isinstance(one, Measurement)
     assert isinstance(four, Measurement)
@@ -54,7 +54,7 @@ def test_a_model_of_no_registry_at_two_points(shared_cache: Path) -> None:
 
 def test_tokens_of_a_generating_model(shared_cache: Path) -> None:
     (found,) = measure_isolated(
-        GPT2, Weights.RANDOM, "cpu", "fp32", [(2, 8)], threads=1, cache_dir=shared_cache, timeout=120, effort=ONCE
+        GPT2, Weights.RANDOM, "cpu", "fp32", [(2, 8)], threads=1, cache_dir=shared_cache, timeout=120, budget=ONCE
     )
     assert isinstance(found, Measurement)
     assert found.details["use_cache"] is True
@@ -69,7 +69,7 @@ def test_tokens_of_a_generating_model(shared_cache: Path) -> None:
         threads=1,
         cache_dir=shared_cache,
         timeout=120,
-        effort=ONCE,
+        budget=ONCE,
         generation=False,
     )
     assert isinstance(without, Measurement)
@@ -125,7 +125,7 @@ def test_a_cell_that_fails_a_check_is_not_measured(shared_cache: Path) -> None:
 def test_a_model_that_cannot_be_built_is_an_error(shared_cache: Path) -> None:
     broken = ModelSpec("broken", "BertForMaskedLM", "fill-mask", dims={"hidden_size": 33, "num_attention_heads": 2})
     (found,) = measure_isolated(
-        broken, "random", "cpu", "fp32", [(1, 8)], threads=1, cache_dir=shared_cache, timeout=60, effort=ONCE
+        broken, "random", "cpu", "fp32", [(1, 8)], threads=1, cache_dir=shared_cache, timeout=60, budget=ONCE
     )
     assert isinstance(found, NotMeasured)
     assert found.status == Status.ERROR

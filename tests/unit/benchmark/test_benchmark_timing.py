@@ -9,8 +9,17 @@ from itertools import chain, repeat
 
 import pytest
 
-from pytest_hfaccel.benchmark.confidence import enclosing_rank, median_interval, relative_error
-from pytest_hfaccel.benchmark.timing import Effort, latency_of, time_runs, timed_runs, undisturbed, warm_up_runs
+from pytest_hfaccel.benchmark.timing import (
+    TimingBudget,
+    enclosing_rank,
+    latency_of,
+    median_interval,
+    relative_error,
+    time_runs,
+    timed_runs,
+    undisturbed,
+    warm_up_runs,
+)
 
 
 class Work:
@@ -49,36 +58,36 @@ def test_the_interval_of_a_median_is_made_of_order_statistics() -> None:
 
 def test_warm_up_goes_on_until_two_windows_agree() -> None:
     falling = Work(chain([0.9, 0.5, 0.5, 0.1, 0.1, 0.1], repeat(0.1)))
-    assert warm_up_runs(falling, Effort(warm_up_seconds=60.0), falling.clock) == 9
+    assert warm_up_runs(falling, TimingBudget(warm_up_seconds=60.0), falling.clock) == 9
     assert falling.runs == 9
 
 
 def test_a_window_of_the_warm_up_takes_long_enough_for_the_clock_to_rise() -> None:
     quick = steady(0.001)
-    assert warm_up_runs(quick, Effort(), quick.clock) == 2 * 20
+    assert warm_up_runs(quick, TimingBudget(), quick.clock) == 2 * 20
 
 
 def test_a_warm_up_that_never_settles_ends_after_its_time() -> None:
     growing = Work(0.5 * 1.5**number for number in range(1000))
-    assert warm_up_runs(growing, Effort(warm_up_seconds=3.0), growing.clock) == 4
+    assert warm_up_runs(growing, TimingBudget(warm_up_seconds=3.0), growing.clock) == 4
 
 
 def test_the_user_fixes_both_numbers() -> None:
     work = steady(9.0)
-    latency = time_runs(work, Effort(warm_up=5, runs=20), work.clock)
+    latency = time_runs(work, TimingBudget(warm_up=5, runs=20), work.clock)
     assert (latency.warm_up, latency.runs, work.runs) == (5, 20, 25)
 
 
 def test_runs_end_when_the_median_is_known() -> None:
     work = steady(0.1)
-    assert len(timed_runs(work, Effort(), work.clock)) == 7
+    assert len(timed_runs(work, TimingBudget(), work.clock)) == 7
 
 
 def test_noise_asks_for_more_runs() -> None:
     noisy = Work(chain.from_iterable(repeat((0.010, 0.013, 0.010, 0.010, 0.012, 0.010, 0.011))))
-    effort = Effort(relative_error=0.02, max_seconds=1e9)
-    times = timed_runs(noisy, effort, noisy.clock)
-    assert 7 < len(times) < effort.max_runs
+    budget = TimingBudget(relative_error=0.02, max_seconds=1e9)
+    times = timed_runs(noisy, budget, noisy.clock)
+    assert 7 < len(times) < budget.max_runs
     assert relative_error(times) <= 0.02
 
 
@@ -87,18 +96,18 @@ def test_noise_that_does_not_end_meets_a_limit() -> None:
         return Work(chain.from_iterable(repeat((0.01, 0.02))))
 
     slow, quick = work(), work()
-    assert len(timed_runs(slow, Effort(relative_error=0.001, max_seconds=0.3), slow.clock)) == 20
-    assert len(timed_runs(quick, Effort(relative_error=0.001, max_seconds=1e9, max_runs=50), quick.clock)) == 50
+    assert len(timed_runs(slow, TimingBudget(relative_error=0.001, max_seconds=0.3), slow.clock)) == 20
+    assert len(timed_runs(quick, TimingBudget(relative_error=0.001, max_seconds=1e9, max_runs=50), quick.clock)) == 50
 
 
 def test_runs_that_are_too_slow_are_made_three_times() -> None:
     work = steady(100.0)
-    assert len(timed_runs(work, Effort(max_seconds=1.0), work.clock)) == 3
+    assert len(timed_runs(work, TimingBudget(max_seconds=1.0), work.clock)) == 3
 
 
 def test_the_user_fixes_the_least_number_of_runs() -> None:
     work = steady(0.001)
-    assert len(timed_runs(work, Effort(least_runs=40), work.clock)) == 40
+    assert len(timed_runs(work, TimingBudget(least_runs=40), work.clock)) == 40
 
 
 def test_the_latency_is_in_milliseconds_and_ordered() -> None:

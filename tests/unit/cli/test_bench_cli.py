@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_hfaccel.benchmark.campaign import Campaign
-from pytest_hfaccel.benchmark.measurement import Measurement
-from pytest_hfaccel.benchmark.points import NotMeasured, Point
-from pytest_hfaccel.benchmark.request import Request
+from pytest_hfaccel.benchmark.measurement import Measurement, NotMeasured, Point
+from pytest_hfaccel.campaign import Campaign
+from pytest_hfaccel.campaign.processes import WorkerRequest
 from pytest_hfaccel.cli import main, make_parser
 from pytest_hfaccel.cli.bench import make_campaign
 from pytest_hfaccel.cli.bench_progress import Progress, describe
@@ -48,15 +47,15 @@ def test_every_option_of_the_guide() -> None:
 def test_the_defaults() -> None:
     found = campaign_of()
     assert (found.batches, found.lengths, found.verify) == ((1, 4, 8), (128,), True)
-    assert (found.effort.warm_up, found.effort.runs) == (None, None)
+    assert (found.budget.warm_up, found.budget.runs) == (None, None)
     assert found.threads >= 1
     assert {cell.weights.kind for cell in found.cells} <= {Weights.RANDOM, Weights.PRETRAINED}, "tiny says nothing"
     assert found.cache_dir == Path("/cache")
 
 
 def test_fixed_numbers_of_runs() -> None:
-    assert (campaign_of("--warmup").effort.warm_up, campaign_of("--iterations").effort.runs) == (5, 20)
-    assert campaign_of("--warmup", "2", "--iterations", "9").effort.runs == 9
+    assert (campaign_of("--warmup").budget.warm_up, campaign_of("--iterations").budget.runs) == (5, 20)
+    assert campaign_of("--warmup", "2", "--iterations", "9").budget.runs == 9
 
 
 def test_what_is_measured() -> None:
@@ -105,7 +104,7 @@ class Clock:
         return self.now
 
 
-def serve(request: Request) -> Iterator[CellResult | Measurement | NotMeasured]:
+def serve(request: WorkerRequest) -> Iterator[CellResult | Measurement | NotMeasured]:
     for point in request.points:
         yield replace(MEASURED, batch=point.batch, length=point.length)
 
@@ -128,7 +127,7 @@ def test_progress_tells_each_result_and_the_time_left(tmp_path: Path) -> None:
 
 
 def test_what_was_found_before_an_interruption_is_on_disk(tmp_path: Path) -> None:
-    def interrupted(request: Request) -> Iterator[CellResult | Measurement | NotMeasured]:
+    def interrupted(request: WorkerRequest) -> Iterator[CellResult | Measurement | NotMeasured]:
         yield next(serve(request))
         raise KeyboardInterrupt
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
-from pytest_hfaccel.benchmark.points import NotMeasured, Point, points_for, points_of, varies_in_length
-from pytest_hfaccel.benchmark.request import Request
-from pytest_hfaccel.benchmark.timing import Effort
+from pytest_hfaccel.benchmark.measurement import NotMeasured, Point, points_for, points_of, varies_in_length
 from pytest_hfaccel.core.results import Stage, Status
-from pytest_hfaccel.core.spec import Cell, Device, Expectation, ModelSpec, Weights, WeightsChoice
+from pytest_hfaccel.core.spec import ModelSpec
 
 
 def spec(task: str, architecture: str = "A") -> ModelSpec:
@@ -42,16 +39,6 @@ def test_names_of_points() -> None:
 def test_which_models_have_lengths(model: ModelSpec, varies: bool) -> None:
     assert varies_in_length(model) is varies
     assert len(points_for(model, (1, 2), (16, 32))) == (4 if varies else 2)
-
-
-def test_a_request_survives_json() -> None:
-    expectation = Expectation("cpu", "fp32", Stage.COMPARE, "parity", "known")
-    model = ModelSpec(
-        "zoo/a", "BertModel", "feature-extraction", dims={"nested": {"hidden_size": 8}}, expect=(expectation,)
-    )
-    cell = Cell(model, Device("openvino", "CPU"), "fp32", WeightsChoice(Weights.RANDOM, "asked"))
-    request = Request(cell, (Point(1, 32),), 2, Path("/cache"), 9.0, Effort(runs=3), checks=("parity",))
-    assert Request.from_json(json.loads(json.dumps(request.to_json()))) == request
 
 
 def test_what_was_not_measured_survives_json() -> None:

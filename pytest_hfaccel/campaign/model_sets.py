@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pytest_hfaccel.core.spec import ModelSpec
     from pytest_hfaccel.registry import Registry
 
+
 KEY = (
     "bert-base-uncased",
     "gpt2",

@@ -1,0 +1,173 @@
+"""Many cells verified and measured one after the other, in processes of their own: the work of `hfaccel bench`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_hfaccel.benchmark.measurement import Measurement, NotMeasured, Point, points_for, summary_of
+from pytest_hfaccel.benchmark.timing import TimingBudget
+from pytest_hfaccel.campaign.processes import WorkerRequest, run_isolated
+from pytest_hfaccel.core.errors import format_bytes
+from pytest_hfaccel.core.results import CellResult, CheckOutcome, Stage, Status
+from pytest_hfaccel.core.spec import Weights
+
+if TYPE_CHECKING:
+    from pytest_hfaccel.core.spec import Cell
+
+
+VERIFIED = ("placement", "forward", "parity")
+"""The checks a cell must pass before it is measured; the whole battery is pytest's work."""
+MODULE = "bench"
+"""What the records of cells name as their module."""
+
+_BYTES_OF_FP32 = 4
+_COPIES = 1.3
+"""Times the weights that building or loading a checkpoint in fp32 takes at its peak, with room for activations."""
+_COPIES_CONVERTING = 4.0
+"""The same for a converter: torch's weights, the traced program, the converted one and the compiled one."""
+
+PointResult = Measurement | NotMeasured
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """What is verified and measured, and how.
+
+    Attributes:
+        cells: The cells, in order.
+        batches: Batch sizes; none: nothing is measured.
+        lengths: Tokens per sample, for models with text.
+        threads: CPU threads of the runtimes.
+        cache_dir: Where checkpoints and converted models are kept.
+        timeout: Seconds for preparing a cell, and for each point.
+        budget: How much work the timing of a point may be.
+        verify: Whether cells are verified first.
+        trust_remote_code: Models whose repository's code may run; see `ModelSpec.may_run_its_code`.
+        allow_pickle: Whether weights that are not safetensors may be loaded.
+    """
+
+    cells: Sequence[Cell]
+    batches: Sequence[int]
+    lengths: Sequence[int]
+    threads: int
+    cache_dir: Path
+    timeout: float
+    budget: TimingBudget = field(default_factory=TimingBudget)
+    verify: bool = True
+    trust_remote_code: tuple[str, ...] = ()
+    allow_pickle: bool = False
+
+    def points(self, cell: Cell) -> list[Point]:
+        """Where a cell is measured."""
+        return points_for(cell.model, self.batches, self.lengths) if self.batches else []
+
+    @property
+    def steps(self) -> int:
+        """Results that `run_campaign` will tell: one per verified cell and one per point."""
+        return sum(len(self.points(cell)) + self.verify for cell in self.cells)
+
+
+Run = Callable[[WorkerRequest], Iterator[CellResult | Measurement | NotMeasured]]
+
+
+def run_campaign(
+    campaign: Campaign, tell: Callable[[Cell, CellResult | PointResult], None], run: Run = run_isolated
+) -> Iterator[CellResult]:
+    """Verify and measure the cells.
+
+    Args:
+        campaign: What to do.
+        tell: Called with each result as soon as it is there.
+        run: Serves a request; in processes of their own when not given.
+
+    Yields:
+        The record of each cell when it is done, with an outcome of the check `performance` per point.
+    """
+    for cell in campaign.cells:
+        record = _empty(cell)
+        for result in _results(campaign, cell, run):
+            tell(cell, result)
+            record = _with(record, result)
+        yield record
+
+
+def _results(campaign: Campaign, cell: Cell, run: Run) -> Iterator[CellResult | PointResult]:
+    points = campaign.points(cell)
+    reason = too_large(cell)
+    if not reason:
+        yield from run(_request(campaign, cell, points))
+        return
+    if campaign.verify:
+        outcome = CheckOutcome(VERIFIED[0], Status.SKIPPED, Stage.LOAD, reason)
+        yield replace(_empty(cell), checks=[outcome])
+    yield from (NotMeasured(at.batch, at.length, Status.SKIPPED, Stage.LOAD, reason) for at in points)
+
+
+def _request(campaign: Campaign, cell: Cell, points: Sequence[Point]) -> WorkerRequest:
+    return WorkerRequest(
+        cell=cell,
+        points=tuple(points),
+        threads=campaign.threads,
+        cache_dir=campaign.cache_dir,
+        timeout=campaign.timeout,
+        budget=campaign.budget,
+        trust_remote_code=campaign.trust_remote_code,
+        allow_pickle=campaign.allow_pickle,
+        checks=VERIFIED if campaign.verify else (),
+    )
+
+
+def _empty(cell: Cell) -> CellResult:
+    from pytest_hfaccel.engine.runner import identity
+
+    return CellResult(**identity(cell, MODULE))
+
+
+def _with(record: CellResult, result: CellResult | PointResult) -> CellResult:
+    """Add a result to the record of its cell."""
+    if isinstance(result, CellResult):
+        return replace(result, module=record.module, weights_reason=record.weights_reason)
+    return replace(record, checks=[*record.checks, outcome_of(result)], **_facts(record, result))
+
+
+def outcome_of(result: PointResult) -> CheckOutcome:
+    """Return a point's result as an outcome of the check `performance`."""
+    if isinstance(result, NotMeasured):
+        measures = {"batch": result.batch, "length": result.length}
+        return CheckOutcome("performance", result.status, result.stage, result.reason, measures)
+    return CheckOutcome("performance", measures={**summary_of(result), "measurements": [result.to_json()]})
+
+
+def _facts(record: CellResult, result: PointResult) -> dict[str, Any]:
+    """Fill in what a cell that was not verified only tells by its measurements."""
+    if isinstance(result, NotMeasured) or record.placement:
+        return {}
+    timings = {"load": result.load_s, "convert": result.convert_s, "compile": result.compile_s}
+    placement = result.details.get("placement", {})
+    return {"placement": placement, "timings": timings, "implementation": result.implementation}
+
+
+def too_large(cell: Cell, available_bytes: int | None = None) -> str:
+    """Return why a cell would not fit into main memory, or an empty text where it fits or its size is not known.
+
+    A process that takes more memory than there is may have the system end any process.
+
+    Args:
+        cell: The cell; tiny weights always fit.
+        available_bytes: Main memory there is; what this process can take when not given.
+    """
+    parameters = cell.model.parameters
+    if cell.weights.kind == Weights.TINY or not parameters:
+        return ""
+    if available_bytes is None:
+        from pytest_hfaccel.hardware.cpu_facts import read_cpu
+
+        available_bytes = read_cpu().available_bytes
+    copies = _COPIES_CONVERTING if cell.device.traits.exported else _COPIES
+    need = int(copies * _BYTES_OF_FP32 * parameters)
+    if need <= available_bytes:
+        return ""
+    return f"it takes about {format_bytes(need)} of main memory, {format_bytes(available_bytes)} are free"
