@@ -19,7 +19,7 @@ from pytest_hfaccel.advisor.requirements import requirements_on
 from pytest_hfaccel.classify import MODEL_FAMILIES, UNKNOWN
 from pytest_hfaccel.core.config import RunConfig
 from pytest_hfaccel.core.errors import ConfigError
-from pytest_hfaccel.tracing.precision import PRECISIONS
+from pytest_hfaccel.tracing.trace import PRECISIONS
 
 if TYPE_CHECKING:
     from pytest_hfaccel.classify import ModelFamilyClassifier

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pytest_hfaccel.tracing.precision import PRECISIONS, precision_of
-from pytest_hfaccel.tracing.trace import ModelTrace
+from pytest_hfaccel.tracing.trace import PRECISIONS, ModelTrace, precision_of
 
 _FP32 = PRECISIONS["fp32"].activation
 

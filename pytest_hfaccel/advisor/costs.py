@@ -60,8 +60,8 @@ def trace_architecture(
 
 def _cost_at_rest(architecture: str, dims: Mapping[str, Any], length: int, problem: str) -> ArchitectureCost:
     from pytest_hfaccel.tracing.input_shapes import text_length
-    from pytest_hfaccel.tracing.torch.meta_model import meta_model
-    from pytest_hfaccel.tracing.weights import weights_of
+    from pytest_hfaccel.tracing.recording import weights_of
+    from pytest_hfaccel.tracing.torch.fake_model import meta_model
 
     model = meta_model(architecture, dims)  # where this was the problem, it raises
     held = weights_of(model)

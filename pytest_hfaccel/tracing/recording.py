@@ -1,13 +1,60 @@
-"""What was recorded of one pass: plain data, from which traces are made."""
+"""What was recorded of passes at a few batch sizes, and the traces that follow from it at any batch size and dtype.
+
+As long as a model runs the same operators, its shapes, bytes and operations are polynomials in the batch size.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from math import comb
 from typing import Any
 
-from pytest_hfaccel.tracing.precision import bytes_more, converted, precision_of
-from pytest_hfaccel.tracing.trace import ModelTrace, Operator, counted, operator_from_json
-from pytest_hfaccel.tracing.weights import Weights
+from pytest_hfaccel.core.errors import LoadError
+from pytest_hfaccel.tracing.trace import (
+    ModelTrace,
+    Operator,
+    bytes_more,
+    converted,
+    counted,
+    operator_from_json,
+    precision_of,
+)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Parameters and buffers of a model.
+
+    Attributes:
+        parameters: Number of parameters, shared ones counted once.
+        nbytes: Bytes of parameters and buffers.
+        buffer_bytes: Bytes of the buffers.
+        stored_buffer_bytes: Bytes of those buffers that a checkpoint holds.
+    """
+
+    parameters: int
+    nbytes: int
+    buffer_bytes: int
+    stored_buffer_bytes: int
+
+
+def weights_of(model: Any) -> Weights:
+    """Count what a torch model holds, on any device: real, fake or meta."""
+    parameters, buffers = list(model.parameters()), dict(model.named_buffers())
+    stored = model.state_dict().keys()
+    return Weights(
+        parameters=sum(int(parameter.numel()) for parameter in parameters),
+        nbytes=sum(map(tensor_bytes, (*parameters, *buffers.values()))),
+        buffer_bytes=sum(map(tensor_bytes, buffers.values())),
+        stored_buffer_bytes=sum(tensor_bytes(buffer) for name, buffer in buffers.items() if name in stored),
+    )
+
+
+def tensor_bytes(tensor: Any) -> int:
+    """Return the bytes of a tensor's numbers."""
+    return int(tensor.numel() * tensor.element_size())
 
 
 @dataclass(frozen=True)
@@ -101,3 +148,187 @@ class Recording:
             curve=tuple((nbytes, floats) for nbytes, floats in data["curve"]),
             output=(data["output"][0], data["output"][1]),
         )
+
+
+Record = Callable[[int], Recording]
+
+
+@dataclass(frozen=True)
+class ScalableTrace:
+    """What a model does at any batch size.
+
+    Between batches whose operators are the same, shapes, bytes and operations are interpolated by the polynomial
+    through the recorded ones: affine from two, of degree two from three (similarities between all pairs of a batch).
+
+    Attributes:
+        first: The recording at batch 1, where models may run other operators than on real batches.
+        growing: Recordings at consecutive batches, whose operators correspond one to one; equal ones are joined. Empty
+            where they do not correspond.
+    """
+
+    first: Recording
+    growing: tuple[Recording, ...]
+
+    @property
+    def is_scalable(self) -> bool:
+        """Whether batches that were not recorded can be computed; else each is to be traced by itself."""
+        return bool(self.growing)
+
+    def has(self, batch: int, dtype: str) -> bool:
+        """Whether `at` has an answer. Training steps have another optimizer state at another dtype."""
+        subject = self.first.subject
+        convertible = dtype == subject.dtype or (subject.dtype == "fp32" and not subject.training)
+        return convertible and (batch == self.first.batch or self.is_scalable)
+
+    def at(self, batch: int, dtype: str = "fp32") -> ModelTrace:
+        """Return the trace at a batch size and dtype, in a few milliseconds.
+
+        Args:
+            batch: Samples, at least 1.
+            dtype: That of the recording; for forward passes recorded in fp32 any.
+
+        Raises:
+            LoadError: What runs at this batch cannot be told; `has` says so beforehand.
+            ConfigError: There is no such dtype.
+        """
+        if not self.has(batch, dtype):
+            subject = self.first.subject
+            raise LoadError(
+                f"{subject.architecture}: its trace in {subject.dtype} tells nothing about batch {batch} in {dtype}.",
+                hint="pytest_hfaccel.tracing.traces.trace_of traces such a case by itself.",
+            )
+        if batch == self.first.batch:
+            return self.first.trace(dtype)
+        return interpolated(self.growing, batch).trace(dtype)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plain-JSON form."""
+        return {"first": self.first.to_json(), "growing": [one.to_json() for one in self.growing]}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> ScalableTrace:
+        """Rebuild a trace from what `to_json` returned."""
+        return cls(Recording.from_json(data["first"]), tuple(map(Recording.from_json, data["growing"])))
+
+
+def scalable_trace(record: Record) -> ScalableTrace:
+    """Record as few batches as suffice: 1 and 2, also 3 where batch 1 runs other operators, one more for squares.
+
+    Args:
+        record: Records a pass at a batch size.
+
+    Raises:
+        LoadError: `record` raised it.
+    """
+    first, second = record(1), record(2)
+    growing = [first, second]
+    if not _correspond(growing):
+        growing = [second, record(3)]
+    if not _correspond(growing):
+        return ScalableTrace(joined([first])[0], ())
+    if _has_squares(*growing):
+        growing.append(record(growing[-1].batch + 1))
+    return ScalableTrace(joined([first])[0], joined(growing) if _correspond(growing) else ())
+
+
+def _correspond(recordings: Sequence[Recording]) -> bool:
+    return len({tuple(map(_form, recording.operators)) for recording in recordings}) == 1
+
+
+def _form(operator: Operator) -> tuple[Any, ...]:
+    """What of an operator is the same at all batch sizes."""
+    ranks = tuple(map(len, operator.shapes))
+    return operator.name, operator.is_view, operator.groups, ranks, len(operator.out)
+
+
+def _has_squares(one: Recording, two: Recording) -> bool:
+    """Whether a tensor grows with the batch along two axes: its size then grows with the square."""
+    return any(
+        sum(size != larger for size, larger in zip(small, large, strict=True)) > 1
+        for first, second in zip(one.operators, two.operators, strict=True)
+        for small, large in zip((*first.shapes, first.out), (*second.shapes, second.out), strict=True)
+    )
+
+
+_AMOUNTS = ("flops", "read_bytes", "written_bytes", "read_floats", "written_floats", "read_weights")
+
+
+def joined(recordings: Sequence[Recording]) -> tuple[Recording, ...]:
+    """Join operators that are equal in all recordings, and leave of the curves what can be the highest point.
+
+    Args:
+        recordings: Recordings at consecutive batches, whose operators correspond one to one.
+    """
+    counts: dict[tuple[Operator, ...], int] = {}
+    for together in zip(*(recording.operators for recording in recordings), strict=True):
+        counts[together] = counts.get(together, 0) + 1
+    points = _highest(zip(*(recording.curve for recording in recordings), strict=True))
+    return tuple(
+        replace(
+            recording,
+            operators=tuple(replace(together[index], count=count) for together, count in counts.items()),
+            curve=tuple(point[index] for point in points),
+        )
+        for index, recording in enumerate(recordings)
+    )
+
+
+def _highest(points: Iterable[tuple[tuple[int, int], ...]]) -> list[tuple[tuple[int, int], ...]]:
+    """Leave out moments at which less was alive than at another one, at the first batch and in growth."""
+    kept: list[tuple[tuple[int, int], ...]] = []
+    for point in sorted(set(points), key=_growths, reverse=True):
+        if not any(all(a >= b for a, b in zip(_growths(other), _growths(point), strict=True)) for other in kept):
+            kept.append(point)
+    return kept
+
+
+def _growths(point: tuple[tuple[int, int], ...]) -> tuple[int, ...]:
+    # At any dtype a number takes more than nothing: what is alive is a sum of these with positive factors.
+    floats = [count for _, count in point]
+    others = [nbytes - 4 * count for nbytes, count in point]
+    return (*_differences(others), *_differences(floats))
+
+
+def interpolated(recordings: Sequence[Recording], batch: int) -> Recording:
+    """Return the recording that a batch size would have given.
+
+    Args:
+        recordings: What `joined` returned.
+        batch: Samples, at least as many as in the first of them.
+    """
+    start = recordings[0]
+
+    def grown(*values: int) -> int:
+        # Newton's form of the polynomial through the recorded values: exact, in whole numbers.
+        steps = batch - start.batch
+        return sum(comb(steps, order) * difference for order, difference in enumerate(_differences(values)))
+
+    operators = zip(*(recording.operators for recording in recordings), strict=True)
+    return Recording(
+        subject=start.subject,
+        batch=batch,
+        operators=tuple(_grown_operator(together, grown) for together in operators),
+        curve=tuple(_each_grown(point, grown) for point in zip(*(one.curve for one in recordings), strict=True)),
+        output=_each_grown([one.output for one in recordings], grown),
+    )
+
+
+def _grown_operator(together: Sequence[Operator], grown: Callable[..., int]) -> Operator:
+    shapes = zip(*(operator.shapes for operator in together), strict=True)
+    changes: dict[str, Any] = {name: grown(*(getattr(one, name) for one in together)) for name in _AMOUNTS}
+    changes["shapes"] = tuple(_each_grown(same, grown) for same in shapes)
+    changes["out"] = _each_grown([operator.out for operator in together], grown)
+    return replace(together[0], **changes)
+
+
+def _each_grown(together: Iterable[Sequence[int]], grown: Callable[..., int]) -> Any:
+    return tuple(map(grown, *together))
+
+
+def _differences(values: Sequence[int]) -> tuple[int, ...]:
+    """Newton's forward differences of values at consecutive batches."""
+    found = []
+    while values:
+        found.append(values[0])
+        values = [after - before for before, after in pairwise(values)]
+    return tuple(found)

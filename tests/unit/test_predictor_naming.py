@@ -52,7 +52,7 @@ def test_a_known_family_of_a_known_size(finder: ModelFinder) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mistral-24b", "qwen2-32b", "roberta-700m", "opt-175b", "llama-3-20b"])
 def test_a_known_family_of_another_size_is_scaled(name: str) -> None:
-    from pytest_hfaccel.tracing.torch.meta_model import meta_model
+    from pytest_hfaccel.tracing.torch.fake_model import meta_model
 
     found = by_size(name)
     assert found is not None
@@ -136,7 +136,7 @@ def test_names_are_told_apart() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KNOWN)
 def test_the_stated_parameters_are_those_that_are_built(name: str) -> None:
-    from pytest_hfaccel.tracing.torch.meta_model import meta_model
+    from pytest_hfaccel.tracing.torch.fake_model import meta_model
 
     known = find_checkpoint(name)
     assert known is not None

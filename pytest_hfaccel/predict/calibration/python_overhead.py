@@ -11,7 +11,7 @@ import torch
 from pytest_hfaccel.predict.calibration.records import DeviceCalibration
 from pytest_hfaccel.predict.calibration.repeating import median_seconds
 from pytest_hfaccel.predict.roofline.operators import OperatorRoofline
-from pytest_hfaccel.tracing.tracing import trace_model
+from pytest_hfaccel.tracing.traces import trace_model
 
 _LENGTH = 8
 _NARROW = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 2}

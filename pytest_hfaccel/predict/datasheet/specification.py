@@ -62,7 +62,7 @@ class DeviceSpecification:
         """Return the peak operations per second for products at a dtype; `None` where none are published.
 
         fp32 is fp32 and not TF32, as this package runs it. `int8` here means int8 weights that are multiplied in fp32
-        (`pytest_hfaccel.tracing.precision`). A half precision without a published speed of its own has that of fp32.
+        (`pytest_hfaccel.tracing.trace`). A half precision without a published speed of its own has that of fp32.
         """
         return self.flops.get(self.computes_at(dtype))
 

@@ -1,22 +1,25 @@
-"""A model on fake tensors, whose passes are recorded.
+"""Building a model without memory and recording its passes, on fake tensors.
 
 Imports torch: import this file late.
 """
 
 from __future__ import annotations
 
+import inspect
+import re
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from torch._subclasses.fake_tensor import FakeTensorMode
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
-from pytest_hfaccel.core.errors import HfAccelError, LoadError
-from pytest_hfaccel.tracing.input_shapes import text_length
-from pytest_hfaccel.tracing.recording import Recording, Subject
-from pytest_hfaccel.tracing.torch.forward import inputs_for, run_forward
-from pytest_hfaccel.tracing.torch.meta_model import meta_model, swap_for_fakes
+from pytest_hfaccel.checkpoints.configs import model_class, real_config
+from pytest_hfaccel.core.errors import ConfigError, HfAccelError, LoadError
+from pytest_hfaccel.core.spec import ModelSpec
+from pytest_hfaccel.tracing.input_shapes import TEXT, InputShape, input_shapes, text_length
+from pytest_hfaccel.tracing.recording import Recording, Subject, tensor_bytes, weights_of
 from pytest_hfaccel.tracing.torch.passes import Pass, record_forward, record_step
-from pytest_hfaccel.tracing.weights import tensor_bytes, weights_of
 from pytest_hfaccel.upstream.transformers import quiet
 
 
@@ -82,3 +85,147 @@ class FakeModel:
             multiplied_vectors=sum(tensor.numel() for tensor in multiplied if tensor.dim() < 2),
             optimizer_bytes=found.optimizer_bytes,
         )
+
+
+TORCH_DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""The dtypes a model is built at."""
+
+
+def meta_model(architecture: str, dims: Mapping[str, Any], dtype: str = "fp32") -> Any:
+    """Build a model on the meta device, in eval mode: shapes without memory.
+
+    Args:
+        architecture: transformers class name.
+        dims: Config fields that differ from the class's default config.
+        dtype: One of `TORCH_DTYPES`.
+
+    Raises:
+        LoadError: transformers has no such class, or cannot build it from these dimensions.
+        ConfigError: The class's config does not take these dimensions.
+    """
+    spec = ModelSpec(name=architecture, architecture=architecture, task="", dims=dims)
+    model_class_, config = model_class(spec), real_config(spec)
+    try:
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # What `AutoModel.from_config` calls: it also builds the parts of a model at the dtype.
+            model = model_class_._from_config(config, dtype=TORCH_DTYPES[dtype]).eval()
+    except Exception as error:
+        # Any constructor can fail in any way: all of it is "this cannot be built".
+        raise LoadError(f"{architecture} cannot be built without memory: {type(error).__name__}: {error}") from error
+    _keep_in_fp32(model, dtype)
+    return model
+
+
+_KEPT_IN_FP32 = {
+    "fp16": ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict"),
+    "bf16": ("_keep_in_fp32_modules_strict",),
+}
+"""dtype -> the fields of a class that name, as wildcards, what `from_pretrained` leaves in fp32."""
+
+
+def _keep_in_fp32(model: Any, dtype: str) -> None:
+    fields = _KEPT_IN_FP32.get(dtype, ())
+    names = sorted({name for field in fields for name in (getattr(model, field, None) or ())})
+    if not names:
+        return
+    wildcards = "|".join(re.escape(name).replace(r"\*", ".*") for name in names)
+    kept = re.compile(rf"(?:^|\.)(?:{wildcards})(?:\.|$)")
+    for name, parameter in model.named_parameters():
+        if kept.search(name):
+            parameter.data = parameter.data.float()
+
+
+def swap_for_fakes(model: Any) -> list[torch.Tensor]:
+    """Put fake CPU tensors in the place of all meta tensors of a model: it then runs as it would on the CPU.
+
+    To be called while fake tensors are made instead of real ones.
+
+    Returns:
+        The fake tensors, shared ones once.
+    """
+    made: dict[int, torch.Tensor] = {}
+    kept = []
+
+    def fake(tensor: torch.Tensor) -> torch.Tensor:
+        if id(tensor) not in made:
+            kept.append(tensor)  # an id is only its own as long as the tensor lives
+            empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cpu")
+            is_parameter = isinstance(tensor, torch.nn.Parameter)
+            made[id(tensor)] = torch.nn.Parameter(empty, tensor.requires_grad) if is_parameter else empty
+        return made[id(tensor)]
+
+    for module in model.modules():
+        for held in (module._parameters, module._buffers, vars(module)):
+            for name, value in list(held.items()):
+                if isinstance(value, torch.Tensor) and value.device.type == "meta":
+                    held[name] = fake(value)
+    return list(made.values())
+
+
+def inputs_for(model: Any, batch: int, length: int) -> dict[str, torch.Tensor]:
+    """Return inputs without values for a model, floating-point ones at its dtype; masks are real and leave nothing out.
+
+    A model asks whether a mask leaves anything out, and takes other kernels if it does: batches of equally long texts,
+    which are what is measured and traced, have masks of ones.
+
+    Raises:
+        ConfigError: The model takes text, and the length is 0.
+    """
+    arguments = inspect.signature(model.forward).parameters
+    required = {name: argument.default is inspect.Parameter.empty for name, argument in arguments.items()}
+    shapes = input_shapes(model.config, required, model.main_input_name, batch, length)
+    if not length and TEXT & shapes.keys():
+        raise ConfigError(f"{type(model).__name__} takes text: length is 0. Allowed: whole numbers from 1.")
+    return {name: _input(name, shape, model.dtype) for name, shape in shapes.items()}
+
+
+def _input(name: str, shape: InputShape, dtype: torch.dtype) -> torch.Tensor:
+    if name.endswith("mask") and not shape.floating:
+        with unset_fake_temporarily():
+            return torch.ones(shape.shape, dtype=torch.int64)
+    return torch.empty(shape.shape, dtype=dtype if shape.floating else torch.int64)
+
+
+def run_forward(model: Any, inputs: Mapping[str, torch.Tensor], length: int) -> Any:
+    """Run a model on what `inputs_for` returned for the same length, and return its outputs."""
+    if hasattr(model, "get_image_features") and hasattr(model, "generate") and "pixel_values" in inputs:
+        return run_in_parts(model, inputs, length)
+    return model(**inputs)
+
+
+_CROPS = 5
+"""Crops of an image in models that tile it (LLaVA-Next): the whole image and two by two tiles."""
+
+
+def run_in_parts(model: Any, inputs: Mapping[str, torch.Tensor], length: int) -> Any:
+    """Encode the images, then run the language model on texts of `length` tokens with the image tokens among them.
+
+    Args:
+        model: A model with `get_image_features`.
+        inputs: Holds `pixel_values`: images, of shape (batch, channels, height, width).
+        length: Tokens per sample besides those of the image.
+
+    Returns:
+        The outputs of both parts, which are alive together at the end.
+    """
+    images = inputs["pixel_values"]
+    batch = images.shape[0]
+    features = _image_features(model, images)
+    hidden = model.config.get_text_config().hidden_size
+    tokens = sum(feature.numel() for feature in features) // hidden // batch
+    embeddings = torch.empty(batch, length + tokens, hidden, dtype=images.dtype)
+    mask = torch.ones(batch, length + tokens, dtype=torch.int64)
+    return features, model(inputs_embeds=embeddings, attention_mask=mask)
+
+
+def _image_features(model: Any, images: torch.Tensor) -> list[torch.Tensor]:
+    batch, channels, height, width = images.shape
+    if getattr(model.config, "image_grid_pinpoints", None) is None:
+        found = model.get_image_features(pixel_values=images)
+    else:
+        crops = torch.empty(batch, _CROPS, channels, height, width, dtype=images.dtype)
+        found = model.get_image_features(pixel_values=crops, image_sizes=[[2 * height, 2 * width]] * batch)
+    pooled = getattr(found, "pooler_output", None)
+    features = found if pooled is None else pooled
+    return [features] if isinstance(features, torch.Tensor) else list(features)

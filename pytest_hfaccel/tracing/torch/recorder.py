@@ -5,18 +5,16 @@ Imports torch: import this file late.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pytest_hfaccel.tracing.torch.fake_kernels import run
-from pytest_hfaccel.tracing.torch.flops import flops_of
-from pytest_hfaccel.tracing.torch.kind import Kind, kind_of
-from pytest_hfaccel.tracing.torch.live_bytes import LiveBytes, storage_key
-from pytest_hfaccel.tracing.torch.traffic import distinct, read, written
+from pytest_hfaccel.tracing.torch.costs import Kind, distinct, flops_of, kind_of, read, written
 from pytest_hfaccel.tracing.trace import Operator
 
 
@@ -98,3 +96,78 @@ class Recorder(TorchDispatchMode):  # type: ignore[misc]
 
 def _tensors(values: Any) -> list[torch.Tensor]:
     return [leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor)]
+
+
+def run(func: Any, name: str, args: Any, kwargs: Any, arguments: Sequence[torch.Tensor]) -> Any:
+    """Run an operator.
+
+    What only concerns real tensors runs for real among fake ones, too: models ask whether a mask leaves anything out,
+    and take another way if it does. So does what makes a mask where a model was given none: ones of (batch, tokens) or
+    (batch, height, width). On fake tensors some operators run by the stand-ins of this file.
+
+    Args:
+        func: The operator.
+        name: Its name without namespace and overload.
+        args: Its arguments.
+        kwargs: Its keyword arguments.
+        arguments: The tensors among both.
+    """
+    has_fakes = any(isinstance(tensor, FakeTensor) for tensor in arguments)
+    makes_mask = name == "ones" and len(args[0]) in (2, 3)
+    if makes_mask or (arguments and not has_fakes):
+        with unset_fake_temporarily():
+            return func(*args, **kwargs)
+    stand_in = _STAND_INS.get(name) if has_fakes else None
+    return (stand_in or func)(*args, **kwargs)
+
+
+def _grouped_mm(rows: Any, matrices: Any, offs: Any = None, bias: Any = None, out_dtype: Any = None) -> Any:
+    """The products of mixtures of experts: torch's own fake version only knows bf16, the CPU all dtypes."""
+    del bias
+    groups: tuple[int, ...] = ()
+    if rows.dim() == matrices.dim():
+        groups = (offs.shape[0] if rows.dim() == 2 else rows.shape[0],)
+    return rows.new_empty((*groups, rows.shape[-2], matrices.shape[-1]), dtype=out_dtype or rows.dtype)
+
+
+_STAND_INS: dict[str, Callable[..., Any]] = {"_grouped_mm": _grouped_mm}
+
+
+class LiveBytes:
+    """Counts the storages of tensors it is shown, until they are freed; fake tensors have storages, too.
+
+    Args:
+        known: Tensors that are not counted: weights and inputs.
+
+    Attributes:
+        live: Bytes alive now.
+        floats: Floating-point numbers alive now.
+    """
+
+    def __init__(self, known: Iterable[torch.Tensor]) -> None:
+        self.live = 0
+        self.floats = 0
+        self._seen = {storage_key(tensor) for tensor in known}
+
+    def note(self, tensor: torch.Tensor) -> None:
+        """Count the storage of a tensor that an operator returned, unless it is known."""
+        storage = tensor.untyped_storage()
+        key = storage_key(tensor)
+        if key in self._seen:
+            return
+        size = int(storage.nbytes())
+        floats = size // tensor.element_size() if tensor.is_floating_point() else 0
+        self._seen.add(key)
+        self.live += size
+        self.floats += floats
+        weakref.finalize(storage, self._freed, key, size, floats).atexit = False
+
+    def _freed(self, key: int, size: int, floats: int) -> None:
+        self._seen.discard(key)
+        self.live -= size
+        self.floats -= floats
+
+
+def storage_key(tensor: torch.Tensor) -> int:
+    """Return what identifies the memory of a tensor: views share it."""
+    return int(tensor.untyped_storage()._cdata)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.tracing_models import BERT, LENGTH, MODELS, real_inputs, real_model
+from tests.unit.tracing.tracing_models import BERT, LENGTH, MODELS, real_inputs, real_model
 
 pytestmark = pytest.mark.slow
 
@@ -14,7 +14,7 @@ BATCH = 2
 
 
 def traced(architecture: str, **how: Any) -> Any:
-    from pytest_hfaccel.tracing.tracing import trace_model
+    from pytest_hfaccel.tracing.traces import trace_model
 
     return trace_model(architecture, MODELS[architecture], batch=BATCH, length=LENGTH, **how)
 
@@ -109,7 +109,7 @@ def test_experts_run_without_values() -> None:
     import transformers
     from torch.utils.flop_counter import FlopCounterMode
 
-    from pytest_hfaccel.tracing.tracing import trace_model
+    from pytest_hfaccel.tracing.traces import trace_model
 
     dims = {**BERT, "num_key_value_heads": 2, "num_local_experts": 4}
     trace = trace_model("MixtralForCausalLM", dims, batch=BATCH, length=LENGTH)

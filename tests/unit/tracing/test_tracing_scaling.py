@@ -7,11 +7,9 @@ from typing import Any
 import pytest
 
 from pytest_hfaccel.core.errors import ConfigError, LoadError
-from pytest_hfaccel.tracing.recording import Recording, Subject
-from pytest_hfaccel.tracing.scaling import ScalableTrace, scalable_trace
+from pytest_hfaccel.tracing.recording import Recording, ScalableTrace, Subject, Weights, scalable_trace
 from pytest_hfaccel.tracing.trace import Operator
-from pytest_hfaccel.tracing.weights import Weights
-from tests.unit.tracing_models import LENGTH, MODELS
+from tests.unit.tracing.tracing_models import LENGTH, MODELS
 
 
 def recording(batch: int, *operators: Operator, curve: tuple[tuple[int, int], ...] = ((0, 0),)) -> Recording:
@@ -103,7 +101,7 @@ def scalable(architecture: str, **how: Any) -> ScalableTrace:
 
 
 def exact(architecture: str, batch: int, **how: Any) -> Any:
-    from pytest_hfaccel.tracing.tracing import trace_model
+    from pytest_hfaccel.tracing.traces import trace_model
 
     return trace_model(architecture, MODELS[architecture], batch=batch, length=LENGTH, **how)
 
