@@ -34,10 +34,10 @@ from pytest_hfaccel.predict.calibration import (
     load_calibrations,
     save_calibration,
 )
-from pytest_hfaccel.predict.learning.memory import memory_of
+from pytest_hfaccel.predict.calibration.roofline import OperatorRoofline
 from pytest_hfaccel.predict.learning.rows import Row
 from pytest_hfaccel.predict.learning.training import fit, rows_of
-from pytest_hfaccel.predict.roofline.operators import OperatorRoofline
+from pytest_hfaccel.predict.requirements.memory import memory_of
 
 DEVICES = ("cpu", "openvino:CPU")
 MIB = 2.0**20

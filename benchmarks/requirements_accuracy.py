@@ -1,4 +1,4 @@
-"""Predicted against measured memory: the accuracy of `pytest_hfaccel.advisor`, and the constants it rests on.
+"""Predicted against measured memory: how accurate `predict.requirements` is, and the constants it rests on.
 
     python benchmarks/requirements_accuracy.py
 
@@ -53,7 +53,7 @@ def main() -> None:
 
 def measure_all(kept: Path | None) -> list[dict[str, Any]]:
     """Measure every model on every device, each in a process of its own."""
-    from pytest_hfaccel.advisor.costs import trace_architecture
+    from pytest_hfaccel.predict.requirements import trace_architecture
     from pytest_hfaccel.registry import load_registry
 
     rows = json.loads(kept.read_text()) if kept and kept.exists() else []
@@ -186,7 +186,7 @@ def _status(field: str) -> int:
 
 def with_costs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Add to each measured row what is computed for it."""
-    from pytest_hfaccel.advisor.costs import trace_architecture
+    from pytest_hfaccel.predict.requirements import trace_architecture
     from pytest_hfaccel.registry import load_registry
 
     registry = load_registry()

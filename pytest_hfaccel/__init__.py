@@ -87,12 +87,15 @@ class _MovedModules:
     _MOVED: ClassVar = {
         f"{__name__}.{old}": f"{__name__}.{new}"
         for old, new in {
+            "advisor": "compat.hardware_model_integration",
             "benchmark.isolated": "campaign.processes",
             "benchmark.store": "history",
             "config": "core.config",
             "errors": "core.errors",
             "families": "classify",
+            "predict.prediction": "core.prediction",
             "predictor.plots": "plots",
+            "predictor.prediction": "core.prediction",
             "predictor": "predict",
             "reports": "reporting",
             "results": "core.results",

@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytest_hfaccel.advisor import HardwareAwareModelClassifier
+    from pytest_hfaccel.compat.hardware_model_integration import HardwareAwareModelClassifier
 
 
 def add_parser(commands: Any) -> None:
@@ -25,7 +25,7 @@ def add_parser(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from pytest_hfaccel.advisor import HardwareAwareModelClassifier
+    from pytest_hfaccel.compat.hardware_model_integration import HardwareAwareModelClassifier
 
     arguments.resource_config = arguments.models
     return show_pool_config(HardwareAwareModelClassifier(assume_default=arguments.assume_default), arguments)
@@ -44,7 +44,7 @@ def show_pool_config(classifier: HardwareAwareModelClassifier, arguments: argpar
 
 
 def _show(found: dict[str, Any]) -> None:
-    from pytest_hfaccel.predict.tables import dimensions_lines
+    from pytest_hfaccel.predict.text import dimensions_lines
 
     for name, model in found["models"].items():
         for line in dimensions_lines({**model, "model_name": name}):

@@ -131,7 +131,7 @@ def _check_places(arguments: argparse.Namespace) -> None:
 
 
 def _recommend(predictor: HardwareModelPredictor, arguments: argparse.Namespace, model: str) -> int:
-    from pytest_hfaccel.predict.tables import recommendation_text
+    from pytest_hfaccel.predict.text import recommendation_text
 
     with _patience(f"working out what {model} does"):
         answer = predictor.predict_optimal_hardware(
@@ -156,7 +156,7 @@ def _is_about_the_model(answers: Iterable[Mapping[str, Any]], arguments: argpars
 
 
 def _matrix(predictor: HardwareModelPredictor, arguments: argparse.Namespace, model: str | None) -> int:
-    from pytest_hfaccel.predict.tables import matrix_text
+    from pytest_hfaccel.predict.text import matrix_text
 
     entry = {"name": model, **({"family": arguments.family} if arguments.family else {})} if model else None
     matrix = predictor.create_hardware_prediction_matrix(
@@ -205,8 +205,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
 def _accuracy(arguments: argparse.Namespace) -> int:
     from pytest_hfaccel.history import BenchmarkDatabase
-    from pytest_hfaccel.predict.accuracy import accuracy_lines
-    from pytest_hfaccel.predict.tables import accuracy_text
+    from pytest_hfaccel.predict.text import accuracy_lines, accuracy_text
 
     database = BenchmarkDatabase(arguments.database, create=False)
     frame = database.accuracy()

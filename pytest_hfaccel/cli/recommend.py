@@ -35,8 +35,8 @@ def add_parser(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from pytest_hfaccel.advisor import HardwareAwareModelClassifier
     from pytest_hfaccel.cli.pool_config import show_pool_config
+    from pytest_hfaccel.compat.hardware_model_integration import HardwareAwareModelClassifier
 
     model = arguments.name or arguments.model
     if not (model or arguments.task or arguments.resource_config):
@@ -61,7 +61,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _show_model(answer: dict[str, Any]) -> None:
-    from pytest_hfaccel.predict.tables import dimensions_lines
+    from pytest_hfaccel.predict.text import dimensions_lines
 
     for line in dimensions_lines(answer):
         print(line)

@@ -21,7 +21,7 @@ def add_parser(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from pytest_hfaccel.advisor import HardwareAwareModelClassifier
+    from pytest_hfaccel.compat.hardware_model_integration import HardwareAwareModelClassifier
     from pytest_hfaccel.core.errors import ConfigError
 
     if arguments.length < 1:

@@ -44,7 +44,7 @@ from pytest_hfaccel.history.rows import (
 from pytest_hfaccel.history.schema import create_schema, default_database_path, prepare
 
 if TYPE_CHECKING:
-    from pytest_hfaccel.predict.prediction import Prediction
+    from pytest_hfaccel.core.prediction import Prediction
 
 
 class BenchmarkDatabase:

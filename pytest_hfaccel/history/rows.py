@@ -19,7 +19,7 @@ from pytest_hfaccel.history.schema import TABLES, VIEWS, columns_of
 from pytest_hfaccel.reporting.plain import redact, to_plain
 
 if TYPE_CHECKING:
-    from pytest_hfaccel.predict.prediction import Estimate, Prediction
+    from pytest_hfaccel.core.prediction import Estimate, Prediction
 
 
 class HasJson(Protocol):

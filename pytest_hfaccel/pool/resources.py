@@ -191,7 +191,7 @@ class NamedResources:
         """Return the id of the device that `get_model` would take, e.g. `cuda:0`.
 
         The preferences decide, and what this machine has; type and name are for messages only. What a model needs, and
-        where it runs best, is computed by `pytest_hfaccel.advisor`.
+        where it runs best, is computed by `pytest_hfaccel.compat.hardware_model_integration`.
 
         Raises:
             ConfigError: A preference that cannot be.

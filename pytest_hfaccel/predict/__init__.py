@@ -11,19 +11,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pytest_hfaccel.core.prediction import Estimate, Prediction, Question, Source
     from pytest_hfaccel.predict.hardware_model_predictor import HardwareModelPredictor
     from pytest_hfaccel.predict.hardware_selector import HardwareSelector
-    from pytest_hfaccel.predict.prediction import Estimate, Prediction, Question, Source
-    from pytest_hfaccel.predict.training_models import train_prediction_models
+    from pytest_hfaccel.predict.learning import train_prediction_models
 
 _HOME = {
-    "Estimate": "prediction",
-    "HardwareModelPredictor": "hardware_model_predictor",
-    "HardwareSelector": "hardware_selector",
-    "Prediction": "prediction",
-    "Question": "prediction",
-    "Source": "prediction",
-    "train_prediction_models": "training_models",
+    "Estimate": "core.prediction",
+    "HardwareModelPredictor": "predict.hardware_model_predictor",
+    "HardwareSelector": "predict.hardware_selector",
+    "Prediction": "core.prediction",
+    "Question": "core.prediction",
+    "Source": "core.prediction",
+    "train_prediction_models": "predict.learning",
 }
 
 __all__ = [
@@ -42,7 +42,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    return getattr(import_module(f"pytest_hfaccel.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -1,35 +1,237 @@
-"""Puts together what a prediction needs: the machine, the models, the rows, the layers."""
+"""Puts together what a prediction needs - the machine, the models, the rows, the layers - and asks the layers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_hfaccel.advisor.compatibility import CompatibilityMatrix
-from pytest_hfaccel.advisor.costs import DEFAULT_LENGTH
-from pytest_hfaccel.advisor.measured import MeasuredCell, cells_of_measurements, measured_cells, measurements_of
-from pytest_hfaccel.advisor.naming import ModelFinder, NamedModel
 from pytest_hfaccel.core.config import RunConfig
-from pytest_hfaccel.core.errors import ConfigError
-from pytest_hfaccel.predict.answering import Answering, DeviceLayers
+from pytest_hfaccel.core.devices import TORCH_KINDS
+from pytest_hfaccel.core.errors import ConfigError, HfAccelError
+from pytest_hfaccel.core.prediction import Prediction, Question, Source
 from pytest_hfaccel.predict.configuration import PredictorConfig
-from pytest_hfaccel.predict.datasheet import load_specifications
-from pytest_hfaccel.predict.datasheet.layer import DatasheetLayer
-from pytest_hfaccel.predict.declared_layer import DeclaredLayer
 from pytest_hfaccel.predict.evidence import Evidence
-from pytest_hfaccel.predict.layers import Layer
-from pytest_hfaccel.predict.measured import MeasuredPoint
-from pytest_hfaccel.predict.platforms import KnownDevice, Platform, Platforms
-from pytest_hfaccel.predict.prediction import Prediction, Question, Source
-from pytest_hfaccel.predict.trace_source import TraceSource, reads_text
+from pytest_hfaccel.predict.layers import Layer, LayerChain, monotone
+from pytest_hfaccel.predict.layers.datasheet import DatasheetLayer
+from pytest_hfaccel.predict.layers.measured import MeasuredLayer, MeasuredPoint
+from pytest_hfaccel.predict.naming import ModelFinder, NamedModel
+from pytest_hfaccel.predict.platforms import KnownDevice, Platform, Platforms, load_specifications
+from pytest_hfaccel.predict.requirements import DEFAULT_LENGTH
+from pytest_hfaccel.predict.requirements.memory import with_fit
+from pytest_hfaccel.predict.support import (
+    CompatibilityMatrix,
+    DeclaredLayer,
+    MeasuredCell,
+    Support,
+    cells_of_measurements,
+    measured_cells,
+    measurements_of,
+)
+from pytest_hfaccel.tracing.trace import ModelTrace
 
 if TYPE_CHECKING:
     from pytest_hfaccel.hardware import HardwareReport
-    from pytest_hfaccel.predict.learning.trained import TrainedModels
+    from pytest_hfaccel.predict.learning.models import TrainedModels
     from pytest_hfaccel.registry import Registry
+
+
+class TraceSource:
+    """Traces models once, and remembers why one could not be traced.
+
+    A model that reads no text does the same at any length: it is traced at the first length that was asked for.
+
+    Args:
+        cache_dir: Where traces are remembered between processes.
+    """
+
+    def __init__(self, cache_dir: Path) -> None:
+        self._cache_dir = cache_dir
+        self._problems: dict[tuple[str, int, bool], str] = {}
+        self._only_length: dict[tuple[str, bool], int] = {}
+
+    def at(self, model: NamedModel, *, batch: int, length: int, dtype: str, training: bool) -> ModelTrace | None:
+        """Return what a model does at a point, or `None`; `problem` says why.
+
+        Args:
+            model: The model.
+            batch: Samples.
+            length: Tokens per sample of text inputs.
+            dtype: dtype of weights and activations.
+            training: Whether a training step is meant.
+        """
+        length = self._only_length.get((model.key, training), length)
+        place = (model.key, length, training)
+        if not model.architecture or place in self._problems:
+            return None
+        from pytest_hfaccel.tracing.traces import trace_of
+
+        try:
+            trace = trace_of(
+                model.architecture,
+                model.dims,
+                batch=batch,
+                length=length,
+                dtype=dtype,
+                training=training,
+                cache_dir=self._cache_dir,
+            )
+        except HfAccelError as error:
+            self._problems[place] = error.message
+            return None
+        if not reads_text(trace):
+            self._only_length[model.key, training] = length
+        return trace
+
+    def problem(self, model: NamedModel, length: int, training: bool) -> str:
+        """Say why a model has no trace."""
+        return self._problems.get((model.key, length, training), model.origin)
+
+
+def reads_text(trace: ModelTrace) -> bool:
+    """Whether a model looks up tokens in a table, so that what it does depends on their number."""
+    return any(operator.name == "embedding" for operator in trace.operators)
+
+
+@dataclass(frozen=True)
+class DeviceLayers:
+    """What answers for one device.
+
+    Attributes:
+        layers: The layers that need no rows of the model in question.
+        declared: The layer that always answers.
+        absent: Why a layer is not among them, by name.
+    """
+
+    layers: Sequence[Layer]
+    declared: DeclaredLayer
+    absent: dict[Source, str] = field(default_factory=dict)
+
+
+class Answering:
+    """Predicts one model on one platform, and remembers what it was asked.
+
+    Args:
+        model: The model.
+        platform: The hardware.
+        device: What answers for it.
+        points_of: The measured rows of the model on the device that fit a question's dtype and mode.
+        traces: What the model does.
+    """
+
+    def __init__(
+        self,
+        model: NamedModel,
+        platform: Platform,
+        device: DeviceLayers,
+        points_of: Callable[[Question], Sequence[MeasuredPoint]],
+        traces: TraceSource,
+    ) -> None:
+        self.model, self.platform = model, platform
+        self._device, self._points_of, self._traces = device, points_of, traces
+        self._asked: dict[Question, Prediction] = {}
+
+    def predict(self, *, batch: int, length: int, dtype: str, training: bool) -> Prediction:
+        """Return the prediction with its fit, advice and the declared support.
+
+        Args:
+            batch: Samples.
+            length: Tokens per sample of texts.
+            dtype: dtype of weights and activations.
+            training: Whether a training step is meant.
+        """
+        question = self._question(batch, length, dtype, training)
+        measured = MeasuredLayer(self._points_of(question), self._modelled)
+        found = measured.predict(question, self.trace(question))
+        if found is None:
+            found = _passed_over(self._modelled(question), measured.why_not(question))
+
+        def memory_at(batch: int, dtype: str) -> float | None:
+            memory = self._modelled(replace(question, batch=batch, dtype=dtype)).memory_mb
+            return memory.value if memory else None
+
+        return self._explained(with_fit(found, self.platform, memory_at))
+
+    def trace(self, question: Question) -> ModelTrace | None:
+        """Return what the model does at a question's point; `None` where that cannot be told."""
+        return self._traces.at(
+            self.model,
+            batch=question.batch,
+            length=question.length,
+            dtype=question.dtype,
+            training=question.training,
+        )
+
+    def _question(self, batch: int, length: int, dtype: str, training: bool) -> Question:
+        return Question(
+            architecture=self.model.architecture,
+            device=self.platform.device,
+            batch=batch,
+            length=length,
+            dtype=dtype,
+            training=training,
+            model=self.model.canonical,
+            family=self.model.family,
+        )
+
+    @cached_property
+    def _chain(self) -> LayerChain:
+        return LayerChain([*self._device.layers, self._device.declared], self._device.absent)
+
+    def _modelled(self, question: Question) -> Prediction:
+        """Return what follows without rows of this model, as it does not fall with batch or length."""
+        trace = self.trace(question)
+        if trace is None:
+            return self._raw(question)
+        # Beyond the positions a model has, more tokens are cut off.
+        question = replace(question, length=min(question.length, trace.length))
+        return monotone(self._raw, question, has_length=reads_text(trace))
+
+    def _raw(self, question: Question) -> Prediction:
+        if question not in self._asked:
+            self._asked[question] = self._chain.predict(question, self.trace(question))
+        return self._asked[question]
+
+    def _explained(self, found: Prediction) -> Prediction:
+        """Add where the dimensions come from, and what is known of support."""
+        question = found.question
+        about = ""
+        if self.trace(question) is None:
+            about = f"; {self._traces.problem(self.model, question.length, question.training)}"
+        elif self.model.is_assumed:
+            about = f"; model: {self.model.origin}"
+        support = self._support(found)
+        if support.basis == "detected" and not support.runs:
+            # What a device refuses takes no time: a number would be that of another precision.
+            found = replace(
+                found, source=Source.DECLARED, basis=f"not supported here: {support.reason}", latency_ms=None
+            )
+        details = {**found.details, "support": support.to_json(), "model": self.model.origin}
+        return replace(found, question=self._as_rows_have_it(question), basis=f"{found.basis}{about}", details=details)
+
+    def _support(self, found: Prediction) -> Support:
+        """Return what is known of support. Only torch's devices train, and what was measured was not refused."""
+        question = found.question
+        if question.training and question.device_kind not in TORCH_KINDS:
+            why = f"models are trained with torch, on {', '.join(TORCH_KINDS)}"
+            return Support("unavailable", "declared", why)
+        precision = self.platform.precision(question.dtype)
+        if not precision.runs and found.source != Source.MEASURED:
+            return Support("unavailable", "detected", precision.reason)
+        return self._device.declared.support(question)
+
+    def _as_rows_have_it(self, question: Question) -> Question:
+        """Return the question as rows of it are kept: without a length where the model reads no text."""
+        trace = self.trace(question)
+        return question if trace is None or reads_text(trace) else replace(question, length=0)
+
+
+def _passed_over(found: Prediction, why: str) -> Prediction:
+    """Note why rows did not answer before the other layers were asked."""
+    reasons = {str(Source.MEASURED): why, **found.details.get("passed_over", {})}
+    return replace(found, details={**found.details, "passed_over": reasons})
 
 
 class Engine:
@@ -201,7 +403,7 @@ class Engine:
 
     def _layers_of_known(self, platform: Platform) -> tuple[list[Layer], dict[Source, str]]:
         """Return the layers that rest on measurements of this very device."""
-        from pytest_hfaccel.predict.roofline.layer import CalibratedLayer
+        from pytest_hfaccel.predict.layers.roofline import CalibratedLayer
 
         calibrations = [
             each
@@ -212,7 +414,7 @@ class Engine:
         trained = self._trained_for(platform)
         if trained is None:
             return layers, {Source.LEARNED: f"no trained model of {platform.name} (`hfaccel predict --train`)"}
-        from pytest_hfaccel.predict.learning.layer import LearnedLayer
+        from pytest_hfaccel.predict.layers.roofline import LearnedLayer
 
         return [LearnedLayer(trained, self.threads), *layers], {}
 
@@ -220,7 +422,7 @@ class Engine:
         """Return those trained models that are of this chip."""
         if self.trained is None:
             return None
-        from pytest_hfaccel.predict.learning.trained import TrainedModels
+        from pytest_hfaccel.predict.learning.models import TrainedModels
 
         own = [each for each in self.trained if each.calibration.device_name == platform.device_name]
         return TrainedModels(own) if own else None

@@ -1,25 +1,27 @@
-"""What predictions rest on: measured rows, calibrations and trained models, from wherever they are kept."""
+"""What predictions rest on - measured rows, calibrations and trained models - and where they are kept beside them."""
 
 from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_hfaccel.advisor.naming import NamedModel
 from pytest_hfaccel.core.errors import ConfigError, HfAccelError
+from pytest_hfaccel.core.prediction import Prediction, Question
 from pytest_hfaccel.core.spec import Device
-from pytest_hfaccel.predict.measured import MeasuredPoint, points_of
+from pytest_hfaccel.predict.layers.measured import MeasuredPoint, points_of
+from pytest_hfaccel.predict.naming import NamedModel
 from pytest_hfaccel.predict.platforms import KnownDevice, Platform
-from pytest_hfaccel.predict.prediction import Question
 
 if TYPE_CHECKING:
     from pytest_hfaccel.benchmark.measurement import Measurement
+    from pytest_hfaccel.history import BenchmarkDatabase
     from pytest_hfaccel.predict.calibration import DeviceCalibration
-    from pytest_hfaccel.predict.learning.trained import TrainedModels
+    from pytest_hfaccel.predict.learning.models import TrainedModels
+
 
 MODELS_FOLDER = "prediction_models"
 """Where `hfaccel predict --train` leaves trained models, inside the cache directory."""
@@ -76,7 +78,7 @@ class Evidence:
         if self._models_dir is None and not directory.is_dir():
             return None
         try:
-            from pytest_hfaccel.predict.learning.trained import TrainedModels
+            from pytest_hfaccel.predict.learning.models import TrainedModels
 
             return TrainedModels.load(directory)
         except ImportError as error:
@@ -173,3 +175,35 @@ def _with_threads(rows: Sequence[Measurement], threads: int) -> list[Measurement
     counts = [row.threads for row in rows]
     wanted = threads if threads in counts else max(set(counts), key=counts.count, default=threads)
     return [row for row in rows if row.threads == wanted]
+
+
+class Feedback:
+    """Keeps predictions in the database.
+
+    Args:
+        database: The database; `None` to keep none. A file of another kind (Parquet, a report) is only read.
+        notes: Told when they cannot be kept.
+    """
+
+    def __init__(self, database: Path | None, notes: list[str]) -> None:
+        self._path = database if database is not None and is_database(database) else None
+        self._notes = notes
+        self._open: BenchmarkDatabase | None = None
+
+    def keep(self, predictions: Iterable[Prediction]) -> int:
+        """Write the predictions that have a number, and return how many these were.
+
+        A prediction is an answer first: where the database cannot be written, that is noted and nothing is raised.
+        """
+        numbered = [each for each in predictions if each.latency_ms is not None]
+        if self._path is None or not numbered:
+            return 0
+        try:
+            from pytest_hfaccel.history import BenchmarkDatabase
+
+            self._open = self._open or BenchmarkDatabase(self._path)
+            return len(self._open.save_predictions(numbered))
+        except HfAccelError as error:
+            self._notes.append(f"predictions are not kept: {error.message}")
+            self._path = None
+            return 0

@@ -10,24 +10,22 @@ from pathlib import Path
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any
 
-from pytest_hfaccel.advisor.naming import NamedModel
 from pytest_hfaccel.core.devices import GPU_KINDS
 from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.prediction import Source
 from pytest_hfaccel.core.spec import DTYPES
-from pytest_hfaccel.predict.candidate import Candidate
 from pytest_hfaccel.predict.configuration import MODES, PredictorConfig
+from pytest_hfaccel.predict.distributed import Split, Task, split
 from pytest_hfaccel.predict.engine import Engine
-from pytest_hfaccel.predict.evidence import default_database
-from pytest_hfaccel.predict.feedback import Feedback
+from pytest_hfaccel.predict.evidence import Feedback, default_database
 from pytest_hfaccel.predict.matrix import MatrixRequest, make_matrix
+from pytest_hfaccel.predict.naming import NamedModel
 from pytest_hfaccel.predict.platforms import Platform
-from pytest_hfaccel.predict.prediction import Source
-from pytest_hfaccel.predict.recommendation import recommend
-from pytest_hfaccel.predict.splitting import Split, Task, split
+from pytest_hfaccel.predict.recommendation import Candidate, recommend
 
 if TYPE_CHECKING:
     from pytest_hfaccel.hardware import HardwareReport
-    from pytest_hfaccel.predict.learning.trained import TrainedModels
+    from pytest_hfaccel.predict.learning.models import TrainedModels
     from pytest_hfaccel.registry import Registry
 
 AnyPath = str | os.PathLike[str]

@@ -14,10 +14,8 @@ from pytest_hfaccel.classify import MODEL_FAMILIES
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.files import replace_file
 from pytest_hfaccel.core.spec import ModelSpec
-from pytest_hfaccel.predict.distributed import Plan
-from pytest_hfaccel.predict.distributed.describing import describe_plan
+from pytest_hfaccel.predict.distributed import Plan, Split, Task, describe_plan, split
 from pytest_hfaccel.predict.hardware_model_predictor import AnyPath, HardwareModelPredictor
-from pytest_hfaccel.predict.splitting import Split, Task, split
 
 MAP_BATCHES = (1, 4, 16, 32, 64)
 """The batch sizes of a selection map; the guide's."""

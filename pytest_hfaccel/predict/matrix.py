@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_hfaccel.advisor.naming import NamedModel
 from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.prediction import Prediction
 from pytest_hfaccel.predict.engine import Engine
+from pytest_hfaccel.predict.naming import NamedModel
 from pytest_hfaccel.predict.platforms import Platform
-from pytest_hfaccel.predict.prediction import Prediction
-from pytest_hfaccel.predict.words import MIB
+from pytest_hfaccel.predict.text import MIB
 
 DEFAULT_MODELS = (
     "bert-base-uncased",

@@ -2,14 +2,184 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from functools import cache
+from importlib.resources import files
+from typing import Any
 
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.presence import Presence
 from pytest_hfaccel.core.spec import DEVICE_KINDS, Device
 from pytest_hfaccel.hardware.precisions import NATIVE, PrecisionSupport, precision_support
-from pytest_hfaccel.predict.datasheet import DeviceSpecification, Specifications
+
+GB = 10**9
+"""Bytes of a vendor's gigabyte."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """The connection of a device to others of its kind.
+
+    Attributes:
+        name: What the vendor calls it.
+        bytes_per_second: Both directions together, as vendors state it.
+    """
+
+    name: str
+    bytes_per_second: float
+
+    @property
+    def one_way(self) -> float:
+        """Bytes per second in one direction."""
+        return self.bytes_per_second / 2
+
+
+@dataclass(frozen=True)
+class DeviceSpecification:
+    """A device's public specification.
+
+    Attributes:
+        slug: The name users type, e.g. `h100-sxm`.
+        name: The vendor's name.
+        kinds: Kinds of device it is one of, as in `pytest_hfaccel.core.spec.DEVICE_KINDS`.
+        source: Address of the data sheet.
+        published: When the vendor published it, `YYYY-MM`.
+        bandwidth: Bytes per second of its memory.
+        memory_bytes: Bytes of its memory; `None` for CPUs, whose memory is the machine's.
+        flops: Peak operations per second by dtype, dense; empty where the vendor publishes none.
+        link: Its connection to other devices; `None` where it has none of its own.
+        cores: Cores of a CPU, else 0.
+        match: Parts of the names by which drivers call it.
+        derived: Which numbers follow from stated ones, and how; empty where all are stated.
+    """
+
+    slug: str
+    name: str
+    kinds: tuple[str, ...]
+    source: str
+    published: str
+    bandwidth: float
+    memory_bytes: int | None = None
+    flops: dict[str, float] = field(default_factory=dict, hash=False)
+    link: Link | None = None
+    cores: int = 0
+    match: tuple[str, ...] = ()
+    derived: str = ""
+
+    def peak(self, dtype: str) -> float | None:
+        """Return the peak operations per second for products at a dtype; `None` where none are published.
+
+        fp32 is fp32 and not TF32, as this package runs it. `int8` here means int8 weights that are multiplied in fp32
+        (`pytest_hfaccel.tracing.trace`). A half precision without a published speed of its own has that of fp32.
+        """
+        return self.flops.get(self.computes_at(dtype))
+
+    def computes_at(self, dtype: str) -> str:
+        """Return the dtype whose published speed holds for products at a dtype."""
+        return dtype if dtype in ("bf16", "fp16") and dtype in self.flops else "fp32"
+
+    def with_cores(self, cores: int) -> DeviceSpecification:
+        """Return a CPU of fewer (or more) cores: the speed in proportion, the memory's bandwidth as it is."""
+        share = cores / self.cores
+        flops = {dtype: share * peak for dtype, peak in self.flops.items()}
+        return replace(self, name=f"{cores} of the {self.cores} cores of {self.name}", cores=cores, flops=flops)
+
+
+_TERA = 1e12
+
+
+@dataclass(frozen=True)
+class Specifications:
+    """The known devices.
+
+    Attributes:
+        by_slug: Specification by the name users type.
+        defaults: Which one stands for a kind of device when nothing else is known.
+    """
+
+    by_slug: Mapping[str, DeviceSpecification]
+    defaults: Mapping[str, str]
+
+    def get(self, slug: str, kind: str | None = None) -> DeviceSpecification:
+        """Return a device.
+
+        Args:
+            slug: Its name, in any case.
+            kind: The kind of device it must be one of.
+
+        Raises:
+            ConfigError: There is none of that name, or it is not of that kind; the message lists those there are.
+        """
+        found = self.by_slug.get(slug.lower())
+        if found is not None and (kind is None or kind in found.kinds):
+            return found
+        known = self.slugs(kind)
+        near = get_close_matches(slug.lower(), known, n=1)
+        suggestion = f" Did you mean {near[0]!r}?" if near else ""
+        of_kind = f" for {kind}" if kind else ""
+        raise ConfigError(
+            f"{slug!r} is not a device whose data sheet is known{of_kind}.{suggestion}",
+            hint=f"Known{of_kind}: {', '.join(known) or 'none'}.",
+        )
+
+    def slugs(self, kind: str | None = None) -> list[str]:
+        """The names of the devices of a kind, or of all."""
+        return [slug for slug, each in self.by_slug.items() if kind is None or kind in each.kinds]
+
+    def of_driver(self, name: str, kind: str) -> DeviceSpecification | None:
+        """Return the device that a driver calls by this name; of several that fit, the one that fits the longest."""
+        fitting = [
+            (len(part), each)
+            for each in self.by_slug.values()
+            for part in each.match
+            if kind in each.kinds and re.search(rf"(?<!\w){re.escape(part)}(?!\w)", name, re.IGNORECASE)
+        ]
+        return max(fitting, key=lambda pair: pair[0])[1] if fitting else None
+
+
+@cache
+def load_specifications() -> Specifications:
+    """Read the table that comes with this package."""
+    import yaml
+
+    data = yaml.safe_load(files(__package__).joinpath("devices.yaml").read_text(encoding="utf-8"))
+    found = {slug: _specification(slug, **entry) for slug, entry in data["devices"].items()}
+    return Specifications(found, data["defaults"])
+
+
+def _specification(
+    slug: str,
+    *,
+    name: str,
+    kinds: list[str],
+    source: str,
+    published: str,
+    bandwidth: float,
+    memory: float | None = None,
+    tflops: Mapping[str, float] | None = None,
+    link: Mapping[str, Any] | None = None,
+    cores: int = 0,
+    match: tuple[str, ...] = (),
+    derived: str = "",
+) -> DeviceSpecification:
+    return DeviceSpecification(
+        slug=slug,
+        name=name,
+        kinds=tuple(kinds),
+        source=source,
+        published=published,
+        bandwidth=bandwidth * GB,
+        memory_bytes=round(memory * GB) if memory else None,
+        flops={dtype: _TERA * speed for dtype, speed in (tflops or {}).items()},
+        link=Link(link["name"], link["bandwidth"] * GB) if link else None,
+        cores=cores,
+        match=tuple(match),
+        derived=derived,
+    )
+
 
 KINDS = (*(kind for kind in DEVICE_KINDS if kind != "fake"), "qualcomm")
 """The kinds of device that can be asked about; Qualcomm's have no backend and are only declared."""

@@ -36,7 +36,7 @@ models:
 
 PREPARE = """
 from pathlib import Path
-from pytest_hfaccel.advisor import HardwareAwareModelClassifier
+from pytest_hfaccel.compat.hardware_model_integration import HardwareAwareModelClassifier
 from pytest_hfaccel.checkpoints import CheckpointStore
 from pytest_hfaccel.registry import load_registry
 from pytest_hfaccel.core.spec import Weights, WeightsChoice

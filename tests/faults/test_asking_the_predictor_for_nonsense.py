@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from pytest_hfaccel.advisor import HardwareAwareModelClassifier
 from pytest_hfaccel.cli import main
+from pytest_hfaccel.compat.hardware_model_integration import HardwareAwareModelClassifier
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.pool import ResourcePool
 from pytest_hfaccel.predict import HardwareModelPredictor

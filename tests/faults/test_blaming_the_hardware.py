@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_hfaccel.advisor import DeviceFacts, HardwareAwareModelClassifier, Machine
+from pytest_hfaccel.compat.hardware_model_integration import DeviceFacts, HardwareAwareModelClassifier, Machine
 from pytest_hfaccel.core.results import Cause, CellResult, CheckOutcome, Stage, Status
 from pytest_hfaccel.reporting import write_reports
 from tests.unit.predictor_samples import GIB, block_trace
@@ -20,7 +20,7 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("BENCHMARK_DB_PATH", raising=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("pytest_hfaccel.tracing.traces.trace_of", block_trace)
-    monkeypatch.setattr("pytest_hfaccel.advisor.costs.trace_of", block_trace)
+    monkeypatch.setattr("pytest_hfaccel.predict.requirements.trace_of", block_trace)
 
 
 def profile(reports: Path, *checks: CheckOutcome) -> dict[str, object]:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_hfaccel.advisor import HardwareAwareModelClassifier
-from pytest_hfaccel.advisor.detection import machine_of
+from pytest_hfaccel.compat.hardware_model_integration import HardwareAwareModelClassifier, machine_of
 from pytest_hfaccel.hardware import HardwareDetector
 from pytest_hfaccel.history import BenchmarkDatabase, RunRecord
 from pytest_hfaccel.predict import HardwareModelPredictor
@@ -25,7 +24,7 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("BENCHMARK_DB_PATH", raising=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("pytest_hfaccel.tracing.traces.trace_of", block_trace)
-    monkeypatch.setattr("pytest_hfaccel.advisor.costs.trace_of", block_trace)
+    monkeypatch.setattr("pytest_hfaccel.predict.requirements.trace_of", block_trace)
 
 
 def advisor() -> HardwareAwareModelClassifier:

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from pytest_hfaccel.benchmark.measurement import Latency, Measurement, Noise
+from pytest_hfaccel.core.prediction import Estimate, Prediction, Question, Source
 from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.hardware import HardwareReport, Presence
-from pytest_hfaccel.predict.prediction import Estimate, Prediction, Question, Source
 from pytest_hfaccel.tracing.trace import ModelTrace, Operator
 
 GIB = 2**30

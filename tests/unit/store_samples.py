@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from pytest_hfaccel.benchmark.measurement import Latency, Measurement, Noise
+from pytest_hfaccel.core.prediction import Estimate, Prediction, Question, Source
 from pytest_hfaccel.core.results import CellResult, CheckOutcome, Stage, Status
 from pytest_hfaccel.history import RunRecord
-from pytest_hfaccel.predict.prediction import Estimate, Prediction, Question, Source
 
 MACHINE: dict[str, Any] = {
     "os": "Linux 6.1.0",

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from pytest_hfaccel.advisor import DeviceFacts, HardwareAwareModelClassifier, Machine
-from pytest_hfaccel.advisor.cost import ArchitectureCost, RunCost
+from pytest_hfaccel.compat.hardware_model_integration import DeviceFacts, HardwareAwareModelClassifier, Machine
 from pytest_hfaccel.core.errors import ConfigError, LoadError
+from pytest_hfaccel.predict.requirements import ArchitectureCost, RunCost
 from tests.unit.predictor_samples import block_trace
 
 GIB = 2**30
@@ -37,8 +37,8 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     monkeypatch.setenv("HFACCEL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("pytest_hfaccel.advisor.candidates.cost_of", cost)
-    monkeypatch.setattr("pytest_hfaccel.advisor.classifier.cost_of", cost)
+    monkeypatch.setattr("pytest_hfaccel.compat.hardware_model_integration.cost_of", cost)
+    monkeypatch.setattr("pytest_hfaccel.compat.hardware_model_integration.cost_of", cost)
     monkeypatch.setattr("pytest_hfaccel.tracing.traces.trace_of", block_trace)
     monkeypatch.delenv("BENCHMARK_DB_PATH", raising=False)
     monkeypatch.chdir(tmp_path)

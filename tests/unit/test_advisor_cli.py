@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from pytest_hfaccel.advisor import DeviceFacts, Machine
-from pytest_hfaccel.advisor.cost import ArchitectureCost, RunCost
 from pytest_hfaccel.cli import pool_config, recommend, requirements
+from pytest_hfaccel.compat.hardware_model_integration import DeviceFacts, Machine
 from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.predict.requirements import ArchitectureCost, RunCost
 from tests.unit.predictor_samples import block_trace
 
 GIB = 2**30
@@ -27,13 +27,13 @@ def known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
     monkeypatch.setenv("HFACCEL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HFACCEL_REPORTS", str(tmp_path / "reports"))
-    monkeypatch.setattr("pytest_hfaccel.advisor.candidates.cost_of", cost)
-    monkeypatch.setattr("pytest_hfaccel.advisor.classifier.cost_of", cost)
+    monkeypatch.setattr("pytest_hfaccel.compat.hardware_model_integration.cost_of", cost)
+    monkeypatch.setattr("pytest_hfaccel.compat.hardware_model_integration.cost_of", cost)
     monkeypatch.setattr("pytest_hfaccel.tracing.traces.trace_of", block_trace)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     monkeypatch.delenv("BENCHMARK_DB_PATH", raising=False)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("pytest_hfaccel.advisor.detection.detect_machine", lambda *_, **__: MACHINE)
+    monkeypatch.setattr("pytest_hfaccel.compat.hardware_model_integration.detect_machine", lambda *_, **__: MACHINE)
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:

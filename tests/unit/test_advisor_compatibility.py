@@ -8,10 +8,17 @@ from typing import Any
 
 import pytest
 
-from pytest_hfaccel.advisor.compatibility import CompatibilityMatrix
-from pytest_hfaccel.advisor.declared import FAMILIES, KINDS, declared_support
-from pytest_hfaccel.advisor.measured import MeasuredCell, cells_of_measurements, measured_cells, measurements_of
 from pytest_hfaccel.core.results import CellResult, CheckOutcome, Status
+from pytest_hfaccel.predict.support import (
+    FAMILIES,
+    KINDS,
+    CompatibilityMatrix,
+    MeasuredCell,
+    cells_of_measurements,
+    declared_support,
+    measured_cells,
+    measurements_of,
+)
 from tests.unit.predictor_samples import row
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pytest_hfaccel.advisor.costs import cost_of
 from pytest_hfaccel.core.errors import ConfigError, LoadError
+from pytest_hfaccel.predict.requirements import cost_of
 from pytest_hfaccel.tracing.traces import trace_of
 
 pytestmark = pytest.mark.slow
@@ -17,7 +17,7 @@ SMALL = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "n
 
 
 def traced(architecture: str, dims: dict[str, Any], length: int = 16) -> Any:
-    from pytest_hfaccel.advisor.costs import trace_architecture
+    from pytest_hfaccel.predict.requirements import trace_architecture
 
     return trace_architecture(architecture, dims, length)
 
@@ -84,7 +84,9 @@ def test_what_cannot_be_built_is_said() -> None:
 
 def test_a_second_call_reads_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = cost_of("BertModel", SMALL, length=16, cache_dir=tmp_path)
-    monkeypatch.setattr("pytest_hfaccel.advisor.costs.trace_architecture", lambda *_, **__: pytest.fail("traced again"))
+    monkeypatch.setattr(
+        "pytest_hfaccel.predict.requirements.trace_architecture", lambda *_, **__: pytest.fail("traced again")
+    )
     assert cost_of("BertModel", SMALL, length=16, cache_dir=tmp_path) == first
     (file,) = (tmp_path / "costs").iterdir()
     file.write_text("{")

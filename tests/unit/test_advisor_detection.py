@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_hfaccel.advisor.detection import machine_of
+from pytest_hfaccel.compat.hardware_model_integration import machine_of
 from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.hardware import HardwareReport, Presence
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_hfaccel.advisor.cost import ArchitectureCost, RunCost
-from pytest_hfaccel.advisor.overhead import Overhead, overhead_of
-from pytest_hfaccel.advisor.requirements import MB, requirements_on
+from pytest_hfaccel.predict.requirements import ArchitectureCost, RunCost, requirements_on
+from pytest_hfaccel.predict.requirements.memory import Overhead, overhead_of
+
+MB = 2**20
 
 RUN = RunCost(
     fixed_bytes=0, bytes_per_sample=64 * MB, output_bytes_per_sample=0, flops_per_sample=10**9, multiplied_bytes=0
@@ -46,7 +47,7 @@ def test_measured_overhead_is_part_of_the_peak() -> None:
     assert overhead.is_measured
     assert "benchmarks" not in overhead.source
     assert "models on" in overhead.source
-    assert needs("cpu").min_memory_mb > 164 + overhead.import_bytes // MB
+    assert needs("cpu").min_memory_mb > 164 + overhead.import_bytes // 2**20
 
 
 def test_openvino_holds_multiplied_weights_again() -> None:

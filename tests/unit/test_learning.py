@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_hfaccel.core.errors import ConfigError
-from pytest_hfaccel.predict.prediction import Question, Source
+from pytest_hfaccel.core.prediction import Question, Source
 from pytest_hfaccel.tracing.trace import ModelTrace, Operator
 from tests.unit.calibrations import even_calibration
 
@@ -42,8 +42,8 @@ Law = Callable[[ModelTrace, dict[str, float]], float]
 
 
 def rows(law: Law, memory: Callable[[ModelTrace], float] = lambda _: 1.0 * MIB) -> list[Row]:
+    from pytest_hfaccel.predict.calibration.roofline import OperatorRoofline
     from pytest_hfaccel.predict.learning.rows import Row, point_of
-    from pytest_hfaccel.predict.roofline.operators import OperatorRoofline
 
     roofline = OperatorRoofline(CALIBRATION)
     found = []
@@ -91,7 +91,7 @@ def test_rows_whose_memory_is_not_known_still_teach_latency() -> None:
 
 
 def test_relatives_are_never_split() -> None:
-    from pytest_hfaccel.predict.learning.intervals import folds
+    from pytest_hfaccel.predict.learning.training import folds
 
     given = rows(fused)
     pairs = folds(given, most=3)
@@ -104,7 +104,7 @@ def test_relatives_are_never_split() -> None:
 def test_the_interval_holds_the_share_it_promises() -> None:
     import numpy as np
 
-    from pytest_hfaccel.predict.learning.intervals import interval_factors
+    from pytest_hfaccel.predict.learning.training import interval_factors
 
     errors = np.random.default_rng(0).normal(0.0, 0.1, 20_000)
     low, high = interval_factors(errors)
@@ -114,7 +114,7 @@ def test_the_interval_holds_the_share_it_promises() -> None:
 def test_weights_are_never_negative_and_stay_where_nothing_speaks_against_them() -> None:
     import numpy as np
 
-    from pytest_hfaccel.predict.learning.weights import fit_weights
+    from pytest_hfaccel.predict.learning.models import fit_weights
 
     columns = np.array([[1.0, 0.0, 2.0], [2.0, 0.0, 1.0], [3.0, 0.0, 5.0]])
     target = columns @ np.array([2.0, 0.0, 0.0])
@@ -124,10 +124,10 @@ def test_weights_are_never_negative_and_stay_where_nothing_speaks_against_them()
 
 
 def test_the_layer_answers_with_an_interval_and_its_basis() -> None:
-    from pytest_hfaccel.predict.learning.layer import LearnedLayer
-    from pytest_hfaccel.predict.learning.trained import TrainedModels
+    from pytest_hfaccel.predict.calibration.roofline import OperatorRoofline
+    from pytest_hfaccel.predict.layers.roofline import LearnedLayer
+    from pytest_hfaccel.predict.learning.models import TrainedModels
     from pytest_hfaccel.predict.learning.training import fit
-    from pytest_hfaccel.predict.roofline.operators import OperatorRoofline
 
     layer = LearnedLayer(TrainedModels([fit(rows(fused), CALIBRATION)]))
     unseen = trace(320, 5, 4)
@@ -144,7 +144,7 @@ def test_the_layer_answers_with_an_interval_and_its_basis() -> None:
 
 
 def test_trained_models_are_saved_and_loaded(tmp_path: Path) -> None:
-    from pytest_hfaccel.predict.learning.trained import TrainedModels
+    from pytest_hfaccel.predict.learning.models import TrainedModels
     from pytest_hfaccel.predict.learning.training import fit
 
     given = rows(fused)
@@ -158,7 +158,7 @@ def test_trained_models_are_saved_and_loaded(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [None, b"", b"not a pickle"])
 def test_models_that_cannot_be_loaded_are_a_clear_error(tmp_path: Path, content: bytes | None) -> None:
-    from pytest_hfaccel.predict.learning.trained import TrainedModels
+    from pytest_hfaccel.predict.learning.models import TrainedModels
 
     if content is not None:
         (tmp_path / "cpu.joblib").write_bytes(content)
@@ -197,7 +197,7 @@ def test_what_cannot_be_trained_is_said_and_not_raised(tmp_path: Path) -> None:
 
 
 def test_relatives_are_what_the_row_says_or_the_class_without_its_head() -> None:
-    from pytest_hfaccel.predict.learning.relatives import relatives_of
+    from pytest_hfaccel.predict.learning.rows import relatives_of
 
     assert relatives_of(measurement("BertForMaskedLM")) == "Bert"
     assert relatives_of(measurement("GPT2LMHeadModel")) == "GPT2"

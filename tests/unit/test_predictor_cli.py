@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,10 +45,11 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> s
 @pytest.mark.parametrize("model", [("bert-base-uncased",), ("--model", "bert-base-uncased")])
 def test_a_recommendation(capsys: pytest.CaptureFixture[str], model: tuple[str, ...]) -> None:
     lines = run(capsys, "predict", *model, "--batch-size", "8", "--hardware", "cuda", "cpu", "webnn").splitlines()
+    lines[2] = re.sub(r":\d+\)$", ")", lines[2])  # the registry grows
     assert lines[:5] == [
         "=== Hardware for bert-base-uncased ===",
         "Asked: inference, fp32, batch 8, 128 tokens",
-        "Model: embedding; dimensions of bert-base-uncased (models.yaml:40)",
+        "Model: embedding; dimensions of bert-base-uncased (models.yaml)",
         "Primary recommendation: cuda",
         "Fallback options: cpu",
     ]

@@ -9,11 +9,8 @@ import pytest
 
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.spec import DTYPES
-from pytest_hfaccel.predict.datasheet import DeviceSpecification, load_specifications
-from pytest_hfaccel.predict.datasheet.layer import DatasheetLayer
-from pytest_hfaccel.predict.datasheet.roofline import Reached, roofline_seconds
-from pytest_hfaccel.predict.datasheet.shares import shares_of
-from pytest_hfaccel.predict.platforms import KINDS
+from pytest_hfaccel.predict.layers.datasheet import DatasheetLayer, Reached, roofline_seconds, shares_of
+from pytest_hfaccel.predict.platforms import KINDS, DeviceSpecification, load_specifications
 from pytest_hfaccel.tracing.trace import ModelTrace, Operator
 from tests.unit.predictor_samples import block_trace, question
 
@@ -152,7 +149,7 @@ def test_a_chip_without_a_published_speed_has_memory_only() -> None:
 
 @pytest.mark.slow
 def test_the_fit_finds_the_shares_rows_were_made_with() -> None:
-    from pytest_hfaccel.predict.datasheet.fitting import TimedTrace, fit_shares, held_out_interval
+    from benchmarks.datasheet_shares import TimedTrace, fit_shares, held_out_interval
 
     truth = Reached(compute=0.6, half=0.35, memory=0.4, launch_seconds=2e-5)
     rows = [

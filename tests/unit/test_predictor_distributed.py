@@ -6,12 +6,19 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_hfaccel.predict.distributed import Cluster, Layout, Workload, plan
-from pytest_hfaccel.predict.distributed.describing import describe_plan, in_words
-from pytest_hfaccel.predict.distributed.layout import layouts
-from pytest_hfaccel.predict.distributed.memory import device_memory
-from pytest_hfaccel.predict.distributed.workload import Blocks, blocks_of
-from pytest_hfaccel.predict.prediction import Estimate
+from pytest_hfaccel.core.prediction import Estimate
+from pytest_hfaccel.predict.distributed import (
+    Blocks,
+    Cluster,
+    Layout,
+    Workload,
+    blocks_of,
+    describe_plan,
+    device_memory,
+    in_words,
+    layouts,
+    plan,
+)
 from pytest_hfaccel.tracing.trace import ModelTrace
 from tests.unit.predictor_samples import GIB, block_trace
 

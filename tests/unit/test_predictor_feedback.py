@@ -11,10 +11,9 @@ import pytest
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.history import BenchmarkDatabase, RunRecord
 from pytest_hfaccel.predict import HardwareModelPredictor, train_prediction_models
-from pytest_hfaccel.predict.accuracy import accuracy_lines
 from pytest_hfaccel.predict.calibration import save_calibration
-from pytest_hfaccel.predict.tables import accuracy_text
-from pytest_hfaccel.predict.training_models import NAME_IN_DATABASE
+from pytest_hfaccel.predict.learning import NAME_IN_DATABASE
+from pytest_hfaccel.predict.text import accuracy_lines, accuracy_text
 from tests.unit.calibrations import even_calibration
 from tests.unit.predictor_samples import CHIP, REPORT, block_trace, row
 
@@ -136,7 +135,7 @@ CLASSES = (
 
 def rows_of_six_families() -> list[Any]:
     """Rows of six kinds of models that take three times what the even device's calibration says."""
-    from pytest_hfaccel.predict.roofline.operators import OperatorRoofline
+    from pytest_hfaccel.predict.calibration.roofline import OperatorRoofline
 
     roofline, rows = OperatorRoofline(even_calibration("cpu", threads=4)), []
     for architecture in CLASSES:

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_hfaccel.predict.fitting import with_fit
+from pytest_hfaccel.core.prediction import Estimate, Prediction
 from pytest_hfaccel.predict.platforms import Platform
-from pytest_hfaccel.predict.prediction import Estimate, Prediction
+from pytest_hfaccel.predict.requirements.memory import with_fit
 from tests.unit.predictor_samples import GIB, prediction, question
 
 GPU = Platform("cuda", "cuda", "cuda:x", memory_bytes=16 * GIB, memory_source="of its data sheet")

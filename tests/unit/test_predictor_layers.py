@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.prediction import Prediction, Question, Source
 from pytest_hfaccel.predict.layers import LayerChain
-from pytest_hfaccel.predict.prediction import Prediction, Question, Source
 from pytest_hfaccel.tracing.trace import ModelTrace
 from tests.unit.predictor_samples import block_trace, estimate, prediction, question
 

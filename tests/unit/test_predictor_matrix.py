@@ -12,7 +12,7 @@ from jsonschema import validate
 
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.predict import HardwareModelPredictor
-from pytest_hfaccel.predict.tables import matrix_text
+from pytest_hfaccel.predict.text import matrix_text
 from tests.unit.predictor_samples import REPORT, block_trace
 
 NUMBER = {"type": "number", "exclusiveMinimum": 0}

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from pytest_hfaccel.benchmark.measurement import Measurement, Noise
-from pytest_hfaccel.predict.measured import MeasuredLayer, points_of
-from pytest_hfaccel.predict.prediction import Prediction, Question, Source
+from pytest_hfaccel.core.prediction import Prediction, Question, Source
+from pytest_hfaccel.predict.layers.measured import MeasuredLayer, points_of
 from tests.unit.predictor_samples import block_trace, estimate, prediction, question, row
 
 

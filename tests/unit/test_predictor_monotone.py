@@ -9,8 +9,8 @@ from itertools import pairwise
 
 import pytest
 
-from pytest_hfaccel.predict.monotone import monotone
-from pytest_hfaccel.predict.prediction import Prediction, Question, Source
+from pytest_hfaccel.core.prediction import Prediction, Question, Source
+from pytest_hfaccel.predict.layers import monotone
 from tests.unit.predictor_samples import estimate, prediction, question
 
 BATCHES = (1, 2, 3, 4, 6, 8, 12, 16, 31, 32, 64)

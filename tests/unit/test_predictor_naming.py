@@ -6,10 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from pytest_hfaccel.advisor.naming import ModelFinder
-from pytest_hfaccel.advisor.naming.known_models import _by_name, checkpoints_of, families, find_checkpoint
-from pytest_hfaccel.advisor.naming.size_in_name import by_size, size_in
 from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.predict.naming import ModelFinder
+from pytest_hfaccel.predict.naming.known_models import (
+    _by_name,
+    by_size,
+    checkpoints_of,
+    families,
+    find_checkpoint,
+    size_in,
+)
 from pytest_hfaccel.registry import load_registry
 
 KNOWN = sorted({checkpoint.name for checkpoint in _by_name().values()})

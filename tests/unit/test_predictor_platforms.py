@@ -6,8 +6,7 @@ import pytest
 
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.spec import Device
-from pytest_hfaccel.predict.datasheet import load_specifications
-from pytest_hfaccel.predict.platforms import KINDS, KnownDevice, Platforms
+from pytest_hfaccel.predict.platforms import KINDS, KnownDevice, Platforms, load_specifications
 from tests.unit.predictor_samples import GIB
 
 HERE = (

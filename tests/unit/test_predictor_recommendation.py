@@ -7,11 +7,9 @@ from typing import Any
 
 import pytest
 
-from pytest_hfaccel.predict.candidate import Candidate
 from pytest_hfaccel.predict.configuration import WEIGHTS
 from pytest_hfaccel.predict.platforms import Platform
-from pytest_hfaccel.predict.recommendation import recommend
-from pytest_hfaccel.predict.scoring import ranked, scores
+from pytest_hfaccel.predict.recommendation import Candidate, ranked, recommend, scores
 from tests.unit.predictor_samples import GIB, prediction
 
 REAL: dict[str, Any] = {"support": "real", "basis": "declared", "reason": "it does"}

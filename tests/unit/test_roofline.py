@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_hfaccel.core.prediction import Question, Source
 from pytest_hfaccel.predict.calibration.records import TimedOperator
-from pytest_hfaccel.predict.prediction import Question, Source
-from pytest_hfaccel.predict.roofline.interpolation import Rates, Times
-from pytest_hfaccel.predict.roofline.layer import CalibratedLayer
-from pytest_hfaccel.predict.roofline.operators import OperatorRoofline
+from pytest_hfaccel.predict.calibration.roofline import OperatorRoofline, Rates, Times
+from pytest_hfaccel.predict.layers.roofline import CalibratedLayer
 from pytest_hfaccel.tracing.trace import ModelTrace, Operator
 from tests.unit.calibrations import CALL, MODULE, RATE, SECONDS_PER_NUMBER, VIEW, even_calibration
 

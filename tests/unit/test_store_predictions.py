@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from pytest_hfaccel.core.prediction import Source
 from pytest_hfaccel.history import BenchmarkDatabase, StoredModel
-from pytest_hfaccel.predict.prediction import Source
 from tests.unit.store_samples import CALIBRATION, FULL, MEASURED, TINY, prediction, record
 
 BEFORE, AFTER = "2026-01-31T11:00:00", "2026-01-31T13:00:00"

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from pytest_hfaccel.predict.calibration.calibrating import calibrate
-from pytest_hfaccel.predict.calibration.records import DeviceCalibration, TimedOperator
-from pytest_hfaccel.predict.calibration.storing import load_calibrations, save_calibration
+from pytest_hfaccel.predict.calibration.records import (
+    DeviceCalibration,
+    TimedOperator,
+    load_calibrations,
+    save_calibration,
+)
 
 __all__ = ["DeviceCalibration", "TimedOperator", "calibrate", "load_calibrations", "save_calibration"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
@@ -9,8 +10,8 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_hfaccel.predict.roofline.kinds import GROUPS, MATRIX
-from pytest_hfaccel.predict.roofline.operators import OperatorRoofline
+from pytest_hfaccel.benchmark.measurement import Measurement
+from pytest_hfaccel.predict.calibration.roofline import GROUPS, MATRIX, OperatorRoofline
 from pytest_hfaccel.tracing.trace import ModelTrace
 
 Array = NDArray[np.float64]
@@ -92,3 +93,12 @@ def _rows(trace: ModelTrace) -> float:
 def features_of(points: Sequence[Point]) -> Array:
     """Stack the features of points: (points, features)."""
     return np.array([point.features for point in points])
+
+
+_HEAD = re.compile(r"(For[A-Z]|LMHead|Model$|MT)")
+
+
+def relatives_of(measurement: Measurement) -> str:
+    """Return the group a row's architecture belongs to: what the row says, else its class without the head."""
+    said = measurement.details.get("relatives")
+    return str(said) if said else _HEAD.split(measurement.architecture)[0]

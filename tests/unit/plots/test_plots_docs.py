@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_hfaccel.predict.prediction import Estimate, Prediction, Question, Source
+from pytest_hfaccel.core.prediction import Estimate, Prediction, Question, Source
 from tests.unit.plots.samples import needs_matplotlib, sample_measurement
 
 needs_matplotlib()

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.tracing.test_tracing_scaling import add, recording
 
 from pytest_hfaccel.core.errors import ConfigError, LoadError
 from pytest_hfaccel.tracing import traces
 from pytest_hfaccel.tracing.recording import Recording
 from pytest_hfaccel.tracing.traces import trace_of, traces_of
+from tests.unit.tracing.test_tracing_scaling import add, recording
 from tests.unit.tracing.tracing_models import BERT, MODELS
 
 

@@ -1,0 +1,216 @@
+"""What a name of a model means: its class and its real dimensions."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from types import EllipsisType
+from typing import TYPE_CHECKING, Any
+
+from pytest_hfaccel.classify import MODEL_FAMILIES, UNKNOWN
+from pytest_hfaccel.core.errors import ConfigError, HfAccelError
+from pytest_hfaccel.core.spec import ModelSpec
+from pytest_hfaccel.predict.naming.known_models import by_size, find_checkpoint
+from pytest_hfaccel.registry import resolve_model
+
+if TYPE_CHECKING:
+    from pytest_hfaccel.classify import ModelFamilyClassifier
+    from pytest_hfaccel.registry import Registry
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """A model as far as predictions need to know it.
+
+    Attributes:
+        name: What the user called it.
+        origin: Where class and dimensions come from, or why they are not known; half a sentence.
+        family: The classifier's family, or the one the user stated; empty where neither knows.
+        architecture: transformers class; empty where the dimensions are not known.
+        dims: Config fields that differ from the class's default config.
+        is_assumed: Whether the dimensions are not those of the model itself.
+        measured_names: Names under which rows of it can be in a database, the most likely one first.
+        parameters: Number of parameters, where it is stated.
+        requires_remote_code: Whether the class is the checkpoint's own code.
+        default_class: The class whose default config could stand in for dimensions that are not known.
+    """
+
+    name: str
+    origin: str
+    family: str = ""
+    architecture: str = ""
+    dims: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    is_assumed: bool = False
+    measured_names: tuple[str, ...] = ()
+    parameters: int | None = None
+    requires_remote_code: bool = False
+    default_class: str = ""
+
+    @property
+    def dimensions(self) -> str:
+        """How the dimensions are known: `known`, `assumed` (those of something else stand in) or `unknown`."""
+        if not self.architecture:
+            return "unknown"
+        return "assumed" if self.is_assumed else "known"
+
+    @property
+    def canonical(self) -> str:
+        """The name its rows most likely have: the registered one where it is registered."""
+        return self.measured_names[0] if self.measured_names else self.name
+
+    @cached_property
+    def key(self) -> str:
+        """What makes two models the same to a trace: class and dimensions."""
+        return json.dumps([self.architecture, self.dims], sort_keys=True, default=str)
+
+
+class ModelFinder:
+    """Finds class and dimensions of models, for everything that computes with them.
+
+    They come from the registry, a directory's config.json, the table of well-known checkpoints or the hub; where none
+    of these knows the name, from the size in it. A class's default config is another model: it stands in only where
+    that was asked for, and `NamedModel.is_assumed` says so.
+
+    Args:
+        registry: The models that are known.
+        assume_default: Whether a class's default config may stand in for dimensions that are not known.
+    """
+
+    def __init__(self, registry: Registry, *, assume_default: bool = False) -> None:
+        self._registry, self._assume_default = registry, assume_default
+        self._found: dict[tuple[str, str, str], NamedModel] = {}
+
+    def find(self, name: str | EllipsisType, family: str | None = None, model_class: str | None = None) -> NamedModel:
+        """Return the model of a name; one whose dimensions are not known has no architecture.
+
+        Args:
+            name: Registered name, local directory, hub id or any other name. `...`, as guides write it for "any model",
+                is the first registered one.
+            family: Its family, where the caller knows it.
+            model_class: Architecture class to use instead of the checkpoint's own.
+
+        Raises:
+            ConfigError: The name is empty or a directory that is not there, or there is no such family.
+            CheckpointError: It is a directory without a readable config.json.
+        """
+        if isinstance(name, EllipsisType):
+            name = self._registry.specs[0].name
+        if not isinstance(name, str) or not name.strip():
+            raise ConfigError(f"model: {name!r} is no name.", hint="`hfaccel registry list` shows registered models.")
+        if family and family not in MODEL_FAMILIES:
+            raise ConfigError(f"family: {family!r} is not a family. Allowed: {', '.join(MODEL_FAMILIES)}.")
+        key = (name, family or "", model_class or "")
+        if key not in self._found:
+            found = self._find(name, model_class)
+            self._found[key] = replace(found, family=family or self._family(name, found.architecture or None))
+        return self._found[key]
+
+    def _find(self, name: str, model_class: str | None) -> NamedModel:
+        is_path = _is_path(name)
+        checkpoint = None if is_path or self._registry.match(name) else find_checkpoint(name)
+        if checkpoint is not None:
+            return NamedModel(
+                name=name,
+                origin=f"dimensions of {checkpoint.source}",
+                architecture=model_class or checkpoint.architecture,
+                dims=checkpoint.dims,
+                measured_names=tuple(dict.fromkeys((name, checkpoint.name, checkpoint.source))),
+                parameters=checkpoint.parameters,
+            )
+        try:
+            found = resolve_model(name, self._registry, needs_task=False)
+        except (OSError, RuntimeError) as error:  # too long for a file's name, or the home of a user who is not there
+            raise ConfigError(f"{name[:80]}: this is not the name of a model: {error}") from error
+        except HfAccelError as error:
+            if is_path:
+                raise
+            return self._unknown(name, model_class, error.message)
+        if len({(spec.architecture, repr(spec.dims)) for spec in found}) > 1:
+            names = ", ".join(spec.name for spec in found)
+            return self._unknown(name, model_class, f"{name!r} is several models: {names}")
+        return _known(name, replace(found[0], architecture=model_class or found[0].architecture))
+
+    def _unknown(self, name: str, model_class: str | None, why: str) -> NamedModel:
+        """Return what can be said of a model whose dimensions nothing states."""
+        why = why.rstrip(".")
+        sized = by_size(name)
+        if sized is not None and model_class is None:
+            return NamedModel(
+                name=name,
+                origin=sized.origin,
+                architecture=sized.architecture,
+                dims=sized.dims,
+                is_assumed=True,
+                measured_names=(name,),
+                parameters=sized.parameters,
+            )
+        architecture = model_class or _class_of_type_in(name, self._registry)
+        if architecture is None:
+            return NamedModel(name, origin=f"dimensions not known: {why}. Its name holds no model type, either")
+        if not self._assume_default:
+            return NamedModel(
+                name,
+                origin=f"dimensions not known: {why}. {architecture}'s default config would stand in with "
+                "--assume-default (`assume_default=True`)",
+                default_class=architecture,
+            )
+        origin = f"{architecture}'s default config, assumed because: {why}"
+        return NamedModel(name, origin=origin, architecture=architecture, is_assumed=True, measured_names=(name,))
+
+    def _family(self, name: str, architecture: str | None) -> str:
+        answer = self._classifier.classify_model(name, architecture)
+        return str(answer["family"]) if answer["family"] != UNKNOWN else ""
+
+    @cached_property
+    def _classifier(self) -> ModelFamilyClassifier:
+        from pytest_hfaccel.classify import ModelFamilyClassifier
+
+        return ModelFamilyClassifier()
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name means a directory, there or not; a name too long for a file is none."""
+    try:
+        return name.startswith((".", "/", "~")) or Path(name).is_dir()
+    except OSError:
+        return False
+
+
+def _known(name: str, spec: ModelSpec) -> NamedModel:
+    # A registry entry's source is `file:line`, with the folder of the installation: the file's name says enough.
+    place = re.split(r"[\\/]", spec.source)[-1] or spec.name
+    return NamedModel(
+        name=name,
+        origin=f"dimensions of {spec.name} ({place})",
+        architecture=spec.architecture,
+        dims=spec.dims,
+        measured_names=tuple(dict.fromkeys((spec.name, name, spec.hub_id or spec.name))),
+        parameters=spec.parameters,
+        requires_remote_code=spec.requires_remote_code,
+    )
+
+
+def _class_of_type_in(name: str, registry: Registry) -> str | None:
+    """Return a class for the model type a name holds: a registered one where there is one, else the base model."""
+    from pytest_hfaccel.classify.known_names import find_marker
+    from pytest_hfaccel.classify.model_types import auto_tables
+    from pytest_hfaccel.classify.name_evidence import split_name
+
+    marker = find_marker(split_name(name)[1])
+    if marker is None or not marker.is_type:
+        return None
+    serving = {
+        class_name: heads
+        for class_name, heads in auto_tables().heads_of_class.items()
+        if any(_joined(each) == _joined(marker.text) for types in heads.values() for each in types)
+    }
+    registered = next((spec.architecture for spec in registry.specs if spec.architecture in serving), None)
+    return registered or next((class_name for class_name, heads in serving.items() if "" in heads), None)
+
+
+def _joined(text: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", text.lower())
