@@ -186,8 +186,8 @@ def work(pairs: list[ModelSpec], rows: Connection) -> None:
 def measured(pair: ModelSpec) -> dict[str, Any]:
     """Build a pair, load it, and compare what both models give."""
     from pytest_hfaccel.checkpoints import CheckpointStore
+    from pytest_hfaccel.checkpoints.build import load_smoke_forward, run_forward
     from pytest_hfaccel.checkpoints.configs import model_class
-    from pytest_hfaccel.checkpoints.trial import load_trial, run
     from pytest_hfaccel.core.spec import Weights, WeightsChoice
 
     # The class's own code is imported outside the measured time: transformers takes as long for it as we for the rest.
@@ -202,11 +202,11 @@ def measured(pair: ModelSpec) -> dict[str, Any]:
             "build_cpu_seconds": round(time.process_time() - began_cpu, 3),
         }
         try:
-            sample, trial = checkpoint.sample(), load_trial(checkpoint.directory)
+            sample, record = checkpoint.sample(), load_smoke_forward(checkpoint.directory)
             model = checkpoint.torch_model("fp32")
             row |= {"parameters": checkpoint.parameters, "processors": sorted(checkpoint.processors())}
             row |= {"inputs": {name: list(value.shape) for name, value in sample.forward.items()}}
-            problem = difference(trial.outputs, run(model, sample.forward))
+            problem = difference(record.outputs, run_forward(model, sample.forward))
         except Exception as error:
             return {**row, **failure(pair, "load", error)}
     return {**row, **(failure(pair, "outputs", problem) if problem else {"ok": True})}

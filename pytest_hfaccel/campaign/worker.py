@@ -115,7 +115,7 @@ def _import_everything(request: WorkerRequest) -> None:
         # What its backend imports when it converts, reads and runs.
         import_module("transformers.exporters.exporter_openvino")
         import_module("transformers.exporters.runners.runner_openvino")
-    for module in ("checkpoints.building", "tracing.input_shapes"):
+    for module in ("checkpoints.build", "tracing.input_shapes"):
         import_module(f"pytest_hfaccel.{module}")
 
 

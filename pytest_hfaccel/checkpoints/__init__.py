@@ -1,7 +1,12 @@
 """Where weights, tokenizers, processors and inputs come from.
 
-Weights are chosen without importing torch (`choice`), a checkpoint is built or downloaded once (`store`), and what is
-on disk is then loaded the way users load theirs (`checkpoint`).
+Weights are chosen without importing torch, and a checkpoint is built or downloaded once (`store`). What is on disk is
+loaded the way users load theirs (`checkpoint`) and compared with its files (`described_model`).
+
+- To build one: `configs` and `shrink` make its config, `processors` its tokenizer and processors, `build` its weights.
+- Its inputs: `inputs` by task; `generic_inputs` and `input_layouts` from the signature of `forward`.
+- What single model types need besides: `tables`, one file per modality.
+- Pretrained weights: `pretrained`; whether files are sound: `integrity`; what tells checkpoints apart: `fingerprint`.
 """
 
 from __future__ import annotations

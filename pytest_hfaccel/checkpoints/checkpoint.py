@@ -1,17 +1,16 @@
-"""A checkpoint on disk, loaded the way users load theirs: `from_pretrained`."""
+"""A checkpoint on disk, loaded the way users load theirs: `from_pretrained`; and plainly, for references."""
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_hfaccel.checkpoints.fp64 import same_draws, with_plain_experts
-from pytest_hfaccel.checkpoints.packages import packages_named
-from pytest_hfaccel.checkpoints.reading import demand_sound, reading
-from pytest_hfaccel.checkpoints.snapshot import demand_intact
-from pytest_hfaccel.checkpoints.stated_model import StatedModel, of_other_heads
+from pytest_hfaccel.checkpoints.described_model import DescribedModel, tensors_of_other_heads, tensors_of_other_shape
+from pytest_hfaccel.checkpoints.integrity import read_errors, require_intact_snapshot, require_sound_files
+from pytest_hfaccel.checkpoints.pretrained.packages import name_missing_package
 from pytest_hfaccel.core.errors import CheckpointError, HfAccelError, LoadError
 from pytest_hfaccel.core.spec import ModelSpec, Weights, WeightsChoice
 from pytest_hfaccel.upstream.torch import skip_init_on_meta
@@ -19,9 +18,6 @@ from pytest_hfaccel.upstream.transformers import load_in_one_thread, quiet
 
 if TYPE_CHECKING:
     from pytest_hfaccel.backends.base import SampleInputs
-
-_NAMED = 5
-"""How many tensors a message names."""
 
 
 @dataclass
@@ -49,7 +45,7 @@ class Checkpoint:
     _processors: dict[str, Any] | None = field(default=None, repr=False)
     _loading_info: dict[str, list[str]] | None = field(default=None, repr=False)
     _parameters: int | None = field(default=None, repr=False)
-    _stated: StatedModel | None = field(default=None, repr=False)
+    _described: DescribedModel | None = field(default=None, repr=False)
     _unfit: HfAccelError | None = field(default=None, repr=False)
 
     def model_class(self) -> Any:
@@ -59,25 +55,25 @@ class Checkpoint:
             LoadError: There is no such class.
         """
         from pytest_hfaccel.checkpoints.configs import model_class
-        from pytest_hfaccel.checkpoints.remote_code import remote_class
+        from pytest_hfaccel.checkpoints.pretrained.remote_code import remote_class
 
         return remote_class(self.directory, self.spec) if self.trust_remote_code else model_class(self.spec)
 
     def torch_model(self, dtype: str, device: str = "cpu") -> Any:
         """Load the transformers model in eval mode; see `ModelSource.torch_model`.
 
-        What was loaded is held against the files, so that no device is blamed for what went wrong before it.
+        What was loaded is compared with the files, so that no device is blamed for what went wrong before it.
         """
-        stated = self.demand_fit()
-        model, info = self._read(self.directory, dtype)
+        described = self.require_fit()
+        model, info = self._load(self.directory, dtype)
         if info["missing_keys"] and dtype not in ("fp32", "fp64"):
-            # They are drawn, and in another dtype other numbers are: those of the reference are in fp32.
-            model = self._read(self.directory, "fp32")[0].to(model.dtype)
+            # They are random, and other numbers in another dtype: those of the reference are in fp32.
+            model = self._load(self.directory, "fp32")[0].to(model.dtype)
         self._parameters = sum(parameter.numel() for parameter in model.parameters())
         unexpected = set(map(str, info["unexpected_keys"]))
-        others = of_other_heads(type(model), model.config, unexpected) if unexpected else set()
-        misshapen = _misshapen(info)
-        problems = misshapen or stated.problems_of(model, ignored=unexpected)
+        others = tensors_of_other_heads(type(model), model.config, unexpected) if unexpected else set()
+        misshapen = tensors_of_other_shape(info)
+        problems = misshapen or described.differences(model, ignored=unexpected)
         if problems:
             error = LoadError(
                 f"{self.directory}: what {type(model).__name__}.from_pretrained made is not what the files hold:\n"
@@ -92,46 +88,46 @@ class Checkpoint:
             "other_heads": sorted(others),
         }
         if dtype == "fp64":
-            with_plain_experts(model)
+            use_eager_experts(model)
         return model.to(device)
 
     def weight_problems(self, model: Any) -> list[str]:
         """Return what a loaded model has differently from the files; see `ModelSource.weight_problems`."""
         info = self.loading_info()
         ignored = [*info["unexpected_keys"], *info["other_heads"]]
-        return self.demand_fit().problems_of(model, ignored=ignored)
+        return self.require_fit().differences(model, ignored=ignored)
 
-    def demand_fit(self) -> StatedModel:
-        """Return what the files say the model must be, after they have been found to be sound and to fit the class.
+    def require_fit(self) -> DescribedModel:
+        """Return the model that the files describe, once they are known to be sound and to fit the class.
 
-        Whoever loads the model asks first: what does not fit may never end to load, or fill the memory.
+        To be called before the model is loaded: what does not fit may take forever to load, or fill the memory.
 
         Raises:
             CheckpointError: They are not, or do not; always the same object, so that it is reported once.
         """
         if self._unfit is not None:
             raise self._unfit
-        if self._stated is None:
+        if self._described is None:
             try:
-                self._stated = self._fitting()
+                self._described = self._checked_description()
             except HfAccelError as error:
                 self._unfit = error
                 raise
-        return self._stated
+        return self._described
 
-    def _fitting(self) -> StatedModel:
+    def _checked_description(self) -> DescribedModel:
         is_pretrained = self.weights.kind is Weights.PRETRAINED
-        with packages_named(self.spec), reading(self.directory, allow_pickle=self.allow_pickle):
+        with name_missing_package(self.spec), read_errors(self.directory, allow_pickle=self.allow_pickle):
             if is_pretrained:
-                demand_intact(self.directory, self.cache_dir / "intact")
-                demand_sound(self.directory, allow_pickle=self.allow_pickle)
-            stated = StatedModel(self.directory, self.model_class)
-            stated.demand_fit()
-        if is_pretrained and stated.vocabulary:
-            self._demand_tokens_below(stated.vocabulary)
-        return stated
+                require_intact_snapshot(self.directory, self.cache_dir / "intact")
+                require_sound_files(self.directory, allow_pickle=self.allow_pickle)
+            described = DescribedModel(self.directory, self.model_class)
+            described.require_fit()
+        if is_pretrained and described.vocabulary:
+            self._require_tokens_below(described.vocabulary)
+        return described
 
-    def _demand_tokens_below(self, rows: int) -> None:
+    def _require_tokens_below(self, rows: int) -> None:
         try:
             ids = self.sample().forward.get("input_ids")
         except Exception:  # Whoever needs the inputs says what is wrong with them.
@@ -145,9 +141,9 @@ class Checkpoint:
 
     def torch_model_in(self, directory: Path, dtype: str) -> Any:
         """Load the model from where it was saved again; see `ModelSource.torch_model_in`."""
-        return self._read(directory, dtype)[0]
+        return self._load(directory, dtype)[0]
 
-    def _read(self, directory: Path, dtype: str) -> tuple[Any, dict[str, Any]]:
+    def _load(self, directory: Path, dtype: str) -> tuple[Any, dict[str, Any]]:
         """Return the model that `from_pretrained` makes of a directory, in eval mode, and what it says of the keys."""
         import torch
 
@@ -155,9 +151,9 @@ class Checkpoint:
         if dtype not in names:
             raise LoadError(f"{dtype!r} is not a dtype of torch models. Allowed: {', '.join(names)}.")
         threads = load_in_one_thread if self.weights.kind is Weights.TINY else nullcontext()
-        with packages_named(self.spec), reading(directory, allow_pickle=self.allow_pickle), quiet, threads:
+        with name_missing_package(self.spec), read_errors(directory, allow_pickle=self.allow_pickle), quiet, threads:
             model_class = self.model_class()  # imports transformers, which keeps what it then finds in `torch.nn.init`
-            with skip_init_on_meta, same_draws():
+            with skip_init_on_meta, same_random_weights():
                 model, info = model_class.from_pretrained(
                     directory,
                     dtype=names[dtype],
@@ -165,7 +161,7 @@ class Checkpoint:
                     use_safetensors=None if self.allow_pickle else True,
                     trust_remote_code=self.trust_remote_code,
                     output_loading_info=True,
-                    ignore_mismatched_sizes=True,  # `_misshapen` names them
+                    ignore_mismatched_sizes=True,  # `tensors_of_other_shape` names them
                 )
         return model.eval().requires_grad_(False), info
 
@@ -199,16 +195,69 @@ class Checkpoint:
         if self._processors is None:
             from pytest_hfaccel.checkpoints.processors import load_processors
 
-            with reading(self.directory, allow_pickle=self.allow_pickle), quiet:
+            with read_errors(self.directory, allow_pickle=self.allow_pickle), quiet:
                 self._processors = load_processors(self.directory, trust_remote_code=self.trust_remote_code)
         return self._processors
 
 
-def _misshapen(info: dict[str, Any]) -> list[str]:
-    """Say which tensors have another shape in the files than in the model."""
-    found = [
-        f"{name} is {tuple(stored)} in the files, {tuple(wanted)} by config.json"
-        for name, stored, wanted in sorted(info["mismatched_keys"])
-    ]
-    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-    return [f"tensors of another shape: {'; '.join(found[:_NAMED])}{more}"] if found else []
+class ReferenceSource:
+    """A checkpoint whose models are those of a plain `from_pretrained`, for references in fp64 or fp32.
+
+    A reference loaded in the same way as the model it judges would share its faults. Nothing here is ours but that
+    transformers is silent. Another implementation of `pytest_hfaccel.backends.base.ModelSource`.
+
+    Args:
+        checkpoint: The checkpoint. It answers everything but `torch_model`.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+
+    def torch_model(self, dtype: str, device: str = "cpu") -> Any:
+        """Load the transformers model in eval mode; see `ModelSource.torch_model`."""
+        source = self._checkpoint
+        source.require_fit()
+        with name_missing_package(source.spec), read_errors(source.directory, allow_pickle=source.allow_pickle), quiet:
+            model, info = self._load(dtype)
+            if info["missing_keys"] and dtype != "fp32":
+                # They are random, and other numbers in another dtype.
+                model = self._load("fp32")[0].to(model.dtype)
+        if dtype == "fp64":
+            # Tables of sines and the like keep the dtype in which their class computes them.
+            model = use_eager_experts(model.double())
+        return model.eval().requires_grad_(False).to(device)
+
+    def _load(self, dtype: str) -> tuple[Any, dict[str, Any]]:
+        import torch
+
+        source = self._checkpoint
+        with same_random_weights():
+            model, info = source.model_class().from_pretrained(
+                source.directory,
+                dtype={"fp64": torch.float64, "fp32": torch.float32}[dtype],
+                local_files_only=True,
+                use_safetensors=None if source.allow_pickle else True,
+                trust_remote_code=source.trust_remote_code,
+                output_loading_info=True,
+            )
+        return model, info
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._checkpoint, name)
+
+
+@contextmanager
+def same_random_weights() -> Iterator[None]:
+    """Make the random weights that a checkpoint lacks the same every time; torch's generator is left alone."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+def use_eager_experts(model: Any) -> Any:
+    """Make a mixture of experts compute one expert after the other, as `torch._grouped_mm` knows no fp64; return it."""
+    if hasattr(model, "set_experts_implementation"):
+        model.set_experts_implementation("eager")
+    return model

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pytest_hfaccel.checkpoints.backbones import without_timm
-from pytest_hfaccel.checkpoints.overrides import DEFAULTS
-from pytest_hfaccel.checkpoints.overrides.classes import OF_CLASS
-from pytest_hfaccel.checkpoints.shrink import merge, shrink
-from pytest_hfaccel.checkpoints.sizes import USUAL, Sizes
+from pytest_hfaccel.checkpoints.shrink import ShrinkOptions, merge, replace_timm_backbone, shrink
+from pytest_hfaccel.checkpoints.tables import CLASS_OVERRIDES, CONFIG_ARGUMENTS
 from pytest_hfaccel.core.errors import ConfigError, LoadError
 from pytest_hfaccel.core.spec import ModelSpec, Weights
 
@@ -21,12 +18,12 @@ def model_class(spec: ModelSpec) -> Any:
     """
     import transformers
 
-    found = getattr(transformers, spec.architecture, None) or _unexported(spec)
-    if found is None or not hasattr(found, "config_class"):
+    cls = getattr(transformers, spec.architecture, None) or _unexported(spec)
+    if cls is None or not hasattr(cls, "config_class"):
         raise LoadError(
             f"transformers {transformers.__version__} has no model class {spec.architecture!r}.", stage="resolve"
         )
-    return found
+    return cls
 
 
 def _unexported(spec: ModelSpec) -> Any:
@@ -53,7 +50,7 @@ def real_config(spec: ModelSpec) -> Any:
     config_class = _config_class(spec)
     dims = {name: value for name, value in spec.dims.items() if name != "model_type"}
     try:
-        return without_timm(config_class(**{**DEFAULTS.get(config_class.model_type, {}), **dims}))
+        return replace_timm_backbone(config_class(**{**CONFIG_ARGUMENTS.get(config_class.model_type, {}), **dims}))
     except Exception as error:
         raise ConfigError(
             f"{spec.source or spec.name}: dims: {config_class.__name__} does not take them: {error}"
@@ -72,29 +69,29 @@ def _config_class(spec: ModelSpec) -> Any:
     return named if own is None or issubclass(named, own) else own
 
 
-def tiny_config(spec: ModelSpec, sizes: Sizes = USUAL) -> Any:
+def tiny_config(spec: ModelSpec, options: ShrinkOptions | None = None) -> Any:
     """Return the config of the same class and structure, shrunken below a million parameters.
 
     Args:
         spec: The model.
-        sizes: How it is shrunk where the usual way does not do.
+        options: How it is shrunk where the usual way does not do.
 
     Raises:
         LoadError: The config's class does not take the shrunken sizes.
     """
     real = real_config(spec)
-    small = shrink(real, sizes)
+    small = shrink(real, options or ShrinkOptions())
     small.pop("model_type")
     if spec.task == "text-generation" and getattr(real, "is_decoder", None) is False:
         # Bidirectional encoders have a head for generation, too; their checkpoints for it say that they are decoders.
         small["is_decoder"] = True
-    merge(small, OF_CLASS.get(spec.architecture, {}))
+    merge(small, CLASS_OVERRIDES.get(spec.architecture, {}))
     try:
         return type(real)(**small)
     except Exception as error:
         raise LoadError(
             f"a tiny {type(real).__name__} cannot be made: {type(error).__name__}: {error}",
-            hint=f"An override for the model type {real.model_type!r} (checkpoints/overrides) would help.",
+            hint=f"An override for the model type {real.model_type!r} (OVERRIDES in checkpoints/tables) would help.",
         ) from error
 
 

@@ -41,7 +41,7 @@ def fingerprint_of_making(spec: ModelSpec) -> str:
 
     Not all of our recipe: training takes seconds, so a change elsewhere must not repeat it.
     """
-    maker = Path(__file__).with_name("trained.py" if spec.trained else "converters.py")
+    maker = Path(__file__).parent / "pretrained" / ("digits.py" if spec.trained else "converters.py")
     package = asdict(spec.package) if spec.package else None
     entry = {"architecture": spec.architecture, "dims": dict(spec.dims), "trained": spec.trained, "package": package}
     return _hash({**entry, "maker": hash_of(maker), "versions": _versions()})
@@ -71,7 +71,7 @@ def fingerprint_of_source(spec: ModelSpec, weights: WeightsChoice, *, allow_pick
         return _recipe()
     if spec.is_made and not weights.path:
         return fingerprint_of_making(spec)
-    from pytest_hfaccel.checkpoints.snapshot import cached_snapshot
+    from pytest_hfaccel.checkpoints.pretrained.hub import cached_snapshot
 
     snapshot = cached_snapshot(spec, allow_pickle=allow_pickle) if spec.hub_id and not weights.path else None
     directory = Path(weights.path) if weights.path else snapshot
@@ -93,14 +93,11 @@ def fingerprint_of_files(spec: ModelSpec, directory: Path) -> str:
     if not directory.is_dir():
         raise CheckpointError(f"{directory} is not a directory.", hint="A checkpoint is what save_pretrained writes.")
     try:
-        facts = [(name, stat.st_size, stat.st_mtime_ns, _ends(path)) for name, path, stat in _stats(directory)]
+        stats = [(name, path, path.stat()) for name, path in files_below(directory)]
+        facts = [(name, stat.st_size, stat.st_mtime_ns, _ends(path)) for name, path, stat in stats]
     except OSError as error:
         raise CheckpointError(f"{error.filename or directory} cannot be read: {error.strerror}.") from error
     return _hash([spec.architecture, spec.task, *facts])
-
-
-def _stats(directory: Path) -> list[tuple[str, Path, os.stat_result]]:
-    return [(name, path, path.stat()) for name, path in files_below(directory)]
 
 
 def _ends(path: Path) -> str:

@@ -1,24 +1,56 @@
 """The generic shrinker: a config -> the arguments of the same config class with small sizes.
 
-Only what the model states is shrunk: the class derives the rest (head sizes, layer types) from it again.
+Only what the model states is shrunk: the class derives the rest (head sizes, layer types) from it again. The sizes are
+in `tables/sizes.py`, what they get wrong in the other tables.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
-from pytest_hfaccel.checkpoints import rules
-from pytest_hfaccel.checkpoints.backbones import SUBSTITUTED, substitute
-from pytest_hfaccel.checkpoints.overrides import OVERRIDES
-from pytest_hfaccel.checkpoints.sizes import USUAL, Sizes, absent_vision, set_fields
-from pytest_hfaccel.checkpoints.stated import layer_differences, layer_kinds, stated_fields
-from pytest_hfaccel.checkpoints.token_ids import TokenIds
+from pytest_hfaccel.checkpoints.tables import OVERRIDES
+from pytest_hfaccel.checkpoints.tables import sizes as rules
+
+_NOT_STRUCTURE = frozenset(["transformers_version", "architectures", "dtype", "_out_features", "_out_indices"])
+_SUBSTITUTED = frozenset(["timm_backbone"])
+"""Backbones that need another package or a download, which a ResNet of transformers replaces."""
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
+class ShrinkOptions:
+    """How a config is shrunk.
+
+    Attributes:
+        filled: Whether fields that are `None` by default get the size of their kind.
+        rotary_half: Half the width of a head, which the sections of a text's rotary embedding add up to; `None`
+            leaves the sections to the config.
+    """
+
+    filled: bool = False
+    rotary_half: int | None = None
+
+
+_USUAL = ShrinkOptions()
+
+
+class TokenIds:
+    """Maps special token ids, the same everywhere in one config: an image token stays one token."""
+
+    def __init__(self) -> None:
+        self._mapped: dict[int, int] = {}
+
+    def fit(self, token_id: int) -> int:
+        """Return the id itself where it fits (or is a negative marker), else one from the top of the vocabulary."""
+        if token_id < rules.VOCABULARY - rules.SPECIAL_IDS:
+            return token_id
+        return self._mapped.setdefault(token_id, rules.VOCABULARY - 1 - len(self._mapped))
+
+
+@dataclasses.dataclass(frozen=True)
 class _Part:
     """One config of a nest of configs, while it is being shrunk."""
 
@@ -32,29 +64,29 @@ class _Part:
         return any(isinstance(self.fields.get(name), list | tuple) for name in rules.STAGE_DEPTHS | rules.STAGE_WIDTHS)
 
 
-def shrink(config: Any, sizes: Sizes = USUAL, tokens: TokenIds | None = None) -> dict[str, Any]:
+def shrink(config: Any, options: ShrinkOptions = _USUAL, tokens: TokenIds | None = None) -> dict[str, Any]:
     """Return the arguments with which the class of `config` gives a tiny model of the same structure.
 
     Args:
         config: The config of the real dimensions.
-        sizes: How it is shrunk.
+        options: How it is shrunk.
         tokens: The special ids given out so far, for the configs nested in another.
     """
-    if tokens is not None and config.model_type in SUBSTITUTED:  # a part, not the model itself
-        config = substitute(config)
+    if tokens is not None and config.model_type in _SUBSTITUTED:  # a part, not the model itself
+        config = _substitute(config)
     tokens = tokens or TokenIds()
-    fields = stated_fields(config)
-    kinds = layer_kinds(config)
-    fields |= absent_vision(config, fields)
+    fields = _explicit_fields(config)
+    kinds = _layer_kinds(config)
+    fields |= _absent_vision(config, fields)
     if len(set(kinds)) > 1 and "layer_types" in fields:
         fields["layer_types"] = kinds
     part = _Part(fields, _layers(fields, kinds), tokens)
     small: dict[str, Any] = {"model_type": config.model_type}
     for name, value in fields.items():
-        small[name] = shrink(value, sizes, tokens) if hasattr(value, "model_type") else _smaller(name, value, part)
+        small[name] = shrink(value, options, tokens) if hasattr(value, "model_type") else _smaller(name, value, part)
     _count_layer_types(small)
-    small |= set_fields(small, sizes)
-    small |= _layer_differences(config, kinds, small.get("layer_types"), part)
+    small |= _set_fields(small, options)
+    small |= _small_layer_overrides(config, kinds, small.get("layer_types"), part)
     merge(small, OVERRIDES.get(config.model_type, {}))
     return small
 
@@ -97,7 +129,7 @@ def _smaller_number(name: str, value: int, part: _Part) -> int:
     if rules.LAYER_COUNT.fullmatch(name):
         return value if name == "num_encoder_blocks" and part.staged else min(value, part.layers)
     if rules.TOKEN_ID.fullmatch(name) and name not in rules.NOT_TOKEN_IDS:
-        return part.tokens.small(value)
+        return part.tokens.fit(value)
     return value
 
 
@@ -136,7 +168,7 @@ def _smaller_list(name: str, value: list[Any], part: _Part) -> list[Any]:
     if name == "vision_feature_layer":
         return [max(-part.layers, min(part.layers, layer)) for layer in value]
     if rules.TOKEN_ID.fullmatch(name) and name not in rules.NOT_TOKEN_IDS:
-        return [part.tokens.small(token) for token in value]
+        return [part.tokens.fit(token) for token in value]
     return value
 
 
@@ -166,18 +198,18 @@ def _count_layer_types(small: dict[str, Any]) -> None:
                 small[name] = len(small["layer_types"])
 
 
-def _layer_differences(config: Any, kinds: list[str], small_kinds: list[str] | None, part: _Part) -> dict[str, Any]:
+def _small_layer_overrides(config: Any, kinds: list[str], small_kinds: list[str] | None, part: _Part) -> dict[str, Any]:
     """Give each layer of the tiny model what the first layer of its kind has differently in the real one."""
-    differences = layer_differences(config)
+    differences = _layer_overrides(config)
     if not differences:
         return {}
     sources = [kinds.index(kind) for kind in small_kinds] if small_kinds else range(part.layers)
-    found = {layer: differences[source] for layer, source in enumerate(sources) if source in differences}
-    parts = {layer: replace(part, fields={**part.fields, **fields}) for layer, fields in found.items()}
+    layers = {layer: differences[source] for layer, source in enumerate(sources) if source in differences}
+    parts = {layer: dataclasses.replace(part, fields={**part.fields, **fields}) for layer, fields in layers.items()}
     return {
         "per_layer_config": {
             layer: {name: _smaller(name, value, parts[layer]) for name, value in fields.items()}
-            for layer, fields in found.items()
+            for layer, fields in layers.items()
         }
     }
 
@@ -198,3 +230,121 @@ def _sections(sections: list[int]) -> list[int]:
     scaled = [max(1, section * half // sum(sections)) for section in sections]
     scaled[-1] += half - sum(scaled)
     return scaled
+
+
+def _set_fields(small: Mapping[str, Any], options: ShrinkOptions) -> dict[str, Any]:
+    """Return the fields that are not shrunk but set, because the usual way did not do."""
+    extra: dict[str, Any] = {}
+    if options.filled:
+        missing = {name: size for name, size in rules.SIZES_OF_NONE.items() if name in small and small[name] is None}
+        # Where a part of the head is rotated, the class adds the parts up itself.
+        extra = {name: size for name, size in missing.items() if name != "head_dim" or "qk_rope_head_dim" not in small}
+    if options.rotary_half and "rope_parameters" in small and "vocab_size" in small:
+        rope = small["rope_parameters"] or {"rope_type": "default", "rope_theta": 10000.0}
+        extra["rope_parameters"] = {**rope, "mrope_section": _three_sections(options.rotary_half)}
+    return extra
+
+
+def _three_sections(half: int) -> list[int]:
+    """Divide half a head among time, height and width; time gets what is left over."""
+    third = max(1, half // 3)
+    return [half - 2 * third, third, third]
+
+
+def _absent_vision(config: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a model the eyes that its default config leaves out, and without which it is the text model again."""
+    specification = (getattr(type(config), "sub_configs_defaults", None) or {}).get("vision_config")
+    if specification is None or fields.get("vision_config") is not None:
+        return {}
+    found = specification.config_class
+    if specification.model_type:
+        from transformers import CONFIG_MAPPING
+
+        found = CONFIG_MAPPING[specification.model_type]
+    return {"vision_config": found(**specification.init_kwargs)}
+
+
+def _substitute(config: Any) -> Any:
+    """Return a ResNet config that gives as many feature maps as a timm backbone.
+
+    A ResNet-50, the default of transformers' config, is what the detection models name by default.
+    """
+    from transformers import ResNetConfig
+
+    return ResNetConfig(out_indices=list(config.out_indices), num_channels=config.num_channels)
+
+
+def replace_timm_backbone(config: Any) -> Any:
+    """Replace the timm backbone of a config in place."""
+    backbone = getattr(config, "backbone_config", None)
+    if getattr(backbone, "model_type", None) in _SUBSTITUTED:
+        config.backbone_config = _substitute(backbone)
+    return config
+
+
+def _explicit_fields(config: Any) -> dict[str, Any]:
+    """Return the class's defaults, and what this config says differently; nested configs as they are.
+
+    A field that is `None` by default is derived from others when the class fills it. It counts as stated only where
+    the config says something else than the class's default config does.
+    """
+    config_class: type = type(config)
+    usual = _usual(config_class)
+    stated = {}
+    for field in dataclasses.fields(config):
+        value, default = _value(config, field.name), _default(field)
+        derived = not hasattr(value, "model_type") and value == _value(usual, field.name)
+        if field.name not in _NOT_STRUCTURE:
+            stated[field.name] = default if derived else value
+    return {**stated, **_further(config, usual, set(stated)), **_stages(config)}
+
+
+def _layer_kinds(config: Any) -> list[str]:
+    """Return the kinds of a config's layers, stated or derived; nothing where they are all alike."""
+    kinds = _value(config, "layer_types")
+    return list(kinds) if isinstance(kinds, list | tuple) else []
+
+
+def _layer_overrides(config: Any) -> dict[int, dict[str, Any]]:
+    """Return what single layers of a config have differently from the config, by their number."""
+    if not getattr(config, "is_heterogeneous", False):
+        return {}
+    return {int(layer): dict(fields) for layer, fields in config.to_dict().get("per_layer_config", {}).items()}
+
+
+@cache
+def _usual(config_class: type) -> Any:
+    """The class's default config, or `None` where a class has none: then all of a config is stated."""
+    try:
+        return config_class()
+    except Exception:  # Whatever a class's own validation raises.
+        return None
+
+
+def _value(config: Any, name: str) -> Any:
+    # Not by way of attributes: reading one that differs between layers is an error.
+    return vars(config).get(name) if config is not None else None
+
+
+def _further(config: Any, usual: Any, known: set[str]) -> dict[str, Any]:
+    """What a config holds besides its fields, such as options that its outer config gives to any backbone."""
+    return {
+        name: value
+        for name, value in vars(config).items()
+        if not name.startswith("_")
+        and name not in known | _NOT_STRUCTURE
+        and isinstance(value, bool | int | float | str | list)
+        and value != _value(usual, name)
+    }
+
+
+def _default(field: Any) -> Any:
+    if field.default is not dataclasses.MISSING:
+        return field.default
+    return field.default_factory() if field.default_factory is not dataclasses.MISSING else None
+
+
+def _stages(config: Any) -> dict[str, Any]:
+    """The feature maps a backbone gives, which are properties rather than fields of its config."""
+    names = getattr(config, "out_features", None)
+    return {"out_features": list(names)} if isinstance(names, list | tuple) and hasattr(config, "stage_names") else {}

@@ -1,4 +1,7 @@
-"""Checkpoints: chosen, then built or downloaded once, and kept."""
+"""Which weights a model runs with, and its checkpoint: built, converted, trained or downloaded once, and kept.
+
+Choosing imports neither torch nor transformers: collection asks for it.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from pytest_hfaccel.checkpoints.checkpoint import Checkpoint
-from pytest_hfaccel.checkpoints.choice import choose_weights
 from pytest_hfaccel.checkpoints.fingerprint import (
     fingerprint_of_built,
     fingerprint_of_files,
     fingerprint_of_making,
     fingerprint_of_recipe,
 )
-from pytest_hfaccel.checkpoints.hub import download
-from pytest_hfaccel.checkpoints.packaged import packaged_folder, verified_files
-from pytest_hfaccel.checkpoints.packages import packages_named
-from pytest_hfaccel.checkpoints.remote_code import refuse_foreign_code, require_consent
-from pytest_hfaccel.core.errors import HubError
+from pytest_hfaccel.checkpoints.pretrained.digits import lacks_scikit_learn
+from pytest_hfaccel.checkpoints.pretrained.hub import cached_snapshot, download, hub_refusal
+from pytest_hfaccel.checkpoints.pretrained.packages import name_missing_package, packaged_folder, verified_files
+from pytest_hfaccel.checkpoints.pretrained.remote_code import (
+    require_trust_of_other_repositories,
+    require_trust_remote_code,
+)
+from pytest_hfaccel.core.errors import ConfigError, HubError
 from pytest_hfaccel.core.files import build_once
 from pytest_hfaccel.core.spec import ModelSpec, Weights, WeightsChoice
 
@@ -40,7 +45,7 @@ class CheckpointStore:
         self._allow_pickle = allow_pickle
 
     def choose(self, spec: ModelSpec, wanted: str, *, named: bool) -> WeightsChoice:
-        """Choose the weights of a model; see `pytest_hfaccel.checkpoints.choice.choose_weights`."""
+        """Choose the weights of a model; see `choose_weights`."""
         return choose_weights(spec, wanted, named=named, allow_pickle=self._allow_pickle)
 
     def prepare(self, spec: ModelSpec, weights: WeightsChoice) -> Checkpoint:
@@ -50,27 +55,26 @@ class CheckpointStore:
             ConfigError: The model needs its repository's code, and that is not allowed; or the hub does not know it.
             CheckpointError: The checkpoint cannot be written or read.
             LoadError: transformers could not build the model.
-            PackageMissing: Its class needs a package that is not installed.
-                Or the package that carries its weights is not installed.
+            PackageMissing: A package that its class needs, or that carries its weights, is not installed.
             HubError: It had to be downloaded, and the hub did not answer.
             GatedError: It had to be downloaded, and the hub wants a licence accepted.
         """
-        require_consent(spec, self._trust_remote_code, Path(weights.path) if weights.path else None)
-        with packages_named(spec):
-            return self._prepared(spec, weights)
+        require_trust_remote_code(spec, self._trust_remote_code, Path(weights.path) if weights.path else None)
+        with name_missing_package(spec):
+            return self._prepare(spec, weights)
 
-    def _prepared(self, spec: ModelSpec, weights: WeightsChoice) -> Checkpoint:
+    def _prepare(self, spec: ModelSpec, weights: WeightsChoice) -> Checkpoint:
         if weights.kind == Weights.PRETRAINED:
-            directory = self._pretrained(spec, weights)
+            directory = self._pretrained_directory(spec, weights)
             fingerprint = fingerprint_of_files(spec, directory)
             if spec.requires_remote_code:
-                refuse_foreign_code(directory, self._trust_remote_code)
+                require_trust_of_other_repositories(directory, self._trust_remote_code)
         else:
-            directory = self._built(spec, weights.kind)
-            from pytest_hfaccel.checkpoints.trial import FILE
+            directory = self._build_once(spec, weights.kind)
+            from pytest_hfaccel.checkpoints.build import SMOKE_FORWARD_FILE
 
-            # A trial's outputs may differ in their last digits.
-            fingerprint = fingerprint_of_built(spec, directory, ignored=FILE)
+            # Its outputs may differ in their last digits.
+            fingerprint = fingerprint_of_built(spec, directory, ignored=SMOKE_FORWARD_FILE)
         return Checkpoint(
             spec=spec,
             weights=weights,
@@ -81,7 +85,7 @@ class CheckpointStore:
             allow_pickle=self._allow_pickle,
         )
 
-    def _pretrained(self, spec: ModelSpec, weights: WeightsChoice) -> Path:
+    def _pretrained_directory(self, spec: ModelSpec, weights: WeightsChoice) -> Path:
         """Return where trained weights lie: as they are, converted or trained once, or downloaded."""
         package = spec.package
         folder = packaged_folder(package) if package else None
@@ -91,13 +95,13 @@ class CheckpointStore:
             files = verified_files(spec, package)
             if not package.converter:
                 return Path(weights.path or str(folder))
-            from pytest_hfaccel.checkpoints.converters import convert
+            from pytest_hfaccel.checkpoints.pretrained.converters import convert
 
-            return self._made(spec, lambda target: convert(spec, files, target))
+            return self._make_once(spec, lambda target: convert(spec, files, target))
         if spec.trained:
-            from pytest_hfaccel.checkpoints.trained import train_digits
+            from pytest_hfaccel.checkpoints.pretrained.digits import train_digits
 
-            return self._made(spec, lambda target: train_digits(spec, target))
+            return self._make_once(spec, lambda target: train_digits(spec, target))
         try:
             return download(spec, allow_pickle=self._allow_pickle)
         except HubError as error:
@@ -105,12 +109,12 @@ class CheckpointStore:
                 error.hint = f"A package has these weights, too: {package.command}\n{error.hint or ''}".rstrip()
             raise
 
-    def _made(self, spec: ModelSpec, make: Callable[[Path], None]) -> Path:
+    def _make_once(self, spec: ModelSpec, make: Callable[[Path], None]) -> Path:
         """Make trained weights into a checkpoint in the cache, unless the same code has done so."""
-        from pytest_hfaccel.checkpoints.building import building
+        from pytest_hfaccel.checkpoints.build import build_errors
 
         def build(target: Path) -> None:
-            with building(spec, target):
+            with build_errors(spec, target):
                 make(target)
 
         name = f"{spec.slug}-{Weights.PRETRAINED}-{fingerprint_of_making(spec)[:16]}"
@@ -118,10 +122,9 @@ class CheckpointStore:
         build_once(directory, build)
         return directory
 
-    def _built(self, spec: ModelSpec, kind: Weights) -> Path:
-        from pytest_hfaccel.checkpoints.building import build_checkpoint
+    def _build_once(self, spec: ModelSpec, kind: Weights) -> Path:
+        from pytest_hfaccel.checkpoints.build import build_checkpoint, build_until_it_runs, needs_smoke_forward
         from pytest_hfaccel.checkpoints.configs import config_for
-        from pytest_hfaccel.checkpoints.trial import build_tried, needs_trial
 
         config = config_for(spec, kind)
         recipe = fingerprint_of_recipe(spec, kind, config, SEED)
@@ -130,11 +133,82 @@ class CheckpointStore:
             return Checkpoint(spec, WeightsChoice(kind, "being built"), target, recipe, self.cache_dir).sample().forward
 
         def build(target: Path) -> None:
-            if kind == Weights.TINY and needs_trial(spec):
-                build_tried(spec, target, inputs, seed=SEED)
+            if kind == Weights.TINY and needs_smoke_forward(spec):
+                build_until_it_runs(spec, target, inputs, seed=SEED)
             else:
                 build_checkpoint(spec, config, target, seed=SEED)
 
         directory = self.cache_dir / "checkpoints" / f"{spec.architecture}-{kind}-{recipe[:16]}"
         build_once(directory, build)
         return directory
+
+
+def choose_weights(spec: ModelSpec, wanted: str, *, named: bool, allow_pickle: bool = False) -> WeightsChoice:
+    """Choose the weights of a model.
+
+    Args:
+        spec: The model.
+        wanted: `auto`, `pretrained`, `random` or `tiny`.
+        named: Whether the user named the model; only then may `auto` download it.
+        allow_pickle: Whether weights that are not safetensors count as present.
+
+    Raises:
+        ConfigError: `tiny` or `random` weights were asked for a model whose class is in its repository.
+    """
+    if wanted in (Weights.RANDOM, Weights.TINY):
+        if spec.requires_remote_code:
+            raise ConfigError(f"{spec.name}: {wanted} weights need a class of transformers, and its class is its own.")
+        reason = "asked for by --hf-weights"
+        if wanted == Weights.RANDOM and not _has_known_dimensions(spec):
+            reason += "; no dims are registered: the dimensions are the defaults of its config class"
+        return WeightsChoice(Weights(wanted), reason)
+    local = _weights_on_disk(spec, allow_pickle)
+    if local is not None:
+        return local
+    if wanted == Weights.PRETRAINED:
+        return WeightsChoice(Weights.PRETRAINED, "asked for by --hf-weights")
+    return _weights_to_fetch(spec, named=named)
+
+
+def _has_known_dimensions(spec: ModelSpec) -> bool:
+    """Whether something says how large the model is: dims, or the number of parameters, which is verified with them."""
+    return bool(spec.dims.keys() - {"model_type"}) or spec.parameters is not None
+
+
+def _weights_on_disk(spec: ModelSpec, allow_pickle: bool) -> WeightsChoice | None:
+    if spec.path:
+        return WeightsChoice(Weights.PRETRAINED, "a local directory", spec.path)
+    if spec.package:
+        folder = packaged_folder(spec.package)
+        if folder is not None:
+            package = spec.package.folder.partition("/")[0]
+            reason = f"in the installed package {package}"
+            if spec.package.converter:
+                return WeightsChoice(Weights.PRETRAINED, f"{reason}, converted")
+            return WeightsChoice(Weights.PRETRAINED, reason, str(folder))
+    if spec.trained and not lacks_scikit_learn():
+        return WeightsChoice(Weights.PRETRAINED, f"trained here on scikit-learn's {spec.trained}")
+    snapshot = cached_snapshot(spec, allow_pickle=allow_pickle) if spec.hub_id else None
+    return WeightsChoice(Weights.PRETRAINED, "in the local cache", str(snapshot)) if snapshot else None
+
+
+def _weights_to_fetch(spec: ModelSpec, *, named: bool) -> WeightsChoice:
+    reason = _why_absent(spec)
+    if named and spec.hub_id:
+        refusal = hub_refusal(spec)
+        if refusal is None:
+            return WeightsChoice(Weights.PRETRAINED, "named, and on the hub")
+        reason = f"{reason}; {refusal}"
+    if spec.requires_remote_code:
+        # There is no class to build a tiny model of: its absence is the cell's error, with this reason.
+        return WeightsChoice(Weights.PRETRAINED, reason)
+    return WeightsChoice(Weights.TINY, reason)
+
+
+def _why_absent(spec: ModelSpec) -> str:
+    """Say why there are no trained weights, and what gives them."""
+    if spec.package:
+        return f"their package is not installed: {spec.package.command}"
+    if spec.trained:
+        return "training them needs scikit-learn: pip install scikit-learn"
+    return "not in the local cache"

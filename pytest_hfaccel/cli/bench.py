@@ -99,7 +99,7 @@ def _cells(arguments: argparse.Namespace, config: RunConfig) -> list[Cell]:
 
 def _weights(spec: ModelSpec, wanted: str) -> WeightsChoice:
     """Choose weights; `auto` never gives tiny ones, whose speed says nothing of the model."""
-    from pytest_hfaccel.checkpoints.choice import choose_weights
+    from pytest_hfaccel.checkpoints.store import choose_weights
     from pytest_hfaccel.core.spec import Weights, WeightsChoice
 
     choice = choose_weights(spec, wanted, named=False)

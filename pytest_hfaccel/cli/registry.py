@@ -107,16 +107,14 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _stale() -> list[str]:
     """Return what our tables say about model types that the installed transformers does not have."""
-    from pytest_hfaccel.checkpoints.inputs.generic.special import SPECIAL
-    from pytest_hfaccel.checkpoints.overrides import OVERRIDES
-    from pytest_hfaccel.checkpoints.overrides.classes import OF_CLASS
+    from pytest_hfaccel.checkpoints.tables import CLASS_OVERRIDES, OVERRIDES, SPECIAL_INPUTS
     from pytest_hfaccel.registry.coverage import model_classes, model_types, stale_heads
 
     known = model_types() | model_classes()
     tables: list[tuple[str, Iterable[str]]] = [
-        ("checkpoints/overrides", OVERRIDES),
-        ("checkpoints/overrides/classes.py", OF_CLASS),
-        ("checkpoints/inputs/generic/special", SPECIAL),
+        ("checkpoints/tables: OVERRIDES", OVERRIDES),
+        ("checkpoints/tables: CLASS_OVERRIDES", CLASS_OVERRIDES),
+        ("checkpoints/tables: SPECIAL_INPUTS", SPECIAL_INPUTS),
     ]
     lines = [f"{table}: no model type or class {key!r}" for table, keys in tables for key in set(keys) - known]
     return sorted(lines) + [f"registry/heads.py: there is no {text}" for text in stale_heads()]

@@ -176,10 +176,10 @@ class PackageSource:
 
 
 CONVERTERS = ("smiles", "ctranslate2-whisper", "gguf", "zip")
-"""The conversions that `pytest_hfaccel.checkpoints.converters` knows."""
+"""The conversions that `pytest_hfaccel.checkpoints.pretrained.converters` knows."""
 
 TRAINED_ON = ("digits",)
-"""The data sets on which `pytest_hfaccel.checkpoints.trained` trains a model where it is needed."""
+"""The data sets on which `pytest_hfaccel.checkpoints.pretrained.digits` trains a model where it is needed."""
 
 
 @dataclass(frozen=True)

@@ -78,16 +78,16 @@ class Runner:
 
     def reference(self, cell: Cell) -> Reference:
         """The reference of the cell's model; models that share a checkpoint (tiny ones of a class) share it."""
-        from pytest_hfaccel.checkpoints.fp64 import PlainlyLoaded
+        from pytest_hfaccel.checkpoints.checkpoint import ReferenceSource
         from pytest_hfaccel.checks.reference import compute_reference
 
         checkpoint = self.checkpoint(cell)
         lend = partial(self.on_cpu, cell)
 
         def load(dtype: str) -> LoadedModel:
-            return self._load(_on_cpu(cell, dtype), PlainlyLoaded(checkpoint))
+            return self._load(_on_cpu(cell, dtype), ReferenceSource(checkpoint))
 
-        checkpoint.demand_fit()
+        checkpoint.require_fit()
         key = ("reference", checkpoint.fingerprint)
         return self._shared(key, lambda: compute_reference(checkpoint, load, lend))  # type: ignore[no-any-return]
 
@@ -329,11 +329,11 @@ class CellRun:
         return None
 
     def _attempt(self, check: Check) -> CheckOutcome:
-        from pytest_hfaccel.checkpoints.packages import packages_named
+        from pytest_hfaccel.checkpoints.pretrained.packages import name_missing_package
 
         try:
             self._require_installed()
-            with packages_named(self.cell.model):
+            with name_missing_package(self.cell.model):
                 outcome: object = check.function(self)
                 if not isinstance(outcome, CheckOutcome):
                     text = f"the check {check.name!r} returned {outcome!r}; return `passed(...)` or `failed(...)`"

@@ -78,4 +78,4 @@ PROCESSED: dict[tuple[str, str], str] = {
     ("", "xclip"): "zero-shot-video-classification",
     ("", "clap"): "zero-shot-audio-classification",
 }
-"""Pairs whose processor `checkpoints.makers` can make, so that they have the nicer task of their head."""
+"""Pairs whose processor `checkpoints.processors` can make, so that they have the nicer task of their head."""

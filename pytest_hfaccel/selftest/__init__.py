@@ -246,9 +246,9 @@ class PlantedBackends(Backends):
 
     def _is_right(self, cell: Cell, source: ModelSource) -> bool:
         """Whether a load is one that stays right."""
-        from pytest_hfaccel.checkpoints.fp64 import PlainlyLoaded
+        from pytest_hfaccel.checkpoints.checkpoint import ReferenceSource
 
-        return cell.device != self._device or isinstance(source, PlainlyLoaded)
+        return cell.device != self._device or isinstance(source, ReferenceSource)
 
 
 def _cell(model: ModelSpec, device: Device) -> Cell:

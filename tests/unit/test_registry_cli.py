@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from pytest_hfaccel.checkpoints.overrides import OVERRIDES
-from pytest_hfaccel.checkpoints.overrides.classes import OF_CLASS
+from pytest_hfaccel.checkpoints.tables import CLASS_OVERRIDES, OVERRIDES, SPECIAL_INPUTS
 from pytest_hfaccel.cli import registry
 from pytest_hfaccel.core.errors import CheckpointError, RegistryError
 from pytest_hfaccel.registry import load_registry
@@ -77,14 +76,15 @@ def test_check_refuses_rows_that_are_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "place"), [(OVERRIDES, "checkpoints/overrides"), (OF_CLASS, "checkpoints/overrides/classes.py")]
+    ("table", "name"),
+    [(OVERRIDES, "OVERRIDES"), (CLASS_OVERRIDES, "CLASS_OVERRIDES"), (SPECIAL_INPUTS, "SPECIAL_INPUTS")],
 )
 def test_check_tells_what_names_a_model_type_that_is_gone(
-    table: dict[str, Any], place: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    table: dict[str, Any], name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(table, "no_such_type", {})
     assert hfaccel("check") == 1
-    assert capsys.readouterr().err == f"{place}: no model type or class 'no_such_type'\n"
+    assert capsys.readouterr().err == f"checkpoints/tables: {name}: no model type or class 'no_such_type'\n"
 
 
 def test_check_finds_what_this_machine_lacks(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pytest_hfaccel.checkpoints.digits import LEAST_ACCURACY, NAMES, held_out_digits
+from pytest_hfaccel.checkpoints.pretrained.digits import LEAST_ACCURACY, NAMES, held_out_digits
 from pytest_hfaccel.checks.base import CheckContext
 from pytest_hfaccel.checks.claims import Claim
 

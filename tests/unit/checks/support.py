@@ -12,7 +12,7 @@ import torch
 
 from pytest_hfaccel.backends.base import SampleInputs
 from pytest_hfaccel.backends.torch.backend import TorchBackend
-from pytest_hfaccel.checkpoints.stated_model import StatedModel
+from pytest_hfaccel.checkpoints.described_model import DescribedModel
 from pytest_hfaccel.checks import built_in_checks, planted
 from pytest_hfaccel.checks.reference import Reference, compute_reference
 from pytest_hfaccel.core.results import CheckOutcome
@@ -64,7 +64,7 @@ class TinySource:
         return self.info
 
     def weight_problems(self, model: Any) -> list[str]:
-        return StatedModel(self.directory, lambda: self._class).problems_of(model)
+        return DescribedModel(self.directory, lambda: self._class).differences(model)
 
     def sample(self) -> SampleInputs:
         return self._sample

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_hfaccel.checkpoints.digits import NAMES, held_out_digits, training_digits
+from pytest_hfaccel.checkpoints.pretrained.digits import NAMES, held_out_digits, training_digits
 from pytest_hfaccel.checks.claims import Claim
 from pytest_hfaccel.checks.sense.digits import reads_digits
 from pytest_hfaccel.checks.sense.masks import fills_masks

@@ -1,0 +1,382 @@
+"""What a checkpoint's files, read without `from_pretrained`, say a model must be, and what a loaded one is instead.
+
+The headers of the weights' files name tensors, dtypes and shapes; `config.json` alone, with no weights read, gives the
+settings of every layer (an epsilon, a scale, a stride). A loaded model is compared with both.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pytest_hfaccel.checkpoints.integrity import read_header, weight_files
+from pytest_hfaccel.core.errors import CheckpointError
+from pytest_hfaccel.upstream.torch import skip_init_on_meta
+from pytest_hfaccel.upstream.transformers import quiet
+
+if TYPE_CHECKING:
+    import torch
+
+    Tensors = Mapping[str, torch.Tensor]
+    Settings = dict[str, dict[str, Any]]
+
+_INTEGERS = frozenset({"BOOL", "U8", "I8", "I16", "U16", "I32", "U32", "I64", "U64"})
+_DIMENSION = re.compile(r"(^|_)(size|dim|layers?|heads|embd|model|ff|depth|width)$")
+_LAYERS = re.compile(r"(^|_)(layers?|depth)$")
+_UNDOUBTED_SIZE = 10**7
+"""A dimension up to this one is not doubted, however small the weights are."""
+_UNDOUBTED_DEPTH = 1000
+_MOST_TIMES_LARGER = 4
+"""How many times as many numbers as the files hold a model may have: heads that the files lack, tied weights."""
+_MOST_NAMED = 5
+"""How many tensors a message names."""
+
+
+class StoredTensor(NamedTuple):
+    """A tensor in a file: its safetensors dtype (`F32`) and its shape."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class DescribedModel:
+    """The model that a checkpoint's files describe.
+
+    Args:
+        directory: The checkpoint.
+        model_class: Gives the class that its weights are for.
+
+    Attributes:
+        tensors: What the files hold, by name; empty where the weights are pickled.
+        vocabulary: Rows of the table of word vectors; `None` where the class has none. Known after `require_fit`.
+    """
+
+    def __init__(self, directory: Path, model_class: Callable[[], Any]) -> None:
+        self._directory = directory
+        self._model_class = model_class
+        self.tensors = _stored_tensors(directory)
+        self._settings: Settings | None = None
+        self.vocabulary: int | None = None
+
+    def require_fit(self) -> None:
+        """Refuse a config that is not one of the class, or that asks for other dimensions than the weights have.
+
+        Before anything is loaded: a model of a size that nobody has would fill the memory.
+
+        Raises:
+            CheckpointError: It does not fit; the message says what does not.
+        """
+        config = json.loads((self._directory / "config.json").read_text(encoding="utf-8"))
+        place = self._directory / "config.json"
+        problem = _wrong_type(config, self._model_class()) or self._impossible(config)
+        if problem:
+            raise CheckpointError(
+                f"{place} does not fit: {problem}.", hint="Take the config.json saved with the weights."
+            )
+        self._settings = {}
+        blank = _model_without_weights(self._model_class(), self._directory)
+        if blank is None:
+            return
+        wanted, there = sum(part.numel() for part in blank.parameters()), self._elements
+        if there and wanted > max(_MOST_TIMES_LARGER * there, _UNDOUBTED_SIZE):
+            raise CheckpointError(
+                f"{place} does not fit: it describes {wanted:,} parameters, and the weights are {there:,} numbers.",
+                hint="Take the config.json saved with the weights.",
+            )
+        self._settings = settings_of(blank)
+        self.vocabulary = _embedding_rows(blank)
+
+    def differences(self, model: Any, *, ignored: Iterable[str] = ()) -> list[str]:
+        """Return what a loaded model has differently from the files, a line for each kind; none when it is the same.
+
+        Args:
+            model: The transformers model, on any device and at any floating-point dtype.
+            ignored: Tensors of the files that the model has no place for.
+        """
+        import torch
+
+        lines = []
+        with torch.no_grad():
+            mistyped, different = self._compared(model, set(ignored))
+        if mistyped:
+            lines.append(
+                f"tensors that hold integers in the files, floating-point numbers by the class: {_first_few(mistyped)}"
+            )
+        if different:
+            lines.append(f"tensors with other values than in the files: {_first_few(different)}")
+        changed = _changed(self._settings or {}, settings_of(model))
+        if changed:
+            lines.append(f"settings of layers that do not follow from config.json: {_first_few(changed)}")
+        return lines
+
+    @property
+    def _elements(self) -> int:
+        from math import prod
+
+        return sum(prod(stored.shape) for stored in self.tensors.values())
+
+    def _impossible(self, config: dict[str, Any]) -> str:
+        if not self.tensors:
+            return ""
+        for name, value in _integers(config):
+            if _LAYERS.search(name) and value > max(_MOST_TIMES_LARGER * len(self.tensors), _UNDOUBTED_DEPTH):
+                return f"{name} is {value}, and the weights are {len(self.tensors)} tensors"
+            if _DIMENSION.search(name) and value > max(self._elements, _UNDOUBTED_SIZE):
+                return f"{name} is {value}, and all the weights together are {self._elements:,} numbers"
+        return ""
+
+    def _compared(self, model: Any, ignored: set[str]) -> tuple[list[str], list[str]]:
+        """Return the names of the tensors whose kind, and of those whose values, are not what the files say."""
+        loaded = model.state_dict()
+        named = _renamer(model, loaded)
+        mistyped, suspects = [], {}
+        with _Reader(self.tensors) as read:
+            for name, stored in self.tensors.items():
+                if name in ignored:
+                    continue
+                mine = loaded.get(named(name))
+                if mine is not None and mine.is_floating_point() and stored.dtype in _INTEGERS:
+                    mistyped.append(f"{name} ({stored.dtype})")
+                elif mine is None or not _is_same(mine, read(name)):
+                    suspects[name] = mine is not None
+            return mistyped, _still_different(model, loaded, suspects, read)
+
+
+def settings_of(model: Any) -> Settings:
+    """Return the numbers and switches that each module of a model holds, by the module's name."""
+    kinds = (bool, int, float)
+    return {
+        name: {
+            key: value
+            for key, value in vars(module).items()
+            if type(value) in kinds and not key.startswith("_") and key != "training"
+        }
+        for name, module in model.named_modules()
+    }
+
+
+def tensors_of_other_heads(model_class: Any, config: Any, names: Iterable[str]) -> set[str]:
+    """Return those of some tensors that belong to another class of the same architecture.
+
+    A checkpoint of `BertForPreTraining` holds more than `BertForMaskedLM` takes. That is no fault of it: the class
+    without a pooler leaves the pooler's weights alone, and what it takes is complete.
+
+    Args:
+        model_class: The class that has no place for them.
+        config: Its config.
+        names: Names of tensors in a checkpoint.
+    """
+    left, prefix = set(names), f"{getattr(model_class, 'base_model_prefix', '')}."
+    known: set[str] = set()
+    for other in _siblings(model_class):
+        if not left - known:
+            break
+        blank = _model_without_weights(other, config)
+        keys = set(blank.state_dict()) if blank is not None else set()
+        known |= {name for name in left if {name, name.removeprefix(prefix), prefix + name} & keys}
+    return known
+
+
+def tensors_of_other_shape(loading_info: dict[str, Any]) -> list[str]:
+    """Return a line that says which tensors have another shape in the files than in the model; none where none has.
+
+    Args:
+        loading_info: What `from_pretrained(..., output_loading_info=True)` says.
+    """
+    lines = [
+        f"{name} is {tuple(stored)} in the files, {tuple(wanted)} by config.json"
+        for name, stored, wanted in sorted(loading_info["mismatched_keys"])
+    ]
+    return [f"tensors of another shape: {_first_few(lines, '; ')}"] if lines else []
+
+
+def _stored_tensors(directory: Path) -> dict[str, StoredTensor]:
+    tensors: dict[str, StoredTensor] = {}
+    for file in weight_files(directory):
+        for name, facts in read_header(file).items():
+            if name in tensors:
+                raise CheckpointError(
+                    f"{directory}: the tensor {name} is in {tensors[name].file.name} and in {file.name}.",
+                    hint="Which one counts is not said: save the checkpoint again.",
+                )
+            tensors[name] = StoredTensor(file, facts["dtype"], tuple(facts["shape"]))
+    return tensors
+
+
+def _wrong_type(config: dict[str, Any], model_class: Any) -> str:
+    """Say why a config is of another architecture than a class; empty when it is not, or does not tell its type."""
+    own, named = model_class.config_class, config.get("model_type")
+    if own is None or not named or named == own.model_type or "auto_map" in config:
+        return ""
+    from transformers import CONFIG_MAPPING
+
+    if named not in CONFIG_MAPPING:
+        return f"its model_type {named!r} is unknown to transformers, {model_class.__name__} takes {own.model_type!r}"
+    config_class = CONFIG_MAPPING[named]
+    # A class may take a part of another's config (CLIPTextModel that of CLIP), or the configs of several types.
+    parts = getattr(config_class, "sub_configs", {}).values()
+    if issubclass(config_class, own) or issubclass(own, config_class) or own in parts:
+        return ""
+    return f"its model_type is {named!r}, and {model_class.__name__} takes {own.model_type!r}"
+
+
+def _integers(config: Any) -> Iterator[tuple[str, int]]:
+    for name, value in config.items():
+        if isinstance(value, dict):
+            yield from _integers(value)
+        elif type(value) is int:
+            yield name, value
+
+
+def _model_without_weights(model_class: Any, config: Any) -> Any:
+    """Make a model without weights; `None` where its class needs more than a config, or real numbers, to be made.
+
+    Args:
+        model_class: Its class.
+        config: A config, or the directory with the file of it.
+    """
+    from copy import deepcopy
+
+    import torch
+
+    try:
+        with quiet, skip_init_on_meta, torch.device("meta"):
+            if isinstance(config, Path):
+                return model_class(model_class.config_class.from_pretrained(config, local_files_only=True))
+            return model_class(deepcopy(config))
+    except Exception:  # Whatever the code of a class raises: `from_pretrained` will say it better.
+        return None
+
+
+def _embedding_rows(model: Any) -> int | None:
+    try:
+        rows = getattr(model.get_input_embeddings(), "num_embeddings", None)
+    except (AttributeError, NotImplementedError):  # what it takes are no tokens
+        return None
+    return rows if isinstance(rows, int) else None
+
+
+def _siblings(model_class: Any) -> list[Any]:
+    """The classes beside a class, in its module, that are made of the same config."""
+    from transformers import PreTrainedModel
+
+    module = inspect.getmodule(model_class)
+    return [
+        cls
+        for cls in vars(module).values()
+        if isinstance(cls, type)
+        and issubclass(cls, PreTrainedModel)
+        and cls.__module__ == model_class.__module__
+        and getattr(cls, "config_class", None) is model_class.config_class
+        and cls is not model_class
+    ]
+
+
+def _renamer(model: Any, loaded: Tensors) -> Callable[[str], str]:
+    """Return what gives the name in a model of a tensor in the files, by transformers' own table of renamings."""
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    try:
+        from transformers.core_model_loading import WeightRenaming
+
+        renamings = [step for step in getattr(model, "_weight_conversions", None) or () if type(step) is WeightRenaming]
+    except ImportError:
+        renamings = []
+
+    def renamed(name: str) -> str:
+        for candidate in (name, prefix + name, name.removeprefix(prefix)):
+            if candidate in loaded:
+                return candidate
+        for renaming in renamings:
+            name = renaming.rename_source_key(name)[0]
+        return next((other for other in (prefix + name, name.removeprefix(prefix)) if other in loaded), name)
+
+    return renamed
+
+
+def _still_different(
+    model: Any, loaded: Tensors, suspects: dict[str, bool], read: Callable[[str], torch.Tensor]
+) -> list[str]:
+    """Return which tensors are different after what transformers turns round or merges has been turned back.
+
+    Args:
+        model: The model.
+        loaded: Its tensors.
+        suspects: Tensors of the files that are not the model's of the same name, and whether there is one.
+        read: Gives the tensor of the files.
+    """
+    if not suspects:
+        return []
+    try:
+        from transformers.core_model_loading import revert_weight_conversion
+
+        as_saved = revert_weight_conversion(model, dict(loaded))
+    except Exception:  # It cannot be turned back: a conversion without a way back, or an older transformers.
+        as_saved = dict(loaded)
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    different = []
+    for name, has_namesake in suspects.items():
+        tensor = read(name)
+        names = (name, prefix + name, name.removeprefix(prefix))
+        mine = next((as_saved[candidate] for candidate in names if candidate in as_saved), None)
+        if mine is not None and _is_same(mine, tensor):
+            continue
+        # Under a name that only the class knows: the values tell.
+        if mine is None and any(_is_same(other, tensor) for other in loaded.values()):
+            continue
+        if mine is not None or has_namesake:
+            different.append(name)
+    return different
+
+
+class _Reader(ExitStack):
+    """Opens the files of some tensors as they are asked for; entered, it is the function that reads one."""
+
+    def __init__(self, tensors: dict[str, StoredTensor]) -> None:
+        super().__init__()
+        self._tensors = tensors
+        self._files: dict[Path, Any] = {}
+
+    def __enter__(self) -> Callable[[str], torch.Tensor]:  # type: ignore[override]
+        super().__enter__()
+        return self._read
+
+    def _read(self, name: str) -> torch.Tensor:
+        from safetensors import safe_open
+
+        file = self._tensors[name].file
+        if file not in self._files:
+            self._files[file] = self.enter_context(safe_open(file, framework="pt"))
+        tensor: torch.Tensor = self._files[file].get_tensor(name)
+        return tensor
+
+
+def _is_same(loaded: torch.Tensor, stored: torch.Tensor) -> bool:
+    """Whether a tensor of a model is one of a file, cast to its dtype; NaN equals NaN."""
+    import torch
+
+    if loaded.shape != stored.shape:
+        return False
+    mine, theirs = loaded.detach().cpu(), stored.to(loaded.dtype)
+    if torch.equal(mine, theirs):
+        return True
+    return bool(((mine == theirs) | (mine.isnan() & theirs.isnan())).all())
+
+
+def _changed(described: Settings, loaded: Settings) -> list[str]:
+    return [
+        f"{name or 'the model'}.{key} is {loaded[name][key]!r} instead of {value!r}"
+        for name, settings in described.items()
+        for key, value in settings.items()
+        if name in loaded and key in loaded[name] and repr(loaded[name][key]) != repr(value)
+    ]
+
+
+def _first_few(names: list[str], separator: str = ", ") -> str:
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return separator.join(names[:_MOST_NAMED]) + more

@@ -1,0 +1,199 @@
+"""The hub: which files of a repository are used, whether they are in the local cache, and the download.
+
+No message of ours carries what the hub's client says literally: that may hold a signed URL.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pytest_hfaccel.checkpoints.integrity import missing_weights
+from pytest_hfaccel.core.errors import CheckpointError, ConfigError, GatedError, HfAccelError, HubError
+from pytest_hfaccel.core.spec import ModelSpec
+
+_CONFIGS = ("*.json", "*.jinja", "*.txt", "*.model", "*.spm", "*.tiktoken")
+"""Configs, tokenizers and chat templates."""
+
+_CODE = ("*.py",)
+
+_SAFE_WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")
+_PICKLED_WEIGHTS = ("pytorch_model.bin", "pytorch_model-*-of-*.bin")
+"""The names that `from_pretrained` reads; repositories often hold the same weights in other formats besides."""
+
+_FOLDERS = ("*/*",)
+"""Folders hold other formats (onnx, coreml, original) and other models."""
+
+_ANSWER_SECONDS = 5.0
+"""How long the choice of weights waits for the hub; a download waits as long as huggingface_hub does."""
+
+
+def cached_snapshot(spec: ModelSpec, *, allow_pickle: bool = False) -> Path | None:
+    """Return the model's snapshot in the local cache, if it has config and weights."""
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(spec.hub_id, "config.json", revision=spec.revision)
+    if not isinstance(config, str):
+        return None
+    directory = Path(config).parent
+    return directory if _has_weights(directory, allow_pickle=allow_pickle) else None
+
+
+def _has_weights(directory: Path, *, allow_pickle: bool = False) -> bool:
+    """Whether a directory holds complete weights: a single file, or an index with all files it names."""
+    forms = [("model", ".safetensors"), *([("pytorch_model", ".bin")] if allow_pickle else [])]
+    try:
+        return any(missing_weights(directory, stem, suffix) is None for stem, suffix in forms)
+    except ValueError:
+        # An index that is not JSON was cut off while it was written: download it again.
+        return False
+
+
+def hub_refusal(spec: ModelSpec) -> str | None:
+    """Return `None` if the hub gives us the model's config, else why not, as a clause.
+
+    The config rather than the model's page, because the page of a gated model is public.
+    """
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    try:
+        get_hf_file_metadata(hf_hub_url(spec.hub_id, "config.json", revision=spec.revision), timeout=_ANSWER_SECONDS)
+    except Exception as error:
+        # Whatever it is, there is an answer to fall back on, and the reason is shown.
+        return _short_reason(error)
+    return None
+
+
+def download(spec: ModelSpec, *, allow_pickle: bool = False) -> Path:
+    """Download what loading the model needs and return the snapshot; what is cached is not downloaded again.
+
+    Shows a progress bar on a terminal. `HF_TOKEN`, `HF_ENDPOINT`, `HF_HOME` and `HF_HUB_OFFLINE` are respected.
+
+    Raises:
+        GatedError: The repository wants an accepted licence and a token.
+        ConfigError: The hub has no such repository or revision.
+        CheckpointError: The repository has no safetensors, or the files cannot be written.
+        HubError: The hub did not answer, answered with an error, or is switched off.
+    """
+    code = _CODE if spec.requires_remote_code else ()
+    with _hub_errors(spec), _progress_on_a_terminal():
+        directory = _fetch(spec, *_CONFIGS, *_SAFE_WEIGHTS, *code)
+        if allow_pickle and not _has_weights(directory):
+            directory = _fetch(spec, *_PICKLED_WEIGHTS)
+    if not _has_weights(directory, allow_pickle=allow_pickle):
+        raise CheckpointError(
+            f"{spec.hub_id}: the repository has no safetensors weights.",
+            hint="HFACCEL_ALLOW_PICKLE=1 also loads pickled weights; unpickling runs code of whoever wrote them.",
+        )
+    return directory
+
+
+def download_code(spec: ModelSpec) -> Path:
+    """Download the Python files of a repository, for the user to read; raises what `download` raises."""
+    with _hub_errors(spec):
+        return _fetch(spec, *_CODE)
+
+
+def _fetch(spec: ModelSpec, *patterns: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    return Path(
+        snapshot_download(
+            spec.hub_id, revision=spec.revision, allow_patterns=list(patterns), ignore_patterns=list(_FOLDERS)
+        )
+    )
+
+
+@contextmanager
+def _progress_on_a_terminal() -> Iterator[None]:
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    if sys.stderr.isatty() or are_progress_bars_disabled() or "HF_HUB_DISABLE_PROGRESS_BARS" in os.environ:
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
+
+
+@contextmanager
+def _hub_errors(spec: ModelSpec) -> Iterator[None]:
+    """Turn what goes wrong during a download into `GatedError`, `ConfigError`, `CheckpointError` or `HubError`."""
+    try:
+        yield
+    except HfAccelError:
+        raise
+    except Exception as error:
+        # `from None`: the chained exceptions would be printed with their URLs.
+        raise _our_error(spec, error) from None
+
+
+def _short_reason(error: BaseException) -> str:
+    """Say as a clause why the hub does not give a model."""
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        OfflineModeIsEnabled,
+        RemoteEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    reasons = (
+        (GatedRepoError, "the hub wants an accepted licence and a token for it"),
+        (RevisionNotFoundError, "the hub does not have this revision of it"),
+        (RepositoryNotFoundError, "the hub does not know it, or not for this user"),
+        (RemoteEntryNotFoundError, "its repository has no config.json"),
+        (OfflineModeIsEnabled, "HF_HUB_OFFLINE is set"),
+        (HfHubHTTPError, f"the hub answered with an error ({_status(error)})"),
+    )
+    root = _root(error)
+    known = next((text for kind, text in reasons if isinstance(error, kind)), None)
+    return known or f"the hub did not answer ({_status(root)})"
+
+
+def _our_error(spec: ModelSpec, error: Exception) -> HfAccelError:
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    if isinstance(error, GatedRepoError):
+        return GatedError(
+            f"{spec.hub_id}: the hub wants an accepted licence and a token ({_status(error)}).",
+            hint="Accept the licence on the model's page on the hub, then set HF_TOKEN.",
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return ConfigError(
+            f"{spec.hub_id}: the hub has no revision {spec.revision or 'main'!r}.", hint=f"See {spec.source}."
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return ConfigError(
+            f"{spec.hub_id}: the hub has no such model, or not for this user ({_status(error)}).",
+            hint="Mind the spelling; a private model needs HF_TOKEN.",
+        )
+    if isinstance(error, OSError) and error.errno is not None:
+        return CheckpointError(
+            f"{spec.hub_id}: the download cannot be written: {error.strerror}: {error.filename or 'the cache'}.",
+            hint="Free space or change the permissions, or set HF_HOME to another directory.",
+        )
+    return HubError(
+        f"{spec.hub_id} is not in the local cache, and {_short_reason(_root(error))}.",
+        hint="--hf-weights tiny or random needs no hub.",
+    )
+
+
+def _status(error: BaseException) -> str:
+    response = getattr(error, "response", None)
+    return f"HTTP {response.status_code}" if response is not None else type(error).__name__
+
+
+def _root(error: BaseException) -> BaseException:
+    """The error everything began with; what the hub answered, where it answered."""
+    while getattr(error, "response", None) is None and (before := error.__cause__ or error.__context__) is not None:
+        error = before
+    return error
