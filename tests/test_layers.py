@@ -22,12 +22,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "classify": {"core", "registry"},
     "hardware": {"backends", "core"},
     "backends.base": {"core"},
-    "backends.outputs": set(),
-    "backends": {"backends.base", "backends.outputs", "core", "upstream"},
-    "checkpoints": {"backends.base", "backends.outputs", "core", "upstream"},
+    "backends": {"backends.base", "core", "upstream"},
+    "checkpoints": {"backends.base", "core", "upstream"},
     "tracing": {"checkpoints", "core", "upstream"},
     "reporting": {"core"},
-    "checks": {"backends.base", "backends.outputs", "benchmark", "checkpoints", "core", "registry"},
+    "checks": {"backends.base", "benchmark", "checkpoints", "core", "registry"},
     "pool": {"backends.base", "classify", "core", "hardware", "reporting"},
     "engine": {
         "backends",
@@ -93,8 +92,8 @@ HEAVY = {
 
 # Files that are imported only when a cell is loaded or compared, and say so in their docstring or name.
 LATE = (
+    "backends/exported/",
     "backends/openvino/",
-    "backends/outputs.py",
     "backends/torch/",
     "checkpoints/",
     "checks/",
@@ -117,7 +116,7 @@ def layer_of(dotted: str) -> str:
     """`pytest_hfaccel.backends.base` -> `backends.base`; sub-modules belong to their package's layer."""
     parts = dotted.removeprefix("pytest_hfaccel").strip(".").split(".")
     two = ".".join(parts[:2])
-    return two if two in ("backends.base", "backends.outputs") else parts[0] or "__init__"
+    return two if two == "backends.base" else parts[0] or "__init__"
 
 
 def files() -> list[Path]:
@@ -144,18 +143,7 @@ def imports(path: Path, *, top_only: bool = False) -> Iterator[str]:
 def ours(path: Path) -> Iterator[str]:
     for name in imports(path):
         if name.partition(".")[0] == "pytest_hfaccel":
-            target = layer_of(name)
-            yield (
-                "backends"
-                if target.startswith("backends.")
-                and target.count(".")
-                and target
-                not in (
-                    "backends.base",
-                    "backends.outputs",
-                )
-                else target
-            )
+            yield layer_of(name)
 
 
 @pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -182,9 +170,10 @@ def test_heavy_packages_are_imported_late(path: Path) -> None:
 
 def test_backends_do_not_import_each_other() -> None:
     folders = {folder.name for folder in (PACKAGE / "backends").iterdir() if folder.is_dir()}
+    shared = {"exported"}  # what every exported runtime imports; it imports none of them
     for name in sorted(folders):
         for path in (PACKAGE / "backends" / name).glob("*.py"):
-            others = {f"pytest_hfaccel.backends.{other}" for other in folders - {name}}
+            others = {f"pytest_hfaccel.backends.{other}" for other in folders - shared - {name}}
             found = {imported for imported in imports(path) if imported.startswith(tuple(others))}
             assert not found, f"{path.name} imports {found}"
 

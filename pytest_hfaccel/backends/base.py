@@ -6,7 +6,7 @@ is resolved through an import string when the first cell needs it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -273,3 +273,31 @@ class DeviceProbe(Protocol):
         Raises:
             BackendUnavailable: It does not answer, or cannot compute at the dtype.
         """
+
+
+_CACHES = frozenset({"past_key_values", "cache_params", "mems", "past_buckets_states", "state", "states"})
+"""Output fields that hold what a model remembers between calls; they are not results."""
+
+
+def flatten_outputs(output: Any) -> dict[str, torch.Tensor]:
+    """Return the tensors of a model output by dotted leaf name, e.g. `logits`, `hidden_states.0`.
+
+    Args:
+        output: A `ModelOutput`, mapping, sequence or tensor, nested as deep as it likes. A bare tensor is named
+            `output`. Caches, numbers and `None` are left out.
+    """
+    return dict(_leaves(output, ""))
+
+
+def _leaves(value: Any, name: str) -> Iterator[tuple[str, torch.Tensor]]:
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        yield name or "output", value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            if key not in _CACHES:
+                yield from _leaves(item, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, (tuple, list)):
+        for index, item in enumerate(value):
+            yield from _leaves(item, f"{name}.{index}" if name else str(index))

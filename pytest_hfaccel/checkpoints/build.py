@@ -163,7 +163,7 @@ def run_forward(model: Any, inputs: Tensors) -> dict[str, torch.Tensor]:
     """Return the outputs of one forward pass by dotted name, the same ones whenever a model draws random numbers."""
     import torch
 
-    from pytest_hfaccel.backends.outputs import flatten_outputs
+    from pytest_hfaccel.backends.base import flatten_outputs
 
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

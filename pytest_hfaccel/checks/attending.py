@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from pytest_hfaccel.backends.outputs import flatten_outputs
+from pytest_hfaccel.backends.base import flatten_outputs
 from pytest_hfaccel.checks.base import CheckContext
 from pytest_hfaccel.checks.copies import own_copy, placed
 from pytest_hfaccel.core.devices import GPU_KINDS

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from pytest_hfaccel.backends.outputs import flatten_outputs
+from pytest_hfaccel.backends.base import flatten_outputs
 from pytest_hfaccel.checks.copies import placed
 from pytest_hfaccel.core.spec import Device
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from pytest_hfaccel.backends.outputs import flatten_outputs
+from pytest_hfaccel.backends.base import flatten_outputs
 from pytest_hfaccel.checks.base import CheckContext, failed, passed
 from pytest_hfaccel.core.results import CheckOutcome, Stage
 

@@ -62,7 +62,7 @@ def _saved_and_loaded(context: CheckContext, model: Any) -> Any:
 def _outputs(model: Any, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     import torch
 
-    from pytest_hfaccel.backends.outputs import flatten_outputs
+    from pytest_hfaccel.backends.base import flatten_outputs
 
     with torch.no_grad():
         return flatten_outputs(model(**inputs))

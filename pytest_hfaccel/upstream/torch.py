@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import wraps
 from typing import Any
 
@@ -36,3 +36,38 @@ of loading a tiny GPT-2 (4 of 12 ms) and a fifth of a tiny BERT's and T5's.
 
 Tensors with numbers are filled as ever, also those of a weight that the checkpoint lacks and of another thread.
 """
+
+
+@contextmanager
+def large_constants_in_traces(elements: int) -> Iterator[None]:
+    """Have `torch.export` compute with constants of up to so many elements while it traces.
+
+    Its own limit is 1, meant for loop counters (`fake_tensor.CONSTANT_NUMEL_LIMIT`): the sizes of images, over which
+    vision-language models loop, are longer. A torch without the limit is left as it is.
+    """
+    from torch._subclasses import fake_tensor
+
+    limit = getattr(fake_tensor, "CONSTANT_NUMEL_LIMIT", None)
+    if limit is None:
+        yield
+        return
+    fake_tensor.CONSTANT_NUMEL_LIMIT = elements
+    try:
+        yield
+    finally:
+        fake_tensor.CONSTANT_NUMEL_LIMIT = limit
+
+
+def is_built_with_xpu() -> bool:
+    """Whether this torch is built for Intel GPUs; `torch.xpu.is_available()` is false for a lacking device, too."""
+    import torch
+
+    return bool(torch.xpu._is_compiled())
+
+
+def grouped_product() -> Callable[..., Any] | None:
+    """Return torch's product of groups of matrices; `torch.nn.functional.grouped_mm` is its newer, public name."""
+    import torch
+
+    product: Callable[..., Any] | None = getattr(torch, "_grouped_mm", None)
+    return product

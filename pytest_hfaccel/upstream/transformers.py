@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_hfaccel.upstream import RefCountedContext
+
+if TYPE_CHECKING:
+    import torch
 
 _ASYNC_LOAD_SWITCH = "HF_DEACTIVATE_ASYNC_LOAD"
 """transformers' own; its documentation has it among the environment variables."""
@@ -42,3 +47,94 @@ load_in_one_thread = RefCountedContext(_deactivate_async_load)
 For a tiny checkpoint the pool takes a quarter of the time of loading it (4 of 16 ms for GPT-2, 9 of 28 ms for T5); for
 a large one it hides the latency of the disk.
 """
+
+
+def add_inputs_computed_for_export(model: Any, inputs: dict[str, Any]) -> None:
+    """Add to some inputs, in place, what the exporters compute of them before they trace.
+
+    They call `transformers.exporters.utils.precompute_export_inputs` inside; nothing public says what was added.
+    """
+    from transformers.exporters.utils import precompute_export_inputs
+
+    precompute_export_inputs(model, inputs)
+
+
+def decoding_step(model: Any, prompts: Mapping[str, torch.Tensor]) -> tuple[Any, dict[str, Any]]:
+    """Return the module of a decoding step of several tokens, and its inputs, among them the cache.
+
+    The public `export_for_generation` exports the prefill as well, a trace of its own that a decoder whose step takes
+    several tokens does not need.
+    """
+    from transformers.exporters.utils import decompose_prefill_decode
+
+    step, inputs = decompose_prefill_decode(model, dict(prompts), multi_token_decode=True)["decode"]
+    return step, inputs
+
+
+class TracedTensor(NamedTuple):
+    """A tensor among the inputs that a graph was traced with."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+def traced_names(metadata: Any) -> frozenset[str]:
+    """Return the names of all inputs that a graph was traced with, from an export's `ExportMetadata`."""
+    return frozenset(metadata.kwargs)
+
+
+def traced_tensors(metadata: Any) -> dict[str, TracedTensor]:
+    """Return the tensors among those inputs. The layout of `ExportMetadata.kwargs` is documented nowhere."""
+    import torch
+
+    return {
+        name: TracedTensor(tuple(facts["shape"]), getattr(torch, facts["dtype"]))
+        for name, facts in metadata.kwargs.items()
+        if "rank" in facts
+    }
+
+
+class WithoutOptionalInputs:
+    """Mixed into an architecture class: `generate` and pipelines offer none of the inputs that only some classes take.
+
+    A compiled graph has the inputs it was traced with. transformers asks these two private methods.
+    """
+
+    def _supports_logits_to_keep(self) -> bool:
+        return False
+
+    def _supports_mm_encoder_outputs(self) -> bool:
+        return False
+
+
+def openvino_runner(compiled: Any, metadata: Any, request: Any) -> Callable[..., Any]:
+    """Return transformers' runner of a compiled OpenVINO graph, which gives the class's `ModelOutput`, on a request.
+
+    The runner opens a request of its own; its attribute is overwritten by one that reports every error.
+    """
+    from transformers.exporters.runners.runner_openvino import OpenVINOModelRunner
+
+    runner = OpenVINOModelRunner(compiled, metadata)
+    runner.request = request
+    run: Callable[..., Any] = runner
+    return run
+
+
+_KEPT_IN_FP32 = ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict")
+
+
+def modules_kept_in_fp32(model: Any, *, strictly: bool = False) -> list[str]:
+    """Return the parts of names by which a model's class keeps modules in fp32 when it is loaded in half precision.
+
+    Args:
+        model: A transformers model.
+        strictly: Only those that stay in fp32 at bf16, too.
+    """
+    fields = ("_keep_in_fp32_modules_strict",) if strictly else _KEPT_IN_FP32
+    return sorted({module for field in fields for module in (getattr(model, field, None) or ())})
+
+
+def attention_implementation(config: Any) -> str | None:
+    """Return which attention a model runs (`eager`, `sdpa`, ...): the config has no public attribute for it."""
+    chosen: str | None = getattr(config, "_attn_implementation", None)
+    return chosen

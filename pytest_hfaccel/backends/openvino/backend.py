@@ -5,17 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from pytest_hfaccel.backends.base import ModelSource, Placement
+from pytest_hfaccel.backends.exported.graphs import Builder, Graph, Graphs
+from pytest_hfaccel.backends.exported.model import GraphModel
 from pytest_hfaccel.backends.openvino.compression import INT8, compression_facts, require_nncf
 from pytest_hfaccel.backends.openvino.device import device_facts, read_property, require_device
-from pytest_hfaccel.backends.openvino.graphs import Graph, Graphs
-from pytest_hfaccel.backends.openvino.model import OpenVINOModel
-from pytest_hfaccel.backends.openvino.precision import (
-    confirm_precision,
-    effective_dtype,
-    hint_of,
-    runtime_precisions,
-)
-from pytest_hfaccel.backends.openvino.products import product_weights
+from pytest_hfaccel.backends.openvino.precision import confirm_precision, hint_of, product_weights, runtime_precisions
+from pytest_hfaccel.backends.openvino.runtime import OpenVINORuntime
 from pytest_hfaccel.core.spec import Cell, Device
 
 
@@ -30,7 +25,7 @@ class OpenVINOBackend:
         confirm_precision(device, dtype)
         return device_facts(device)
 
-    def load(self, cell: Cell, source: ModelSource) -> OpenVINOModel:
+    def load(self, cell: Cell, source: ModelSource) -> GraphModel:
         """Convert the checkpoint, unless that has been done, and compile it for the cell's device.
 
         Raises:
@@ -43,31 +38,30 @@ class OpenVINOBackend:
         if cell.dtype == INT8:
             require_nncf(cell.device.id)
         confirm_precision(cell.device, cell.dtype)
-        graphs = Graphs(source, cell.device, cell.dtype)
+        builder = Builder(OpenVINORuntime(), source, cell.device, cell.dtype)
+        graphs = Graphs(builder)
         graph = graphs.graph(source.sample().forward)
-        return OpenVINOModel(source, graphs, _placement(cell, graph, reused=graphs.reused > 0))
-
-
-def _compression(graph: Graph) -> dict[str, Any]:
-    return {
-        "compression": compression_facts(),
-        "arithmetic": str(read_property(graph.compiled, "INFERENCE_PRECISION_HINT")),
-        "dynamic_quantization_group_size": read_property(graph.compiled, "DYNAMIC_QUANTIZATION_GROUP_SIZE"),
-    }
+        return GraphModel(builder, graphs, _placement(cell, graph, reused=builder.reused > 0))
 
 
 def _placement(cell: Cell, graph: Graph, *, reused: bool) -> Placement:
-    executed = read_property(graph.compiled, "EXECUTION_DEVICES") or ()
+    compiled = graph.compiled.compiled  # type: ignore[attr-defined]  # an OpenVINOGraph
+    executed = read_property(compiled, "EXECUTION_DEVICES") or ()
     details = {
         **device_facts(cell.device),
-        "shapes": graph.converted.shapes,
-        "shapes_tried": graph.converted.problems,
+        "shapes": graph.conversion.shapes,
+        "shapes_tried": graph.conversion.problems,
         "convert_cached": reused,
-        "runtime_precisions": runtime_precisions(graph.compiled),
-        "converter": graph.converted.metadata.packages,
+        "runtime_precisions": runtime_precisions(compiled),
+        "converter": graph.conversion.metadata.packages,
     }
     if cell.dtype == INT8:
-        details |= {"product_weights": product_weights(graph.compiled), **_compression(graph)}
-    effective = effective_dtype(graph.compiled, cell.dtype)
+        details |= {
+            "product_weights": product_weights(compiled),
+            "compression": compression_facts(),
+            "arithmetic": str(read_property(compiled, "INFERENCE_PRECISION_HINT")),
+            "dynamic_quantization_group_size": read_property(compiled, "DYNAMIC_QUANTIZATION_GROUP_SIZE"),
+        }
     devices = (executed,) if isinstance(executed, str) else tuple(str(device) for device in executed)
+    effective = graph.compiled.effective_dtype(cell.dtype)
     return Placement(cell.device.id, devices, cell.dtype, effective, details=details)

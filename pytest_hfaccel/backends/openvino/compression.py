@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import warnings
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from pytest_hfaccel.backends.openvino.telemetry import send_no_telemetry
 from pytest_hfaccel.core.errors import BackendUnavailable, LoadError
+from pytest_hfaccel.upstream.openvino import send_no_telemetry
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -40,7 +41,7 @@ def require_nncf(device: str) -> None:
         )
 
 
-def compressed(program: ov.Model, architecture: str) -> ov.Model:
+def compress(program: ov.Model, architecture: str) -> ov.Model:
     """Round a converted model's weights to 8 bits; the model given is used up.
 
     Args:
@@ -80,8 +81,6 @@ def _quiet() -> Any:
     Its handler keeps the stdout of the moment it is imported; that of a captured test is closed later. So the import
     happens in here, too.
     """
-    import warnings
-
     logger = logging.getLogger("nncf")
     level = logger.level
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():

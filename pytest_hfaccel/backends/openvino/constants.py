@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import openvino as ov
 from openvino import opset14 as ops
+
+from pytest_hfaccel.backends.exported import ConstantMerged
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,11 +22,7 @@ _ROUNDING = 1e-6
 """Relative difference that one fp32 multiplication can make, with room."""
 
 
-class NotFound(Exception):
-    """The weight is in no constant of the converted model by itself: the converter merged it with something."""
-
-
-def with_changed_weight(program: ov.Model, weights: dict[str, Any], change: WeightChange) -> ov.Model:
+def with_changed_weight(program: ov.Model, weights: Mapping[str, Any], change: WeightChange) -> ov.Model:
     """Return a copy of a converted model with one weight changed.
 
     Args:
@@ -32,25 +31,25 @@ def with_changed_weight(program: ov.Model, weights: dict[str, Any], change: Weig
         change: Which weight to change.
 
     Raises:
-        NotFound: No constant, or no single parameter, has these values.
+        ConstantMerged: No constant, or no single parameter, has these values.
     """
     original = weights[change.parameter].detach().numpy()
     if _is_ambiguous(weights, change.parameter):
-        raise NotFound(f"another weight has the same values as {change.parameter}")
+        raise ConstantMerged(f"another weight has the same values as {change.parameter}")
     place = np.unravel_index(change.index, original.shape)
     changed = original.copy()
     changed[place] += change.delta
     copy = program.clone()
     found = _replacements(copy, original, changed)
     if not found:
-        raise NotFound(f"no constant has the values of {change.parameter}")
+        raise ConstantMerged(f"no constant has the values of {change.parameter}")
     for node, values in found:
         _replace(node, values)
     copy.validate_nodes_and_infer_types()
     return copy
 
 
-def holds_weight(program: ov.Model, weights: dict[str, Any], name: str) -> bool:
+def holds_weight(program: ov.Model, weights: Mapping[str, Any], name: str) -> bool:
     """Return whether `with_changed_weight` can change a weight.
 
     Args:
@@ -106,7 +105,7 @@ def _replace(node: Any, values: Array) -> None:
     node.output(0).replace(constant.output(0))
 
 
-def _is_ambiguous(weights: dict[str, Any], name: str) -> bool:
+def _is_ambiguous(weights: Mapping[str, Any], name: str) -> bool:
     wanted = weights[name]
     return any(
         other.data_ptr() != wanted.data_ptr() and other.shape == wanted.shape and bool((other == wanted).all())

@@ -29,6 +29,7 @@ from pytest_hfaccel.backends.torch.int8 import (
 from pytest_hfaccel.backends.torch.model import DeviceMemory, TorchModel, moved, weight_bytes
 from pytest_hfaccel.core.errors import BackendUnavailable
 from pytest_hfaccel.core.spec import Cell, Device
+from pytest_hfaccel.upstream.transformers import attention_implementation
 
 
 class TorchBackend:
@@ -106,6 +107,6 @@ def _placement(cell: Cell, model: Any, facts: dict[str, Any], dtype: str = "") -
         "parameter_dtypes": parameter_dtypes(model),
         "kept_in_fp32": kept_in_fp32,
         "fp32_precision": fp32_precision(),
-        "attention": getattr(model.config, "_attn_implementation", None),
+        "attention": attention_implementation(model.config),
     }
     return Placement(cell.device.id, tuple(found), cell.dtype, dtype or effective, details=details)

@@ -10,6 +10,8 @@ import torch
 
 from pytest_hfaccel.core.errors import BackendUnavailable
 from pytest_hfaccel.core.spec import Device
+from pytest_hfaccel.upstream.torch import is_built_with_xpu
+from pytest_hfaccel.upstream.transformers import modules_kept_in_fp32
 
 DTYPES: dict[str, torch.dtype] = {
     "fp64": torch.float64,
@@ -18,6 +20,8 @@ DTYPES: dict[str, torch.dtype] = {
     "fp16": torch.float16,
 }
 """The dtypes torch loads a model at; `fp64` is for references."""
+
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 _ARITHMETIC = {**DTYPES, "int8": torch.float32}
 """The dtypes torch computes in. At int8 only the weights have 8 bits."""
@@ -82,7 +86,7 @@ def _why_unusable(device: Device) -> str:
         built = torch.backends.mps.is_built()
         return "macOS 14 or later on Apple silicon is needed" if built else f"{_build()} is built without MPS"
     if device.kind == "xpu":
-        if not torch.xpu._is_compiled():
+        if not is_built_with_xpu():
             return f"{_build()} is built without XPU"
         return _why_no_index(device, torch.xpu.device_count() if torch.xpu.is_available() else 0)
     return ""
@@ -132,9 +136,6 @@ def _facts(device: Device) -> dict[str, Any]:
     return {"name": "CPU", "threads": torch.get_num_threads(), "capability": torch.backends.cpu.get_cpu_capability()}
 
 
-_NAMES = {dtype: name for name, dtype in DTYPES.items()}
-
-
 def forbid_reduced_fp32() -> None:
     """Make fp32 mean fp32: no TensorFloat-32 or bf16 inside matrix products and convolutions.
 
@@ -174,7 +175,7 @@ def effective_dtype(model: Any, requested: str) -> tuple[str, list[str]]:
     Returns:
         The dtype, or `mixed` when parameters have several dtypes that the class does not declare.
     """
-    declared = _declared_fp32(model) if requested in ("fp16", "bf16") else []
+    declared = modules_kept_in_fp32(model) if requested in ("fp16", "bf16") else []
     free: set[str] = set()
     kept: set[str] = set()
     for name, parameter in model.named_parameters():
@@ -188,11 +189,6 @@ def effective_dtype(model: Any, requested: str) -> tuple[str, list[str]]:
     if not free:
         return ("fp32" if kept else requested), sorted(kept)
     return (free.pop() if len(free) == 1 else "mixed"), sorted(kept)
-
-
-def _declared_fp32(model: Any) -> list[str]:
-    fields = ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict")
-    return sorted({module for field in fields for module in (getattr(model, field, None) or ())})
 
 
 def _name(dtype: torch.dtype) -> str:

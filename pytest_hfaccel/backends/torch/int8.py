@@ -21,6 +21,7 @@ from pytest_hfaccel.backends.base import Placement, WeightChange
 from pytest_hfaccel.backends.torch.model import TorchModel
 from pytest_hfaccel.core.errors import BackendUnavailable
 from pytest_hfaccel.core.spec import Device
+from pytest_hfaccel.upstream.torch import grouped_product
 
 _PRODUCTS = frozenset(
     {
@@ -41,7 +42,7 @@ _PRODUCTS = frozenset(
         torch.Tensor.bmm,
         torch.Tensor.addmm,
         torch.Tensor.baddbmm,
-        getattr(torch, "_grouped_mm", None),
+        grouped_product(),
         getattr(functional, "grouped_mm", None),
     }
     - {None}

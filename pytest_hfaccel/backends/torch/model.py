@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 
-from pytest_hfaccel.backends.base import Placement, WeightChange
+from pytest_hfaccel.backends.base import Placement, WeightChange, flatten_outputs
 from pytest_hfaccel.backends.generation import generate_greedily
 from pytest_hfaccel.backends.memory import ProcessMemory, occupied_in_process, out_of_memory_raised
-from pytest_hfaccel.backends.outputs import flatten_outputs
 
 
 class DeviceMemory:

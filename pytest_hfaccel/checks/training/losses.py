@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from pytest_hfaccel.backends.outputs import flatten_outputs
+from pytest_hfaccel.backends.base import flatten_outputs
 from pytest_hfaccel.checks.training.chance import seeded
 from pytest_hfaccel.checks.training.labels import label_inputs
 from pytest_hfaccel.core.tasks import GENERIC, task_of

@@ -126,33 +126,33 @@ def test_a_model_that_cannot_be_converted_names_every_way_that_was_tried(tmp_pat
 
 def test_inputs_that_the_exporter_computes_are_computed_for_every_call(tmp_path: Path) -> None:
 
-    from pytest_hfaccel.backends.openvino.precomputed import Precomputing
+    from pytest_hfaccel.backends.exported.inputs import ComputedInputs
     from pytest_hfaccel.checkpoints import CheckpointStore
     from pytest_hfaccel.registry.every import match_pairs
     from tests.unit.backends.backend_sources import TINY
 
     store = CheckpointStore(tmp_path)
     text, vision = (
-        Precomputing(store.prepare(match_pairs(name)[0], TINY))
+        ComputedInputs(store.prepare(match_pairs(name)[0], TINY))
         for name in ("opt/OPTModel", "qwen3_5_moe_vision/Qwen3_5MoeVisionModel")
     )
-    assert text.added({"input_ids": torch.ones(1, 6, dtype=torch.long)}) == {}
-    added = vision.added({"hidden_states": torch.ones(8, 4), "grid_thw": torch.tensor([[1, 2, 2], [1, 2, 2]])})
+    assert text.of({"input_ids": torch.ones(1, 6, dtype=torch.long)}) == {}
+    added = vision.of({"hidden_states": torch.ones(8, 4), "grid_thw": torch.tensor([[1, 2, 2], [1, 2, 2]])})
     assert added["cu_seqlens"].tolist() == [0, 4, 8]
     assert added["position_ids"].shape == (8, 2)
 
 
 def test_a_model_that_cannot_be_made_without_weights_has_no_such_inputs(tmp_path: Path) -> None:
 
-    from pytest_hfaccel.backends.openvino.precomputed import Precomputing
+    from pytest_hfaccel.backends.exported.inputs import ComputedInputs
 
     source = MadeUpSource(made_up_model(masked), {}, tmp_path)  # no config on disk
-    assert Precomputing(source).added({"input_ids": torch.ones(1, 2)}) == {}
+    assert ComputedInputs(source).of({"input_ids": torch.ones(1, 2)}) == {}
 
 
 def test_what_calls_must_have_in_common() -> None:
 
-    from pytest_hfaccel.backends.openvino.shapes import signature, widened
+    from pytest_hfaccel.backends.exported.inputs import signature, widened
 
     def of(fixed_batch: bool = False, exact: bool = False, **inputs: Any) -> str:
         return signature(inputs, exact=exact, fixed_batch=fixed_batch)
@@ -171,7 +171,7 @@ def test_what_calls_must_have_in_common() -> None:
 
 def test_inputs_that_the_exporter_cannot_compute_are_a_failed_conversion() -> None:
 
-    from pytest_hfaccel.backends.openvino.precomputed import precomputed
+    from pytest_hfaccel.backends.exported.inputs import computed_inputs
 
     model = made_up_model(masked)
 
@@ -180,15 +180,15 @@ def test_inputs_that_the_exporter_cannot_compute_are_a_failed_conversion() -> No
 
     model.get_rope_index = get_rope_index
     with pytest.raises(LoadError, match=r"some of its inputs: IndexError") as caught:
-        precomputed(model, {"pixel_values": torch.zeros(2, 4)})
+        computed_inputs(model, {"pixel_values": torch.zeros(2, 4)})
     assert caught.value.stage == "convert"
 
 
 def names_handed_over(source: Any, **call: torch.Tensor) -> set[str]:
-    from pytest_hfaccel.backends.openvino.architecture import architecture_on_openvino
+    from pytest_hfaccel.backends.exported.architecture import architecture_without_weights
 
     handed: list[Mapping[str, torch.Tensor]] = []
-    model = architecture_on_openvino(source, handed.append, frozenset({"input_ids", "attention_mask"}))
+    model = architecture_without_weights(source, handed.append, frozenset({"input_ids", "attention_mask"}))
     model(**call)
     return set(handed[0])
 

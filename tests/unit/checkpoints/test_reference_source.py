@@ -22,7 +22,7 @@ def checkpoint_of(pair: str, cache: Path) -> Checkpoint:
 def outputs_of(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
     import torch
 
-    from pytest_hfaccel.backends.outputs import flatten_outputs
+    from pytest_hfaccel.backends.base import flatten_outputs
 
     cast = {name: value.to(model.dtype) if value.is_floating_point() else value for name, value in inputs.items()}
     with torch.no_grad():

@@ -12,7 +12,7 @@ openvino_telemetry = pytest.importorskip("openvino_telemetry", reason="without i
 def test_a_message_is_neither_sent_nor_queued(monkeypatch: pytest.MonkeyPatch) -> None:
     from openvino.tools.ovc.telemetry_utils import init_ovc_telemetry
 
-    from pytest_hfaccel.backends.openvino.telemetry import send_no_telemetry
+    from pytest_hfaccel.upstream.openvino import send_no_telemetry
 
     send_no_telemetry()
     telemetry = init_ovc_telemetry()  # as the converter gets it

@@ -1,7 +1,8 @@
-"""The transformers class without weights: its `forward` runs on OpenVINO, everything else is transformers' own."""
+"""The transformers class without weights: its `forward` runs on compiled graphs, all else is transformers' own."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from torch import nn
 from transformers.modeling_outputs import BaseModelOutput
 
 from pytest_hfaccel.core.errors import LoadError
+from pytest_hfaccel.upstream.transformers import WithoutOptionalInputs
 
 if TYPE_CHECKING:
     from pytest_hfaccel.backends.base import ModelSource
@@ -38,10 +40,10 @@ class DeferredEncoder(nn.Module):  # type: ignore[misc]
         return BaseModelOutput(last_hidden_state=kwargs[self.main_input_name])
 
 
-class OnOpenVINO:
+class OnGraphs(WithoutOptionalInputs):
     """Mixed into an architecture class: replaces what would touch weights."""
 
-    run_on_openvino: Run
+    run_graph: Run
     traced_names: frozenset[str]
     counts_from_zero: bool
     deferred_encoder: DeferredEncoder
@@ -50,7 +52,7 @@ class OnOpenVINO:
 
     @property
     def device(self) -> torch.device:
-        """Tensors go in and come out on the CPU, whatever device OpenVINO runs on."""
+        """Tensors go in and come out on the CPU, whatever device the graphs run on."""
         return torch.device("cpu")
 
     @property
@@ -66,13 +68,7 @@ class OnOpenVINO:
         """Return the stand-in that defers the encoder to each decoding step."""
         return self.deferred_encoder
 
-    def _supports_logits_to_keep(self) -> bool:
-        return False
-
-    def _supports_mm_encoder_outputs(self) -> bool:
-        return False
-
-    def forward_on_openvino(self, *args: Any, **kwargs: Any) -> Any:
+    def forward_on_graph(self, *args: Any, **kwargs: Any) -> Any:
         """Take what the class's `forward` takes; flags and caches, which the graph has no inputs for, are left out."""
         if args:
             kwargs[self.main_input_name] = args[0]
@@ -81,11 +77,11 @@ class OnOpenVINO:
             kwargs[self.deferred_encoder.main_input_name] = encoded[0]
         inputs = {name: value for name, value in kwargs.items() if isinstance(value, torch.Tensor)}
         with torch.no_grad():
-            return self.run_on_openvino(_with_defaults(inputs, self.traced_names, self.counts_from_zero))
+            return self.run_graph(_with_defaults(inputs, self.traced_names, self.counts_from_zero))
 
 
-def architecture_on_openvino(source: ModelSource, run: Run, traced_names: frozenset[str]) -> Any:
-    """Make an instance of the model's class that runs on OpenVINO; `transformers.pipeline` takes it as a model.
+def architecture_without_weights(source: ModelSource, run: Run, traced_names: frozenset[str]) -> Any:
+    """Make an instance of the model's class that runs on compiled graphs; `transformers.pipeline` takes it as a model.
 
     Args:
         source: The checkpoint, for its config; its weights are not read.
@@ -101,17 +97,17 @@ def architecture_on_openvino(source: ModelSource, run: Run, traced_names: frozen
         raise LoadError(f"transformers {transformers.__version__} has no class {name!r}", stage="load")
 
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return self.forward_on_openvino(*args, **kwargs)
+        return self.forward_on_graph(*args, **kwargs)
 
     # generate and pipelines look at the signature to decide what to pass.
-    forward.__signature__ = _signature(own)  # type: ignore[attr-defined]
+    forward.__signature__ = inspect.signature(own.forward)  # type: ignore[attr-defined]
     namespace = {"forward": forward, "can_generate": classmethod(lambda _: own.can_generate()), "__module__": __name__}
-    adapted = type(name, (OnOpenVINO, own), namespace)
+    adapted = type(name, (OnGraphs, own), namespace)
     config = own.config_class.from_pretrained(source.directory)
     with torch.device("meta"):
         model = adapted(config)
     model.eval()
-    model.run_on_openvino = run
+    model.run_graph = run
     model.traced_names = traced_names
     model.counts_from_zero = not any(hasattr(module, _COUNTS_FROM_PADDING) for module in model.modules())
     model.deferred_encoder = DeferredEncoder(model.main_input_name)
@@ -120,18 +116,12 @@ def architecture_on_openvino(source: ModelSource, run: Run, traced_names: frozen
     return model
 
 
-def _signature(own: Any) -> Any:
-    import inspect
-
-    return inspect.signature(own.forward)
-
-
 def _generation_config(source: ModelSource, config: Any) -> Any:
-    from transformers import GenerationConfig
-
     saved = (source.directory / "generation_config.json").is_file()
     generation = (
-        GenerationConfig.from_pretrained(source.directory) if saved else GenerationConfig.from_model_config(config)
+        transformers.GenerationConfig.from_pretrained(source.directory)
+        if saved
+        else transformers.GenerationConfig.from_model_config(config)
     )
     generation.use_cache = False
     return generation

@@ -1,4 +1,4 @@
-"""OpenVINO's telemetry: a test run sends none."""
+"""OpenVINO, seen in 2026.4.1."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 
 def send_no_telemetry() -> None:
-    """Keep OpenVINO's converter and NNCF from sending telemetry from this process.
+    """Keep OpenVINO's converter and NNCF from sending telemetry from this process: neither has a public switch.
 
     Unless somebody has run `opt_in_out --opt_out` it is sent without asking, several messages per conversion, each by
     a fork of the whole process. In two sweeps over a hundred classes each (not side by side, and the first shared the

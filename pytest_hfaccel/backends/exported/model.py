@@ -1,40 +1,42 @@
-"""A transformers model on an OpenVINO device."""
+"""A transformers model on an exported runtime."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pytest_hfaccel.backends.base import ModelSource, Placement, WeightChange, is_padded
+import torch
+
+from pytest_hfaccel.backends.base import Placement, WeightChange, flatten_outputs, is_padded
+from pytest_hfaccel.backends.exported import ConstantMerged
+from pytest_hfaccel.backends.exported.architecture import architecture_without_weights
+from pytest_hfaccel.backends.exported.capture import export_model
+from pytest_hfaccel.backends.exported.graphs import Builder, CachedDecoder, Graphs
 from pytest_hfaccel.backends.generation import generate_greedily
 from pytest_hfaccel.backends.memory import out_of_memory_raised
-from pytest_hfaccel.backends.openvino.decoding import TASK, CachedDecoder
-from pytest_hfaccel.backends.openvino.graphs import Graphs
-from pytest_hfaccel.backends.openvino.memory import DeviceMemory
-from pytest_hfaccel.backends.outputs import flatten_outputs
-from pytest_hfaccel.core.errors import LoadError
-from pytest_hfaccel.core.spec import Device
+from pytest_hfaccel.core.errors import HfAccelError, LoadError
 
-if TYPE_CHECKING:
-    import torch
+_DECODED_TASK = "text-generation"
+"""The task whose models get a graph that keeps the cache: those whose only input is text."""
 
 
-class OpenVINOModel:
+class GraphModel:
     """A loaded model; see `pytest_hfaccel.backends.base.LoadedModel`.
 
     Args:
-        source: The checkpoint.
+        builder: Made the graphs, and makes more of them.
         graphs: Its compiled graphs; the one for the sample inputs is there.
         placement: Where it runs, without what changes while it runs.
         is_original: Whether its weights are the checkpoint's.
     """
 
-    def __init__(self, source: ModelSource, graphs: Graphs, placement: Placement, *, is_original: bool = True) -> None:
-        self._source = source
+    def __init__(self, builder: Builder, graphs: Graphs, placement: Placement, *, is_original: bool = True) -> None:
+        self._builder = builder
+        self._source = builder.source
         self._graphs = graphs
         self._placement = placement
-        self._memory = DeviceMemory(placement.requested_device.partition(":")[2])
+        self._memory = builder.runtime.memory(builder.device)
         self._architecture: Any = None
         self._is_original = is_original
         self._decoders: dict[bool, CachedDecoder] = {}
@@ -49,7 +51,7 @@ class OpenVINOModel:
     @property
     def nbytes(self) -> int:
         """Bytes of the graphs' constants."""
-        graphs = sum(graph.nbytes for graph in self._graphs.loaded)
+        graphs = sum(graph.compiled.nbytes for graph in self._graphs.loaded)
         return graphs + sum(decoder.nbytes for decoder in self._decoders.values())
 
     @property
@@ -82,27 +84,23 @@ class OpenVINOModel:
     def pipeline_model(self) -> Any:
         """Return the architecture class without weights, running on these graphs."""
         if self._architecture is None:
-            from pytest_hfaccel.backends.openvino.architecture import architecture_on_openvino
-
             names = self._graphs.graph(self._source.sample().forward).names
-            self._architecture = architecture_on_openvino(self._source, self._graphs.run, names)
+            self._architecture = architecture_without_weights(self._source, self._graphs.run, names)
         return self._architecture
 
     def held(self, parameters: Iterable[str]) -> frozenset[str]:
         """Return those that are constants of the graph; the converter merges the others with what follows them."""
-        from pytest_hfaccel.backends.openvino.perturbation import held_weights
-
-        graph = self._graphs.graph(self._source.sample().forward)
-        return held_weights(self._source, graph.converted.program, parameters)
+        program = self._graphs.graph(self._source.sample().forward).conversion.program
+        weights = _weights(self._source.torch_model("fp32"))
+        holds = self._builder.runtime.holds_weight
+        return frozenset(name for name in parameters if name in weights and holds(program, weights, name))
 
     @contextmanager
-    def perturbed(self, change: WeightChange) -> Iterator[OpenVINOModel]:
+    def perturbed(self, change: WeightChange) -> Iterator[GraphModel]:
         """Give the same model with one weight made wrong: another compiled graph beside this one."""
-        from pytest_hfaccel.backends.openvino.perturbation import perturbed_graphs
-
-        graphs = perturbed_graphs(self._source, self._graphs, change)
+        graphs = self._perturbed_graphs(change)
         try:
-            yield OpenVINOModel(self._source, graphs, self._placement, is_original=False)
+            yield GraphModel(self._builder, graphs, self._placement, is_original=False)
         finally:
             graphs.close()
 
@@ -125,15 +123,43 @@ class OpenVINOModel:
         self._graphs.close()
 
     def _decoder(self, with_mask: bool) -> CachedDecoder:
-        if self._source.spec.task != TASK or not self._is_original:
+        if self._source.spec.task != _DECODED_TASK or not self._is_original:
             raise NotImplementedError(
-                f"a graph with a key-value cache is made for the checkpoint's own weights and the task {TASK} only"
+                f"a graph with a key-value cache is made for the checkpoint's own weights and the task {_DECODED_TASK} "
+                "only"
             )
         if with_mask not in self._decoders:
-            device = Device.parse(self._placement.requested_device)
-            dtype = self._placement.requested_dtype
             try:
-                self._decoders[with_mask] = CachedDecoder(self._source, device, dtype, with_mask=with_mask)
+                self._decoders[with_mask] = CachedDecoder(self._builder.anew(), with_mask=with_mask)
             except LoadError as error:
                 raise NotImplementedError(error.message) from error
         return self._decoders[with_mask]
+
+    def _perturbed_graphs(self, change: WeightChange) -> Graphs:
+        """Return graphs with one weight made wrong, and the one for the sample inputs compiled.
+
+        The weight's constant is found by its values. Where the converter has merged the weight with something, the
+        changed torch model is converted anew, for the shapes of the sample inputs only.
+        """
+        runtime = self._builder.runtime
+        model = self._source.torch_model("fp32")
+        weights = _weights(model)
+        if change.parameter not in weights:
+            raise ValueError(f"{type(model).__name__} has no parameter {change.parameter!r}")
+        inputs = self._source.sample().forward
+        graphs = self._graphs.edited(lambda program: runtime.edit_constant(program, weights, change))
+        try:
+            graphs.graph(inputs)
+        except ConstantMerged:
+            weights[change.parameter].data.view(-1)[change.index] += change.delta
+            exported, _, _ = export_model(runtime, model, inputs, static=True)
+            graphs = self._graphs.edited(lambda _: exported.program)
+            graphs.graph(inputs)
+        except HfAccelError:
+            graphs.close()
+            raise
+        return graphs
+
+
+def _weights(model: Any) -> dict[str, Any]:
+    return {**dict(model.named_buffers()), **dict(model.named_parameters(remove_duplicate=False))}

@@ -1,4 +1,12 @@
-"""Conversion of a transformers model to OpenVINO's IR, with transformers' own exporter."""
+"""Traces a transformers model and has a runtime convert the trace, with transformers' own exporters.
+
+What is shared is all that decides the trace: how the model is prepared, which axes stay open, which inputs are
+constants or computed, and what is tried when the first way fails. The trace itself cannot be shared: each exporter of
+transformers calls `torch.export` inside, under patches of its own, and takes no `ExportedProgram`. transformers 5.23
+replaces 48 functions of torch and of models for OpenVINO and 33 for ONNX, on top of 41 that all exporters replace, so
+that a program traced for one holds operators that another cannot convert. What is cached is therefore the conversion,
+per runtime (`conversions.py`).
+"""
 
 from __future__ import annotations
 
@@ -10,15 +18,24 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from pytest_hfaccel.backends.exported.inputs import (
+    FOLDED,
+    GEOMETRY,
+    computed_inputs,
+    folded_geometry,
+    varying_axes,
+    without_geometry,
+)
 from pytest_hfaccel.backends.generation import neutral_settings
-from pytest_hfaccel.backends.openvino.folded import folded_geometry, without_geometry
-from pytest_hfaccel.backends.openvino.precomputed import precomputed
-from pytest_hfaccel.backends.openvino.shapes import FOLDED, GEOMETRY, varying_axes
-from pytest_hfaccel.backends.openvino.telemetry import send_no_telemetry
 from pytest_hfaccel.core.errors import LoadError, OutOfMemory, is_out_of_memory
+from pytest_hfaccel.upstream.transformers import decoding_step, traced_names, traced_tensors
 
 if TYPE_CHECKING:
-    import torch
+    from pytest_hfaccel.backends.exported import ExportedRuntime
+
+    Exported = tuple[Any, str, list[str]]
 
 _FOLDED = "folded"
 
@@ -28,17 +45,18 @@ _ONE_AT_A_TIME = threading.Lock()
 _CHATTY = ("transformers", "torch.export", "torch._export", "torch.fx.experimental", "torch._dynamo", "torch._inductor")
 
 
-def export_model(model: Any, inputs: Mapping[str, torch.Tensor], *, static: bool) -> tuple[Any, str, list[str]]:
+def export_model(runtime: ExportedRuntime, model: Any, inputs: Mapping[str, torch.Tensor], *, static: bool) -> Exported:
     """Trace and convert a model.
 
     Several ways are tried, the first that works counts: only the axes that vary between calls are kept open
     (`varying`), every axis is (`all`), none is (`static`), and the sizes of images are constants besides (`folded`).
 
     Args:
+        runtime: Converts.
         model: The transformers model on the CPU in fp32.
         inputs: Example inputs of `forward`.
         static: The device takes static shapes only: neither of the first two ways. They are left out, too, for a model
-            some of whose inputs are computed of others before tracing (see `precomputed`).
+            some of whose inputs are computed of others before tracing (see `computed_inputs`).
 
     Returns:
         transformers' `ExportedModel`, the way that worked, and one line per way that did not.
@@ -47,40 +65,37 @@ def export_model(model: Any, inputs: Mapping[str, torch.Tensor], *, static: bool
         LoadError: No way worked.
         OutOfMemory: Memory ran out.
     """
-    from transformers.exporters import OpenVINOConfig, OpenVINOExporter
-
-    send_no_telemetry()
     _switch_off_caches(model.config)
     problems: list[str] = []
     first: Exception | None = None
-    with _ONE_AT_A_TIME, _quiet(), _no_collector():
-        added = precomputed(model, inputs)
-        for name, options in _ways(inputs, static or bool(added)).items():
+    with _tracing():
+        computed = computed_inputs(model, inputs)
+        for name, options in _ways(inputs, static or bool(computed)).items():
             try:
-                config = OpenVINOConfig(stateful=False, **options)
                 if name == _FOLDED:
                     with folded_geometry(model, inputs):
-                        given = without_geometry({**inputs, **added})
-                        exported = OpenVINOExporter().export(model, given, config)
+                        rest = without_geometry({**inputs, **computed})
+                        exported = runtime.convert(model, rest, options, stateful=False)
                 else:
-                    exported = OpenVINOExporter().export(model, dict(inputs), config)
+                    exported = runtime.convert(model, dict(inputs), options, stateful=False)
             except Exception as error:
                 if is_out_of_memory(error):
                     raise OutOfMemory(f"memory ran out while converting: {error}", stage="convert") from error
                 first = first or error
                 problems.append(f"{name}: {type(error).__name__}: {(str(error).strip() or '-').splitlines()[0]}")
                 continue
-            _require_feedable(exported, inputs, added)
+            _require_feedable(exported, inputs, computed)
             return exported, name, problems
     raise LoadError(
-        f"{type(model).__name__} cannot be converted to OpenVINO. Tried: " + "; ".join(problems), stage="convert"
+        f"{type(model).__name__} cannot be converted to {runtime.title}. Tried: " + "; ".join(problems), stage="convert"
     ) from first
 
 
-def export_decoder(model: Any, prompts: Mapping[str, torch.Tensor]) -> tuple[Any, str, list[str]]:
+def export_decoder(runtime: ExportedRuntime, model: Any, prompts: Mapping[str, torch.Tensor]) -> Exported:
     """Trace and convert a decoding step that keeps the key-value cache as state inside the graph.
 
     Args:
+        runtime: Converts.
         model: A decoder-only transformers model on the CPU in fp32.
         prompts: `input_ids` and `attention_mask` to generate a few tokens from, at least 2 x 2.
 
@@ -90,18 +105,13 @@ def export_decoder(model: Any, prompts: Mapping[str, torch.Tensor]) -> tuple[Any
     Raises:
         LoadError: The step cannot be converted.
     """
-    from transformers.exporters import OpenVINOConfig, OpenVINOExporter
-    from transformers.exporters.utils import decompose_prefill_decode
-
-    send_no_telemetry()
-    with _ONE_AT_A_TIME, _quiet(), _no_collector(), neutral_settings(model, use_cache=True):
+    with _tracing(), neutral_settings(model, use_cache=True):
         try:
-            parts = decompose_prefill_decode(model, dict(prompts), multi_token_decode=True)
-            step, inputs = parts["decode"]
+            step, inputs = decoding_step(model, prompts)
             # A class that keeps no cache (GPT-1) takes the prompt again in every step.
             if inputs["input_ids"].shape[1] > prompts["input_ids"].shape[1]:
                 raise LoadError(f"{type(model).__name__} hands no cache from one step to the next.", stage="convert")
-            exported = OpenVINOExporter().export(step, inputs, OpenVINOConfig(stateful=True, dynamic=True))
+            exported = runtime.convert(step, inputs, {"dynamic": True}, stateful=True)
         except LoadError:
             raise
         except Exception as error:
@@ -113,8 +123,6 @@ def export_decoder(model: Any, prompts: Mapping[str, torch.Tensor]) -> tuple[Any
 
 
 def _ways(inputs: Mapping[str, torch.Tensor], static: bool) -> dict[str, dict[str, Any]]:
-    import torch
-
     folded: dict[str, dict[str, Any]] = {_FOLDED: {}} if GEOMETRY & inputs.keys() else {}
     if static:
         return {"static": {}, **folded}
@@ -140,46 +148,41 @@ def _switch_off_caches(config: Any) -> None:
             _switch_off_caches(value)
 
 
-def _require_feedable(exported: Any, inputs: Mapping[str, torch.Tensor], added: Mapping[str, Any]) -> None:
+def _require_feedable(exported: Any, inputs: Mapping[str, torch.Tensor], computed: Mapping[str, Any]) -> None:
     """Refuse a graph with inputs that the exporter made in a way that nobody can repeat for later calls."""
     (component,) = exported.components.values()
-    traced = component.metadata.kwargs
-    made = [name for name, facts in traced.items() if "rank" in facts and name not in inputs and name not in added]
-    folded = [name for name in inputs if name in traced and "rank" not in traced[name] and name not in FOLDED]
-    if made or folded:
+    tensors = traced_tensors(component.metadata)
+    names = traced_names(component.metadata)
+    added = [name for name in tensors if name not in inputs and name not in computed]
+    folded = [name for name in inputs if name in names and name not in tensors and name not in FOLDED]
+    if added or folded:
         raise LoadError(
-            f"{component.metadata.architecture}: transformers' exporter computes {', '.join(made + folded)} outside "
+            f"{component.metadata.architecture}: transformers' exporter computes {', '.join(added + folded)} outside "
             "the graph, from values of the example inputs. This backend cannot do so for other inputs.",
             stage="convert",
         )
 
 
 @contextmanager
-def _no_collector() -> Iterator[None]:
-    """Switch the garbage collector off: tracing makes millions of objects, and each pass goes over all of transformers.
+def _tracing() -> Iterator[None]:
+    """Trace alone in this process, without remarks, without the garbage collector.
 
-    In a fresh process that is a few percent of a conversion.
+    The tracer's remarks are about its own work, and in a test run a warning may be an error. It makes millions of
+    objects, and each pass of the collector goes over all of transformers: in a fresh process that is a few percent of
+    a conversion.
     """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the tracer's remarks about its own work out of the test run, where a warning may be an error."""
     loggers = [logging.getLogger(name) for name in _CHATTY]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
+    with _ONE_AT_A_TIME, warnings.catch_warnings():
+        levels = [logger.level for logger in loggers]
+        collects = gc.isenabled()
         warnings.simplefilter("ignore")
         for logger in loggers:
             logger.setLevel(logging.ERROR)
+        gc.disable()
         try:
             yield
         finally:
+            if collects:
+                gc.enable()
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
