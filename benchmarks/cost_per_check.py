@@ -53,7 +53,7 @@ import torch
 
 from pytest_hfaccel.checkpoints import CheckpointStore
 from pytest_hfaccel.core.config import RunConfig
-from pytest_hfaccel.registry.every import match_pairs
+from pytest_hfaccel.registry.auto_classes import match_pairs
 from pytest_hfaccel.core.spec import Weights, WeightsChoice
 from tests.test_modeling_common import ModelTesterMixin
 

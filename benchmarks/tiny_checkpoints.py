@@ -78,7 +78,7 @@ def main() -> None:
 
 def chosen(patterns: list[str], *, all_heads: bool) -> list[ModelSpec]:
     """Return the pairs to sweep."""
-    from pytest_hfaccel.registry.every import every_pair, main_pairs, match_pairs
+    from pytest_hfaccel.registry.auto_classes import every_pair, main_pairs, match_pairs
 
     pairs = every_pair() if all_heads else main_pairs()
     wanted = {spec.name for pattern in patterns for spec in match_pairs(pattern)}
@@ -117,7 +117,7 @@ def prepare() -> None:
     """Import once what the children need, as they are forks of this process: a tiny ViT and a tiny BERT do."""
     import torch
 
-    from pytest_hfaccel.registry.every import match_pairs
+    from pytest_hfaccel.registry.auto_classes import match_pairs
 
     torch.set_num_threads(1)
     for name in ("vit/ViTForImageClassification", "bert/BertForMaskedLM"):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pytest_hfaccel.plugin.without_pytest import main
     from pytest_hfaccel.pool import ResourcePool
     from pytest_hfaccel.predict import HardwareModelPredictor, HardwareSelector, train_prediction_models
-    from pytest_hfaccel.registry.every import main_pairs, other_pairs
+    from pytest_hfaccel.registry.auto_classes import main_pairs, other_pairs
 
 __version__ = "0.1.0"
 
@@ -38,8 +38,8 @@ _HOME = {
     "Status": "core.results",
     "Weights": "core.spec",
     "main": "plugin.without_pytest",
-    "main_pairs": "registry.every",
-    "other_pairs": "registry.every",
+    "main_pairs": "registry.auto_classes",
+    "other_pairs": "registry.auto_classes",
     "train_prediction_models": "predict",
 }
 
@@ -97,6 +97,7 @@ class _MovedModules:
             "predictor.plots": "plots",
             "predictor.prediction": "core.prediction",
             "predictor": "predict",
+            "registry.every": "registry.auto_classes",
             "reports": "reporting",
             "results": "core.results",
             "spec": "core.spec",

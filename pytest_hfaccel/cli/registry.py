@@ -108,7 +108,7 @@ def _check(arguments: argparse.Namespace) -> int:
 def _stale() -> list[str]:
     """Return what our tables say about model types that the installed transformers does not have."""
     from pytest_hfaccel.checkpoints.tables import CLASS_OVERRIDES, OVERRIDES, SPECIAL_INPUTS
-    from pytest_hfaccel.registry.coverage import model_classes, model_types, stale_heads
+    from pytest_hfaccel.registry.installed import model_classes, model_types, stale_heads
 
     known = model_types() | model_classes()
     tables: list[tuple[str, Iterable[str]]] = [
@@ -117,13 +117,13 @@ def _stale() -> list[str]:
         ("checkpoints/tables: SPECIAL_INPUTS", SPECIAL_INPUTS),
     ]
     lines = [f"{table}: no model type or class {key!r}" for table, keys in tables for key in set(keys) - known]
-    return sorted(lines) + [f"registry/heads.py: there is no {text}" for text in stale_heads()]
+    return sorted(lines) + [f"registry/auto_classes.py: there is no {text}" for text in stale_heads()]
 
 
 def _cover(arguments: argparse.Namespace, specs: list[ModelSpec]) -> None:
     """Tell which classes of the installed transformers can be tested without being registered, and which cannot."""
-    from pytest_hfaccel.registry.coverage import classes_without_entry, pairs_without_checkpoint
-    from pytest_hfaccel.registry.every import every_pair
+    from pytest_hfaccel.registry.auto_classes import every_pair
+    from pytest_hfaccel.registry.installed import classes_without_entry, pairs_without_checkpoint
 
     missing = classes_without_entry(spec.architecture for spec in specs)
     print(f"{len(every_pair())} classes by name, such as opt/OPTForCausalLM; {len(missing)} have no entry")
@@ -137,8 +137,8 @@ def _cover(arguments: argparse.Namespace, specs: list[ModelSpec]) -> None:
 
 
 def _show_modules(arguments: argparse.Namespace) -> None:
-    from pytest_hfaccel.registry.every import every_pair
-    from pytest_hfaccel.registry.modules import read_modules, without_module
+    from pytest_hfaccel.registry.auto_classes import every_pair
+    from pytest_hfaccel.registry.installed import read_modules, without_module
 
     architectures = dict.fromkeys(spec.architecture for spec in every_pair())
     found = without_module(architectures, read_modules(arguments.modules))

@@ -8,8 +8,7 @@ from typing import Any
 from pytest_hfaccel.core.errors import CheckpointError, ConfigError, RegistryError
 from pytest_hfaccel.core.files import replace_file
 from pytest_hfaccel.core.spec import ModelSpec
-from pytest_hfaccel.registry.document import Document, parse_document, read_document
-from pytest_hfaccel.registry.validation import validate
+from pytest_hfaccel.registry.document import Document, parse_document, read_document, validate
 
 _NEW_FILE = "version: 1\n\nmodels:\n"
 

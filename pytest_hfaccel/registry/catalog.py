@@ -11,7 +11,7 @@ from typing import Any
 
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.spec import Expectation, ModelSpec
-from pytest_hfaccel.registry.problem import not_allowed, suggest
+from pytest_hfaccel.registry.document import not_allowed, suggest
 
 _WILDCARD = re.compile(r"[*?\[]")
 
@@ -86,7 +86,7 @@ class Registry:
         """Return classes of the installed transformers with what the files say of them: needs, expected failures.
 
         Args:
-            pairs: As `pytest_hfaccel.registry.every` gives them.
+            pairs: As `pytest_hfaccel.registry.auto_classes` gives them.
         """
         return [self._informed(spec) for spec in pairs]
 

@@ -1,20 +1,67 @@
-"""A YAML file as plain data that remembers its lines.
+"""A registry file as plain data that remembers its lines, with every mistake in it.
 
 The files are untrusted, so this reads less than YAML: no tags, no anchors, no duplicate keys, no values JSON does not
 have, and no deep nesting. It works on libyaml's events, because libyaml's own tree builder is recursive: a file of a
-few thousand opening brackets ends the process.
+few thousand opening brackets ends the process. What is valid YAML is then checked against `schema.py`, which imports
+pydantic; contents that passed are remembered, so that the next start need not import it.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
+from reprlib import repr as short_repr
 from typing import Any
 
 import yaml
 
-from pytest_hfaccel.registry.problem import Loc, Problem
+Loc = tuple[str | int, ...]
+"""Where in a document: keys and indices from the top, e.g. `("models", "gpt2", "dtypes", 1)`."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake.
+
+    Attributes:
+        file: The file as messages name it.
+        line: Line number from 1; 0 where the mistake has no line (a file that is not there).
+        loc: Where in the document.
+        text: What is wrong, and on further lines what is allowed.
+    """
+
+    file: str
+    line: int
+    loc: Loc
+    text: str
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{place}: {show_loc(self.loc)}: {self.text}" if self.loc else f"{place}: {self.text}"
+
+
+def show_loc(loc: Loc) -> str:
+    """Write a location the way people write one: `models.gpt2.dtypes[1]`."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in loc).removeprefix(".")
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """Return ` Did you mean 'x'?` for the known name nearest to `word`, or nothing when none is near."""
+    from difflib import get_close_matches
+
+    by_lower = {name.lower(): name for name in known}
+    near = get_close_matches(word.lower(), by_lower, n=1)
+    return f" Did you mean {by_lower[near[0]]!r}?" if near else ""
+
+
+def not_allowed(word: object, noun: str, allowed: Iterable[str]) -> str:
+    """Say that `word` is not one of the `allowed`, which one was probably meant, and what all of them are."""
+    allowed = list(allowed)
+    return f"{word!r} is not {noun}.{suggest(str(word), allowed)}\nAllowed: {', '.join(allowed)}."
+
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MAX_DEPTH = 24
@@ -183,3 +230,87 @@ class _EventReader:
                 self._document.add_problem(loc, f"YAML reads {event.value!r} as text; write {text}.", line)
             return event.value
         return self._loader.construct_object(yaml.ScalarNode(tag, event.value))
+
+
+_WANTED = {
+    "bool_type": "true or false",
+    "dict_type": "a mapping",
+    "int_type": "a whole number",
+    "list_type": "a list",
+    "model_type": "a mapping",
+    "string_type": "text; put it in quotes",
+}
+
+
+def validate(document: Document, extra_kinds: Sequence[str] = (), cache_dir: Path | None = None) -> None:
+    """Add to `document.problems` whatever the schema says against it.
+
+    Args:
+        document: A document that was read.
+        extra_kinds: Device kinds of third-party backends, allowed in `expect` besides the known ones.
+        cache_dir: Where contents that passed are remembered. Such a content is not checked again, which saves
+            importing pydantic: most of the time that loading a registry takes.
+    """
+    if document.data is None:
+        return
+    stamp = (
+        cache_dir / "registry" / _fingerprint(document, extra_kinds) if cache_dir and not document.problems else None
+    )
+    if stamp and stamp.exists():
+        return
+    _check(document, extra_kinds)
+    if stamp and not document.problems:
+        _leave(stamp)
+
+
+def _fingerprint(document: Document, extra_kinds: Sequence[str]) -> str:
+    """Hash what the verdict depends on: the content, and everything the schema takes its allowed values from."""
+    from pytest_hfaccel.core import results, spec, tasks
+
+    sources = [
+        Path(__file__).with_name("schema.py"),
+        *(Path(str(module.__file__)) for module in (results, spec, tasks)),
+    ]
+    digest = sha256("\0".join((document.text, *extra_kinds)).encode())
+    for source in sources:
+        digest.update(source.read_bytes())
+    return digest.hexdigest()
+
+
+def _leave(stamp: Path) -> None:
+    try:
+        stamp.parent.mkdir(parents=True, exist_ok=True)
+        stamp.touch()
+    except OSError:
+        # A cache that cannot be written costs the next start a tenth of a second, and is no reason to fail.
+        return
+
+
+def _check(document: Document, extra_kinds: Sequence[str]) -> None:
+    from pydantic import ValidationError
+
+    from pytest_hfaccel.registry.schema import RegistryFile
+
+    try:
+        RegistryFile.model_validate(document.data, context={"extra_kinds": tuple(extra_kinds)})
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            loc = tuple(step for step in detail["loc"] if step != "[key]")
+            document.add_problem(loc, _text(loc, detail))
+
+
+def _text(loc: Loc, detail: Any) -> str:
+    from pytest_hfaccel.registry.schema import entry_at
+
+    kind, given, context = detail["type"], detail["input"], detail.get("ctx", {})
+    if kind == "extra_forbidden":
+        return not_allowed(loc[-1], "a key here", entry_at(loc[:-1]).model_fields)
+    if kind == "not_allowed":
+        return not_allowed(given, context["noun"], context["allowed"])
+    if kind == "malformed":
+        return f"{short_repr(given)} is not {context['noun']}."
+    if kind == "missing":
+        return "is missing."
+    if kind in _WANTED:
+        return f"{short_repr(given)} is not {_WANTED[kind]}."
+    return f"{detail['msg']}: {short_repr(given)}."

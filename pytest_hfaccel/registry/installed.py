@@ -1,16 +1,93 @@
-"""What the installed transformers knows, for `hfaccel registry`: names take a second, a class also imports torch."""
+"""What the installed transformers and a folder of model class modules hold, for `hfaccel registry`.
+
+Sources are read without importing them where that suffices; the config of a class needs transformers imported, which
+takes a second.
+"""
 
 from __future__ import annotations
 
+import ast
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cache
 from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.errors import CheckpointError, ConfigError, RegistryError
 from pytest_hfaccel.core.spec import ModelSpec
-from pytest_hfaccel.registry.problem import suggest
+from pytest_hfaccel.registry.auto_classes import PROCESSED, auto_entries
+from pytest_hfaccel.registry.document import suggest
+
+_ALL = re.compile(r"^__all__ = \[(.*?)\]", re.MULTILINE | re.DOTALL)
+_MODEL_TYPE = re.compile(r'^    model_type(?:: \w+)? = "([^"]+)"', re.MULTILINE)
+_MODEL = re.compile(r"class (\w+)\(.*(?:PreTrainedModel|GenerationMixin|BackboneMixin|Model|For\w+)\b.*\):")
+_ABSTRACT = "PreTrainedModel"
+
+
+@cache
+def model_classes() -> frozenset[str]:
+    """Return the public model classes of the installed transformers, without those that only others derive from."""
+    return frozenset(name for file in _sources("modeling_*.py") for name in _public_models(file))
+
+
+@cache
+def model_types() -> frozenset[str]:
+    """Return the `model_type` of every config of the installed transformers."""
+    named = {entry.model_type for entry in auto_entries()}
+    found = (_MODEL_TYPE.findall(file.read_text(encoding="utf-8")) for file in _sources("configuration_*.py"))
+    return frozenset(named.union(*found))
+
+
+def classes_without_entry(registered: Iterable[str]) -> list[str]:
+    """Return the model classes that neither an auto mapping nor one of the registered architectures names."""
+    return sorted(model_classes() - {entry.architecture for entry in auto_entries()} - set(registered))
+
+
+def stale_heads() -> list[str]:
+    """Return what `auto_classes.PROCESSED` says about pairs that the installed transformers does not have."""
+    known = {(entry.head, entry.model_type) for entry in auto_entries()}
+    return [f"{head or 'base model'} of {model_type}" for head, model_type in PROCESSED.keys() - known]
+
+
+def pairs_without_checkpoint(rows: Path) -> dict[str, str]:
+    """Return the pairs of which no tiny checkpoint was made, and why.
+
+    Args:
+        rows: What `benchmarks/tiny_checkpoints.py --rows` wrote.
+
+    Raises:
+        CheckpointError: The file cannot be read, or holds something else.
+    """
+    try:
+        read = [json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines()]
+        latest = {row["name"]: row for row in read}
+        return {name: f"{row['stage']}: {row['error']}" for name, row in latest.items() if not row["ok"]}
+    except OSError as error:
+        raise CheckpointError(f"{rows} cannot be read: {error.strerror}.", stage="resolve") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{rows} holds no rows of a sweep: {error}.",
+            stage="resolve",
+            hint="`python benchmarks/tiny_checkpoints.py --rows FILE` writes them.",
+        ) from error
+
+
+def _sources(pattern: str) -> Iterator[Path]:
+    found = find_spec("transformers")
+    for location in (found.submodule_search_locations or []) if found else []:
+        yield from sorted(Path(location, "models").glob(f"*/{pattern}"))
+
+
+def _public_models(file: Path) -> list[str]:
+    source = file.read_text(encoding="utf-8")
+    listed = _ALL.search(source)
+    public = set(ast.literal_eval(f"[{listed[1]}]")) if listed else set()
+    return [name for name in _MODEL.findall(source) if name in public and not name.endswith(_ABSTRACT)]
 
 
 @cache
@@ -64,3 +141,58 @@ def _config_class(architecture: str) -> Any:
     import transformers
 
     return getattr(getattr(transformers, architecture, None), "config_class", None)
+
+
+@dataclass(frozen=True)
+class ModuleClass:
+    """A test class of a model class module.
+
+    Attributes:
+        module: The file's name.
+        patterns: Wildcards over the architecture classes it tests.
+        yields: Whether it takes every class that no other one tests.
+    """
+
+    module: str
+    patterns: tuple[str, ...]
+    yields: bool
+
+
+def read_modules(directory: Path) -> list[ModuleClass]:
+    """Read the modules of a directory (`test_*.py`).
+
+    Raises:
+        RegistryError: A file is not Python.
+    """
+    return [found for path in sorted(directory.glob("test_*.py")) for found in _classes(path)]
+
+
+def without_module(architectures: Iterable[str], modules: Iterable[ModuleClass]) -> dict[str, bool]:
+    """Return the classes that no module names by a wildcard, and whether one that takes every class has them."""
+    known = list(modules)
+    patterns = [pattern for found in known for pattern in found.patterns]
+    carried = any(found.yields for found in known)
+    return {name: carried for name in architectures if not any(fnmatchcase(name, pattern) for pattern in patterns)}
+
+
+def _classes(path: Path) -> Iterator[ModuleClass]:
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, UnicodeDecodeError) as error:
+        raise RegistryError([f"{path}: it cannot be read as Python: {error}"]) from error
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name.startswith("Test"):
+            values: dict[str, Any] = dict(_literals(node))
+            patterns = tuple(str(pattern) for pattern in values.get("architectures", ()))
+            if patterns or values.get("yields"):
+                yield ModuleClass(path.name, patterns, bool(values.get("yields")))
+
+
+def _literals(node: ast.ClassDef) -> Iterator[tuple[str, Any]]:
+    for statement in node.body:
+        target = statement.targets[0] if isinstance(statement, ast.Assign) else None
+        if isinstance(target, ast.Name) and isinstance(statement, ast.Assign):
+            try:
+                yield target.id, ast.literal_eval(statement.value)
+            except ValueError:  # computed when the module is imported: not known here
+                continue

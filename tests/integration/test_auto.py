@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_hfaccel.registry.every import every_pair, main_pairs
+from pytest_hfaccel.registry.auto_classes import every_pair, main_pairs
 from tests.harness import Project
 
 pytestmark = pytest.mark.slow

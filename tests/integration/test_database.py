@@ -12,8 +12,8 @@ import duckdb
 import pytest
 
 from pytest_hfaccel.history import BenchmarkDatabase
-from tests.unit.store_samples import MEASUREMENTS, record
-from tests.unit.test_store_migration import TABLES_1, VERSION_1
+from tests.unit.history.store_samples import MEASUREMENTS, record
+from tests.unit.history.test_history_migration import TABLES_1, VERSION_1
 
 ROOT = Path(__file__).parents[2]
 PROCESSES, RUNS = 5, 3
@@ -26,7 +26,7 @@ import sys
 from pathlib import Path
 from pytest_hfaccel.history import BenchmarkDatabase
 from pytest_hfaccel.core.errors import ConfigError
-from tests.unit.store_samples import record
+from tests.unit.history.store_samples import record
 import duckdb
 path = Path(sys.argv[1])
 print("ready", flush=True)

@@ -128,7 +128,7 @@ def test_inputs_that_the_exporter_computes_are_computed_for_every_call(tmp_path:
 
     from pytest_hfaccel.backends.exported.inputs import ComputedInputs
     from pytest_hfaccel.checkpoints import CheckpointStore
-    from pytest_hfaccel.registry.every import match_pairs
+    from pytest_hfaccel.registry.auto_classes import match_pairs
     from tests.unit.backends.backend_sources import TINY
 
     store = CheckpointStore(tmp_path)

@@ -15,7 +15,7 @@ from pytest_hfaccel.campaign.processes import WorkerRequest
 from pytest_hfaccel.core.results import CellResult, CheckOutcome, Stage, Status
 from pytest_hfaccel.core.spec import CPU, Cell, Device, ModelSpec, Weights, WeightsChoice
 from pytest_hfaccel.history.recording import measurements_of
-from tests.unit.store_samples import MEASURED
+from tests.unit.history.store_samples import MEASURED
 
 TEXT = ModelSpec("text", "BertForMaskedLM", "fill-mask", parameters=1000)
 IMAGE = ModelSpec("image", "ViTForImageClassification", "image-classification", parameters=1000)

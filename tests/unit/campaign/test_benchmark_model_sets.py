@@ -11,7 +11,7 @@ import pytest
 from pytest_hfaccel.campaign.model_sets import KEY, SMALL, models_of_set
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.registry import load_registry
-from pytest_hfaccel.registry.modules import read_modules
+from pytest_hfaccel.registry.installed import read_modules
 
 
 def test_the_sets_are_registered_and_small_means_small() -> None:

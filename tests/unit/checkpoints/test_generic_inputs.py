@@ -13,7 +13,7 @@ from pytest_hfaccel.core.errors import LoadError
 from pytest_hfaccel.core.results import Status
 from pytest_hfaccel.core.spec import CPU, Cell, ModelSpec, Weights, WeightsChoice
 from pytest_hfaccel.engine.runner import Runner
-from pytest_hfaccel.registry.every import match_pairs
+from pytest_hfaccel.registry.auto_classes import match_pairs
 
 pytestmark = pytest.mark.slow
 

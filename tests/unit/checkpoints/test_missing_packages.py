@@ -11,7 +11,7 @@ from pytest_hfaccel.checkpoints import CheckpointStore
 from pytest_hfaccel.checkpoints.pretrained.packages import missing_package, name_missing_package
 from pytest_hfaccel.core.errors import LoadError, PackageMissing
 from pytest_hfaccel.core.spec import ModelSpec, Weights, WeightsChoice
-from pytest_hfaccel.registry.every import match_pairs
+from pytest_hfaccel.registry.auto_classes import match_pairs
 
 SPEC = ModelSpec("fast_vlm/FastVlmModel", "FastVlmModel", "base-model")
 NEEDS = ImportError("\nTimmWrapperModel requires the timm library but it was not found in your environment.")

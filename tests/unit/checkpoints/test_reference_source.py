@@ -10,7 +10,7 @@ import pytest
 from pytest_hfaccel.checkpoints import Checkpoint, CheckpointStore
 from pytest_hfaccel.checkpoints.checkpoint import ReferenceSource
 from pytest_hfaccel.core.spec import Weights, WeightsChoice
-from pytest_hfaccel.registry.every import match_pairs
+from pytest_hfaccel.registry.auto_classes import match_pairs
 
 pytestmark = pytest.mark.slow
 

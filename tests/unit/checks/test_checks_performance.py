@@ -11,7 +11,7 @@ from pytest_hfaccel.benchmark.measuring import PerformanceRequest
 from pytest_hfaccel.benchmark.timing import TimingBudget
 from pytest_hfaccel.core.results import CheckOutcome, Status
 from tests.unit.checks.support import TinyContext, TinySource, run, with_forward
-from tests.unit.store_samples import FULL, MEASURED
+from tests.unit.history.store_samples import FULL, MEASURED
 
 pytestmark = pytest.mark.slow
 

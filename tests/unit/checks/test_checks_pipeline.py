@@ -16,7 +16,7 @@ from pytest_hfaccel.core.config import RunConfig
 from pytest_hfaccel.core.results import Status
 from pytest_hfaccel.core.spec import CPU, Cell, Weights, WeightsChoice
 from pytest_hfaccel.engine.runner import Runner
-from pytest_hfaccel.registry.every import match_pairs
+from pytest_hfaccel.registry.auto_classes import match_pairs
 from tests.unit.checks.support import TinyContext, TinySource, run, with_forward
 
 pytestmark = pytest.mark.slow

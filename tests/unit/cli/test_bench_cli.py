@@ -20,7 +20,7 @@ from pytest_hfaccel.core.config import RunConfig
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.results import CellResult, CheckOutcome, Stage, Status
 from pytest_hfaccel.core.spec import CPU, Cell, ModelSpec, Weights, WeightsChoice
-from tests.unit.store_samples import MEASURED
+from tests.unit.history.store_samples import MEASURED
 
 CELL = Cell(ModelSpec("a", "BertModel", "fill-mask"), CPU, "fp32", WeightsChoice(Weights.RANDOM, "test"))
 

@@ -11,7 +11,7 @@ from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.results import CellResult, CheckOutcome, Status
 from pytest_hfaccel.history.recording import make_record, measurements_of, record_run, with_family
 from pytest_hfaccel.reporting.run_facts import git_branch
-from tests.unit.store_samples import MEASURED
+from tests.unit.history.store_samples import MEASURED
 
 HEADER: dict[str, Any] = {
     "started": "2026-01-31T12:00:00+00:00",

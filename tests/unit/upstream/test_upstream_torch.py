@@ -9,7 +9,7 @@ import pytest
 
 from pytest_hfaccel.checkpoints import CheckpointStore
 from pytest_hfaccel.core.spec import Weights, WeightsChoice
-from pytest_hfaccel.registry.every import match_pairs
+from pytest_hfaccel.registry.auto_classes import match_pairs
 from pytest_hfaccel.upstream.torch import skip_init_on_meta
 
 pytestmark = pytest.mark.slow

@@ -12,7 +12,7 @@ import pytest
 
 from pytest_hfaccel.checkpoints import CheckpointStore
 from pytest_hfaccel.core.spec import Weights, WeightsChoice
-from pytest_hfaccel.registry.every import match_pairs
+from pytest_hfaccel.registry.auto_classes import match_pairs
 from pytest_hfaccel.upstream.transformers import load_in_one_thread, quiet
 
 pytestmark = pytest.mark.slow

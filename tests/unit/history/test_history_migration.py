@@ -11,7 +11,7 @@ import pytest
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.history import BenchmarkDatabase
 from pytest_hfaccel.history.schema import SCHEMA_VERSION
-from tests.unit.store_samples import MEASUREMENTS, record
+from tests.unit.history.store_samples import MEASUREMENTS, record
 
 VERSION_1 = """
 CREATE TABLE hardware_platforms (hardware_id INTEGER PRIMARY KEY, hardware_type VARCHAR NOT NULL, device_name VARCHAR,

@@ -38,7 +38,7 @@ def write(directory: Path, config: object) -> str:
         ("gpt2", ["gpt2"]),
         ("whisper-tiny", ["openai/whisper-tiny"]),
         ("GPT2", ["gpt2"]),
-        ("*whisper*", ["openai/whisper-tiny", "openai/whisper-base"]),
+        ("openai/*whisper*", ["openai/whisper-tiny", "openai/whisper-base"]),
         ("t5-[bl]*", ["t5-base", "t5-large"]),
     ],
 )

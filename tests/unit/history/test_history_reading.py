@@ -11,7 +11,7 @@ import pytest
 
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.history import BenchmarkDatabase, default_database_path
-from tests.unit.store_samples import FULL, LATENCY, MEASURED, MEASUREMENTS, TINY, cell, record
+from tests.unit.history.store_samples import FULL, LATENCY, MEASURED, MEASUREMENTS, TINY, cell, record
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,15 @@ import pytest
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.tasks import TASKS
 from pytest_hfaccel.registry import load_registry, resolve_model
-from pytest_hfaccel.registry.auto_tables import AutoEntry, auto_entries, read_entries
-from pytest_hfaccel.registry.every import every_pair, main_pairs, match_pairs
-from pytest_hfaccel.registry.heads import TASK_OF_HEAD
+from pytest_hfaccel.registry.auto_classes import (
+    TASK_OF_HEAD,
+    AutoEntry,
+    auto_entries,
+    every_pair,
+    main_pairs,
+    match_pairs,
+    read_entries,
+)
 
 SOURCE = """
 MODEL_MAPPING_NAMES = OrderedDict([("funnel", ("FunnelModel", "FunnelBaseModel"))])
@@ -70,6 +76,7 @@ def test_a_wildcard_without_a_registered_model_means_pairs() -> None:
 
 
 def test_listing_imports_neither_torch_nor_transformers() -> None:
-    code = "import sys; from pytest_hfaccel.registry.every import every_pair; every_pair(); print(*sorted(sys.modules))"
+    listing = "from pytest_hfaccel.registry.auto_classes import every_pair; every_pair()"
+    code = f"import sys; {listing}; print(*sorted(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "transformers"} & set(found.stdout.split())

@@ -13,7 +13,7 @@ import pytest
 
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.history import BenchmarkDatabase
-from tests.unit.store_samples import MEASUREMENTS, record
+from tests.unit.history.store_samples import MEASUREMENTS, record
 
 HOLD = """
 import sys, duckdb

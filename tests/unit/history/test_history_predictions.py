@@ -12,7 +12,7 @@ import pytest
 
 from pytest_hfaccel.core.prediction import Source
 from pytest_hfaccel.history import BenchmarkDatabase, StoredModel
-from tests.unit.store_samples import CALIBRATION, FULL, MEASURED, TINY, prediction, record
+from tests.unit.history.store_samples import CALIBRATION, FULL, MEASURED, TINY, prediction, record
 
 BEFORE, AFTER = "2026-01-31T11:00:00", "2026-01-31T13:00:00"
 """The samples' run goes from 12:00:00 to 12:00:30, UTC."""

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_hfaccel.history import BenchmarkDatabase
 from pytest_hfaccel.history.schema import SCHEMA_VERSION, TABLES, VIEWS
-from tests.unit.store_samples import prediction, record
+from tests.unit.history.store_samples import prediction, record
 
 # What the guides of the benchmark database say there is.
 GUIDE = {

@@ -15,8 +15,8 @@ from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.results import CheckOutcome
 from pytest_hfaccel.history import BenchmarkDatabase
 from pytest_hfaccel.reporting import Journal
-from tests.unit.store_samples import MACHINE, MEASUREMENTS, cell, record
-from tests.unit.test_store_migration import make
+from tests.unit.history.store_samples import MACHINE, MEASUREMENTS, cell, record
+from tests.unit.history.test_history_migration import make
 
 
 @pytest.fixture

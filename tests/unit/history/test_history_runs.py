@@ -14,7 +14,7 @@ from pytest_hfaccel.benchmark.measurement import Measurement
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.results import CheckOutcome, Stage, Status
 from pytest_hfaccel.history import BenchmarkDatabase
-from tests.unit.store_samples import CALIBRATION, FULL, MACHINE, MEASURED, MEASUREMENTS, TINY, cell, record
+from tests.unit.history.store_samples import CALIBRATION, FULL, MACHINE, MEASURED, MEASUREMENTS, TINY, cell, record
 
 
 @pytest.fixture

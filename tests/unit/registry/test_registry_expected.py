@@ -9,7 +9,7 @@ import pytest
 from pytest_hfaccel.core.errors import RegistryError
 from pytest_hfaccel.core.results import Cause
 from pytest_hfaccel.registry import load_registry
-from pytest_hfaccel.registry.every import every_pair, main_pairs, match_pairs, other_pairs
+from pytest_hfaccel.registry.auto_classes import every_pair, main_pairs, match_pairs, other_pairs
 from pytest_hfaccel.registry.loading import EXPECTED
 
 TEXT = """version: 1

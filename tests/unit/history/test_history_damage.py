@@ -14,7 +14,7 @@ import pytest
 
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.history import BenchmarkDatabase
-from tests.unit.store_samples import MEASUREMENTS, record
+from tests.unit.history.store_samples import MEASUREMENTS, record
 
 NEXT_STEP = "BENCHMARK_DB_PATH"
 
@@ -73,7 +73,7 @@ def test_a_changed_byte_anywhere_is_an_error_or_harmless(tmp_path: Path, whole: 
         text=True,
         timeout=300,
         check=False,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
     )
     assert done.returncode == 0, done.stderr
     answers = done.stdout.split()
@@ -86,7 +86,7 @@ _FLIP = """
 import sys
 from pathlib import Path
 from pytest_hfaccel.core.errors import ConfigError
-from tests.unit.test_store_damage import use
+from tests.unit.history.test_history_damage import use
 whole, path = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
 for place in map(int, sys.argv[3:]):
     changed = bytearray(whole)
@@ -143,7 +143,7 @@ def test_permissions_decide_who_reads_and_writes(tmp_path: Path) -> None:
             text=True,
             timeout=120,
             check=False,
-            cwd=Path(__file__).parents[2],
+            cwd=Path(__file__).parents[3],
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith(f"{expected}"), done.stdout
@@ -158,7 +158,7 @@ from pathlib import Path
 import duckdb
 from pytest_hfaccel.history import BenchmarkDatabase
 from pytest_hfaccel.core.errors import ConfigError
-from tests.unit.store_samples import record
+from tests.unit.history.store_samples import record
 path = Path(sys.argv[1])
 for parent in path.parents:  # what pytest makes is closed to others
     if str(parent).startswith("/tmp/"):

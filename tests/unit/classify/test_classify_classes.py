@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pytest_hfaccel.classify import MODEL_FAMILIES, MODEL_SUBFAMILIES, UNKNOWN, classify_model
-from pytest_hfaccel.classify.model_types import auto_tables, families_of, read_tables
+from pytest_hfaccel.classify.model_types import auto_tables, families_of, tables_of
+from pytest_hfaccel.registry.auto_classes import read_entries
 
 
 def test_every_listed_class_has_a_family() -> None:
@@ -73,7 +74,7 @@ def test_tables_are_read_from_source() -> None:
         'MODEL_MAPPING_NAMES = OrderedDict([("new", "NewModel")])\n'
         'MODEL_FOR_CTC_MAPPING_NAMES = OrderedDict([*list(OTHER), ("new", ("NewForCTC", "NewerForCTC"))])\n'
     )
-    tables = read_tables(source)
+    tables = tables_of(read_entries(source))
     assert tables.heads_of_type == {"new": {"", "FOR_CTC"}}
     assert tables.heads_of_class["NewerForCTC"] == {"FOR_CTC": ("new",)}
     assert families_of(tables) == {"new": ("audio", "speech_recognition")}

@@ -11,7 +11,7 @@ import pytest
 
 from pytest_hfaccel.classify import MODEL_SUBFAMILIES, calibration
 
-_SCRIPT = Path(__file__).parents[2] / "benchmarks" / "classifier_accuracy.py"
+_SCRIPT = Path(__file__).parents[3] / "benchmarks" / "classifier_accuracy.py"
 
 
 @pytest.fixture(scope="module")

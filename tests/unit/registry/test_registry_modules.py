@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from pytest_hfaccel.core.errors import RegistryError
-from pytest_hfaccel.registry.every import every_pair
-from pytest_hfaccel.registry.modules import ModuleClass, read_modules, without_module
+from pytest_hfaccel.registry.auto_classes import every_pair
+from pytest_hfaccel.registry.installed import ModuleClass, read_modules, without_module
 
-OURS = Path(__file__).parents[2] / "model_classes"
+OURS = Path(__file__).parents[3] / "model_classes"
 
 
 def test_modules_are_read_and_not_run(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_ids_that_cannot_be_loaded_name_the_repository_that_can(registry: Regist
 
 
 def test_packages_are_pinned_as_the_requirements_files_pin_them(registry: Registry) -> None:
-    files = sorted((Path(__file__).parents[2] / "requirements").glob("real-weights*.txt"))
+    files = sorted((Path(__file__).parents[3] / "requirements").glob("real-weights*.txt"))
     pinned = {line.split()[0] for file in files for line in file.read_text().splitlines() if "==" in line.split("#")[0]}
     packages = {spec.name: spec.package for spec in registry.specs if spec.package}
     assert len(packages) >= 8
@@ -108,7 +108,7 @@ def test_sources_name_file_and_line(registry: Registry) -> None:
 
 
 def test_the_file_at_the_top_of_the_repository_is_the_shipped_one() -> None:
-    top = Path(__file__).parents[2] / "registry.yaml"
+    top = Path(__file__).parents[3] / "registry.yaml"
     assert top.is_symlink()
     assert top.resolve() == SHIPPED.resolve()
 

@@ -27,7 +27,7 @@ def test_only_the_families_given_are_chosen_from() -> None:
     assert classifier.classify_model("x", methods=["retrieve"])["family"] == "retrieval"
 
 
-def test_families_can_be_added_to_the_built_in_ones() -> None:
+def test_classify_can_be_added_to_the_built_in_ones() -> None:
     classifier = ModelFamilyClassifier(model_family_defs={**MODEL_FAMILIES, "retrieval": RETRIEVAL})
     assert classifier.classify_model("bert-base-uncased")["family"] == "embedding"
     assert classifier.classify_model("acme/search-bert")["family"] == "retrieval"

@@ -15,7 +15,7 @@ from pytest_hfaccel.history import BenchmarkDatabase, open_measurements
 from pytest_hfaccel.history.rows import NAMES
 from pytest_hfaccel.history.schema import TABLES
 from pytest_hfaccel.reporting import Journal
-from tests.unit.store_samples import CALIBRATION, FULL, MEASURED, MEASUREMENTS, TINY, cell, prediction, record
+from tests.unit.history.store_samples import CALIBRATION, FULL, MEASURED, MEASUREMENTS, TINY, cell, prediction, record
 
 
 @pytest.fixture(scope="module")
