@@ -9,7 +9,6 @@ our reports and database only.
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ import pytest
 
 from pytest_hfaccel.core.spec import Weights
 from pytest_hfaccel.plugin.collection import cell_of, item_check, point_of
+from pytest_hfaccel.upstream.pytest_benchmark import clock_of, recorded_seconds, withdraw
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -69,7 +69,7 @@ def tell_benchmark(item: pytest.Item, outcome: CheckOutcome) -> None:
     if benchmark is None:
         return
     if benchmark.disabled or not measured:
-        _withdraw(benchmark)
+        withdraw(benchmark)
         return
     numbers = {name: value for name, value in outcome.measures.items() if name != "measurements"}
     benchmark.extra_info.update({**numbers, **{name: measured[0][name] for name in _EXTRA_INFO}})
@@ -112,25 +112,16 @@ def _budget(config: pytest.Config, budget: TimingBudget) -> TimingBudget:
 
 def _timer(benchmark: Any) -> Timer:
     """Return a timer that makes its first run through the fixture and tells the fixture about the others."""
-    clock: Callable[[], float] = getattr(benchmark, "_timer", time.perf_counter)
+    clock = clock_of(benchmark)
 
     def timer(run: Callable[[], Any], budget: TimingBudget) -> list[float]:
         from pytest_hfaccel.benchmark.timing import timed_runs
 
         benchmark.pedantic(run, rounds=1, iterations=1)
-        first: list[float] = list(benchmark.stats.stats.data)
+        first = recorded_seconds(benchmark)
         others = timed_runs(run, budget, clock)
         for seconds in others:
             benchmark.stats.update(seconds)
         return [*first, *others]
 
     return timer
-
-
-def _withdraw(benchmark: Any) -> None:
-    """Leave nothing of an entry; a fixture that was not used at all would warn about that."""
-    benchmark.has_error = True
-    if benchmark.stats is None:
-        benchmark.pedantic(lambda: None)
-    if benchmark.stats is not None:
-        benchmark.stats.stats.data.clear()

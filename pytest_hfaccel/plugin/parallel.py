@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from pytest_hfaccel.plugin.collector import PROPERTY
 from pytest_hfaccel.plugin.keys import COLLECTED, SESSION
 from pytest_hfaccel.plugin.reporting import POOL_STATS, begin, outcome_properties
 from pytest_hfaccel.plugin.session import WORKER_INPUT
+from pytest_hfaccel.upstream.xdist import exit_code, stop_at_enough_failures, survive_deaths_at_start
 
 if TYPE_CHECKING:
     from pytest_hfaccel.plugin.collection import CollectedTests
@@ -106,7 +106,7 @@ class ParallelHooks:
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: Any) -> None:
         """Take over a worker's pool statistics."""
-        self._death = how_worker_ended(node) if error else ""
+        self._death = _how_it_ended(node) if error else ""
         stats = json.loads(getattr(node, "workeroutput", {}).get(PROPERTY, "null"))
         if stats is not None:
             self._config.stash[POOL_STATS].append(stats)
@@ -191,44 +191,9 @@ def _share_cores(workers: int) -> None:
         sys.modules["torch"].set_num_threads(threads)
 
 
-_STARTS = 5
-"""How often a worker is started before the run gives up."""
-_SECONDS_TO_DIE = 5.0
-"""How long a process may take to end after its connection has."""
-
-
-def survive_deaths_at_start(config: pytest.Config) -> None:
-    """Start a worker again that dies while it is being started, which would be an internal error of the controller."""
-    manager = config.pluginmanager.getplugin("dsession").nodemanager
-    start = manager.setup_node
-
-    def start_again(spec: Any, putevent: Any) -> Any:
-        for _ in range(_STARTS - 1):
-            try:
-                return start(spec, putevent)
-            except (EOFError, OSError):
-                spec.id = None  # the old id stays taken
-                manager.group.allocate_id(spec)
-        return start(spec, putevent)
-
-    manager.setup_node = start_again
-
-
-def stop_at_enough_failures(session: pytest.Session) -> None:
-    """Let `-x` and `--maxfail` count workers that died: xdist counts only what the workers report."""
-    if session.shouldfail:
-        session.config.pluginmanager.getplugin("dsession").shouldstop = str(session.shouldfail)
-
-
-def how_worker_ended(node: Any) -> str:
+def _how_it_ended(node: Any) -> str:
     """Say by which signal, or with which code, a worker's process ended; empty where that cannot be known."""
     from pytest_hfaccel.campaign.processes import how_it_ended
 
-    # execnet keeps the process to itself; a worker on another machine has none here.
-    process = getattr(getattr(node.gateway, "_io", None), "popen", None)
-    if process is None:
-        return ""
-    try:
-        return how_it_ended(process.wait(timeout=_SECONDS_TO_DIE))
-    except subprocess.TimeoutExpired:
-        return ""
+    code = exit_code(node.gateway)
+    return "" if code is None else how_it_ended(code)

@@ -314,7 +314,7 @@ def print_summary(terminal: Any, config: pytest.Config) -> None:
 
     if collector.results:
         terminal.section("models x devices")
-        for line in model_device_table(collector.results, width=terminal._tw.fullwidth).splitlines():
+        for line in model_device_table(collector.results, width=config.get_terminal_writer().fullwidth).splitlines():
             terminal.write_line(line)
         if line := precision_line(collector.results):
             terminal.write_line(line)
