@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,9 @@ from pytest_hfaccel.core.errors import ConfigError, HfAccelError
 from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.core.tasks import TASKS
 from pytest_hfaccel.hardware import HardwareReport, Presence
+from pytest_hfaccel.predict.configuration import WEIGHTS
 from pytest_hfaccel.predict.naming import NamedModel
+from pytest_hfaccel.predict.recommendation import Candidate, recommend
 from pytest_hfaccel.predict.requirements import (
     DEFAULT_LENGTH,
     ArchitectureCost,
@@ -32,11 +35,9 @@ from pytest_hfaccel.tracing.trace import PRECISIONS
 if TYPE_CHECKING:
     from pytest_hfaccel.classify import ModelFamilyClassifier
     from pytest_hfaccel.core.prediction import Prediction
-    from pytest_hfaccel.core.spec import ModelSpec
     from pytest_hfaccel.hardware import HardwareReport, Presence
     from pytest_hfaccel.predict.engine import Engine
     from pytest_hfaccel.predict.platforms import Platform
-    from pytest_hfaccel.predict.recommendation import Candidate as PredictedCandidate
     from pytest_hfaccel.registry import Registry
 
 
@@ -135,17 +136,38 @@ def _rank(presence: Presence) -> tuple[bool, bool, int]:
     return presence.present, presence.device.target.startswith("GPU"), presence.memory_bytes or 0
 
 
+AnyPath = str | os.PathLike[str]
+
+__all__ = [
+    "ArchitectureCost",
+    "CompatibilityMatrix",
+    "DeviceFacts",
+    "HardwareAwareModelClassifier",
+    "Machine",
+    "Requirements",
+    "cost_of",
+    "get_hardware_aware_model_classification",
+    "requirements_on",
+]
+
+_DTYPES = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "bf16"), "rocm": ("fp32", "bf16"), "xpu": ("fp32", "bf16")}
+_DTYPES |= {"mps": ("fp32", "fp16")}
+"""The dtypes tried on a kind of device until one fits; fp32 alone elsewhere, where a smaller one is not kept small."""
+
+_REQUIREMENTS = ("min_memory_mb", "recommended_memory_mb", "cpu_cores", "disk_space_mb", "batch_size")
 _NOT_KNOWN = "not known: neither the model's dimensions nor a class whose defaults could be assumed were found"
+
+Override = Mapping[str, Mapping[str, Any]]
+"""Kind of device -> what the caller says of it; believed over everything else."""
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A model on a kind of device.
+class HardwareProfile:
+    """What is known for and against a model on a kind of device.
 
     Attributes:
         kind: Kind of device.
-        is_present: Whether this machine has it.
-        presence: What was found, or why it is absent.
+        facts: What this machine has of that kind.
         support: Whether the model runs there.
         needs: What it needs there; `None` where its dimensions are not known.
         peak_mb: Peak memory with one sample, computed or given; `None` where neither.
@@ -153,21 +175,20 @@ class Candidate:
     """
 
     kind: str
-    is_present: bool
-    presence: str
+    facts: DeviceFacts
     support: Support
     needs: Requirements | None
     peak_mb: int | None
     fits: bool | None
 
     @property
-    def is_usable(self) -> bool:
-        """Whether nothing known speaks against it."""
-        return self.support.runs and self.fits is not False
+    def dtype(self) -> str:
+        """The dtype the numbers are for."""
+        return self.needs.dtype if self.needs else "fp32"
 
     def describe(self) -> str:
         """Say in half a sentence what speaks for or against it."""
-        parts = ["present" if self.is_present else f"not present ({self.presence})"]
+        parts = ["present" if self.facts.is_present else f"not present ({self.facts.reason})"]
         parts.append(f"{self.support.basis} {self.support.support}")
         if self.peak_mb is not None:
             verdict = {True: "fits", False: "does not fit", None: "its memory is not known"}[self.fits]
@@ -175,11 +196,11 @@ class Candidate:
             parts.append(f"needs at least {self.peak_mb} MB{dtype}, {verdict}")
         return f"{self.kind}: {', '.join(parts)}"
 
-    def profile(self) -> dict[str, Any]:
-        """Return the entry of `hardware_profile` as plain JSON, in the form overrides are given in."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the entry of `hardware_profile`, in the form overrides are given in."""
         return {
-            "compatible": self.is_usable,
-            "system_available": self.is_present,
+            "compatible": self.support.runs and self.fits is not False,
+            "system_available": self.facts.is_present,
             "fits": self.fits,
             "memory_usage": {"peak": self.peak_mb},
             **self.support.to_json(),
@@ -192,75 +213,261 @@ class Candidate:
             return self.needs.to_json()
         given = {"min_memory_mb": self.peak_mb, "recommended_memory_mb": self.peak_mb} if self.peak_mb else {}
         source = "given by the caller's hardware profile" if given else _NOT_KNOWN
-        names = ("min_memory_mb", "recommended_memory_mb", "cpu_cores", "disk_space_mb", "batch_size")
-        sources = {name: source if name in given else _NOT_KNOWN for name in names}
-        return {**dict.fromkeys(names), **given, "device": self.kind, "fits": None, "sources": sources}
+        sources = {name: source if name in given else _NOT_KNOWN for name in _REQUIREMENTS}
+        return {**dict.fromkeys(_REQUIREMENTS), **given, "device": self.kind, "fits": None, "sources": sources}
 
 
-_DTYPES = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "bf16"), "rocm": ("fp32", "bf16"), "xpu": ("fp32", "bf16")}
-_DTYPES |= {"mps": ("fp32", "fp16")}
-"""The dtypes tried on a kind of device until one fits; fp32 alone elsewhere, where a smaller one is not kept small."""
-
-Override = Mapping[str, Mapping[str, Any]]
-"""Kind of device -> what the caller says of it; believed over everything else."""
-
-
-class Candidates:
-    """Makes the candidates of a model, and has the predictor choose among them: there is one answer to "where?".
+class HardwareAwareModelClassifier:
+    """Classifies models and says where they should run, what they need there, and why.
 
     Args:
-        machine: The machine the advice is for.
-        engine: Predicts, and knows what is declared or was measured.
+        hardware_cache_path: File in which the detected hardware is kept; see `pytest_hfaccel.hardware`.
+        model_db_path: JSON file in which classifications are kept; see `pytest_hfaccel.classify`.
+        force_refresh: Detect the hardware anew, whatever the cache says.
+        reports: Directory with the reports of earlier runs (default: `RunConfig`'s), for the compatibility matrix.
+        registry: The models that are known (default: the shipped ones).
+        machine: The machine to advise for (default: this one).
+        assume_default: Whether a class's default config may stand in for a model whose dimensions are not known;
+            without, such a model gets no numbers. Answers say which it was: `dimensions` is `known`, `assumed` or
+            `unknown`.
     """
 
-    def __init__(self, machine: Machine, engine: Engine) -> None:
-        self._machine, self._engine = machine, engine
+    def __init__(
+        self,
+        hardware_cache_path: AnyPath | None = None,
+        model_db_path: AnyPath | None = None,
+        force_refresh: bool = False,
+        *,
+        reports: AnyPath | None = None,
+        registry: Registry | None = None,
+        machine: Machine | None = None,
+        assume_default: bool = False,
+    ) -> None:
+        self._hardware_cache = hardware_cache_path
+        self._database = model_db_path
+        self._force_refresh = force_refresh
+        self._config = RunConfig.from_values({})
+        self._reports = Path(reports) if reports is not None else self._config.reports_dir
+        self._given_registry, self._given_machine = registry, machine
+        self._assume_default = assume_default
 
-    def of(self, model: NamedModel, override: Override) -> list[Candidate]:
-        """Return the model on each kind of device, preferred kinds first."""
-        cost = self._cost(model)
-        return [self._candidate(kind, model, cost, override.get(kind, {})) for kind in KINDS]
+    @cached_property
+    def machine(self) -> Machine:
+        """The machine the advice is for."""
+        if self._given_machine is not None:
+            return self._given_machine
 
-    def recommend(
-        self, model: NamedModel, candidates: Sequence[Candidate], asked: Sequence[str], override: Override
+        return detect_machine(self._hardware_cache, force_refresh=self._force_refresh)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The models that are known."""
+        from pytest_hfaccel.registry import load_registry
+
+        files = [Path(file) for file in self._config.registries]
+        return self._given_registry or load_registry(files, cache_dir=self._config.cache_dir)
+
+    @cached_property
+    def matrix(self) -> CompatibilityMatrix:
+        """Declared support, overwritten by the rows of the benchmark database and by the cells of earlier runs."""
+        return self._engine.matrix
+
+    @cached_property
+    def _engine(self) -> Engine:
+        from pytest_hfaccel.predict.configuration import PredictorConfig
+        from pytest_hfaccel.predict.engine import Engine
+        from pytest_hfaccel.predict.evidence import default_database
+
+        return Engine(
+            PredictorConfig(cache_dir=str(self._config.cache_dir), reports=str(self._reports)),
+            default_database(None),
+            report=self.machine.hardware,
+            registry=self.registry,
+            assume_default=self._assume_default,
+        )
+
+    @cached_property
+    def _families(self) -> ModelFamilyClassifier:
+        from pytest_hfaccel.classify import ModelFamilyClassifier
+
+        return ModelFamilyClassifier(model_db_path=self._database)
+
+    def classify_model(
+        self,
+        model_name: str,
+        model_class: str | None = None,
+        tasks: Sequence[str] | None = None,
+        methods: Sequence[str] | None = None,
+        hw_compat_override: Mapping[str, Mapping[str, Any] | bool] | None = None,
+        hardware: Sequence[str] | str | None = None,
     ) -> dict[str, Any]:
-        """Return what `predictor.recommendation.recommend` says of one sample on the devices considered.
+        """Classify a model and recommend where to run it.
 
         Args:
-            model: The model.
-            candidates: It on each kind of device.
-            asked: The kinds to choose among, present or not; when empty, the devices that are present.
-            override: What the caller says of kinds of device.
+            model_name: Registered name, local directory, hub id, or any name.
+            model_class: Architecture class, e.g. `GPT2LMHeadModel`.
+            tasks: Task names.
+            methods: Names of methods the model offers.
+            hw_compat_override: Kind of device -> `{"compatible": bool, "memory_usage": {"peak": MB}}`, or the bool
+                alone; believed over what is declared or measured.
+            hardware: The kinds of device to choose among, present or not (default: those present).
+
+        Returns:
+            The classification (`model_name, family, subfamily, confidence, analyses, ...`, see
+            `pytest_hfaccel.classify.Classification`) with `recommended_hardware`, `torch_device`,
+            `recommended_dtype`, `recommended_template`, `resource_requirements` (MB of 2**20 bytes, on the recommended
+            hardware), `hardware_profile` (by kind of device), `dimensions` (`known`, `assumed` or `unknown`), `model`
+            (where these are from), `explanation` and `source`. Where nothing considered can run it,
+            `recommended_hardware` and `torch_device` are `None`, and the requirements are those of the device that
+            lacks the least.
+
+        Raises:
+            ConfigError: `hardware` or the override names an unknown kind of device.
         """
-        from pytest_hfaccel.predict.configuration import WEIGHTS
-        from pytest_hfaccel.predict.recommendation import recommend
+        if not isinstance(model_name, str) or not model_name.strip():
+            raise ConfigError(f"model_name: {model_name!r} is not the name of a model.")
+        if isinstance(model_class, type):
+            model_class = model_class.__name__
+        asked = _kinds(hardware, "hardware")
+        override = _override(hw_compat_override)
+        answer = self._families.classify_model(model_name, model_class, tasks, methods, override or None)
+        family = answer["family"] if answer["family"] in MODEL_FAMILIES else None
+        model = self._engine.models.find(model_name, family, model_class)
+        cost = self._cost(model)
+        profiles = {kind: self._profile(kind, model, cost, override.get(kind, {})) for kind in KINDS}
+        return {
+            **answer,
+            "classification_source": answer["source"],
+            **self._recommendation(model, profiles, asked, override),
+            "recommended_template": self._families.get_template_for_family(answer["family"], answer["subfamily"]),
+            "hardware_profile": {kind: profile.to_json() for kind, profile in profiles.items()},
+        }
 
-        platforms = self._engine.platforms
-        names = list(asked) or [name for name in platforms.present() if name.partition(":")[0] in KINDS]
-        if asked:
-            considered = "Considered: the hardware named."
-        else:
-            considered = f"Considered: the devices of this machine ({', '.join(names)})."
-        by_kind = {each.kind: each for each in candidates}
-        found = [self._predicted(model, platforms.of(name), by_kind, override) for name in names]
-        return recommend(found, WEIGHTS["inference"], considered)
+    def get_requirements(
+        self,
+        model_name: str,
+        model_class: str | None = None,
+        hardware: Sequence[str] | str | None = None,
+        *,
+        dtype: str = "fp32",
+        length: int = DEFAULT_LENGTH,
+    ) -> dict[str, dict[str, Any]]:
+        """Return what a model needs, by kind of device.
 
-    def _predicted(
-        self, model: NamedModel, platform: Platform, by_kind: Mapping[str, Candidate], override: Override
-    ) -> PredictedCandidate:
-        """Return the predictor's candidate, in which the caller's word counts as it does in ours."""
-        from pytest_hfaccel.predict.recommendation import Candidate as PredictedCandidate
+        Args:
+            model_name: Registered name, local directory or hub id.
+            model_class: Architecture class to use instead of the checkpoint's own.
+            hardware: Kinds of device, present or not (default: those present).
+            dtype: dtype of weights and activations.
+            length: Tokens per sample of texts.
 
-        candidate = by_kind[platform.kind]
-        found = self._predict(model, platform, candidate.needs.dtype if candidate.needs else "fp32")
-        if platform.kind in override:
-            advice = found.advice or f"Needs {candidate.peak_mb} MB by the caller's word, which does not fit."
-            details = {**found.details, "support": candidate.support.to_json()}
-            found = replace(found, fits=candidate.fits, advice=advice, details=details)
-        return PredictedCandidate(platform, found)
+        Raises:
+            ConfigError: A kind of device or the dtype is unknown, nothing is known of the model's dimensions, or it
+                takes fewer tokens.
+            LoadError: transformers cannot build the model.
+        """
+        if dtype not in PRECISIONS:
+            raise ConfigError(f"dtype: {dtype!r} is not a dtype. Allowed: {', '.join(PRECISIONS)}.")
+        model = self._engine.models.find(model_name, model_class=model_class)
+        if not model.architecture:
+            raise ConfigError(
+                f"{model_name}: {model.origin}.", hint="Name a registered model or a directory with a config.json."
+            )
+        cost = cost_of(model.architecture, model.dims, length=length, cache_dir=self._config.cache_dir)
+        if cost.length < length and length > DEFAULT_LENGTH:
+            raise ConfigError(f"length: {model_name} takes {cost.length} tokens at most, not {length}.")
+        kinds = _kinds(hardware, "hardware") or self.machine.present
+        return {
+            kind: requirements_on(
+                kind,
+                cost,
+                dtype=dtype,
+                memory_bytes=self.machine.facts(kind).memory_bytes,
+                cores=self.machine.cores,
+                origin=model.origin,
+            ).to_json()
+            for kind in kinds
+        }
 
-    def _predict(self, model: NamedModel, platform: Platform, dtype: str) -> Prediction:
-        return self._engine.predict(model, platform, batch=1, length=DEFAULT_LENGTH, dtype=dtype, training=False)
+    def recommend_model_for_task(
+        self, task: str, hardware_constraints: Sequence[str] | str | None = None, *, limit: int | None = None
+    ) -> dict[str, Any]:
+        """Recommend registered models for a task.
+
+        Args:
+            task: A task of `pytest_hfaccel.core.tasks.TASKS`, in any spelling.
+            hardware_constraints: The kinds of device to choose among, present or not (default: those present).
+            limit: How many to recommend at most.
+
+        Returns:
+            `task, hardware_constraints, recommendations, excluded, explanation, source`. The recommendations are
+            classifications (see `classify_model`) of models that fit, those that were measured first, then in the
+            order of the registry; `excluded` says of each other model why.
+
+        Raises:
+            ConfigError: There is no such task, or a kind of device is unknown.
+        """
+        asked = _kinds(hardware_constraints, "hardware_constraints")
+        name = normalised_task(task)
+        answers = {
+            spec.name: {
+                **self.classify_model(spec.name, spec.architecture, [spec.task], hardware=asked),
+                "gated": spec.gated,
+                "architecture": spec.architecture,
+            }
+            for spec in self.registry.specs
+            if spec.task == name
+        }
+        fitting = [answer for answer in answers.values() if answer["recommended_hardware"]]
+        fitting.sort(key=lambda each: each["hardware_profile"][each["recommended_hardware"]]["basis"] != "measured")
+        chosen = fitting[:limit]
+        where = ", ".join(asked) if asked else "the devices of this machine"
+        return {
+            "task": name,
+            "hardware_constraints": asked,
+            "recommendations": chosen,
+            "excluded": {each: a["explanation"] for each, a in answers.items() if not a["recommended_hardware"]},
+            "explanation": f"{len(chosen)} of {len(answers)} registered models for {name} are recommended for {where}.",
+            "source": "the registry, filtered by support and by what fits",
+        }
+
+    def get_compatible_models_for_hardware(self, models: Sequence[str] | str, hardware: str | None = None) -> list[str]:
+        """Return the models that run on a kind of device and, where its memory is known, fit it.
+
+        A model of which neither family nor dimensions are known is not among them.
+
+        Args:
+            models: Names of models. `get_compatible_models_for_hardware("cuda")` asks about all registered ones.
+            hardware: Kind of device, present or not.
+
+        Raises:
+            ConfigError: The kind of device is unknown.
+        """
+        if hardware is None:
+            if not isinstance(models, str):
+                raise ConfigError("get_compatible_models_for_hardware: 'hardware' is missing.")
+            hardware = models
+            models = [spec.name for spec in self.registry.specs]
+        names = [models] if isinstance(models, str) else models
+        kind = _kinds([hardware], "hardware")[0]
+        answers = {name: self.classify_model(name) for name in names}
+        return [
+            name
+            for name, answer in answers.items()
+            if answer["hardware_profile"][kind]["compatible"]
+            and (answer["family"] != UNKNOWN or answer["dimensions"] != "unknown")
+        ]
+
+    def get_optimal_resource_pool_config(self, models: Sequence[str] | str) -> dict[str, Any]:
+        """Return how to set up the pool for a set of models; see `pool_config`."""
+        names = [models] if isinstance(models, str) else models
+        return pool_config(self.machine, [self.classify_model(name) for name in names])
+
+    def get_compatibility_matrix(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Return family -> kind of device -> entry; each says whether it is declared or measured."""
+        return self.matrix.by_family(
+            lambda architecture: str(self._families.analyze_model_class(architecture)["family"])
+        )
 
     def _cost(self, model: NamedModel) -> ArchitectureCost | None:
         if not model.architecture:
@@ -272,46 +479,130 @@ class Candidates:
                 return None  # its class is not transformers' own, or nothing but a guess
             raise
 
-    def _candidate(
-        self, kind: str, model: NamedModel, cost: ArchitectureCost | None, said: Mapping[str, Any]
-    ) -> Candidate:
-        facts = self._machine.facts(kind)
-        needs, found = self._needs(kind, model, cost)
-        support = Support(**found.details["support"])
-        if "compatible" in said:
-            support = Support("real" if said["compatible"] else "unavailable", "override", "given by the caller")
-        fits = needs.fits if needs else None
-        given = (said.get("memory_usage") or {}).get("peak")
-        if given is not None:
-            fits = given * MIB <= USABLE_SHARE * facts.memory_bytes if facts.memory_bytes is not None else None
-        return Candidate(
-            kind=kind,
-            is_present=facts.is_present,
-            presence=facts.reason,
-            support=support,
-            needs=needs,
-            peak_mb=int(given) if given is not None else (needs.min_memory_mb if needs else None),
-            fits=fits,
-        )
+    def _predict(self, model: NamedModel, platform: Platform, dtype: str) -> Prediction:
+        return self._engine.predict(model, platform, batch=1, length=DEFAULT_LENGTH, dtype=dtype, training=False)
 
-    def _needs(
-        self, kind: str, model: NamedModel, cost: ArchitectureCost | None
-    ) -> tuple[Requirements | None, Prediction]:
-        """Return requirements and prediction at the first dtype that fits, else at the last one that runs there."""
-        platform = self._engine.platforms.of(kind)
-        is_present = self._machine.facts(kind).is_present
+    def _profile(
+        self, kind: str, model: NamedModel, cost: ArchitectureCost | None, said: Mapping[str, Any]
+    ) -> HardwareProfile:
+        """Return what is known at the first dtype that fits, else at the last one that runs there."""
+        facts, platform = self.machine.facts(kind), self._engine.platforms.of(kind)
         dtypes = [dtype for dtype in _DTYPES.get(kind, ("fp32",)) if platform.precision(dtype).runs]
         for dtype in dtypes:
             found = self._predict(model, platform, dtype)
-            if not is_present or found.fits is not False:
+            if not facts.is_present or found.fits is not False:
                 break
-        if cost is None:
-            return None, found
-        memory = self._machine.facts(kind).memory_bytes
-        needs = requirements_on(
-            kind, cost, dtype=dtype, memory_bytes=memory, cores=self._machine.cores, origin=model.origin
-        )
-        return (replace(needs, fits=found.fits) if is_present and found.fits is not None else needs), found
+        needs = None
+        if cost is not None:
+            needs = requirements_on(
+                kind,
+                cost,
+                dtype=dtype,
+                memory_bytes=facts.memory_bytes,
+                cores=self.machine.cores,
+                origin=model.origin,
+            )
+            if facts.is_present and found.fits is not None:
+                needs = replace(needs, fits=found.fits)
+        support = Support(**found.details["support"])
+        if "compatible" in said:
+            support = Support("real" if said["compatible"] else "unavailable", "override", "given by the caller")
+        peak, fits = (needs.min_memory_mb, needs.fits) if needs else (None, None)
+        given = (said.get("memory_usage") or {}).get("peak")
+        if given is not None:
+            peak = int(given)
+            fits = given * MIB <= USABLE_SHARE * facts.memory_bytes if facts.memory_bytes is not None else None
+        return HardwareProfile(kind, facts, support, needs, peak, fits)
+
+    def _candidate(
+        self, model: NamedModel, name: str, profiles: Mapping[str, HardwareProfile], override: Override
+    ) -> Candidate:
+        """Return the predictor's candidate, in which the caller's word counts as it does in the profile."""
+        platform = self._engine.platforms.of(name)
+        profile = profiles[platform.kind]
+        found = self._predict(model, platform, profile.dtype)
+        if platform.kind in override:
+            advice = found.advice or f"Needs {profile.peak_mb} MB by the caller's word, which does not fit."
+            details = {**found.details, "support": profile.support.to_json()}
+            found = replace(found, fits=profile.fits, advice=advice, details=details)
+        return Candidate(platform, found)
+
+    def _recommendation(
+        self, model: NamedModel, profiles: Mapping[str, HardwareProfile], asked: Sequence[str], override: Override
+    ) -> dict[str, Any]:
+        """Return what the predictor recommends for one sample on the kinds asked for, else on the devices present."""
+        names = list(asked) or [name for name in self._engine.platforms.present() if name.partition(":")[0] in KINDS]
+        here = f"Considered: the devices of this machine ({', '.join(names)})."
+        candidates = [self._candidate(model, name, profiles, override) for name in names]
+        choice = recommend(candidates, WEIGHTS["inference"], "Considered: the hardware named." if asked else here)
+        primary = choice["primary_recommendation"]
+        kind = primary.partition(":")[0] if primary else None
+        described = [
+            each for each in profiles.values() if (each.kind in asked if asked else each.facts.is_present)
+        ] or list(profiles.values())
+        shown = profiles.get(kind or "") or min(described, key=lambda each: (not each.support.runs, each.peak_mb or 0))
+        return {
+            "recommended_hardware": kind,
+            "torch_device": torch_device(kind) if kind else None,
+            "recommended_dtype": shown.dtype,
+            "resource_requirements": shown.requirements(),
+            "dimensions": model.dimensions,
+            "model": model.origin,
+            "explanation": f"{choice['explanation']} {'; '.join(each.describe() for each in described)}.",
+            "source": choice["prediction_source"] if kind else "no device considered can run it",
+        }
+
+
+def get_hardware_aware_model_classification(
+    model_name: str,
+    model_class: str | None = None,
+    tasks: Sequence[str] | None = None,
+    methods: Sequence[str] | None = None,
+    hw_compat_override: Mapping[str, Mapping[str, Any] | bool] | None = None,
+    *,
+    hardware_cache_path: AnyPath | None = None,
+    model_db_path: AnyPath | None = None,
+    force_refresh: bool = False,
+) -> dict[str, Any]:
+    """Classify a model and recommend where to run it; see `HardwareAwareModelClassifier.classify_model`."""
+    classifier = HardwareAwareModelClassifier(hardware_cache_path, model_db_path, force_refresh)
+    return classifier.classify_model(model_name, model_class, tasks, methods, hw_compat_override)
+
+
+def torch_device(kind: str) -> str:
+    """Return the torch device of a kind: where the torch part of a model on it lies."""
+    return {"cuda": "cuda:0", "rocm": "cuda:0", "xpu": "xpu:0", "mps": "mps"}.get(kind, "cpu")
+
+
+def _override(said: Mapping[str, Mapping[str, Any] | bool] | None) -> dict[str, Mapping[str, Any]]:
+    """Return what the caller says of kinds of device, a bool as the profile it stands for.
+
+    Raises:
+        ConfigError: A kind is unknown, or its value is neither a bool nor a profile.
+    """
+    said = said or {}
+    for kind, value in said.items():
+        if not isinstance(value, bool | Mapping):
+            raise ConfigError(
+                f"hw_compat_override: {kind}: {value!r} is not allowed. Wanted: true, false, or a profile as in "
+                '{"compatible": true, "memory_usage": {"peak": 2000}}.'
+            )
+    profiles = [{"compatible": value} if isinstance(value, bool) else value for value in said.values()]
+    return dict(zip(_kinds(list(said), "hw_compat_override"), profiles, strict=True))
+
+
+def _kinds(kinds: Sequence[str] | str | None, option: str) -> list[str]:
+    """Return kinds of device in lower case, without an index; one name alone means itself.
+
+    Raises:
+        ConfigError: One of them is not a name, or no kind of device.
+    """
+    names = [kinds] if isinstance(kinds, str) else list(kinds or ())
+    for name in names:
+        kind = name.lower().partition(":")[0] if isinstance(name, str) else ""
+        if kind not in KINDS:
+            raise ConfigError(f"{option}: {name!r} is not a kind of device. Allowed: {', '.join(KINDS)}.")
+    return [name.lower().partition(":")[0] for name in names]
 
 
 _OTHER_NAMES = {
@@ -328,52 +619,14 @@ _OTHER_NAMES = {
 """Tasks that models registered under another one serve as well, and names the hub has dropped."""
 
 
-def recommend(
-    classifier: HardwareAwareModelClassifier, task: str, asked: Sequence[str], *, limit: int | None = None
-) -> dict[str, Any]:
-    """Recommend registered models for a task.
-
-    Args:
-        classifier: Gives registry and machine.
-        task: A task of `pytest_hfaccel.core.tasks.TASKS`, in any spelling.
-        asked: The kinds of device to choose among, present or not; when empty, those present.
-        limit: How many to recommend at most.
-
-    Returns:
-        `task, hardware_constraints, recommendations, excluded, explanation, source`. The recommendations are
-        classifications (see `HardwareAwareModelClassifier.classify_model`) of models that fit, those that were measured
-        first, then in the order of the registry; `excluded` says of each other model why.
-
-    Raises:
-        ConfigError: There is no such task.
-    """
-    if not isinstance(task, str):
-        raise ConfigError(f"task: {task!r} is not a task.", hint=f"Allowed: {', '.join(TASKS)}.")
-    name = normalised_task(task)
-    found = [(spec, _classify(classifier, spec, asked)) for spec in classifier.registry.specs if spec.task == name]
-    passed = [(spec, answer) for spec, answer in found if answer["recommended_hardware"]]
-    passed.sort(key=lambda pair: _profile(pair[1])["basis"] != "measured")
-    left_out = {spec.name: answer["explanation"] for spec, answer in found if not answer["recommended_hardware"]}
-    chosen = [answer for _, answer in passed[:limit]]
-    where = ", ".join(asked) if asked else "the devices of this machine"
-    return {
-        "task": name,
-        "hardware_constraints": list(asked),
-        "recommendations": chosen,
-        "excluded": left_out,
-        "explanation": f"{len(chosen)} of {len(found)} registered models for {name} are recommended for {where}.",
-        "source": "the registry, filtered by support and by what fits",
-    }
-
-
 def normalised_task(task: str) -> str:
     """Return the registry's name of a task.
 
     Raises:
         ConfigError: There is no such task; the message lists all.
     """
-    from difflib import get_close_matches
-
+    if not isinstance(task, str):
+        raise ConfigError(f"task: {task!r} is not a task.", hint=f"Allowed: {', '.join(TASKS)}.")
     spelled = "-".join(task.strip().lower().replace("_", " ").replace("-", " ").split())
     name = spelled if spelled in TASKS else _OTHER_NAMES.get(spelled, spelled)
     if name in TASKS:
@@ -381,15 +634,6 @@ def normalised_task(task: str) -> str:
     near = get_close_matches(name, TASKS, n=1)
     suggestion = f" Did you mean {near[0]!r}?" if near else ""
     raise ConfigError(f"{task!r} is not a task of the registry.{suggestion}", hint=f"Allowed: {', '.join(TASKS)}.")
-
-
-def _classify(classifier: HardwareAwareModelClassifier, spec: ModelSpec, asked: Sequence[str]) -> dict[str, Any]:
-    answer = classifier.classify_model(spec.name, spec.architecture, [spec.task], hardware=asked)
-    return {**answer, "gated": spec.gated, "architecture": spec.architecture}
-
-
-def _profile(answer: dict[str, Any]) -> dict[str, Any]:
-    return dict(answer["hardware_profile"][answer["recommended_hardware"]])
 
 
 LOW_MEMORY_MB = 4096
@@ -479,311 +723,3 @@ def _explanation(low: bool, available: int, in_host: int) -> str:
     scarce = f"less than {LOW_MEMORY_MB} MB are available"
     why = scarce if available < LOW_MEMORY_MB else f"that is more than {USABLE_SHARE:.0%} of what is available"
     return f"{have}: low-memory mode, because {why}."
-
-
-AnyPath = str | os.PathLike[str]
-
-__all__ = [
-    "ArchitectureCost",
-    "CompatibilityMatrix",
-    "DeviceFacts",
-    "HardwareAwareModelClassifier",
-    "Machine",
-    "Requirements",
-    "cost_of",
-    "get_hardware_aware_model_classification",
-    "requirements_on",
-]
-
-
-class HardwareAwareModelClassifier:
-    """Classifies models and says where they should run, what they need there, and why.
-
-    Args:
-        hardware_cache_path: File in which the detected hardware is kept; see `pytest_hfaccel.hardware`.
-        model_db_path: JSON file in which classifications are kept; see `pytest_hfaccel.classify`.
-        force_refresh: Detect the hardware anew, whatever the cache says.
-        reports: Directory with the reports of earlier runs (default: `RunConfig`'s), for the compatibility matrix.
-        registry: The models that are known (default: the shipped ones).
-        machine: The machine to advise for (default: this one).
-        assume_default: Whether a class's default config may stand in for a model whose dimensions are not known;
-            without, such a model gets no numbers. Answers say which it was: `dimensions` is `known`, `assumed` or
-            `unknown`.
-    """
-
-    def __init__(
-        self,
-        hardware_cache_path: AnyPath | None = None,
-        model_db_path: AnyPath | None = None,
-        force_refresh: bool = False,
-        *,
-        reports: AnyPath | None = None,
-        registry: Registry | None = None,
-        machine: Machine | None = None,
-        assume_default: bool = False,
-    ) -> None:
-        self._hardware_cache = hardware_cache_path
-        self._database = model_db_path
-        self._force_refresh = force_refresh
-        self._config = RunConfig.from_values({})
-        self._reports = Path(reports) if reports is not None else self._config.reports_dir
-        self._given_registry, self._given_machine = registry, machine
-        self._assume_default = assume_default
-
-    @cached_property
-    def machine(self) -> Machine:
-        """The machine the advice is for."""
-        if self._given_machine is not None:
-            return self._given_machine
-
-        return detect_machine(self._hardware_cache, force_refresh=self._force_refresh)
-
-    @cached_property
-    def registry(self) -> Registry:
-        """The models that are known."""
-        from pytest_hfaccel.registry import load_registry
-
-        files = [Path(file) for file in self._config.registries]
-        return self._given_registry or load_registry(files, cache_dir=self._config.cache_dir)
-
-    @cached_property
-    def matrix(self) -> CompatibilityMatrix:
-        """Declared support, overwritten by the rows of the benchmark database and by the cells of earlier runs."""
-        return self._engine.matrix
-
-    @cached_property
-    def _engine(self) -> Engine:
-        from pytest_hfaccel.predict.configuration import PredictorConfig
-        from pytest_hfaccel.predict.engine import Engine
-        from pytest_hfaccel.predict.evidence import default_database
-
-        return Engine(
-            PredictorConfig(cache_dir=str(self._config.cache_dir), reports=str(self._reports)),
-            default_database(None),
-            report=self.machine.hardware,
-            registry=self.registry,
-            assume_default=self._assume_default,
-        )
-
-    @cached_property
-    def _families(self) -> ModelFamilyClassifier:
-        from pytest_hfaccel.classify import ModelFamilyClassifier
-
-        return ModelFamilyClassifier(model_db_path=self._database)
-
-    @cached_property
-    def _candidates(self) -> Candidates:
-        return Candidates(self.machine, self._engine)
-
-    def classify_model(
-        self,
-        model_name: str,
-        model_class: str | None = None,
-        tasks: Sequence[str] | None = None,
-        methods: Sequence[str] | None = None,
-        hw_compat_override: Mapping[str, Mapping[str, Any] | bool] | None = None,
-        hardware: Sequence[str] | str | None = None,
-    ) -> dict[str, Any]:
-        """Classify a model and recommend where to run it.
-
-        Args:
-            model_name: Registered name, local directory, hub id, or any name.
-            model_class: Architecture class, e.g. `GPT2LMHeadModel`.
-            tasks: Task names.
-            methods: Names of methods the model offers.
-            hw_compat_override: Kind of device -> `{"compatible": bool, "memory_usage": {"peak": MB}}`, or the bool
-                alone; believed over what is declared or measured.
-            hardware: The kinds of device to choose among, present or not (default: those present).
-
-        Returns:
-            The classification (`model_name, family, subfamily, confidence, analyses, ...`, see
-            `pytest_hfaccel.classify.Classification`) with `recommended_hardware`, `torch_device`,
-            `recommended_dtype`, `recommended_template`, `resource_requirements` (MB of 2**20 bytes, on the recommended
-            hardware), `hardware_profile` (by kind of device), `dimensions` (`known`, `assumed` or `unknown`), `model`
-            (where these are from), `explanation` and `source`. Where nothing considered can run it,
-            `recommended_hardware` and `torch_device` are `None`, and the requirements are those of the device that
-            lacks the least.
-
-        Raises:
-            ConfigError: `hardware` or the override names an unknown kind of device.
-        """
-        if not isinstance(model_name, str) or not model_name.strip():
-            raise ConfigError(f"model_name: {model_name!r} is not the name of a model.")
-        if isinstance(model_class, type):
-            model_class = model_class.__name__
-        asked = _kinds(hardware, "hardware")
-        override = _override(hw_compat_override)
-        answer = self._families.classify_model(model_name, model_class, tasks, methods, override or None)
-        family = answer["family"] if answer["family"] in MODEL_FAMILIES else None
-        model = self._engine.models.find(model_name, family, model_class)
-        found = self._candidates.of(model, override)
-        choice = self._candidates.recommend(model, found, asked, override)
-        return {
-            **answer,
-            "classification_source": answer["source"],
-            **_recommendation(choice, found, model, asked),
-            "recommended_template": self._families.get_template_for_family(answer["family"], answer["subfamily"]),
-            "hardware_profile": {each.kind: each.profile() for each in found},
-        }
-
-    def get_requirements(
-        self,
-        model_name: str,
-        model_class: str | None = None,
-        hardware: Sequence[str] | str | None = None,
-        *,
-        dtype: str = "fp32",
-        length: int = DEFAULT_LENGTH,
-    ) -> dict[str, dict[str, Any]]:
-        """Return what a model needs, by kind of device.
-
-        Args:
-            model_name: Registered name, local directory or hub id.
-            model_class: Architecture class to use instead of the checkpoint's own.
-            hardware: Kinds of device, present or not (default: those present).
-            dtype: dtype of weights and activations.
-            length: Tokens per sample of texts.
-
-        Raises:
-            ConfigError: A kind of device or the dtype is unknown, nothing is known of the model's dimensions, or it
-                takes fewer tokens.
-            LoadError: transformers cannot build the model.
-        """
-        if dtype not in PRECISIONS:
-            raise ConfigError(f"dtype: {dtype!r} is not a dtype. Allowed: {', '.join(PRECISIONS)}.")
-        model = self._engine.models.find(model_name, model_class=model_class)
-        if not model.architecture:
-            raise ConfigError(
-                f"{model_name}: {model.origin}.", hint="Name a registered model or a directory with a config.json."
-            )
-        cost = cost_of(model.architecture, model.dims, length=length, cache_dir=self._config.cache_dir)
-        if cost.length < length and length > DEFAULT_LENGTH:
-            raise ConfigError(f"length: {model_name} takes {cost.length} tokens at most, not {length}.")
-        kinds = _kinds(hardware, "hardware") or self.machine.present
-        return {
-            kind: requirements_on(
-                kind,
-                cost,
-                dtype=dtype,
-                memory_bytes=self.machine.facts(kind).memory_bytes,
-                cores=self.machine.cores,
-                origin=model.origin,
-            ).to_json()
-            for kind in kinds
-        }
-
-    def recommend_model_for_task(
-        self, task: str, hardware_constraints: Sequence[str] | str | None = None, **options: Any
-    ) -> dict[str, Any]:
-        """Recommend registered models for a task; see `advisor.recommendation.recommend`."""
-        return recommend(self, task, _kinds(hardware_constraints, "hardware_constraints"), **options)
-
-    def get_compatible_models_for_hardware(self, models: Sequence[str] | str, hardware: str | None = None) -> list[str]:
-        """Return the models that run on a kind of device and, where its memory is known, fit it.
-
-        A model of which neither family nor dimensions are known is not among them.
-
-        Args:
-            models: Names of models. `get_compatible_models_for_hardware("cuda")` asks about all registered ones.
-            hardware: Kind of device, present or not.
-
-        Raises:
-            ConfigError: The kind of device is unknown.
-        """
-        if hardware is None:
-            if not isinstance(models, str):
-                raise ConfigError("get_compatible_models_for_hardware: 'hardware' is missing.")
-            hardware = models
-            models = [spec.name for spec in self.registry.specs]
-        names = [models] if isinstance(models, str) else models
-        kind = _kinds([hardware], "hardware")[0]
-        answers = {name: self.classify_model(name) for name in names}
-        return [
-            name
-            for name, answer in answers.items()
-            if answer["hardware_profile"][kind]["compatible"]
-            and (answer["family"] != UNKNOWN or answer["dimensions"] != "unknown")
-        ]
-
-    def get_optimal_resource_pool_config(self, models: Sequence[str] | str) -> dict[str, Any]:
-        """Return how to set up the pool for a set of models; see `advisor.pool_config.pool_config`."""
-        names = [models] if isinstance(models, str) else models
-        return pool_config(self.machine, [self.classify_model(name) for name in names])
-
-    def get_compatibility_matrix(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """Return family -> kind of device -> entry; each says whether it is declared or measured."""
-        return self.matrix.by_family(
-            lambda architecture: str(self._families.analyze_model_class(architecture)["family"])
-        )
-
-
-def get_hardware_aware_model_classification(
-    model_name: str,
-    model_class: str | None = None,
-    tasks: Sequence[str] | None = None,
-    methods: Sequence[str] | None = None,
-    hw_compat_override: Mapping[str, Mapping[str, Any] | bool] | None = None,
-    *,
-    hardware_cache_path: AnyPath | None = None,
-    model_db_path: AnyPath | None = None,
-    force_refresh: bool = False,
-) -> dict[str, Any]:
-    """Classify a model and recommend where to run it; see `HardwareAwareModelClassifier.classify_model`."""
-    classifier = HardwareAwareModelClassifier(hardware_cache_path, model_db_path, force_refresh)
-    return classifier.classify_model(model_name, model_class, tasks, methods, hw_compat_override)
-
-
-def torch_device(kind: str) -> str:
-    """Return the torch device of a kind: where the torch part of a model on it lies."""
-    return {"cuda": "cuda:0", "rocm": "cuda:0", "xpu": "xpu:0", "mps": "mps"}.get(kind, "cpu")
-
-
-def _recommendation(
-    choice: Mapping[str, Any], found: Sequence[Candidate], model: NamedModel, asked: Sequence[str]
-) -> dict[str, Any]:
-    primary = choice["primary_recommendation"]
-    kind = primary.partition(":")[0] if primary else None
-    described = [each for each in found if (each.kind in asked if asked else each.is_present)] or list(found)
-    nearest = min(described, key=lambda each: (not each.support.runs, each.peak_mb or 0))
-    shown = next((each for each in found if each.kind == kind), nearest)
-    return {
-        "recommended_hardware": kind,
-        "torch_device": torch_device(kind) if kind else None,
-        "recommended_dtype": shown.needs.dtype if shown.needs else "fp32",
-        "resource_requirements": shown.requirements(),
-        "dimensions": model.dimensions,
-        "model": model.origin,
-        "explanation": f"{choice['explanation']} {'; '.join(each.describe() for each in described)}.",
-        "source": choice["prediction_source"] if kind else "no device considered can run it",
-    }
-
-
-def _override(said: Mapping[str, Mapping[str, Any] | bool] | None) -> dict[str, Mapping[str, Any]]:
-    """Return what the caller says of kinds of device, a bool as the profile it stands for.
-
-    Raises:
-        ConfigError: A kind is unknown, or its value is neither a bool nor a profile.
-    """
-    said = said or {}
-    for kind, value in said.items():
-        if not isinstance(value, bool | Mapping):
-            raise ConfigError(
-                f"hw_compat_override: {kind}: {value!r} is not allowed. Wanted: true, false, or a profile as in "
-                '{"compatible": true, "memory_usage": {"peak": 2000}}.'
-            )
-    profiles = [{"compatible": value} if isinstance(value, bool) else value for value in said.values()]
-    return dict(zip(_kinds(list(said), "hw_compat_override"), profiles, strict=True))
-
-
-def _kinds(kinds: Sequence[str] | str | None, option: str) -> list[str]:
-    """Return kinds of device in lower case, without an index; one name alone means itself.
-
-    Raises:
-        ConfigError: One of them is not a name, or no kind of device.
-    """
-    names = [kinds] if isinstance(kinds, str) else list(kinds or ())
-    for name in names:
-        kind = name.lower().partition(":")[0] if isinstance(name, str) else ""
-        if kind not in KINDS:
-            raise ConfigError(f"{option}: {name!r} is not a kind of device. Allowed: {', '.join(KINDS)}.")
-    return [name.lower().partition(":")[0] for name in names]
