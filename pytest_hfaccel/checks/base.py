@@ -1,15 +1,20 @@
-"""What a check is: a named function on a loaded cell that returns a verdict with its numbers."""
+"""What a check is: a function on a loaded cell, registered under a name, that returns a verdict with its numbers.
+
+A built-in check is registered where it is written, with `built_in`; those of plugins with `CheckRegistry.check`.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import wraps
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_hfaccel.backends.base import LoadedModel, ModelSource, SampleInputs
-from pytest_hfaccel.checks.claims import Claim
+from pytest_hfaccel.core.errors import LoadError
 from pytest_hfaccel.core.results import CheckOutcome, Stage, Status
 from pytest_hfaccel.core.spec import Cell
 
@@ -17,14 +22,31 @@ if TYPE_CHECKING:
     import torch
 
     from pytest_hfaccel.benchmark.measuring import PerformanceRequest
-    from pytest_hfaccel.checks.reference import Reference
+    from pytest_hfaccel.numerics.reference import Reference
+
+    Function = Callable[["CheckContext"], CheckOutcome]
 
 CLASS, CELL = "class", "cell"
 """The two levels: once per model, or once per cell."""
 
 
+@dataclass(frozen=True)
+class Claim:
+    """A statement about what a pretrained model makes of its task, and whether it holds.
+
+    Attributes:
+        text: The statement, e.g. `fills 'Paris is the capital of [MASK].' with france`.
+        holds: Whether it does.
+        measures: JSON values it rests on.
+    """
+
+    text: str
+    holds: bool
+    measures: Mapping[str, Any] = field(default_factory=dict)
+
+
 class CheckContext(Protocol):
-    """What a check may ask for. Everything is made on first use and kept for the cell's other checks."""
+    """What a check may ask for. Everything is made on first use and shared with the cell's other checks."""
 
     cell: Cell
 
@@ -38,11 +60,11 @@ class CheckContext(Protocol):
 
     @property
     def loaded(self) -> LoadedModel:
-        """The model on the cell's device. Not there on class level."""
+        """The model on the cell's device; not available at class level."""
 
     @property
     def outputs(self) -> Mapping[str, torch.Tensor]:
-        """What the model gave for the sample on the cell's device, in one run for all checks; see `forward`."""
+        """The outputs for the sample on the cell's device, from one run for all checks; see `LoadedModel.forward`."""
 
     def on_cpu(self, dtype: str) -> AbstractContextManager[LoadedModel]:
         """Give the model on the CPU with torch for a `with` block: the one a cell there has, unless it is a large one.
@@ -61,7 +83,7 @@ class CheckContext(Protocol):
 
     @property
     def claims(self) -> Sequence[Claim]:
-        """What the model class module says the model must make of its task; used by the check `task_sense`."""
+        """The claims of the model class module about the model; used by the check `task_sense`."""
 
     @property
     def performance_request(self) -> PerformanceRequest:
@@ -85,7 +107,7 @@ class Check:
     """
 
     name: str
-    function: Callable[[CheckContext], CheckOutcome]
+    function: Function
     stage: Stage
     level: str
     applies: Callable[[Cell], bool]
@@ -108,8 +130,8 @@ class Check:
 class CheckRegistry:
     """Checks by name; a second check of the same name is refused."""
 
-    def __init__(self) -> None:
-        self._checks: dict[str, Check] = {}
+    def __init__(self, checks: Iterable[Check] = ()) -> None:
+        self._checks = {check.name: check for check in checks}
 
     def check(
         self,
@@ -118,11 +140,12 @@ class CheckRegistry:
         stage: Stage = Stage.COMPARE,
         level: str = CELL,
         applies: Callable[[Cell], bool] = lambda _: True,
-    ) -> Callable[[Callable[[CheckContext], CheckOutcome]], Callable[[CheckContext], CheckOutcome]]:
-        """Decorate a function to register it under `name`."""
+        option: str = "",
+    ) -> Callable[[Function], Function]:
+        """Decorate a function to register it under `name`; the other arguments are the attributes of `Check`."""
 
-        def register(function: Callable[[CheckContext], CheckOutcome]) -> Callable[[CheckContext], CheckOutcome]:
-            self.add(Check(name, function, stage, level, applies))
+        def register(function: Function) -> Function:
+            self.add(Check(name, _with_name(function, name), stage, level, applies, option))
             return function
 
         return register
@@ -157,21 +180,93 @@ class CheckRegistry:
 
     def copy(self) -> CheckRegistry:
         """Return a registry that can grow (by a user's checks) without changing this one."""
-        other = CheckRegistry()
-        other._checks = dict(self._checks)
-        return other
+        return CheckRegistry(self)
 
 
-def passed(name: str, **measures: Any) -> CheckOutcome:
+BUILT_IN = CheckRegistry()
+"""The built-in checks of the modules imported so far: use `built_in_checks`, which imports them all."""
+built_in = BUILT_IN.check
+
+
+def _with_name(function: Function, name: str) -> Function:
+    """Put the check's name into outcomes without one."""
+
+    @wraps(function)
+    def named(context: CheckContext) -> CheckOutcome:
+        outcome = function(context)
+        if isinstance(outcome, CheckOutcome) and not outcome.name:
+            outcome.name = name
+        return outcome
+
+    return named
+
+
+def passed(*name: str, **measures: Any) -> CheckOutcome:
     """Return a passed outcome with its numbers."""
-    return CheckOutcome(name, Status.PASSED, measures=measures)
+    return CheckOutcome(_old_name(name), Status.PASSED, measures=measures)
 
 
-def failed(name: str, reason: str, *, stage: Stage = Stage.COMPARE, **measures: Any) -> CheckOutcome:
+def failed(*reason: str, stage: Stage = Stage.COMPARE, **measures: Any) -> CheckOutcome:
     """Return a failed outcome with its reason and numbers."""
-    return CheckOutcome(name, Status.FAILED, stage=stage, reason=reason, measures=measures)
+    *name, text = reason
+    return CheckOutcome(_old_name(name), Status.FAILED, stage=stage, reason=text, measures=measures)
 
 
-def skipped(name: str, reason: str, **measures: Any) -> CheckOutcome:
+def passed_unless(problem: str, *, stage: Stage = Stage.COMPARE, **measures: Any) -> CheckOutcome:
+    """Return a passed outcome where `problem` is empty, else a failed one with it as the reason."""
+    return failed(problem, stage=stage, **measures) if problem else passed(**measures)
+
+
+def skipped(*reason: str, **measures: Any) -> CheckOutcome:
     """Return a skipped outcome; the reason says what would make it run."""
-    return CheckOutcome(name, Status.SKIPPED, reason=reason, measures=measures)
+    *name, text = reason
+    return CheckOutcome(_old_name(name), Status.SKIPPED, reason=text, measures=measures)
+
+
+def _old_name(names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    text = "the check's name is no longer an argument of passed(), failed() and skipped(): leave it out."
+    warnings.warn(text, DeprecationWarning, stacklevel=3)
+    return names[0]
+
+
+def is_torch_cell(cell: Cell) -> bool:
+    """Whether a cell runs transformers' own code with weights of one precision, which can be trained and compiled."""
+    return cell.device.traits.torch_module and cell.dtype != "int8"
+
+
+def private_copy(context: CheckContext, dtype: str = "") -> Any:
+    """Load the cell's checkpoint once more, on the leased model's device, for a check that modifies its model.
+
+    The leased model belongs to the pool and to the cell's other checks.
+
+    Args:
+        context: The check's context.
+        dtype: The precision; that of the cell when not given.
+
+    Raises:
+        LoadError: The copy shares memory with the leased model, so that what is done to it would be done to both.
+    """
+    leased = context.loaded.pipeline_model()
+    device = next(leased.parameters()).device
+    copy = context.source.torch_model(dtype or context.cell.dtype, str(device))
+    shared = _storages(copy) & _storages(leased)
+    if shared:
+        raise LoadError(f"{len(shared)} tensors of the copy lie in the memory of the leased model", stage="load")
+    return copy
+
+
+def _storages(model: Any) -> set[int]:
+    tensors = (*model.parameters(), *model.buffers())
+    return {tensor.untyped_storage().data_ptr() for tensor in tensors if tensor.numel()}
+
+
+def move_to(model: Any, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return inputs on a torch model's device, floating-point ones in its dtype."""
+    parameter = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
+    device, dtype = parameter.device, getattr(model, "dtype", parameter.dtype)
+    return {
+        name: tensor.to(device, dtype) if tensor.is_floating_point() else tensor.to(device)
+        for name, tensor in inputs.items()
+    }

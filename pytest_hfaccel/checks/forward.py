@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.backends.base import flatten_outputs
-from pytest_hfaccel.checks.base import CheckContext, failed, passed
+from pytest_hfaccel.checks.base import CheckContext, built_in, passed_unless
 from pytest_hfaccel.core.results import CheckOutcome, Stage
 
 if TYPE_CHECKING:
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from pytest_hfaccel.backends.base import LoadedModel
 
-NAME = "forward"
 
 # A finite reference beyond this is a fill value for "never"; the device may turn it into an infinity of the same sign.
 _FILL = 1e8
@@ -30,6 +29,7 @@ A NaN is never meant. Everywhere else an infinity is an overflow.
 """
 
 
+@built_in("forward", stage=Stage.RUN)
 def forward(context: CheckContext) -> CheckOutcome:
     """The outputs have the reference's names, shapes and kinds of dtype, and are finite, as the reference's are.
 
@@ -51,7 +51,7 @@ def forward(context: CheckContext) -> CheckOutcome:
             origin = _origin(context, at_device=any(on_device for _, on_device in broken.values()))
             problems.append(origin)
             measures["first_non_finite"] = origin
-    return failed(NAME, "\n".join(problems), stage=Stage.RUN, **measures) if problems else passed(NAME, **measures)
+    return passed_unless("\n".join(problems), stage=Stage.RUN, **measures)
 
 
 def _other_kind(leaf: torch.Tensor, reference: torch.Tensor) -> str | None:
@@ -66,17 +66,17 @@ def _other_kind(leaf: torch.Tensor, reference: torch.Tensor) -> str | None:
 
 def _non_finite_leaves(context: CheckContext) -> dict[str, tuple[str, bool]]:
     """Return by output what is wrong with its numbers, and whether it is the device's or the reference's only."""
-    found = {}
+    broken = {}
     for name, reference in context.reference.outputs.items():
         leaf = context.outputs[name]
         by_design = is_infinite_by_design(context.cell.model.architecture, name)
         here, there = _count(leaf, reference, by_design), _count(reference, reference, by_design)
         if here:
             also = ", in the reference as well" if there else ""
-            found[name] = f"{here} of {leaf.numel()} values are NaN or infinite{also}", True
+            broken[name] = f"{here} of {leaf.numel()} values are NaN or infinite{also}", True
         elif there:
-            found[name] = f"{there} of {leaf.numel()} values of the reference are NaN or infinite", False
-    return found
+            broken[name] = f"{there} of {leaf.numel()} values of the reference are NaN or infinite", False
+    return broken
 
 
 def is_infinite_by_design(architecture: str, leaf: str) -> bool:
@@ -98,25 +98,25 @@ def _origin(context: CheckContext, at_device: bool) -> str:
     """Say where a number that is not finite comes from, and on which model that was seen."""
     kind = context.cell.device.kind
     if at_device and context.cell.device.traits.torch_module:
-        where, found = f"the model on {context.cell.device}", _first_module(context.loaded, context)
+        where, module = f"the model on {context.cell.device}", _first_module(context.loaded, context)
         note = ""
     else:
         with context.reference.model() as loaded:
-            where, found = "the reference model on the CPU", _first_module(loaded, context)
+            where, module = "the reference model on the CPU", _first_module(loaded, context)
         note = f" (the modules of {kind} cannot be watched)" if at_device else ""
-    if found:
-        return f"the first module of {where} that makes one is {found}{note}"
+    if module:
+        return f"the first module of {where} that makes one is {module}{note}"
     return f"no module of {where} makes one{note}"
 
 
 def _first_module(loaded: LoadedModel, context: CheckContext) -> str:
     """Run a torch model; return the first module, in the order in which they finish, whose outputs are not finite."""
-    found: list[str] = []
+    broken: list[str] = []
 
     def watch(name: str, module: Any) -> Any:
         def note(_module: Any, _arguments: Any, output: Any) -> None:
-            if not found and not all(bool(leaf.isfinite().all()) for leaf in flatten_outputs(output).values()):
-                found.append(f"{name or 'the model itself'} ({type(module).__name__}{_broken_weights(module)})")
+            if not broken and not all(bool(leaf.isfinite().all()) for leaf in flatten_outputs(output).values()):
+                broken.append(f"{name or 'the model itself'} ({type(module).__name__}{_broken_weights(module)})")
 
         return module.register_forward_hook(note)
 
@@ -126,7 +126,7 @@ def _first_module(loaded: LoadedModel, context: CheckContext) -> str:
     finally:
         for handle in handles:
             handle.remove()
-    return found[0] if found else ""
+    return broken[0] if broken else ""
 
 
 def _broken_weights(module: Any) -> str:

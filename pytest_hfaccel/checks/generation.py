@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_hfaccel.checks.base import CheckContext, failed, passed, skipped
-from pytest_hfaccel.checks.leaf import difference
-from pytest_hfaccel.checks.tolerances import SECOND_CHANCE_FACTOR, tolerance_of
+from pytest_hfaccel.checks.base import CheckContext, built_in, passed_unless, skipped
 from pytest_hfaccel.core.results import CheckOutcome
+from pytest_hfaccel.core.tasks import generates
+from pytest_hfaccel.numerics.compare import difference
+from pytest_hfaccel.numerics.tolerances import SECOND_CHANCE_FACTOR, tolerance_of
 
 if TYPE_CHECKING:
     import torch
 
-NAME = "generation"
 NEW_TOKENS = 8
-_SAME = 1e-5
+_SAME_LOGITS = 1e-5
 """Rel-L2 between two computations of the reference. Of 175 classes the equal ones are within 3e-8 (fp32: 2e-7), those
 with other positions beyond 0.6."""
 _WAYS = {"with_cache": True, "without_cache": False}
@@ -29,15 +29,15 @@ class Divergence:
         row: Which sample.
         step: Which new token, from 0.
         expected: The reference's token id.
-        found: The device's token id.
-        gap: How much larger the reference's logit of `expected` is than its logit of `found`.
+        actual: The device's token id.
+        gap: How much larger the reference's logit of `expected` is than its logit of `actual`.
         allowed: How large a gap rounding can close.
     """
 
     row: int
     step: int
     expected: int
-    found: int
+    actual: int
     gap: float
     allowed: float
 
@@ -48,11 +48,12 @@ class Divergence:
 
     def __str__(self) -> str:
         return (
-            f"row {self.row}, token {self.step}: {self.found} instead of {self.expected}; the reference's logits are "
+            f"row {self.row}, token {self.step}: {self.actual} instead of {self.expected}; the reference's logits are "
             f"{self.gap:.3g} apart, rounding explains {self.allowed:.3g}"
         )
 
 
+@built_in("generation", applies=lambda cell: generates(cell.model))
 def generation(context: CheckContext) -> CheckOutcome:
     """Greedy tokens equal the reference's with and without cache, up to the first tie within the dtype's rounding.
 
@@ -60,7 +61,7 @@ def generation(context: CheckContext) -> CheckOutcome:
     """
     inputs = context.sample.generate
     if inputs is None:
-        return skipped(NAME, "the sample has no inputs for generate")
+        return skipped("the sample has no inputs for generate")
     measures: dict[str, Any] = {"new_tokens": NEW_TOKENS}
     problems, unsupported = [], {}
     for way, use_cache in _WAYS.items():
@@ -69,17 +70,17 @@ def generation(context: CheckContext) -> CheckOutcome:
         except NotImplementedError as error:
             unsupported[way] = measures[way] = f"not supported: {error}"
             continue
-        found, measures[way] = _judged(context, tokens)
-        problems += [f"{way.replace('_', ' ')}: {problem}" for problem in found]
+        of_way, measures[way] = _token_problems(context, tokens)
+        problems += [f"{way.replace('_', ' ')}: {problem}" for problem in of_way]
     if len(unsupported) == len(_WAYS):
-        return skipped(NAME, "; ".join(unsupported.values()), **measures)
+        return skipped("; ".join(unsupported.values()), **measures)
     if not bool(context.reference.step_logits(NEW_TOKENS).isnan().any()):
         problems += _first_token_problems(context, measures)
     else:
         problems.append("the logits that the reference chose its tokens by hold NaN: equal tokens mean nothing")
     if context.reference.generation_reason:
         measures["reference_reason"] = context.reference.generation_reason
-    return failed(NAME, "\n".join(problems), **measures) if problems else passed(NAME, **measures)
+    return passed_unless("\n".join(problems), **measures)
 
 
 def _first_token_problems(context: CheckContext, measures: dict[str, Any]) -> list[str]:
@@ -88,43 +89,43 @@ def _first_token_problems(context: CheckContext, measures: dict[str, Any]) -> li
     if continuation.prompt_logits is None:
         measures["forward"] = f"not compared: {continuation.prompt_reason}"
         return []
-    found = difference("logits", continuation.step_logits[:, 0], continuation.prompt_logits)
-    measures["first_token_rel_l2"] = found.rel_l2
-    if not found.problem and found.rel_l2 <= _SAME:
+    first = difference("logits", continuation.step_logits[:, 0], continuation.prompt_logits)
+    measures["first_token_rel_l2"] = first.rel_l2
+    if not first.problem and first.rel_l2 <= _SAME_LOGITS:
         return []
     return [
         "generate chooses the first token by other logits than forward gives for the prompt, "
-        f"{found.problem or f'rel-L2 {found.rel_l2:.3g}'}: "
+        f"{first.problem or f'rel-L2 {first.rel_l2:.3g}'}: "
         "it hands the model other positions or another mask, on every device"
     ]
 
 
-def _judged(context: CheckContext, tokens: torch.Tensor) -> tuple[list[str], str]:
+def _token_problems(context: CheckContext, tokens: torch.Tensor) -> tuple[list[str], str]:
     expected = context.reference.tokens(NEW_TOKENS)
     if tokens.shape != expected.shape:
         return [f"tokens of shape {tuple(tokens.shape)}, the reference has {tuple(expected.shape)}"], "wrong shape"
-    found = divergences(context, tokens, expected)
-    if not found:
+    divergences = _first_divergences(context, tokens, expected)
+    if not divergences:
         return [], "equal"
-    return [str(one) for one in found if not one.is_rounding], "; ".join(map(str, found))
+    return [str(one) for one in divergences if not one.is_rounding], "; ".join(map(str, divergences))
 
 
-def divergences(context: CheckContext, tokens: torch.Tensor, expected: torch.Tensor) -> list[Divergence]:
+def _first_divergences(context: CheckContext, tokens: torch.Tensor, expected: torch.Tensor) -> list[Divergence]:
     """Return each row's first divergence. What follows one is not compared: it continues another text."""
     logits = context.reference.step_logits(NEW_TOKENS)
-    found = []
+    divergences = []
     for row in range(tokens.shape[0]):
         steps = (tokens[row] != expected[row]).nonzero()
         if not len(steps):
             continue
         step = int(steps[0])
-        want, got = int(expected[row, step]), int(tokens[row, step])
-        gap = float(logits[row, step, want] - logits[row, step, got])
-        found.append(Divergence(row, step, want, got, gap, _allowed(context, logits[row, step], want)))
-    return found
+        token, actual = int(expected[row, step]), int(tokens[row, step])
+        gap = float(logits[row, step, token] - logits[row, step, actual])
+        divergences.append(Divergence(row, step, token, actual, gap, _allowed_gap(context, logits[row, step], token)))
+    return divergences
 
 
-def _allowed(context: CheckContext, logits: torch.Tensor, token: int) -> float:
+def _allowed_gap(context: CheckContext, logits: torch.Tensor, token: int) -> float:
     """The gap that the tolerance of the dtype can close: both logits may be off, in opposite directions."""
     tolerance = tolerance_of(context.cell)
     finite = logits[logits.isfinite()]

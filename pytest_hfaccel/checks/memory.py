@@ -1,7 +1,7 @@
 """Check `memory`: the peak of a run is recorded, and repeated runs do not pile up memory.
 
 A count that never changes would find no leak. So the check occupies a known amount first, which the count has to show.
-That a model which loses `LEAKED_BYTES` with every run fails is for the tests of each backend: it takes dozens of runs.
+The tests of each backend show that a model which loses `LEAKED_BYTES` with every run fails: that takes dozens of runs.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import gc
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from pytest_hfaccel.checks.base import CheckContext, failed, passed
+from pytest_hfaccel.checks.base import CheckContext, built_in, failed, passed_unless
 from pytest_hfaccel.checks.planted import LEAKED_BYTES
 from pytest_hfaccel.core.results import CheckOutcome, Stage
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from pytest_hfaccel.backends.base import LoadedModel
 
-NAME = "memory"
 _RUNS = 8
 """Runs over which a device's own allocator is watched. Its count has no noise."""
 
@@ -28,37 +27,38 @@ _RUNS = 8
 _ROUND_RUNS = 4
 _ROUNDS = 8
 
-_SHARE = 0.75
+_LEAK_SHARE = 0.75
 """The share of a leak of `LEAKED_BYTES` per run that counts as one: pages may be freed for other reasons meanwhile."""
 
 _KNOWN_BYTES = 16 * 2**20
-_SEEN = 0.5
+_SHOWN_SHARE = 0.5
 """The share of the known amount that the count must show; the resident set may shrink at the same moment."""
 
 
+@built_in("memory", stage=Stage.RUN)
 def memory(context: CheckContext) -> CheckOutcome:
     """The peak memory of a run is recorded, and repeated runs leave neither outputs nor device memory behind.
 
     The count of memory itself must show an amount that the check occupies.
     """
-    blind, known = _known_amount(context.loaded)
-    if blind:
-        return failed(NAME, blind, stage=Stage.RUN, **known)
+    blindness, known = _count_known_amount(context.loaded)
+    if blindness:
+        return failed(blindness, stage=Stage.RUN, **known)
     output_bytes = sum(getattr(leaf, "nbytes", 0) for leaf in context.outputs.values())
     by_allocator = context.loaded.memory()["source"] == "allocator"
     if by_allocator:  # which is watched for one round: the second run takes what the first one did not need yet
         context.loaded.forward(context.sample.forward)
     runs = _RUNS if by_allocator else _ROUND_RUNS
     context.loaded.reset_peak_memory()
-    growth, kept = _round(context, runs)
+    growth, alive = _run_round(context, runs)
     measures = {**_usage(context), **known, "output_bytes": output_bytes, "runs": runs, "growth_bytes": growth}
-    if kept > 1:  # one run's outputs may be held until the next run
-        return failed(NAME, f"the outputs of {kept} of {runs} finished runs are still in memory", **measures)
+    if alive > 1:  # one run's outputs may stay until the next run
+        return failed(f"the outputs of {alive} of {runs} finished runs are still in memory", **measures)
     problem = _allocator_problem(growth, output_bytes) if by_allocator else _process_problem(context, growth)
-    return failed(NAME, problem, stage=Stage.RUN, **measures) if problem else passed(NAME, **measures)
+    return passed_unless(problem, stage=Stage.RUN, **measures)
 
 
-def _known_amount(loaded: LoadedModel) -> tuple[str, dict[str, Any]]:
+def _count_known_amount(loaded: LoadedModel) -> tuple[str, dict[str, Any]]:
     """Occupy a known amount of memory; return what is wrong with the count of it, and what the count showed."""
     if not hasattr(loaded, "occupied"):  # a backend of others, from before there was this
         return "", {"known_bytes": "not tried: the backend cannot occupy memory"}
@@ -68,36 +68,36 @@ def _known_amount(loaded: LoadedModel) -> tuple[str, dict[str, Any]]:
         during = loaded.memory()
     shown = {key: int(during[key]) - int(before["current_bytes"]) for key in ("current_bytes", "peak_bytes")}
     measures = {"known_bytes": _KNOWN_BYTES, "shown_bytes": shown["current_bytes"]}
-    unseen = [key for key, grown in shown.items() if grown < _SEEN * _KNOWN_BYTES]
+    unseen = [key for key, grown in shown.items() if grown < _SHOWN_SHARE * _KNOWN_BYTES]
     if not unseen:
         return "", measures
     return f"{_KNOWN_BYTES} bytes more were occupied, and {' and '.join(unseen)} did not show it: {shown}", measures
 
 
 def _usage(context: CheckContext) -> dict[str, Any]:
-    found = context.loaded.memory()
-    return {key: found[key] for key in ("peak_bytes", "current_bytes", "source", "peak_source") if key in found}
+    usage = context.loaded.memory()
+    return {key: usage[key] for key in ("peak_bytes", "current_bytes", "source", "peak_source") if key in usage}
 
 
 def _allocator_problem(growth: int, output_bytes: int) -> str:
-    # One run's outputs may be held until the next run; an allocator's own count has no other noise. A leak is not
+    # One run's outputs may stay until the next run; an allocator's own count has no other noise. A leak is not
     # hidden by large outputs: the run before the first count held as much as the last one does.
-    if growth <= min(output_bytes, _SHARE * _RUNS * LEAKED_BYTES):
+    if growth <= min(output_bytes, _LEAK_SHARE * _RUNS * LEAKED_BYTES):
         return ""
     return f"{_RUNS} runs left {growth} bytes on the device; a run's outputs have {output_bytes}"
 
 
 def _process_problem(context: CheckContext, growth: int) -> str:
-    least = _SHARE * _ROUND_RUNS * LEAKED_BYTES
+    least = _LEAK_SHARE * _ROUND_RUNS * LEAKED_BYTES
     rounds = [growth]
     while rounds[-1] >= least and len(rounds) < _ROUNDS:
-        rounds.append(_round(context, _ROUND_RUNS)[0])
+        rounds.append(_run_round(context, _ROUND_RUNS)[0])
     if rounds[-1] < least:
         return ""
     return f"the process grew in each of {_ROUNDS} rounds of {_ROUND_RUNS} runs, by {rounds} bytes"
 
 
-def _round(context: CheckContext, count: int) -> tuple[int, int]:
+def _run_round(context: CheckContext, count: int) -> tuple[int, int]:
     """Run repeatedly; return by how many bytes memory grew, and how many runs' outputs are still alive."""
     before = int(context.loaded.memory()["current_bytes"])
     runs = [_watched(context.loaded.forward(context.sample.forward)) for _ in range(count)]

@@ -1,32 +1,31 @@
-"""Check `parity`: the outputs at all real positions equal those of the reference, within the tolerance of the dtype."""
+"""Checks `parity` and `determinism`: the outputs equal those of the reference, and those of another run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pytest_hfaccel.checks.base import CheckContext, failed, passed
-from pytest_hfaccel.checks.compare import Comparison, compare, largest_passing
-from pytest_hfaccel.checks.positions import real_positions
-from pytest_hfaccel.checks.tolerances import tolerance_of
+from pytest_hfaccel.checks.base import CheckContext, built_in, failed, passed_unless
 from pytest_hfaccel.core.results import CheckOutcome
+from pytest_hfaccel.numerics.compare import Comparison, compare, largest_passing
+from pytest_hfaccel.numerics.positions import real_positions
+from pytest_hfaccel.numerics.tolerances import Tolerance, tolerance_of
 
 if TYPE_CHECKING:
     import torch
 
-NAME = "parity"
 
-
+@built_in("parity")
 def parity(context: CheckContext) -> CheckOutcome:
     """The outputs equal those of the same weights on the CPU in fp64, within the tolerance of the dtype.
 
-    Not at positions of padding.
+    Positions of padding are left out.
     """
     comparison = compare_with_reference(context, context.outputs)
     measures = {"reference": context.reference.dtype, **comparison.measures()}
     if context.reference.reason:
         measures["reference_reason"] = context.reference.reason
-    return passed(NAME, **measures) if comparison.ok else failed(NAME, comparison.text(), **measures)
+    return passed_unless(comparison.text(), **measures)
 
 
 def compare_with_reference(context: CheckContext, outputs: Mapping[str, torch.Tensor]) -> Comparison:
@@ -49,3 +48,24 @@ def limits_of(context: CheckContext) -> dict[str, float]:
         for name, leaf in context.reference.outputs.items()
         if leaf.is_floating_point()
     }
+
+
+# Parallel accelerators may sum with atomic additions, whose order changes from run to run and with it the rounding.
+# Such noise is far below the error of the dtype itself; a tenth of the tolerance tells it from a race.
+_SHARE_OF_TOLERANCE = 0.1
+
+
+@built_in("determinism")
+def determinism(context: CheckContext) -> CheckOutcome:
+    """Two runs on the same inputs give the same outputs: bit by bit on processors, up to rounding on accelerators."""
+    device = context.cell.device
+    first, second = context.outputs, context.loaded.forward(context.sample.forward)
+    exact = device.traits.is_exact(device.target)  # whether it sums in a fixed order
+    noise = Tolerance(rel_l2=_SHARE_OF_TOLERANCE * tolerance_of(context.cell).rel_l2, second_chance=False)
+    comparison = compare(second, first, noise)
+    largest = max((verdict.difference.max_abs for verdict in comparison.verdicts), default=0.0)
+    measures: dict[str, Any] = {"max_abs": largest, "exact_required": exact}
+    if exact and largest > 0.0:
+        worst = max(comparison.verdicts, key=lambda verdict: verdict.difference.max_abs).difference
+        return failed(f"{worst.leaf}: two runs differ by {worst.max_abs:.3g}", **measures)
+    return passed_unless(comparison.text(), **measures)

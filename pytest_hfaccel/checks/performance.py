@@ -10,33 +10,33 @@ from typing import TYPE_CHECKING, Any
 from pytest_hfaccel.benchmark.inputs import TEXT, make_inputs
 from pytest_hfaccel.benchmark.measurement import summary_of
 from pytest_hfaccel.benchmark.measuring import PerformanceRequest, measure
-from pytest_hfaccel.checks.base import CheckContext, passed, skipped
+from pytest_hfaccel.checks.base import CheckContext, built_in, passed, skipped
 from pytest_hfaccel.checks.parity import compare_with_reference
-from pytest_hfaccel.core.results import CheckOutcome, Status
+from pytest_hfaccel.core.results import CheckOutcome, Stage, Status
 
 if TYPE_CHECKING:
     from pytest_hfaccel.benchmark.inputs import MeasuredInputs
     from pytest_hfaccel.benchmark.measurement import Point
 
-NAME = "performance"
 
-_RIGHT = frozenset({Status.PASSED, Status.XPASSED})
+_RIGHT_STATUSES = frozenset({Status.PASSED, Status.XPASSED})
 
 
+@built_in("performance", stage=Stage.RUN, option="performance")
 def performance(context: CheckContext) -> CheckOutcome:
     """Latency, throughput, memory and, of generating models, time per token; only after parity."""
-    how: PerformanceRequest = getattr(context, "performance_request", PerformanceRequest())
-    if how.only_right and not _results_are_right(context):
-        return skipped(NAME, "parity of this cell failed: the speed of wrong results is not measured")
-    points = [_inputs(context, point) for point in how.points]
-    if not how.timed:
+    request: PerformanceRequest = getattr(context, "performance_request", PerformanceRequest())
+    if request.only_right and not _results_are_right(context):
+        return skipped("parity of this cell failed: the speed of wrong results is not measured")
+    points = [_inputs(context, point) for point in request.points]
+    if not request.timed:
         for inputs in points:
             context.loaded.forward(inputs.forward)
-        return passed(NAME, batch=points[0].batch, length=points[0].length, timed=False)
-    options: dict[str, Any] = {"budget": how.budget, "timer": how.timer, "facts": how.facts}
+        return passed(batch=points[0].batch, length=points[0].length, timed=False)
+    options: dict[str, Any] = {"budget": request.budget, "timer": request.timer, "facts": request.facts}
     options["parameters"] = _parameters(context)
-    found = [measure(context.loaded, context.cell, inputs, **options) for inputs in points]
-    return passed(NAME, **summary_of(found[0]), measurements=[one.to_json() for one in found])
+    measurements = [measure(context.loaded, context.cell, inputs, **options) for inputs in points]
+    return passed(**summary_of(measurements[0]), measurements=[one.to_json() for one in measurements])
 
 
 def _inputs(context: CheckContext, point: Point) -> MeasuredInputs:
@@ -55,4 +55,4 @@ def _results_are_right(context: CheckContext) -> bool:
     outcome = context.outcome_of("parity")
     if outcome is None:
         return compare_with_reference(context, context.outputs).ok
-    return outcome.status in _RIGHT
+    return outcome.status in _RIGHT_STATUSES

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_hfaccel.checks.base import CheckContext, failed, passed, skipped
-from pytest_hfaccel.checks.leaf import difference
+from pytest_hfaccel.checks.base import CheckContext, built_in, passed_unless, skipped
 from pytest_hfaccel.checks.parity import limits_of
-from pytest_hfaccel.checks.positions import real_positions
 from pytest_hfaccel.core.results import CheckOutcome
+from pytest_hfaccel.numerics.compare import difference
+from pytest_hfaccel.numerics.positions import real_positions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     Tensors = Mapping[str, torch.Tensor]
 
-NAME = "sensitivity"
 
 _NOT_CONTENT = ("mask", "position", "type", "size", "shape", "grid", "length", "longer", "label")
 """Parts of the names of inputs that say how to read the others. Padding has checks of its own; and of a sample without
@@ -29,10 +28,11 @@ at less than that, rounding may hide it."""
 _SHARE = 0.5
 """How far it must move on the device then, as a share of the reference's movement."""
 
-_STILL = 1e-6
+_UNMOVED = 1e-6
 """Up to this rel-L2 the reference has not moved: no cell in fp32 could tell that from rounding."""
 
 
+@built_in("sensitivity")
 def sensitivity(context: CheckContext) -> CheckOutcome:
     """Each input that has content (tokens, an image, a sound) changes the outputs when it alone is changed.
 
@@ -45,30 +45,30 @@ def sensitivity(context: CheckContext) -> CheckOutcome:
     measures: dict[str, Any] = {}
     with context.reference.model() as loaded:
         protected = _placeholders(loaded.pipeline_model().config)
-        moved_by = {name: _changed(inputs, name, context.sample.batch, protected) for name in names}
+        changed = {name: _with_other(inputs, name, context.sample.batch, protected) for name in names}
         exact: dict[str, dict[str, float]] = {}
-        for name, other in moved_by.items():
+        for name, other in changed.items():
             try:
                 exact[name] = _movement(context, loaded.forward(other), context.reference.outputs)
             except (RuntimeError, ValueError, IndexError) as error:  # no inputs that the class takes
                 text = str(error).splitlines()[0] if str(error) else ""
                 measures[name] = {"not_tried": f"{type(error).__name__}: {text}"}
     if not exact:
-        return skipped(NAME, "no input could be changed into another that the model takes", **measures)
+        return skipped("no input could be changed into another that the model takes", **measures)
     limits = limits_of(context)
     for name, there in exact.items():
-        here = _movement(context, context.loaded.forward(moved_by[name]), context.outputs)
+        here = _movement(context, context.loaded.forward(changed[name]), context.outputs)
         furthest = max(there, key=lambda leaf: there[leaf] / limits.get(leaf, 1.0))
         seen = there[furthest] > _VISIBLE * limits.get(furthest, 0.0)
         measures[name] = {"output": furthest, "reference": there[furthest], "device": here.get(furthest), "seen": seen}
-        if there[furthest] <= _STILL:
+        if there[furthest] <= _UNMOVED:
             problems.append(f"the outputs do not depend on {name}: with another one the reference gives the same")
         elif seen and not here.get(furthest, 0.0) >= _SHARE * there[furthest]:
             problems.append(
                 f"with other {name} {furthest} moves by rel-L2 {there[furthest]:.3g} in the reference, on "
                 f"{context.cell.device} by {here.get(furthest, 0.0):.3g}: the device does not see this input"
             )
-    return failed(NAME, "\n".join(problems), **measures) if problems else passed(NAME, **measures)
+    return passed_unless("\n".join(problems), **measures)
 
 
 def _movement(context: CheckContext, outputs: Tensors, before: Tensors) -> dict[str, float]:
@@ -76,7 +76,7 @@ def _movement(context: CheckContext, outputs: Tensors, before: Tensors) -> dict[
 
     Outputs of another shape (of what was detected, say) have moved as far as can be.
     """
-    now, then = (real_positions(found, context.sample.forward) for found in (outputs, before))
+    now, then = (real_positions(leaves, context.sample.forward) for leaves in (outputs, before))
     return {name: _distance(name, now[name], leaf) for name, leaf in then.items() if name in now}
 
 
@@ -85,24 +85,24 @@ def _distance(name: str, now: torch.Tensor, then: torch.Tensor) -> float:
         return 1.0
     if not then.is_floating_point():
         return float((now != then).double().mean()) if then.numel() else 0.0
-    found = difference(name, now, then)
-    return 1.0 if found.problem else found.rel_l2
+    distance = difference(name, now, then)
+    return 1.0 if distance.problem else distance.rel_l2
 
 
 def _placeholders(config: Any) -> set[int]:
-    """Return the ids that stand for something else than text: images, sounds, the ends of a sentence, padding."""
-    found: set[int] = set()
+    """Return the token ids that stand for something else than text: images, sounds, the ends of a sentence, padding."""
+    placeholders: set[int] = set()
     pending: list[Any] = [config.to_dict()]
     while pending:
         for key, value in pending.pop().items():
             if isinstance(value, dict):
                 pending.append(value)
             elif str(key).endswith(("token_id", "token_index")) and isinstance(value, int):
-                found.add(value)
-    return found
+                placeholders.add(value)
+    return placeholders
 
 
-def _changed(inputs: Tensors, name: str, batch: int, protected: set[int]) -> dict[str, torch.Tensor]:
+def _with_other(inputs: Tensors, name: str, batch: int, protected: set[int]) -> dict[str, torch.Tensor]:
     """Return inputs of which one is another: the samples' own in another order, so that all values are valid ones."""
     return {**inputs, name: _other(inputs[name], batch, protected)}
 

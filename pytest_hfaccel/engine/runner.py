@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pytest_hfaccel.backends.base import LoadedModel, ModelSource, SampleInputs
     from pytest_hfaccel.checkpoints import Checkpoint, CheckpointStore
     from pytest_hfaccel.checks.base import Check, CheckRegistry
-    from pytest_hfaccel.checks.reference import Reference
+    from pytest_hfaccel.numerics.reference import Reference
     from pytest_hfaccel.core.config import RunConfig
     from pytest_hfaccel.pool import Lease, ResourcePool
 
@@ -79,7 +79,7 @@ class Runner:
     def reference(self, cell: Cell) -> Reference:
         """The reference of the cell's model; models that share a checkpoint (tiny ones of a class) share it."""
         from pytest_hfaccel.checkpoints.checkpoint import ReferenceSource
-        from pytest_hfaccel.checks.reference import compute_reference
+        from pytest_hfaccel.numerics.reference import compute_reference
 
         checkpoint = self.checkpoint(cell)
         lend = partial(self.on_cpu, cell)
@@ -98,7 +98,7 @@ class Runner:
         A small one is leased, so that the run of the CPU's cell finds it loaded. A large one would fill the memory
         after its use, and a pool too small for it need not fail a check of another device: it is loaded and freed.
         """
-        from pytest_hfaccel.checks.memory_need import is_small
+        from pytest_hfaccel.numerics.reference import is_small
 
         here = _on_cpu(cell, dtype)
         if is_small(self.checkpoint(cell)):

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from pytest_hfaccel.backends.base import LoadedModel, SampleInputs
     from pytest_hfaccel.benchmark.measurement import Point
-    from pytest_hfaccel.checks.reference import Reference
     from pytest_hfaccel.engine.runner import CellRun
+    from pytest_hfaccel.numerics.reference import Reference
     from pytest_hfaccel.pool import ResourcePool
 
 

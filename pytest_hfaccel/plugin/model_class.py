@@ -92,7 +92,7 @@ class ModelClassTests(metaclass=CallableWithModel):
         return self.model_spec.architecture
 
     def task_sense(self, pipe: Any) -> Iterable[Any]:
-        """Yield the family's own claims about a pretrained model, as `pytest_hfaccel.checks.claims.Claim`.
+        """Yield the family's own claims about a pretrained model, as `pytest_hfaccel.checks.base.Claim`.
 
         Args:
             pipe: The `transformers.pipeline` of the model's task on the cell's device.

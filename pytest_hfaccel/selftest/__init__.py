@@ -23,19 +23,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from pytest_hfaccel.backends import Backends
-from pytest_hfaccel.checks import built_in_checks, tolerances
+from pytest_hfaccel.checks import built_in_checks
 from pytest_hfaccel.checks.base import CheckContext, CheckRegistry, passed
 from pytest_hfaccel.checks.planted import Planted
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.results import CheckOutcome, Status
 from pytest_hfaccel.core.spec import CLASS_LEVEL, Cell, Device, ModelSpec, Weights, WeightsChoice
 from pytest_hfaccel.engine.runner import Runner
+from pytest_hfaccel.numerics import tolerances
 from pytest_hfaccel.selftest.defects import BERT, DEFECTS, GPT2, Defect, NotPlanted
 
 if TYPE_CHECKING:
     from pytest_hfaccel.backends.base import Backend, LoadedModel, ModelSource
-    from pytest_hfaccel.checks.reference import Reference
     from pytest_hfaccel.core.config import RunConfig
+    from pytest_hfaccel.numerics.reference import Reference
 
 __all__ = ["BLIND_SPOTS", "DEFECTS", "JUDGES", "Found", "Verdict", "self_test"]
 
@@ -349,7 +350,7 @@ class _OwnReference(Runner):
 
     def reference(self, cell: Cell) -> Reference:
         """Return the reference with the device's outputs in it."""
-        from pytest_hfaccel.checks.positions import real_positions
+        from pytest_hfaccel.numerics.positions import real_positions
 
         inputs = self.checkpoint(cell).sample().forward
         with self.pool.lease(cell) as loaded:

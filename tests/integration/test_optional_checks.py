@@ -30,16 +30,16 @@ import pytest
 @pytest.fixture(autouse=True)
 def frozen(monkeypatch):
     \"\"\"Every copy of a model that is loaded has a layer that lets no gradient through.\"\"\"
-    from pytest_hfaccel.checks.training import lesson
+    from pytest_hfaccel.checks import training
 
-    right = lesson.own_copy
+    right = training.private_copy
 
     def broken(*arguments):
         model = right(*arguments)
         model.bert.encoder.layer[0].register_forward_hook(lambda _m, _i, output: output.detach())
         return model
 
-    monkeypatch.setattr(lesson, "own_copy", broken)
+    monkeypatch.setattr(training, "private_copy", broken)
 """
 
 

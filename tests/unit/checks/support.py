@@ -14,9 +14,9 @@ from pytest_hfaccel.backends.base import SampleInputs
 from pytest_hfaccel.backends.torch.backend import TorchBackend
 from pytest_hfaccel.checkpoints.described_model import DescribedModel
 from pytest_hfaccel.checks import built_in_checks, planted
-from pytest_hfaccel.checks.reference import Reference, compute_reference
 from pytest_hfaccel.core.results import CheckOutcome
 from pytest_hfaccel.core.spec import CPU, Cell, Device, ModelSpec, Weights, WeightsChoice
+from pytest_hfaccel.numerics.reference import Reference, compute_reference
 
 _DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _SIZES = {

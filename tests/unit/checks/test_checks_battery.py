@@ -9,8 +9,8 @@ import pytest
 
 from pytest_hfaccel.checks import built_in_checks
 from pytest_hfaccel.checks.base import CELL, CLASS, Check
-from pytest_hfaccel.checks.direct import DIRECT
-from pytest_hfaccel.checks.sense import SENSE
+from pytest_hfaccel.checks.pipeline_expected import EXPECTED
+from pytest_hfaccel.checks.task_sense import CLAIMS_OF_TASK
 from pytest_hfaccel.core.results import CheckOutcome, Stage
 from pytest_hfaccel.core.spec import CPU, Cell, ModelSpec, Weights, WeightsChoice
 from pytest_hfaccel.core.tasks import TASKS
@@ -59,8 +59,8 @@ def test_sense_is_asked_of_trained_models_only() -> None:
 
 
 def test_every_pipeline_of_a_task_can_be_computed_directly() -> None:
-    assert {task.pipeline for task in TASKS.values() if task.pipeline} == set(DIRECT)
-    assert set(SENSE) <= set(TASKS)
+    assert {task.pipeline for task in TASKS.values() if task.pipeline} == set(EXPECTED)
+    assert set(CLAIMS_OF_TASK) <= set(TASKS)
 
 
 def test_a_registry_refuses_a_second_check_of_a_name_and_an_unknown_level() -> None:

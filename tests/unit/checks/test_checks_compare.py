@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pytest_hfaccel.checks.compare import compare, largest_passing
-from pytest_hfaccel.checks.leaf import LeafDifference, difference
-from pytest_hfaccel.checks.tolerances import Tolerance
+from pytest_hfaccel.numerics.compare import LeafDifference, compare, difference, largest_passing
+from pytest_hfaccel.numerics.tolerances import Tolerance
 
 pytestmark = pytest.mark.slow
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from pytest_hfaccel.checks import compiling
-from pytest_hfaccel.checks.compiling import Compiler, NotCompiled, compilers, run_compiled
+from pytest_hfaccel.checks import torch_compile
+from pytest_hfaccel.checks.torch_compile import Compiler, NotCompiled, compilers, run_compiled
 from pytest_hfaccel.core.results import Stage, Status
 from pytest_hfaccel.core.spec import CPU, Device
 from tests.unit.checks.support import TinyContext, TinySource, run
@@ -28,7 +28,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
         return behaviour[0](graph) if behaviour else graph.forward
 
     register_backend(tried, name="tried")
-    monkeypatch.setattr(compiling, "compilers", lambda *_: ([Compiler("tried")], {}))
+    monkeypatch.setattr(torch_compile, "compilers", lambda *_: ([Compiler("tried")], {}))
     yield behaviour
     for registry in (_BACKENDS, _COMPILER_FNS):
         registry.pop("tried", None)

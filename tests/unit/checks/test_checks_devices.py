@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_hfaccel.checks.placement import is_same_device
+from pytest_hfaccel.checks.loading import is_same_device
 from pytest_hfaccel.core.spec import Device
 
 

@@ -10,8 +10,8 @@ import torch
 
 from pytest_hfaccel.backends.base import WeightChange
 from pytest_hfaccel.checks.planted import Planted
-from pytest_hfaccel.checks.reference import compute_reference
 from pytest_hfaccel.core.results import Status
+from pytest_hfaccel.numerics.reference import compute_reference
 from tests.unit.checks.support import TinyContext, TinySource, run
 
 pytestmark = pytest.mark.slow

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from pytest_hfaccel.checks.claims import Claim
-from pytest_hfaccel.checks.direct.generating import FORCED
-from pytest_hfaccel.checks.sense.similarity import groups_paraphrases
+from pytest_hfaccel.checks.base import Claim
+from pytest_hfaccel.checks.pipeline_expected import GREEDY
+from pytest_hfaccel.checks.task_sense import groups_paraphrases
 from pytest_hfaccel.core.config import RunConfig
 from pytest_hfaccel.core.results import Status
 from pytest_hfaccel.core.spec import CPU, Cell, Weights, WeightsChoice
@@ -46,7 +46,7 @@ def test_the_pipeline_of_a_right_model_equals_the_direct_way(bert: TinySource, d
 def test_the_direct_way_begins_as_the_pipeline_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The pipeline puts a text before XLNet's prompts, which shows in the eighth token of this checkpoint.
     for name in ("max_new_tokens", "min_new_tokens"):
-        monkeypatch.setitem(FORCED, name, 8)
+        monkeypatch.setitem(GREEDY, name, 8)
     runner = Runner(RunConfig(cache=str(tmp_path)))
     cell = Cell(match_pairs("xlnet/XLNetLMHeadModel")[0], CPU, "fp32", WeightsChoice(Weights.TINY, "for a test"))
     outcome = runner.open(cell).check("pipeline")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from pytest_hfaccel.checks.positions import real_positions
+from pytest_hfaccel.numerics.positions import real_positions
 
 MASK = torch.tensor([[1, 1, 0], [1, 1, 1]])
 LEAF = torch.arange(12.0).reshape(2, 3, 2)

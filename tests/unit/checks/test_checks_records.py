@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from pytest_hfaccel.checks.records import problems_between
-from pytest_hfaccel.checks.tolerances import Tolerance
+from pytest_hfaccel.checks.pipeline import problems_between
+from pytest_hfaccel.numerics.tolerances import Tolerance
 
 pytestmark = pytest.mark.slow
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from pytest_hfaccel.checks.planted import Planted
-from pytest_hfaccel.checks.reference import Reference, compute_reference
 from pytest_hfaccel.core.results import Status
+from pytest_hfaccel.numerics.reference import Reference, compute_reference
 from tests.unit.checks.support import TinyContext, TinySource, run
 
 pytestmark = pytest.mark.slow

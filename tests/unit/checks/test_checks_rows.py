@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_hfaccel.checks.rows import name_in_batch
+from pytest_hfaccel.numerics.positions import name_in_batch
 
 
 @pytest.mark.parametrize(

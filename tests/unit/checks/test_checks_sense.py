@@ -9,10 +9,8 @@ from typing import Any
 import pytest
 
 from pytest_hfaccel.checkpoints.pretrained.digits import NAMES, held_out_digits, training_digits
-from pytest_hfaccel.checks.claims import Claim
-from pytest_hfaccel.checks.sense.digits import reads_digits
-from pytest_hfaccel.checks.sense.masks import fills_masks
-from pytest_hfaccel.checks.sense.speech import transcribes_speech
+from pytest_hfaccel.checks.base import Claim
+from pytest_hfaccel.checks.task_sense import fills_masks, reads_digits, transcribes_speech
 from pytest_hfaccel.core.errors import PackageMissing
 
 pytestmark = pytest.mark.slow

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_hfaccel.checks.tolerances import (
+from pytest_hfaccel.core.spec import Cell, Device, ModelSpec, Weights, WeightsChoice
+from pytest_hfaccel.numerics.tolerances import (
     NEEDS_MORE,
     SECOND_CHANCE_CEILING_FP32,
     Tolerance,
     is_exported,
     tolerance_of,
 )
-from pytest_hfaccel.core.spec import Cell, Device, ModelSpec, Weights, WeightsChoice
 
 _MODEL = ModelSpec("bert", "BertForMaskedLM", "fill-mask")
 

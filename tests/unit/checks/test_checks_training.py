@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from pytest_hfaccel.checks.training.gradients import largest_distance, trainable_names
+from pytest_hfaccel.checks.training import largest_distance, trainable_names
 from pytest_hfaccel.core.results import Status
 from tests.unit.checks.support import TinyContext, TinySource, run
 
@@ -64,13 +64,13 @@ def test_the_leased_model_is_untouched(gpt2: TinySource) -> None:
 
 
 def test_a_copy_that_is_the_leased_model_is_refused(gpt2: TinySource) -> None:
-    from pytest_hfaccel.checks.copies import own_copy
+    from pytest_hfaccel.checks.base import private_copy
     from pytest_hfaccel.core.errors import LoadError
 
     context = TinyContext(gpt2)
     context.source = type("Same", (), {"torch_model": lambda *_: context.loaded.pipeline_model()})()  # type: ignore[assignment]
     with pytest.raises(LoadError, match="in the memory of the leased model"):
-        own_copy(context)
+        private_copy(context)
 
 
 def _cut_off(model: Any) -> None:
@@ -144,8 +144,7 @@ def test_checkpointing_that_changes_gradients_fails(gpt2: TinySource) -> None:
 
 
 def test_a_class_without_labels_learns_a_stated_loss(bert: TinySource) -> None:
-    from pytest_hfaccel.checks.training.chance import without_dropout
-    from pytest_hfaccel.checks.training.losses import STATED, choose_loss
+    from pytest_hfaccel.checks.training_loss import STATED, choose_loss, without_dropout
 
     model = without_dropout(bert.torch_model("fp32").bert).train()
     loss = choose_loss(model, dict(bert.sample().forward), bert.spec)

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from pytest_hfaccel.backends.base import WeightChange
-from pytest_hfaccel.checks import canary, planted, tolerances
-from pytest_hfaccel.checks.compare import compare
-from pytest_hfaccel.checks.leaf import LeafDifference
+from pytest_hfaccel.checks import canary, planted
 from pytest_hfaccel.checks.planted import Planted
-from pytest_hfaccel.checks.tolerances import NeedsMore, tolerance_of
 from pytest_hfaccel.core.results import Status
 from pytest_hfaccel.core.spec import CPU, Cell, Device, ModelSpec, Weights, WeightsChoice
+from pytest_hfaccel.numerics import tolerances
+from pytest_hfaccel.numerics.compare import LeafDifference, compare
+from pytest_hfaccel.numerics.tolerances import NeedsMore, tolerance_of
 from tests.unit.checks.support import TinyContext, TinySource, run, with_forward
 
 pytestmark = pytest.mark.slow

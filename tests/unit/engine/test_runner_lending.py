@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pytest_hfaccel.checks import memory_need
 from pytest_hfaccel.core.config import RunConfig
 from pytest_hfaccel.core.spec import CLASS_LEVEL, CPU, Cell, ModelSpec, Weights, WeightsChoice
 from pytest_hfaccel.engine.runner import Runner
+from pytest_hfaccel.numerics import reference
 
 pytestmark = pytest.mark.slow
 
@@ -49,7 +49,7 @@ def test_a_small_checkpoint_is_read_once_for_all_checks_of_the_cpu(runner: Runne
 
 
 def test_a_large_one_is_freed_after_use(runner: Runner, loads: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory_need, "SMALL_BYTES", 0)
+    monkeypatch.setattr(reference, "SMALL_BYTES", 0)
     assert {str(outcome.status) for outcome in runner.run(CLASS).checks} == {"passed"}
     assert runner.pool.usage() == []
     assert runner.reference(HERE).dtype == "fp64"

@@ -1,4 +1,4 @@
-"""The reference: the same weights on the CPU, in fp64 where the model runs in it."""
+"""The reference: the same weights on the CPU, in fp64 where that fits into memory and the model runs in it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from typing import TYPE_CHECKING
 
-from pytest_hfaccel.checks.continuing import Continuation, continued
-from pytest_hfaccel.checks.leaf import LeafDifference, difference
-from pytest_hfaccel.checks.memory_need import SMALL_BYTES, too_large_for
-from pytest_hfaccel.checks.positions import real_positions
-from pytest_hfaccel.core.errors import HfAccelError
+from pytest_hfaccel.core.errors import HfAccelError, format_bytes
+from pytest_hfaccel.numerics.compare import LeafDifference, difference
+from pytest_hfaccel.numerics.greedy import Continuation, generate_greedily
+from pytest_hfaccel.numerics.positions import real_positions
 
 if TYPE_CHECKING:
     import torch
@@ -18,30 +17,38 @@ if TYPE_CHECKING:
     from pytest_hfaccel.backends.base import LoadedModel, ModelSource, WeightChange
 
     Load = Callable[[str], LoadedModel]
-    Lend = Callable[[str], AbstractContextManager[LoadedModel]]
+    Borrow = Callable[[str], AbstractContextManager[LoadedModel]]
+
+
+_BYTES = {"fp64": 8, "fp32": 4}
+# Loading holds the checkpoint's own tensors beside the converted ones for a while, and a forward pass needs room.
+_HEADROOM = 1.5
+
+SMALL_BYTES = 256 * 2**20
+"""A model up to this size stays in memory for later use."""
 
 
 class Reference:
-    """What a model must compute, asked for by every cell of the model and computed once.
+    """What a model must compute: used by every cell of the model, computed once.
 
     Made by `compute_reference`.
 
     Attributes:
         outputs: The tensors of `forward` by dotted leaf name; floating-point ones in fp64.
         real_outputs: The same without the positions of padding; see `real_positions`.
-        dtype: `fp64`, or `fp32` where fp64 was not to be had.
+        dtype: `fp64`, or `fp32` where fp64 is not available.
         reason: Why it is not fp64; empty when it is.
         generation_reason: Why the tokens are those of fp32 where the outputs are not; empty when they are of one dtype.
     """
 
-    def __init__(self, source: ModelSource, load: Load, lend: Lend, dtype: str, reason: str) -> None:
+    def __init__(self, source: ModelSource, load: Load, borrow: Borrow, dtype: str, reason: str) -> None:
         self.dtype = dtype
         self.reason = reason
         self.generation_reason = ""
         self._source = source
         self._load = load
-        self._lend = lend
-        self._kept: LoadedModel | None = None
+        self._borrow = borrow
+        self._small: LoadedModel | None = None
         self._continuations: dict[int, Continuation] = {}
         self._errors: dict[str, dict[str, LeafDifference]] = {}
         with self.model() as loaded:
@@ -51,12 +58,12 @@ class Reference:
     @contextmanager
     def model(self) -> Iterator[LoadedModel]:
         """Give the loaded reference model; a small one stays loaded afterwards."""
-        loaded = self._kept or self._load(self.dtype)
-        self._kept = loaded if loaded.nbytes <= SMALL_BYTES else None
+        loaded = self._small or self._load(self.dtype)
+        self._small = loaded if loaded.nbytes <= SMALL_BYTES else None
         try:
             yield loaded
         finally:
-            if self._kept is None:
+            if self._small is None:
                 loaded.close()
 
     def tokens(self, max_new_tokens: int) -> torch.Tensor:
@@ -70,14 +77,14 @@ class Reference:
     def continuation(self, max_new_tokens: int) -> Continuation:
         """The greedy continuation of the sample's `generate` inputs with all that is known of it."""
         if max_new_tokens not in self._continuations:
-            self._continuations[max_new_tokens] = self._continue(max_new_tokens)
+            self._continuations[max_new_tokens] = self._generate(max_new_tokens)
         return self._continuations[max_new_tokens]
 
     def error_of(self, dtype: str) -> dict[str, LeafDifference]:
         """How far the same model at `dtype` on torch's CPU is from this reference at real positions, by leaf.
 
-        Empty where torch's CPU cannot run the model at that dtype, so that nobody is excused by it. In fp32 the model
-        is loaded for this, as the reference was: the one a cell of the CPU has would excuse itself.
+        Empty where torch's CPU cannot run the model at that dtype, so that it excuses nobody. In fp32 the model is
+        loaded for this, as the reference was: the one a cell of the CPU has would excuse itself.
         """
         if dtype not in self._errors:
             self._errors[dtype] = self._measure_error(dtype)
@@ -90,9 +97,9 @@ class Reference:
 
     def close(self) -> None:
         """Free the model, if it is still loaded. It is loaded again when needed."""
-        if self._kept is not None:
-            self._kept.close()
-            self._kept = None
+        if self._small is not None:
+            self._small.close()
+            self._small = None
 
     def _forward(self, loaded: LoadedModel) -> dict[str, torch.Tensor]:
         outputs = loaded.forward(self._source.sample().forward)
@@ -103,36 +110,36 @@ class Reference:
 
     def _measure_error(self, dtype: str) -> dict[str, LeafDifference]:
         try:
-            with closing(self._load(dtype)) if dtype == "fp32" else self._lend(dtype) as loaded:
+            with closing(self._load(dtype)) if dtype == "fp32" else self._borrow(dtype) as loaded:
                 outputs = self._real(loaded.forward(self._source.sample().forward))
         except (HfAccelError, RuntimeError, NotImplementedError):
             return {}
         both = (name for name in self.real_outputs if name in outputs)
         return {name: difference(name, outputs[name], self.real_outputs[name]) for name in both}
 
-    def _continue(self, max_new_tokens: int) -> Continuation:
+    def _generate(self, max_new_tokens: int) -> Continuation:
         inputs = self._source.sample().generate
         if inputs is None:
             raise HfAccelError(f"{self._source.spec.name} has no inputs for generate", stage="run")
         try:
             with self.model() as loaded:
-                return continued(loaded, inputs, max_new_tokens)
+                return generate_greedily(loaded, inputs, max_new_tokens)
         except (RuntimeError, NotImplementedError, TypeError) as error:
             if self.dtype == "fp32":
                 raise
             # A forward pass in fp64 that works says nothing of the code for one more token (XLNet).
             self.generation_reason = _not_in_fp64(error)
-        with self._lend("fp32") as loaded:
-            return continued(loaded, inputs, max_new_tokens)
+        with self._borrow("fp32") as loaded:
+            return generate_greedily(loaded, inputs, max_new_tokens)
 
 
-def compute_reference(source: ModelSource, load: Load, lend: Lend) -> Reference:
+def compute_reference(source: ModelSource, load: Load, borrow: Borrow) -> Reference:
     """Run the model on the CPU in fp64, or in fp32 where fp64 does not fit or does not run.
 
     Args:
         source: The checkpoint.
-        load: Loads it with torch on the CPU at a dtype, for the reference to keep.
-        lend: The same for a moment; it may give a model that others use, too.
+        load: Loads it with torch on the CPU at a dtype, for the reference alone.
+        borrow: The same for a `with` block; it may give a model that others use, too.
 
     Raises:
         HfAccelError: The model cannot be loaded at all.
@@ -140,16 +147,16 @@ def compute_reference(source: ModelSource, load: Load, lend: Lend) -> Reference:
     """
     reason = too_large_for(source, "fp64")
     if reason:
-        return Reference(source, load, lend, "fp32", reason)
+        return Reference(source, load, borrow, "fp32", reason)
     try:
-        exact = Reference(source, load, lend, "fp64", "")
+        exact = Reference(source, load, borrow, "fp64", "")
     except (HfAccelError, RuntimeError, NotImplementedError, TypeError) as error:
-        return Reference(source, load, lend, "fp32", _not_in_fp64(error))
+        return Reference(source, load, borrow, "fp32", _not_in_fp64(error))
     if not _has_nan(exact):
         return exact
-    # A mask that is the lowest number of fp32 and is added to that of fp64, say: the exact answer is not to be had so.
-    plain = Reference(source, load, lend, "fp32", "fp64 gives NaN where fp32 gives numbers")
-    return exact if _has_nan(plain) else plain
+    # For example, a mask that is the lowest number of fp32 and is added to that of fp64.
+    in_fp32 = Reference(source, load, borrow, "fp32", "fp64 gives NaN where fp32 gives numbers")
+    return exact if _has_nan(in_fp32) else in_fp32
 
 
 def _not_in_fp64(error: Exception) -> str:
@@ -159,3 +166,34 @@ def _not_in_fp64(error: Exception) -> str:
 
 def _has_nan(reference: Reference) -> bool:
     return any(bool(leaf.isnan().any()) for leaf in reference.outputs.values() if leaf.is_floating_point())
+
+
+def too_large_for(source: ModelSource, dtype: str) -> str:
+    """Return why the model does not fit into memory at `dtype`; empty when it does.
+
+    Checkpoints without safetensors files count as fitting: their sizes are not known without loading them.
+    """
+    import psutil
+
+    need = int(_elements(source) * _BYTES[dtype] * _HEADROOM)
+    available = psutil.virtual_memory().available
+    if need <= available:
+        return ""
+    return f"{dtype} needs about {format_bytes(need)} of memory, {format_bytes(available)} are available"
+
+
+def is_small(source: ModelSource) -> bool:
+    """Whether a model stays in memory for later use; judged by the files of its checkpoint."""
+    return sum(file.stat().st_size for file in source.directory.glob("*") if file.is_file()) <= SMALL_BYTES
+
+
+def _elements(source: ModelSource) -> int:
+    from math import prod
+
+    from safetensors import safe_open
+
+    count = 0
+    for file in sorted(source.directory.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as tensors:
+            count += sum(prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+    return count

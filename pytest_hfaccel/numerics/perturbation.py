@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.backends.base import WeightChange
-from pytest_hfaccel.checks.base import CheckContext
-from pytest_hfaccel.checks.leaf import difference
-from pytest_hfaccel.checks.parity import limits_of
-from pytest_hfaccel.checks.reference import Reference
+from pytest_hfaccel.numerics.compare import difference
+from pytest_hfaccel.numerics.reference import Reference
 
 if TYPE_CHECKING:
+    import torch
     from torch.nn import Parameter
 
-_ENOUGH = 10.0
+    from pytest_hfaccel.backends.base import LoadedModel
+
+    Tensors = Mapping[str, torch.Tensor]
+
+
+_WANTED_MARGIN = 10.0
 """The outputs should move by this many times what passes parity."""
-_LEAST = 3.0
+_LEAST_MARGIN = 3.0
 """Where no weight moves them as far (int8 passes at 0.1, and normalised outputs cannot move by more than 2), this."""
 _CANDIDATES = 24
 _DOUBLINGS = 12
-_IDLE = 6
+_DOUBLINGS_WITHOUT_EFFECT = 6
 """After so many doublings without any effect, the inputs do not use the weight: a tower for images, say."""
 
 
@@ -41,50 +45,59 @@ class Perturbation:
     margin: float
 
 
-def find_perturbation(context: CheckContext) -> Perturbation | None:
+def find_perturbation(
+    reference: Reference, loaded: LoadedModel, inputs: Tensors, limits: Mapping[str, float]
+) -> Perturbation | None:
     """Search the reference for a weight that moves its outputs far beyond the cell's tolerance.
+
+    Args:
+        reference: The model in fp64, on which changes are tried.
+        loaded: The cell's model; weights that it can change without being built anew are tried first.
+        inputs: The inputs of `forward`.
+        limits: The rel-L2 by output that still passes parity.
 
     Returns:
         The first one that moves them by 10 times what passes, else the best by at least 3 times, else `None`.
     """
-    with context.reference.model() as loaded:
-        model = loaded.pipeline_model()
-        found = _search(context, _candidates(model))
-        if found is None:
+    with reference.model() as exact:
+        model = exact.pipeline_model()
+        best = _search(reference, loaded, _candidates(model), limits)
+        if best is None:
             # The parts for other kinds of inputs hold most of the weights: leave out those that do not run.
-            found = _search(context, _candidates(model, _run_by(model, lambda: loaded.forward(context.sample.forward))))
-    return found
+            used = _parameters_used(model, lambda: exact.forward(inputs))
+            best = _search(reference, loaded, _candidates(model, used), limits)
+    return best
 
 
-def _search(context: CheckContext, parameters: Iterable[tuple[str, Parameter]]) -> Perturbation | None:
-    limits = limits_of(context)
-    candidates = [(name, tensor.numel() // 2, _typical(tensor)) for name, tensor in parameters]
-    # Those first that the cell's runtime can change without building the model anew.
-    held = context.loaded.held(name for name, _, _ in candidates)
-    candidates.sort(key=lambda candidate: candidate[0] not in held)
+def _search(
+    reference: Reference, loaded: LoadedModel, parameters: Iterable[tuple[str, Parameter]], limits: Mapping[str, float]
+) -> Perturbation | None:
+    candidates = [(name, tensor.numel() // 2, _typical_change(tensor)) for name, tensor in parameters]
+    editable = loaded.held(name for name, _, _ in candidates)
+    candidates.sort(key=lambda candidate: candidate[0] not in editable)
     best = None
-    for tried in _tried(context.reference, candidates, limits):
-        if best is None or tried.margin > best.margin:
-            best = tried
-        if best.margin >= _ENOUGH:
+    for perturbation in _perturbations(reference, candidates, limits):
+        if best is None or perturbation.margin > best.margin:
+            best = perturbation
+        if best.margin >= _WANTED_MARGIN:
             break
-    return best if best is not None and best.margin >= _LEAST else None
+    return best if best is not None and best.margin >= _LEAST_MARGIN else None
 
 
-def _run_by(model: Any, forward: Callable[[], object]) -> frozenset[int]:
+def _parameters_used(model: Any, forward: Callable[[], object]) -> frozenset[int]:
     """Return the ids of the parameters of all modules that a forward pass runs."""
-    run: list[Any] = []
-    hooks = [module.register_forward_pre_hook(lambda module, _: run.append(module)) for module in model.modules()]
+    modules: list[Any] = []
+    hooks = [module.register_forward_pre_hook(lambda module, _: modules.append(module)) for module in model.modules()]
     try:
         forward()
     finally:
         for hook in hooks:
             hook.remove()
-    return frozenset(id(parameter) for module in run for parameter in module.parameters(recurse=False))
+    return frozenset(id(parameter) for module in modules for parameter in module.parameters(recurse=False))
 
 
-def _tried(
-    reference: Reference, candidates: Iterable[tuple[str, int, float]], limits: dict[str, float]
+def _perturbations(
+    reference: Reference, candidates: Iterable[tuple[str, int, float]], limits: Mapping[str, float]
 ) -> Iterator[Perturbation]:
     for name, index, size in candidates:
         for doubling in range(_DOUBLINGS):
@@ -93,14 +106,14 @@ def _tried(
             if effect is None:
                 break  # infinite or NaN: a larger change only makes it worse
             yield effect
-            if doubling >= _IDLE and effect.rel_l2 == 0.0:
+            if doubling >= _DOUBLINGS_WITHOUT_EFFECT and effect.rel_l2 == 0.0:
                 break
 
 
-def _effect(reference: Reference, change: WeightChange, limits: dict[str, float]) -> Perturbation | None:
+def _effect(reference: Reference, change: WeightChange, limits: Mapping[str, float]) -> Perturbation | None:
     outputs = reference.outputs_with(change)
     moved = {name: difference(name, outputs[name], reference.real_outputs[name]) for name in limits}
-    if any(found.problem or not math.isfinite(found.rel_l2) for found in moved.values()):
+    if any(leaf.problem or not math.isfinite(leaf.rel_l2) for leaf in moved.values()):
         return None
     furthest = max(moved, key=lambda name: moved[name].rel_l2 / limits[name])
     rel_l2 = moved[furthest].rel_l2
@@ -146,6 +159,6 @@ def _spread(items: list[tuple[str, Parameter]], count: int = 8) -> list[tuple[st
     return items[::-1][::step][:count]
 
 
-def _typical(parameter: Parameter) -> float:
+def _typical_change(parameter: Parameter) -> float:
     """A change that is small for this parameter: a tenth of its values' typical size."""
     return 0.1 * float(parameter.detach().double().abs().mean()) or 0.01

@@ -1,4 +1,4 @@
-"""How a torch model continues prompts greedily: the tokens, what they were chosen by, and what `forward` says of it."""
+"""Greedy generation with a torch model: the tokens, the logits they were chosen by, and what `forward` predicts."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Continuation:
-    """What a model continues its prompts with.
+    """The greedy continuation of prompts.
 
     Attributes:
         tokens: int64, (batch, new tokens).
         step_logits: The logits each of them was chosen by: fp64, (batch, new tokens, vocabulary).
         prompt_logits: What `forward` predicts after the prompts, which the first of `step_logits` should equal: fp64,
-            (batch, vocabulary). `None` where they are no answers to the same question.
-        prompt_reason: Why they are not; empty where `prompt_logits` are there.
+            (batch, vocabulary). `None` where the two cannot be compared.
+        prompt_reason: Why not; empty where `prompt_logits` are there.
     """
 
     tokens: torch.Tensor
@@ -33,8 +33,8 @@ class Continuation:
     prompt_reason: str
 
 
-def continued(loaded: LoadedModel, inputs: dict[str, torch.Tensor], max_new_tokens: int) -> Continuation:
-    """Generate with a model on torch.
+def generate_greedily(loaded: LoadedModel, inputs: dict[str, torch.Tensor], max_new_tokens: int) -> Continuation:
+    """Generate with a torch model, with its cache.
 
     Args:
         loaded: The model.
@@ -44,11 +44,11 @@ def continued(loaded: LoadedModel, inputs: dict[str, torch.Tensor], max_new_toke
     with _captured_logits(loaded.pipeline_model()) as captured:
         tokens = loaded.generate(inputs, max_new_tokens=max_new_tokens, use_cache=True)
     step_logits = _stacked(captured, tokens)
-    predicted, reason = _predicted(loaded, inputs, step_logits[:, 0].shape)
-    return Continuation(tokens, step_logits, predicted, reason)
+    prompt_logits, reason = _prompt_logits(loaded, inputs, step_logits[:, 0].shape)
+    return Continuation(tokens, step_logits, prompt_logits, reason)
 
 
-def _predicted(
+def _prompt_logits(
     loaded: LoadedModel, inputs: dict[str, torch.Tensor], shape: torch.Size
 ) -> tuple[torch.Tensor | None, str]:
     """Return the logits of that shape that `forward` gives after the prompts, or why there are none to compare."""

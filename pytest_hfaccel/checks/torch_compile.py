@@ -1,7 +1,4 @@
-"""A model run through torch.compile, with evidence that something was compiled.
-
-Imports torch: import this file late.
-"""
+"""Check `compile`: a model run through torch.compile gives what the model gives. Only with `--hf-compile`."""
 
 from __future__ import annotations
 
@@ -13,13 +10,17 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.backends.base import flatten_outputs
-from pytest_hfaccel.checks.copies import placed
+from pytest_hfaccel.checks.base import CheckContext, built_in, failed, is_torch_cell, move_to, passed, skipped
+from pytest_hfaccel.core.results import CheckOutcome, Stage
 from pytest_hfaccel.core.spec import Device
+from pytest_hfaccel.numerics.compare import compare
+from pytest_hfaccel.numerics.tolerances import tolerance_of
+
+if TYPE_CHECKING:
+    import torch
 
 INDUCTOR, OPENVINO = "inductor", "openvino"
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
@@ -46,24 +47,46 @@ class Compiler:
     options: dict[str, Any] = field(default_factory=dict)
 
 
+@built_in("compile", applies=is_torch_cell, option="compile")
+def compilation(context: CheckContext) -> CheckOutcome:
+    """With torch.compile, by its default backend and by OpenVINO's where present, the outputs are those without."""
+    usable, left_out = compilers(context.cell.device, context.cell.dtype)
+    measures: dict[str, Any] = {"left_out": left_out}
+    if not usable:
+        return skipped("; ".join(f"{name}: {reason}" for name, reason in left_out.items()), **measures)
+    expected = context.outputs
+    for compiler in usable:
+        try:
+            outputs, facts = run_compiled(context.loaded.pipeline_model(), context.sample.forward, compiler)
+        except NotCompiled as error:
+            return failed(f"{compiler.name}: {error}", stage=Stage.COMPILE, **measures)
+        comparison = compare(
+            outputs, expected, tolerance_of(context.cell), lambda: context.reference.error_of(context.cell.dtype)
+        )
+        measures[compiler.name] = {"rel_l2": comparison.measures().get("rel_l2"), **facts}
+        if not comparison.ok:
+            return failed(f"{compiler.name} against eager: {comparison.text()}", **measures)
+    return passed(**measures)
+
+
 def compilers(device: Device, dtype: str) -> tuple[list[Compiler], dict[str, str]]:
     """Return the backends of torch.compile that can run here, and for each of the others why not."""
-    found, left_out = [], {}
-    why = _why_no_inductor(device)
-    if why:
-        left_out[INDUCTOR] = why
+    usable, left_out = [], {}
+    reason = _why_no_inductor(device)
+    if reason:
+        left_out[INDUCTOR] = reason
     else:
-        found.append(Compiler(INDUCTOR))
+        usable.append(Compiler(INDUCTOR))
     if device.kind != "cpu":
-        left_out[OPENVINO] = "its devices are the CPU and Intel's, and the model is elsewhere"
+        left_out[OPENVINO] = f"OpenVINO's backend of torch.compile supports the CPU only here; the model is on {device}"
     elif find_spec("openvino") is None:
         left_out[OPENVINO] = "openvino is not installed"
     elif dtype not in _HINTS:
         left_out[OPENVINO] = f"its CPU does not compute at {dtype}"
     else:
         config = {"INFERENCE_PRECISION_HINT": _HINTS[dtype]}
-        found.append(Compiler(OPENVINO, {"device": "CPU", "config": config}))
-    return found, left_out
+        usable.append(Compiler(OPENVINO, {"device": "CPU", "config": config}))
+    return usable, left_out
 
 
 def run_compiled(
@@ -71,7 +94,7 @@ def run_compiled(
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Compile a model and run it twice: the second run is that of the compiled code alone.
 
-    Models that keep a cache between calls are compiled without it: of a single pass it is no result.
+    Models with a cache are compiled without it: it is no result of a single pass.
 
     Args:
         model: The transformers model; it is not changed.
@@ -84,21 +107,22 @@ def run_compiled(
     Raises:
         NotCompiled: The backend failed, or no graph came of it.
     """
+    import torch
     from torch._dynamo.utils import counters
 
     torch._dynamo.reset()
     counters.clear()
-    given: dict[str, Any] = placed(inputs, model)
+    arguments: dict[str, Any] = move_to(model, inputs)
     if "use_cache" in inspect.signature(model.forward).parameters:
-        given["use_cache"] = False
+        arguments["use_cache"] = False
     started = time.perf_counter()
     try:
-        with _settings(compiler), _refusals() as refusals, torch.no_grad():
+        with _quiet_in_this_process(compiler), _openvino_failures() as failures, torch.no_grad():
             compiled = torch.compile(model, backend=compiler.name, options=compiler.options or None)
-            compiled(**given)
+            compiled(**arguments)
             seconds = time.perf_counter() - started
-            outputs = flatten_outputs(compiled(**given))
-        _require_evidence(compiler, counters["stats"]["unique_graphs"], refusals)
+            outputs = flatten_outputs(compiled(**arguments))
+        _require_evidence(compiler, counters["stats"]["unique_graphs"], failures)
         breaks = sum(counters["graph_break"].values())
         facts = {"graphs": counters["stats"]["unique_graphs"], "breaks": breaks, "first_run_seconds": round(seconds, 3)}
         return {name: leaf.cpu() for name, leaf in outputs.items()}, facts
@@ -111,8 +135,8 @@ def run_compiled(
 
 
 @contextlib.contextmanager
-def _settings(compiler: Compiler) -> Iterator[None]:
-    """Compile in this process, without a pool of workers that outlives the check, and without remarks."""
+def _quiet_in_this_process(compiler: Compiler) -> Iterator[None]:
+    """Compile in this process, without a pool of workers that outlives the check, and without warnings."""
     import torch._inductor.config
 
     with warnings.catch_warnings(), torch._inductor.config.patch(compile_threads=1):
@@ -125,11 +149,14 @@ def _settings(compiler: Compiler) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _refusals() -> Iterator[list[str]]:
-    """Collect what OpenVINO's backend says of graphs it cannot run; it says so at level DEBUG, and hands them on."""
-    found: list[str] = []
+def _openvino_failures() -> Iterator[list[str]]:
+    """Collect the messages of OpenVINO's backend about graphs it cannot run, which it hands back to torch.
+
+    It logs them at level DEBUG.
+    """
+    messages: list[str] = []
     handler = logging.Handler()
-    handler.emit = lambda record: found.append(record.getMessage()) if "ailed" in str(record.msg) else None  # type: ignore[method-assign]
+    handler.emit = lambda record: messages.append(record.getMessage()) if "ailed" in str(record.msg) else None  # type: ignore[method-assign]
     loggers = [logging.getLogger(name) for name in _OPENVINO_LOGGERS]
     before = [(logger.level, logger.propagate) for logger in loggers]
     for logger in loggers:
@@ -137,7 +164,7 @@ def _refusals() -> Iterator[list[str]]:
         logger.setLevel(logging.DEBUG)
         logger.propagate = False
     try:
-        yield found
+        yield messages
     finally:
         for logger, (level, propagate) in zip(loggers, before, strict=True):
             logger.removeHandler(handler)
@@ -145,14 +172,14 @@ def _refusals() -> Iterator[list[str]]:
             logger.propagate = propagate
 
 
-def _require_evidence(compiler: Compiler, graphs: int, refusals: list[str]) -> None:
+def _require_evidence(compiler: Compiler, graphs: int, failures: list[str]) -> None:
     if not graphs:
         raise NotCompiled("torch.compile made no graph: the model ran as it is")
     if compiler.name == OPENVINO:
         from openvino.frontend.pytorch.torchdynamo import execute
 
-        if refusals or not execute.compiled_cache:
-            what = "\n".join(refusals) or "it says not why"
+        if failures or not execute.compiled_cache:
+            what = "\n".join(failures) or "no reason reported"
             raise NotCompiled(
                 f"OpenVINO ran {len(execute.compiled_cache)} graphs, and gave others back to torch: {what}"
             )
