@@ -63,7 +63,7 @@ def pytest_hfaccel_checks(checks):
         def run(context, name=name):
             note("executed.jsonl", cell=context.cell.id, check=name, process=os.getpid())
             time.sleep(0.08)
-            return passed(name)
+            return passed()
 
         checks.check(name, level=level)(run)
 

@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import wraps
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_hfaccel.backends.base import LoadedModel, ModelSource, SampleInputs
@@ -99,7 +98,8 @@ class Check:
 
     Attributes:
         name: Its name in reports, in `-k` and in a registry's `expect:`.
-        function: Takes the context, returns the outcome. An exception becomes an outcome with the exception's status.
+        function: Takes the context, returns the outcome, which gets the check's name unless it has one. An exception
+            becomes an outcome with the exception's status.
         stage: The stage a failure of it is booked under.
         level: `class` (once per model) or `cell`.
         applies: Whether a cell has this check at all; decided from plain data, before anything is loaded.
@@ -145,7 +145,7 @@ class CheckRegistry:
         """Decorate a function to register it under `name`; the other arguments are the attributes of `Check`."""
 
         def register(function: Function) -> Function:
-            self.add(Check(name, _with_name(function, name), stage, level, applies, option))
+            self.add(Check(name, function, stage, level, applies, option))
             return function
 
         return register
@@ -186,19 +186,6 @@ class CheckRegistry:
 BUILT_IN = CheckRegistry()
 """The built-in checks of the modules imported so far: use `built_in_checks`, which imports them all."""
 built_in = BUILT_IN.check
-
-
-def _with_name(function: Function, name: str) -> Function:
-    """Put the check's name into outcomes without one."""
-
-    @wraps(function)
-    def named(context: CheckContext) -> CheckOutcome:
-        outcome = function(context)
-        if isinstance(outcome, CheckOutcome) and not outcome.name:
-            outcome.name = name
-        return outcome
-
-    return named
 
 
 def passed(*name: str, **measures: Any) -> CheckOutcome:

@@ -338,6 +338,7 @@ class CellRun:
                 if not isinstance(outcome, CheckOutcome):
                     text = f"the check {check.name!r} returned {outcome!r}; return `passed(...)` or `failed(...)`"
                     raise TypeError(text)
+                outcome.name = outcome.name or check.name
                 return outcome
         except Exception as error:
             first = next((name for known, name in self._failures.values() if known is error), check.name)

@@ -52,7 +52,7 @@ def test_a_check_that_does_nothing_is_noticed(
     shared_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HFACCEL_CACHE", str(shared_cache / "hfaccel"))
-    monkeypatch.setattr("pytest_hfaccel.selftest.built_in_checks", lambda: _with("parity", passed("parity")))
+    monkeypatch.setattr("pytest_hfaccel.selftest.built_in_checks", lambda: _with("parity", passed()))
     assert main(["selftest", "--device", "cpu"]) == 1
     told = capsys.readouterr().out
     assert "a row of a weight reversed" in told.partition("Do not trust a green matrix")[2]
@@ -60,7 +60,7 @@ def test_a_check_that_does_nothing_is_noticed(
 
 
 def test_a_check_that_fails_on_a_right_model_has_caught_nothing(shared_cache: Path) -> None:
-    problems = _problems(shared_cache / "hfaccel", _with("parity", failed("parity", "says no")))
+    problems = _problems(shared_cache / "hfaccel", _with("parity", failed("says no")))
     assert [(one.defect, one.found, one.by, one.detail) for one in problems] == [
         ("BertForMaskedLM as it is", Found.WRONG, ("parity",), "says no")
     ]
@@ -78,7 +78,7 @@ def _no_change(_model: Any) -> None:
         # What fails without having met the defect has not caught it.
         (
             Defect("unmet", "backend", ("parity",), loaded_as(lambda loaded: loaded)),
-            _with("parity", failed("parity", "says no")),
+            _with("parity", failed("says no")),
         ),
     ],
 )
@@ -90,7 +90,7 @@ def test_a_defect_that_is_not_planted_is_not_caught(shared_cache: Path, defect: 
 def test_a_failure_for_another_reason_has_caught_nothing(shared_cache: Path) -> None:
     def says_no(context: CheckContext) -> CheckOutcome:
         assert context.outputs
-        return failed("parity", "says no")
+        return failed("says no")
 
     checks = CheckRegistry()
     checks.add(replace(built_in_checks()["parity"], function=says_no))

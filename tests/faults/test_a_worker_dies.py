@@ -37,7 +37,7 @@ def pytest_hfaccel_checks(checks):
                 os.kill(os.getpid(), signal.SIGKILL)
             if os.environ.get("HANGS_IN") == f"{context.cell.model.name}/{name}":
                 time.sleep(100)
-            return passed(name)
+            return passed()
 
         checks.check(name, level=level)(run)
 """

@@ -17,15 +17,15 @@ resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31))
 def pytest_hfaccel_checks(checks):
     @checks.check("python")
     def python(context):
-        return passed("python", size=len(bytearray(TOO_MUCH)))
+        return passed(size=len(bytearray(TOO_MUCH)))
 
     @checks.check("system")
     def system(context):
-        return passed("system", size=len(mmap.mmap(-1, TOO_MUCH)))
+        return passed(size=len(mmap.mmap(-1, TOO_MUCH)))
 
     @checks.check("after")
     def after(context):
-        return passed("after")
+        return passed()
 """
 _MODULE = """
 from pytest_hfaccel import ModelClassTests

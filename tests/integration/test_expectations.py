@@ -98,7 +98,7 @@ from pytest_hfaccel.checks.base import failed
 def pytest_hfaccel_checks(checks):
     @checks.check("broken")
     def broken(context):
-        return failed("broken", "it is broken")
+        return failed("it is broken")
 """
 
 DEADLY = """

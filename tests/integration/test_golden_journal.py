@@ -30,23 +30,23 @@ from pytest_hfaccel.core import errors
 def pytest_hfaccel_checks(checks):
     @checks.check("holds")
     def holds(context):
-        return passed("holds", number=1)
+        return passed(number=1)
 
     @checks.check("breaks")
     def breaks(context):
-        return failed("breaks", "it breaks", number=2)
+        return failed("it breaks", number=2)
 
     @checks.check("declines")
     def declines(context):
-        return skipped("declines", "nothing to do")
+        return skipped("nothing to do")
 
     @checks.check("unexpected_pass")
     def unexpected_pass(context):
-        return passed("unexpected_pass")
+        return passed()
 
     @checks.check("expected_failure", stage="run")
     def expected_failure(context):
-        return failed("expected_failure", "as expected")
+        return failed("as expected")
 
     @checks.check("not_even_run")
     def not_even_run(context):
@@ -69,13 +69,13 @@ def pytest_hfaccel_checks(checks):
             time.sleep(60)
         if os.environ.get("INTERRUPT"):
             raise KeyboardInterrupt
-        return passed("hangs")
+        return passed()
 
     @checks.check("dies")
     def dies(context):
         if os.environ.get("DIE"):
             os._exit(3)
-        return passed("dies")
+        return passed()
 """
 
 MODULE = """

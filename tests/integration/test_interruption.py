@@ -89,7 +89,7 @@ def pytest_collection_modifyitems(items):
 def pytest_hfaccel_checks(checks):
     @checks.check("broken")
     def broken(context):
-        return failed("broken", "it is broken")
+        return failed("it is broken")
 """,
     )
     run = project.run("-x", "--hf-device", "cpu")

@@ -44,11 +44,11 @@ def battery() -> CheckRegistry:
 
     @checks.check("first", stage=Stage.RUN)
     def first(context: Any) -> CheckOutcome:
-        return passed("first", bytes=context.loaded.nbytes)
+        return passed(bytes=context.loaded.nbytes)
 
     @checks.check("second")
     def second(context: Any) -> CheckOutcome:
-        return failed("second", "too far", rel_l2=0.5) if context.loaded else passed("second")
+        return failed("too far", rel_l2=0.5) if context.loaded else passed()
 
     @checks.check("third")
     def third(_context: Any) -> CheckOutcome:
@@ -177,7 +177,7 @@ def test_performance_runs_once_per_point_and_each_is_an_outcome(tmp_path: Path) 
     @checks.check("performance", stage=Stage.RUN)
     def performance(context: Any) -> CheckOutcome:
         (point,) = context.performance_request.points
-        return failed("performance", "too large") if point.batch == 8 else passed("performance", batch=point.batch)
+        return failed("too large") if point.batch == 8 else passed(batch=point.batch)
 
     backends = Backends()
     backends.register("test", ListBackend())
