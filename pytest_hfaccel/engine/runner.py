@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from pytest_hfaccel.backends.base import LoadedModel, ModelSource, SampleInputs
     from pytest_hfaccel.checkpoints import Checkpoint, CheckpointStore
     from pytest_hfaccel.checks.base import Check, CheckRegistry
-    from pytest_hfaccel.numerics.reference import Reference
     from pytest_hfaccel.core.config import RunConfig
+    from pytest_hfaccel.numerics.reference import Reference
     from pytest_hfaccel.pool import Lease, ResourcePool
 
 _BEFORE_RUN = frozenset({Stage.RESOLVE, Stage.LOAD, Stage.CONVERT, Stage.COMPILE})

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from pytest_hfaccel.checks import built_in_checks
-from pytest_hfaccel.checks.base import CELL, CLASS, Check
+from pytest_hfaccel.checks.base import CELL, CLASS, Check, failed, passed
 from pytest_hfaccel.checks.pipeline_expected import EXPECTED
 from pytest_hfaccel.checks.task_sense import CLAIMS_OF_TASK
 from pytest_hfaccel.core.results import CheckOutcome, Stage
@@ -80,3 +80,12 @@ def test_each_run_grows_a_registry_of_its_own() -> None:
     mine.check("mine")(lambda _context: CheckOutcome("mine"))
     assert "mine" in mine
     assert "mine" not in built_in_checks()
+
+
+def test_a_name_given_to_an_outcome_still_counts_with_a_warning() -> None:
+    assert passed(rel_l2=0.1).name == ""
+    with pytest.warns(DeprecationWarning, match="no longer an argument of passed"):
+        assert passed("mine").name == "mine"
+    with pytest.warns(DeprecationWarning, match="no longer an argument of passed"):
+        outcome = failed("mine", "too far", rel_l2=0.5)
+    assert (outcome.name, outcome.reason, outcome.measures) == ("mine", "too far", {"rel_l2": 0.5})

@@ -73,6 +73,7 @@ def test_outcomes_and_record(tmp_path: Path) -> None:
     run = run_of(tmp_path, ListBackend())
     statuses = [run.check(name).status for name in ("first", "second", "third")]
     assert statuses == [Status.PASSED, Status.FAILED, Status.ERROR]
+    assert [outcome.name for outcome in run.outcomes.values()] == ["first", "second", "third"]
     assert "ZeroDivisionError: oops" in str(run.outcomes["third"].reason)
     run.close()
     result = run.result()
