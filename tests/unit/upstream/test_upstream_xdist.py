@@ -23,9 +23,7 @@ def test_the_controller_has_the_names_that_are_patched() -> None:
     assert callable(Group.allocate_id)
 
 
-@pytest.mark.parametrize(
-    ("code", "expected"), [("import os; os._exit(7)", 7), ("import os; os.kill(os.getpid(), 9)", -9)]
-)
+@pytest.mark.parametrize(("death", "expected"), [("_exit(7)", 7), ("kill(os.getpid(), 9)", -9)])
 def test_the_exit_of_a_worker_is_known(death: str, expected: int) -> None:
     import execnet
 
