@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The tests start hundreds of processes; each would compile the package anew, a second of its seven.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: matrix sweep test test-all lint bench clean
+.PHONY: matrix sweep support-pages test test-all lint bench clean
 
 # The self-test comes first: where it is red, a green matrix would prove nothing.
 matrix: $(INSTALLED)
@@ -26,7 +26,13 @@ DEVICE ?= cpu
 sweep: $(INSTALLED)
 	$(PY) -m pytest model_classes/test_hf_auto.py --all-models --hf-device $(DEVICE) -n 2 \
 		--timeout 300 --timeout-method thread --max-worker-restart 1000 --hf-reports reports/sweep $(ARGS)
-	$(VENV)/bin/hfaccel coverage reports/sweep/journal.jsonl --page reports/sweep/coverage.md
+	$(VENV)/bin/hfaccel support reports/sweep/journal.jsonl --page reports/sweep/support.md
+
+# The long pages behind docs/support.md.
+support-pages: $(INSTALLED)
+	$(VENV)/bin/hfaccel support docs/data/support_5_23.json.xz --page reports/support/support_5_23.md
+	for name in 5_16 5_24 precision; do \
+		$(PY) -c 'import lzma, sys; print(lzma.open(sys.argv[1], "rt").read(), end="")' docs/data/support_$$name.md.xz > reports/support/support_$$name.md; done
 
 test: $(INSTALLED)
 	$(PY) -m pytest tests -n 2 --dist loadfile -m "not nightly"

@@ -14,29 +14,22 @@ def make_parser() -> argparse.ArgumentParser:
     """Build the parser; each subcommand's module adds its own."""
     from pytest_hfaccel.cli import (
         bench,
-        calibrate,
         classify,
-        coverage,
         database,
         hardware,
-        pool_config,
         predict,
         recommend,
         registry,
-        requirements,
-        runs,
+        reports,
         selftest,
     )
 
     parser = argparse.ArgumentParser(
-        prog="hfaccel", description="Hugging Face models on hardware: what is here, what is known, what works."
+        prog="hfaccel", description="Test Hugging Face models on hardware: what is here, what is known, what works."
     )
     parser.add_argument("--version", action="version", version=f"hfaccel {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (
-        *(hardware, registry, classify, recommend, requirements, pool_config),
-        *(bench, calibrate, predict, database, coverage, runs, selftest),
-    ):
+    for command in (hardware, registry, classify, recommend, bench, predict, database, reports, selftest):
         command.add_parser(commands)
     return parser
 

@@ -1,4 +1,4 @@
-"""A benchmark as it goes on: a line per result, and a file that always holds what has been found so far."""
+"""What `hfaccel bench` writes: a line per result, a results file that is always up to date, database rows, plots."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.errors import ConfigError, HfAccelError
 from pytest_hfaccel.core.results import CellResult, Status
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pytest_hfaccel.benchmark.measurement import Measurement
     from pytest_hfaccel.campaign import Campaign, PointResult, Run
+    from pytest_hfaccel.core.config import RunConfig
     from pytest_hfaccel.core.spec import Cell
+
 
 RESULTS = "results.json"
 
@@ -149,3 +153,59 @@ def _header() -> dict[str, Any]:
         "commit": git_commit(Path.cwd()),
         "machine": machine_facts(),
     }
+
+
+PLOTS = "plots"
+
+
+def record(path: Path, progress: Progress) -> None:
+    """Write the run to the database; what is wrong with it is told, and the results on disk stand."""
+    from pytest_hfaccel.history.recording import make_record, record_run
+
+    if not progress.records and not progress.unfinished:
+        return
+    found = make_record(
+        progress.header(),
+        test_name="hfaccel bench",
+        cells=progress.records,
+        measurements=progress.unfinished,
+        success=not progress.failed,
+    )
+    try:
+        run_id = record_run(path, found)
+    except HfAccelError as error:
+        print(f"hfaccel: not in the database: {error}", file=sys.stderr)
+    else:
+        print(f"database: {path} (run {run_id}: {len(found.measurements)} measurements)")
+
+
+def draw(measurements: Sequence[Measurement], output_dir: Path) -> None:
+    """Draw what was measured; without the packages for that, say so."""
+    if not measurements:
+        return
+    from pytest_hfaccel.plots import plot_measurements
+
+    try:
+        files = plot_measurements(measurements, output_dir / PLOTS)
+    except ConfigError as error:
+        print(f"hfaccel: no plots: {error}", file=sys.stderr)
+    else:
+        print(f"plots: {output_dir / PLOTS} ({', '.join(file.name for file in files)})")
+
+
+def visualize(config: RunConfig, output_dir: Path) -> int:
+    """Draw all measurements of the database.
+
+    Raises:
+        ConfigError: There is no database, it cannot be read, or it holds no measurements.
+    """
+    from pytest_hfaccel.history import open_measurements
+
+    path = config.database_path
+    if path is None:
+        raise ConfigError("--visualize-from-db: --no-db-store leaves no database to read.")
+    measurements = open_measurements(path)
+    if not measurements:
+        raise ConfigError(f"{path}: it holds no measurements.", hint="`hfaccel bench` makes some.")
+    draw(measurements, output_dir)
+    return 0

@@ -12,10 +12,12 @@ from pytest_hfaccel.classify import UNKNOWN, Classification, ModelFamilyClassifi
 from pytest_hfaccel.classify.records import HardwareProfile
 from pytest_hfaccel.core.errors import ConfigError
 
+_TEXT = "Say which family a model belongs to, how certain that is, and why."
+
 
 def add_parser(commands: Any) -> None:
     """Add `classify` to the parsers of `hfaccel`."""
-    parser = commands.add_parser("classify", help="the family of a model, and why", description=__doc__)
+    parser = commands.add_parser("classify", help="say which family a model belongs to, and why", description=_TEXT)
     parser.add_argument("name", help="hub id, local directory or any other name")
     parser.add_argument("--class", dest="model_class", metavar="CLASS", help="architecture class, e.g. BertForMaskedLM")
     parser.add_argument("--tasks", default="", metavar="A,B", help="tasks, e.g. fill-mask,feature-extraction")
@@ -23,7 +25,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--hw", default="", metavar="JSON", help='where it runs, e.g. \'{"cuda": {"compatible": true}}\''
     )
-    parser.add_argument("--db", metavar="PATH", help="JSON file in which classifications are kept")
+    parser.add_argument("--db", metavar="PATH", help="JSON file that remembers classifications")
     parser.add_argument("--json", action="store_true", help="print the whole answer as JSON")
     parser.set_defaults(run=_run)
 

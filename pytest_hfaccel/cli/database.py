@@ -16,15 +16,15 @@ _JOURNAL = ".jsonl"
 
 def add_parser(commands: Any) -> None:
     """Add `db` and its actions to the parsers of `hfaccel`."""
-    text = "The benchmark database: what it holds, its export and import, its migration."
-    actions = commands.add_parser("db", help="the benchmark database", description=text).add_subparsers(
-        title="actions", metavar="ACTION", required=True
-    )
-    info = _add(actions, "info", _info, "what the database holds")
+    text = "Show what the benchmark database holds, export it, import into it, or migrate it."
+    actions = commands.add_parser(
+        "db", help="show, export, import or migrate the benchmark database", description=text
+    ).add_subparsers(title="actions", metavar="ACTION", required=True)
+    info = _add(actions, "info", _info, "show what the database holds")
     info.add_argument("--json", action="store_true", help="print it as JSON")
     export = _add(actions, "export", _export, "write it to Parquet files")
     export.add_argument("target", help="a file *.parquet for the measurements, or a directory for everything")
-    source = _add(actions, "import", _import, "take over an export, another database or the journal of a run")
+    source = _add(actions, "import", _import, "import an export, another database or the journal of a run")
     source.add_argument("source", help="Parquet file, directory, database (.duckdb) or journal (.jsonl)")
     _add(actions, "migrate", _migrate, "bring a database of an older version to the current one")
 

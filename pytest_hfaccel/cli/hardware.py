@@ -1,37 +1,42 @@
-"""`hfaccel hardware`: what is here, what is not, and why not."""
+"""`hfaccel hardware` and `calibrate`: which devices are here, why the others are not, and how fast they are."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from pytest_hfaccel.core.errors import BackendUnavailable, ConfigError
+
 if TYPE_CHECKING:
     from pytest_hfaccel.hardware import HardwareReport, Presence
+    from pytest_hfaccel.predict.calibration import DeviceCalibration
+
 
 _HEADINGS = ("device", "status", "name", "memory", "reason")
 
 
 def add_parser(commands: Any) -> None:
-    """Add the subcommand to argparse's subparsers."""
+    """Add `hardware` and `calibrate` to the parsers of `hfaccel`."""
+    _add_hardware(commands)
+    _add_calibrate(commands)
+
+
+def _add_hardware(commands: Any) -> None:
     parser = commands.add_parser(
         "hardware",
         help="list the devices of this machine, with the reason for each one that is absent",
         description="List the devices of this machine: first by cheap signs (driver libraries, files), then by "
         "computing on each of them.",
     )
-    parser.add_argument("--probe-only", action="store_true", help="only the cheap signs; loads no runtime")
+    parser.add_argument("--probe-only", action="store_true", help="look only for cheap signs; load no runtime")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=_list)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Print the devices.
-
-    Returns:
-        0, or 1 when a device that seems to be here does not compute.
-    """
+def _list(arguments: argparse.Namespace) -> int:
     from pytest_hfaccel.hardware import confirm_devices, probe_devices
 
     report = probe_devices()
@@ -40,6 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps({"probe": report.to_json(), "confirmed": [c.to_json() for c in confirmed]}, indent=2))
     else:
         print(format_devices(report, confirmed))
+    # A device that seems to be present and does not compute is a problem.
     return int(any(not presence.present for presence in confirmed))
 
 
@@ -71,3 +77,80 @@ def _row(probed: Presence, confirmed: Presence | None) -> tuple[str, ...]:
 
 def _gigabytes(count: int | None) -> str:
     return "" if count is None else f"{count / 2**30:.1f} GiB"
+
+
+_DTYPES = ("fp32", "bf16", "fp16")
+
+
+def _add_calibrate(commands: Any) -> None:
+    text = (
+        "Measure each device for half a minute (up to two at a precision that a CPU emulates); predictions for models "
+        "that were not measured are based on it."
+    )
+    parser = commands.add_parser("calibrate", help="measure how fast the devices of this machine are", description=text)
+    parser.add_argument("--device", nargs="+", metavar="ID", help="devices (default: those of this machine)")
+    parser.add_argument("--dtype", nargs="+", choices=_DTYPES, default=["fp32"], help="precisions (default: fp32)")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's own number)")
+    parser.add_argument("--database", metavar="FILE", help="benchmark database that stores the calibrations, too")
+    parser.set_defaults(run=_calibrate)
+
+
+def _calibrate(arguments: argparse.Namespace) -> int:
+    if arguments.threads is not None and arguments.threads < 1:
+        raise ConfigError(f"--threads: {arguments.threads} is not allowed. Wanted: 1 or more.")
+    devices = arguments.device or _devices_here()
+    failures = 0
+    for device in devices:
+        for dtype in arguments.dtype:
+            try:
+                calibration = _calibrated(device, dtype, arguments.threads)
+            except BackendUnavailable as error:
+                print(f"{device} at {dtype}: {error}", file=sys.stderr)
+                failures += 1
+                continue
+            _store(calibration, arguments.database)
+            print(_line(calibration))
+            if calibration.problem:
+                print(f"hfaccel: {calibration.problem}", file=sys.stderr)
+    return int(failures > 0)
+
+
+def _devices_here() -> list[str]:
+    from pytest_hfaccel.hardware import probe_devices
+    from pytest_hfaccel.predict.calibration.calibrating import CALIBRATED_KINDS
+
+    return [device.id for device in probe_devices().present() if device.kind in CALIBRATED_KINDS]
+
+
+def _calibrated(device: str, dtype: str, threads: int | None) -> DeviceCalibration:
+    from pytest_hfaccel.predict.calibration import calibrate
+
+    print(f"hfaccel: calibrating {device} at {dtype}; leave the machine alone meanwhile", file=sys.stderr)
+    return calibrate(device, dtype, threads=threads, note=_note)
+
+
+def _note(what: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\033[K  {what}", end="", file=sys.stderr, flush=True)
+
+
+def _store(calibration: DeviceCalibration, database: str | None) -> None:
+    from pytest_hfaccel.core.config import RunConfig
+    from pytest_hfaccel.predict.calibration import save_calibration
+
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr)
+    save_calibration(calibration, RunConfig.from_values({}).cache_dir)
+    if database is not None:
+        from pytest_hfaccel.history import BenchmarkDatabase
+
+        BenchmarkDatabase(database).save_calibration(calibration)
+
+
+def _line(calibration: DeviceCalibration) -> str:
+    speed = f"{calibration.peak_flops / 1e9:,.0f} GFLOP/s, {calibration.bandwidth / 1e9:.1f} GB/s"
+    device = f"{calibration.device} ({calibration.device_name}) at {calibration.dtype}, {calibration.threads} threads"
+    took = f"{len(calibration.operators)} operators in {calibration.seconds:.0f} s"
+    passes = calibration.noise.get("passes", 1)
+    noise = f"; the same work varied by {calibration.disturbance:.0%}, measured {passes:.0f} time(s)"
+    return f"{device}: {speed}, {1e6 * calibration.call_seconds:.0f} us per call; {took}{noise}"

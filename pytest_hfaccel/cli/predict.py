@@ -23,8 +23,10 @@ _PATIENCE_S = 1.5
 
 def add_parser(commands: Any) -> None:
     """Add `predict` to the parsers of `hfaccel`."""
-    text = "Predict latency, throughput and memory of a model on hardware that is here or not, and recommend hardware."
-    parser = commands.add_parser("predict", help="how fast a model will be, and where to run it", description=text)
+    text = (
+        "Predict latency, throughput and memory of a model on hardware that is present or not, and recommend hardware."
+    )
+    parser = commands.add_parser("predict", help="predict the speed and memory of a model", description=text)
     _add_question(parser)
     _add_sources(parser)
     _add_actions(parser)
@@ -35,7 +37,7 @@ def _add_question(parser: argparse.ArgumentParser) -> None:
     from pytest_hfaccel.classify.definitions import MODEL_FAMILIES
     from pytest_hfaccel.core.spec import DTYPES
 
-    asked = parser.add_argument_group("what is asked")
+    asked = parser.add_argument_group("model and hardware")
     asked.add_argument("name", nargs="?", metavar="MODEL", help="registered name, local directory or hub id")
     asked.add_argument("--model", metavar="MODEL", help="the same, as an option")
     asked.add_argument("--family", choices=sorted(MODEL_FAMILIES), help="family of the model")
@@ -47,7 +49,7 @@ def _add_question(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         choices=DTYPES,
         default=None,
-        help="precision (default: fp32); of a matrix also several (default: fp32 fp16 int8)",
+        help="precision (default: fp32); for a matrix also several (default: fp32 fp16 int8)",
     )
     asked.add_argument(
         "--hardware",
@@ -56,33 +58,33 @@ def _add_question(parser: argparse.ArgumentParser) -> None:
         help="hardware to consider: a kind (cuda), a device (cuda:0) or a chip (cuda:h100-sxm); by default the devices "
         "of this machine",
     )
-    asked.add_argument("--distributed", action="store_true", help="several devices work together")
+    asked.add_argument("--distributed", action="store_true", help="split the model over several devices")
     asked.add_argument("--gpu-count", type=int, default=1, metavar="N", help="how many (default: 1)")
 
 
 def _add_sources(parser: argparse.ArgumentParser) -> None:
-    known = parser.add_argument_group("what is known")
+    known = parser.add_argument_group("data")
     known.add_argument("--benchmark-dir", metavar="DIR", help="directory with benchmark results")
-    known.add_argument("--database", metavar="FILE", help="benchmark database; predictions are kept in it")
+    known.add_argument("--database", metavar="FILE", help="benchmark database to read; predictions are stored in it")
     known.add_argument(
         "--assume-default",
         action="store_true",
-        help="predict the default config of a model's class where its own dimensions are not known",
+        help="predict with the default config of a model's class where its own dimensions are not known",
     )
     known.add_argument("--config", metavar="FILE", help="configuration file (JSON or YAML)")
 
 
 def _add_actions(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_argument_group("what is done")
+    actions = parser.add_argument_group("actions and output")
     actions.add_argument("--generate-matrix", action="store_true", help="predict many models on many platforms")
     actions.add_argument("--output-file", metavar="FILE", help="write the answer as JSON")
     actions.add_argument("--visualize", action="store_true", help="draw the matrix (or, with --accuracy, the errors)")
-    actions.add_argument("--output-dir", default="visualizations", metavar="DIR", help="where plots or models go")
+    actions.add_argument("--output-dir", default="visualizations", metavar="DIR", help="directory for plots or models")
     actions.add_argument("--detect-hardware", action="store_true", help="list the devices of this machine first")
     actions.add_argument("--accuracy", action="store_true", help="compare earlier predictions with what was measured")
     actions.add_argument("--train", action="store_true", help="train prediction models on the database's rows")
     actions.add_argument("--json", action="store_true", help="print JSON")
-    actions.add_argument("--debug", action="store_true", help="say of each number what it rests on")
+    actions.add_argument("--debug", action="store_true", help="show the source of each number")
 
 
 def _run(arguments: argparse.Namespace) -> int:

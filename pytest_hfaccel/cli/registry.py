@@ -15,10 +15,12 @@ from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.spec import ModelSpec
 from pytest_hfaccel.registry import Registry, load_registry, missing_dependencies, unsupported_transformers
 
+_TEXT = "List the registered models, check registry files, add models to them, and find popular models on the hub."
+
 
 def add_parser(commands: Any) -> None:
     """Add `registry` and its subcommands to the parsers of `hfaccel`."""
-    registry = commands.add_parser("registry", help="models: list, check, add, find on the hub", description=__doc__)
+    registry = commands.add_parser("registry", help="list, check, add and find models", description=_TEXT)
     actions = registry.add_subparsers(title="actions", metavar="ACTION", required=True)
 
     action = _add_action(actions, "list", "Show the registered models.", _list)

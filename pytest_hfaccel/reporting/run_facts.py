@@ -140,7 +140,7 @@ def _version(name: str) -> str | None:
 
 
 SCHEMAS = ("cell", "by-class", "by-hardware", "summary", "journal", "coverage", "common")
-"""The schemas: of a cell's record, of the three kinds of report, of a line of the journal, of what `hfaccel coverage`
+"""The schemas: of a cell's record, of the three kinds of report, of a line of the journal, of what `hfaccel support`
 writes, and what they share."""
 
 

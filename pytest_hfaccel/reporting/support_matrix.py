@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.files import replace_file
 from pytest_hfaccel.core.results import NOT_REACHED, SCHEMA_VERSION, Cause, CellResult, CheckOutcome, Stage, Status
 from pytest_hfaccel.reporting.journal import read_journal
 
 _ENTRY = re.compile(r" \[[^\[\]]+:\d+\]$")
 _REASON_LENGTH = 300
+_COMPRESSED = ".xz"
 
 
 @dataclass
@@ -40,7 +43,7 @@ class Coverage:
 
 
 def read_coverage(files: Sequence[Path]) -> Coverage:
-    """Read journals, and the JSON of earlier coverages (`*.json`); of a check in several of them the last one counts.
+    """Read journals and support matrices (`*.json`, `*.json.xz`); of a check in several of them the last one counts.
 
     Raises:
         ConfigError: A file cannot be read, or there is no finished cell in any of them.
@@ -70,7 +73,7 @@ def _added_to(earlier: CellResult, later: CellResult) -> CellResult:
 
 
 def _read(path: Path) -> tuple[list[dict[str, Any]], list[CellResult]]:
-    if path.suffix == ".json":
+    if ".json" in path.suffixes:
         data = read_coverage_json(path)
         return headers_of(data), list(results_of(data))
     contents = read_journal(path)
@@ -158,12 +161,23 @@ def read_coverage_json(path: Path) -> dict[str, Any]:
         ConfigError: The file cannot be read, or holds something else.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read as coverage: {error}") from error
+        content = path.read_bytes()
+        data = json.loads(lzma.decompress(content) if path.suffix == _COMPRESSED else content)
+    except (OSError, ValueError, lzma.LZMAError) as error:
+        raise ConfigError(f"{path} cannot be read as a support matrix: {error}") from error
     if not isinstance(data, dict) or data.get("schema") != "pytest-hfaccel/coverage":
-        raise ConfigError(f"{path} is no coverage.", hint="`hfaccel coverage JOURNAL --json FILE` writes one.")
+        raise ConfigError(f"{path} is no support matrix.", hint="`hfaccel support JOURNAL --json FILE` writes one.")
     return data
+
+
+def write_coverage_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write what `coverage_json` returned, compressed where the name ends in `.xz`.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    content = (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode()
+    replace_file(path, lzma.compress(content, preset=9) if path.suffix == _COMPRESSED else content)
 
 
 def headers_of(data: Mapping[str, Any]) -> list[dict[str, Any]]:

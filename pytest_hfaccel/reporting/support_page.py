@@ -23,7 +23,7 @@ _RUNS_SHOWN = 6
 _PACKAGES = ("transformers", "torch", "openvino", "nncf", "pytest-hfaccel")
 
 
-def coverage_page(coverage: Coverage, title: str = "Coverage", further: Sequence[str] = ()) -> str:
+def coverage_page(coverage: Coverage, title: str = "Support matrix", further: Sequence[str] = ()) -> str:
     """Return the page: what ran, how it ended by device and by check, what failed and why, and a line per class.
 
     Args:
@@ -43,7 +43,7 @@ def coverage_page(coverage: Coverage, title: str = "Coverage", further: Sequence
 
 
 def _runs(coverage: Coverage) -> Iterator[str]:
-    yield "Written by `hfaccel coverage` from the journals of these runs; its `--json` has every check."
+    yield "Written by `hfaccel support` from the journals of these runs; its `--json` has every check."
     yield ""
     for header in coverage.runs[:_RUNS_SHOWN]:
         run, versions = header.get("run", {}), header.get("versions", {})

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pytest_hfaccel.cli import pool_config, recommend, requirements
+from pytest_hfaccel.cli import recommend
 from pytest_hfaccel.compat.hardware_model_integration import DeviceFacts, Machine
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.predict.requirements import ArchitectureCost, RunCost
@@ -39,8 +39,7 @@ def known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def run(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
     parser = argparse.ArgumentParser()
     commands = parser.add_subparsers(required=True)
-    for command in (recommend, requirements, pool_config):
-        command.add_parser(commands)
+    recommend.add_parser(commands)
     given = parser.parse_args(arguments)
     assert given.run(given) == code
     return capsys.readouterr().out
@@ -107,7 +106,6 @@ def test_mistakes() -> None:
     parser = argparse.ArgumentParser()
     commands = parser.add_subparsers()
     recommend.add_parser(commands)
-    requirements.add_parser(commands)
     for arguments, text in ((["recommend"], "name a model"), (["requirements", "gpt2", "--length", "0"], "1 or more")):
         given = parser.parse_args(arguments)
         with pytest.raises(ConfigError, match=text):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pytest_hfaccel.cli import calibrate, predict
+from pytest_hfaccel.cli import hardware, predict
 from pytest_hfaccel.core.errors import BackendUnavailable, ConfigError
 from pytest_hfaccel.history import BenchmarkDatabase
 from pytest_hfaccel.predict.calibration import load_calibrations
@@ -31,7 +31,7 @@ def invented(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def parse(*arguments: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     commands = parser.add_subparsers(required=True)
-    for command in (predict, calibrate):
+    for command in (predict, hardware):
         command.add_parser(commands)
     return parser.parse_args(arguments)
 

@@ -145,31 +145,51 @@ def test_the_newest_record_of_a_cell_counts(journal: Path, tmp_path: Path) -> No
 
 
 def test_the_command_writes_both(journal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    page, data = tmp_path / "coverage.md", tmp_path / "coverage.json"
-    assert main(["coverage", str(journal), "--page", str(page), "--json", str(data), "--title", "All"]) == 0
+    page, data = tmp_path / "support.md", tmp_path / "support.json"
+    assert main(["support", str(journal), "--page", str(page), "--json", str(data), "--title", "All"]) == 0
     assert page.read_text(encoding="utf-8").startswith("# All\n")
     assert len(json.loads(data.read_text(encoding="utf-8"))["models"]) == 2
     assert "5 cells of 1 runs" in capsys.readouterr().out
 
 
-def test_two_coverages_are_compared(journal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = tmp_path / "coverage.json"
-    assert main(["coverage", str(journal), "--json", str(data), "--page", str(tmp_path / "page.md")]) == 0
+def test_two_matrices_are_compared(journal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "support.json.xz"
+    assert main(["support", str(journal), "--json", str(data), "--page", str(tmp_path / "page.md")]) == 0
     later = Journal(tmp_path / "later" / JOURNAL, {})
     later.append(cell("b/BModel", "cpu", CheckOutcome("parity")))
     later.append(cell("c/CModel", "cpu", CheckOutcome("parity")))
     later.close()
     capsys.readouterr()
-    assert main(["coverage", str(later.path), "--against", str(data)]) == 0
+    assert main(["support", str(later.path), "--against", str(data)]) == 0
     page = capsys.readouterr().out
     assert "has: 1: `c/CModel`" in page
     assert "has: 1: `a/AModel`" in page
     assert "another way: 1\n  - `b/BModel` on cpu fp32: failed -> passed (parity: logits: rel-L2 0.5 > 1e-05)" in page
 
 
-def test_what_is_no_coverage_is_refused(journal: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["coverage", str(journal), "--against", str(journal)]) == 1
-    assert "cannot be read as coverage" in capsys.readouterr().err
+def test_what_is_no_matrix_is_refused(journal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    damaged = tmp_path / "damaged.json.xz"
+    damaged.write_bytes(b"not xz")
+    for file in (journal, damaged):
+        assert main(["support", str(journal), "--against", str(file)]) == 1
+        assert "cannot be read as a support matrix" in capsys.readouterr().err
+
+
+def test_the_old_name_of_the_command_works_with_a_warning(journal: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["coverage", str(journal)]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("# Support matrix\n")
+    assert "is now `hfaccel support`" in captured.err
+
+
+def test_the_page_in_docs_has_the_numbers_of_its_data(capsys: pytest.CaptureFixture[str]) -> None:
+    docs = Path(__file__).parents[3] / "docs"
+    assert main(["support", str(docs / "data" / "support_5_23.json.xz")]) == 0
+    made = capsys.readouterr().out.partition("## Every class")[0]
+    kept = (docs / "support.md").read_text(encoding="utf-8").partition("## Other releases")[0]
+    tables = [line for line in kept.splitlines() if line.startswith("|")]
+    assert len(tables) > 20
+    assert not [line for line in tables if line not in made.splitlines()]
 
 
 def test_a_journal_without_cells_is_an_error(tmp_path: Path) -> None:
