@@ -1,0 +1,403 @@
+"""Sixty ways to break this package: small patches of its source, each of which something has to notice.
+
+A patch is a text that stands exactly once in its file and what takes its place. Where it does not any more, the run
+ends with an error: the mutation has to follow the code, or nobody knows what its survival would mean.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+PACKAGE = "pytest_hfaccel"
+
+
+class DoesNotApply(Exception):
+    """The text to be replaced does not stand exactly once in the file."""
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A patch.
+
+    Attributes:
+        area: What it breaks, in a word.
+        name: What is wrong then.
+        file: The file, below the package.
+        old: The text that is replaced.
+        new: What takes its place.
+        tests: The tests that are about the file: unit tests, or those of a fault where it is the plugin's.
+    """
+
+    area: str
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+    def patched(self, source: Path) -> str:
+        """Return the file's text with the patch.
+
+        Args:
+            source: The directory in which the package lies.
+
+        Raises:
+            DoesNotApply: It has to be brought up to date.
+        """
+        path = source / PACKAGE / self.file
+        count = path.read_text(encoding="utf-8").count(self.old) if path.is_file() else 0
+        if count != 1 or self.old == self.new:
+            where = f"benchmarks/mutation/mutations.py, {self.name!r}"
+            raise DoesNotApply(
+                f"{where}: {self.old!r} stands {count} times in {PACKAGE}/{self.file}; bring it up to date"
+            )
+        return path.read_text(encoding="utf-8").replace(self.old, self.new)
+
+
+def _in(area: str, file: str, tests: str, *patches: tuple[str, str, str]) -> list[Mutation]:
+    names = tuple(name if name.startswith("tests/") else f"tests/unit/{name}" for name in tests.split())
+    return [Mutation(area, name, file, old, new, names) for name, old, new in patches]
+
+
+_WRONG_MODELS = "checks/test_checks_wrong_models.py"
+
+MUTATIONS: tuple[Mutation, ...] = (
+    *_in(
+        "tolerances",
+        "checks/tolerances.py",
+        f"checks/test_checks_tolerances.py {_WRONG_MODELS}",
+        ("fp32 passes at a thousandfold", "_FP32_TINY = Tolerance(rel_l2=1e-5", "_FP32_TINY = Tolerance(rel_l2=1e-2"),
+        (
+            "fp16 passes at a thousandfold",
+            "_FP16 = Tolerance(rel_l2=5e-3, rtol=5e-3",
+            "_FP16 = Tolerance(rel_l2=5.0, rtol=5.0",
+        ),
+        (
+            "the second chance of fp32 has no end",
+            "SECOND_CHANCE_CEILING_FP32 = 5.0",
+            "SECOND_CHANCE_CEILING_FP32 = 5e6",
+        ),
+        ("two runs may be any distance apart", "_BETWEEN_RUNS = 3.0", "_BETWEEN_RUNS = 3e6"),
+    ),
+    *_in(
+        "comparator",
+        "checks/compare.py",
+        f"checks/test_checks_compare.py {_WRONG_MODELS}",
+        ("a rel-L2 of NaN passes", "if not excess <= 1.0:  # also when it is NaN", "if excess > 1.0:"),
+        (
+            "a missing output passes",
+            "return bool(self.verdicts) and not (self.missing or self.unexpected) and all(v.ok for v in self.verdicts)",
+            "return bool(self.verdicts) and all(v.ok for v in self.verdicts)",
+        ),
+        ("elements outside are not looked at", "    if found.outside:\n", "    if False:\n"),
+        ("every error is rounding", "    like_on_cpu = (\n", "    like_on_cpu = True or (\n"),
+    ),
+    *_in(
+        "comparator",
+        "checks/leaf.py",
+        f"checks/test_checks_compare.py {_WRONG_MODELS}",
+        ("NaN on both sides agrees", "    if any(nan):  #", "    if nan[0] != nan[1]:  #"),
+    ),
+    *_in(
+        "comparator",
+        "checks/positions.py",
+        "checks/test_checks_positions.py",
+        ("padding is compared, the text is not", "leaf = leaf[mask.bool()]", "leaf = leaf[~mask.bool()]"),
+    ),
+    *_in(
+        "reference",
+        "engine/runner.py",
+        "test_runner.py test_runner_lending.py",
+        (
+            "the reference is loaded as what it judges",
+            "return self._load(_on_cpu(cell, dtype), PlainlyLoaded(checkpoint))",
+            "return self._load(_on_cpu(cell, dtype), checkpoint)",
+        ),
+        (
+            "the reference is computed by the cell's device",
+            "return self._load(_on_cpu(cell, dtype), PlainlyLoaded(checkpoint))",
+            "return self._load(cell)",
+        ),
+        ("what is no outcome is taken for one", "if not isinstance(outcome, CheckOutcome):", "if False:"),
+    ),
+    *_in(
+        "reference",
+        "checks/reference.py",
+        f"checks/test_checks_reference.py {_WRONG_MODELS}",
+        (
+            "fp32 calls itself fp64",
+            "loaded = self._kept or self._load(self.dtype)",
+            'loaded = self._kept or self._load("fp32")',
+        ),
+        ("NaN in fp64 is kept", "    if not _has_nan(exact):\n", "    if True:\n"),
+    ),
+    *_in(
+        "placement",
+        "checks/placement.py",
+        f"checks/test_checks_devices.py {_WRONG_MODELS}",
+        ("another precision passes", "if found.effective_dtype != context.cell.dtype:", "if False:"),
+        (
+            "every device is the right one",
+            "    name = reported.lower()\n",
+            "    return True\n    name = reported.lower()\n",
+        ),
+        (
+            "weights are not compared",
+            "problems += context.source.weight_problems(context.loaded.pipeline_model())",
+            "problems += []",
+        ),
+    ),
+    *_in(
+        "placement",
+        "backends/torch/backend.py",
+        "test_backend_torch.py",
+        (
+            "the device that was asked for is reported",
+            "return Placement(cell.device.id, tuple(found),",
+            "return Placement(cell.device.id, (cell.device.id,),",
+        ),
+        ("the precision that was asked for is reported", "cell.dtype, dtype or effective,", "cell.dtype, cell.dtype,"),
+    ),
+    *_in(
+        "forward",
+        "checks/forward.py",
+        _WRONG_MODELS,
+        ("numbers that are not finite pass", "    if not problems:\n", "    if problems:\n"),
+        ("another shape passes", "    if leaf.shape != reference.shape:\n", "    if False:\n"),
+    ),
+    *_in(
+        "canary",
+        "checks/canary.py",
+        _WRONG_MODELS,
+        ("the alarm is not listened to", "    if alarm.ok:\n", "    if False:\n"),
+        ("a weight that stays wrong passes", "    if not restored.ok:\n", "    if False:\n"),
+        ("a blind cell is not called so", "return {**twin, BLIND_TO: lower} if comparison.ok else twin", "return twin"),
+    ),
+    *_in(
+        "canary",
+        "backends/torch/model.py",
+        "test_backend_torch.py",
+        ("no weight is made wrong", "weight[place] += change.delta", "weight[place] += 0.0 * change.delta"),
+        ("no weight is restored", "            weight[place] = original\n", "            pass\n"),
+    ),
+    *_in(
+        "sensitivity",
+        "checks/sensitivity.py",
+        _WRONG_MODELS,
+        ("a dead model passes", "        if there[furthest] <= _STILL:\n", "        if False:\n"),
+        (
+            "a blind device passes",
+            "elif seen and not here.get(furthest, 0.0) >= _SHARE",
+            "elif False and not here.get(furthest, 0.0) >= _SHARE",
+        ),
+    ),
+    *_in(
+        "memory",
+        "checks/memory.py",
+        "checks/test_checks_memory.py",
+        ("a constant count passes", "    if blind:\n", "    if False:\n"),
+        ("growth is never a leak", "    if rounds[-1] < least:\n", "    if True:\n"),
+        ("kept outputs pass", "    if kept > 1:  #", "    if False:  #"),
+    ),
+    *_in(
+        "memory",
+        "backends/process_memory.py",
+        "test_backend_memory.py",
+        ("KiB are taken for kB", "_UNITS_TO_BYTES = 1024", "_UNITS_TO_BYTES = 1000"),
+        ("the count is a constant", '"current_bytes": info.rss,', '"current_bytes": 2**28,'),
+    ),
+    *_in(
+        "determinism",
+        "checks/determinism.py",
+        _WRONG_MODELS,
+        ("processors may be inexact", 'return device.kind in ("cpu", "wasm")', 'return device.kind in ("wasm",)'),
+    ),
+    *_in(
+        "generation",
+        "checks/generation.py",
+        "checks/test_checks_generation.py",
+        ("every divergence is rounding", "return self.gap <= self.allowed", "return True"),
+        ("tokens are not compared", "        if not len(steps):\n", "        if True:\n"),
+    ),
+    *_in(
+        "weights",
+        "checkpoints/stated_model.py",
+        "tests/faults/test_model_changed_while_loading.py",
+        (
+            "tensors are not compared with the files",
+            "elif mine is None or not _is_same(mine, read(name)):",
+            "elif mine is None:",
+        ),
+    ),
+    *_in(
+        "weights",
+        "checks/from_pretrained.py",
+        "checks/test_checks_class_level.py",
+        ("missing tensors pass", "    if keys:\n", "    if False:\n"),
+    ),
+    *_in(
+        "hashes",
+        "core/built_folder.py",
+        "test_built_folder.py",
+        ("a changed file is sound", 'if not is_trusted and hash_of(path) != written["sha256"]:', "if False:"),
+    ),
+    *_in(
+        "hashes",
+        "checkpoints/snapshot.py",
+        "tests/faults/test_damaged_cache.py",
+        (
+            "a damaged download is intact",
+            "        if not _is_named_by_content(content, stat.st_size):\n",
+            "        if False:\n",
+        ),
+    ),
+    *_in(
+        "expectations",
+        "engine/expectations.py",
+        "test_runner.py test_spec.py",
+        (
+            "a failure at another stage was expected",
+            "elif outcome.stage == expectation.stage and (outcome",
+            "elif (outcome",
+        ),
+        (
+            "a pass against the expectation is told by nobody",
+            "if outcome.status in (Status.PASSED, Status.XPASSED):",
+            "if outcome.status == Status.XPASSED:",
+        ),
+    ),
+    *_in(
+        "expectations",
+        "core/spec.py",
+        "test_runner.py test_spec.py",
+        (
+            "an expected failure counts on every device",
+            "            cell.device.matches(self.device)\n",
+            "            True\n",
+        ),
+    ),
+    *_in(
+        "remote code",
+        "core/spec.py",
+        "test_checkpoints_remote_code.py test_spec.py",
+        (
+            "one consent is enough",
+            "if REGISTERED in trusted and self.remote_code_registered:",
+            "if REGISTERED in trusted:",
+        ),
+    ),
+    *_in(
+        "remote code",
+        "checkpoints/remote_code.py",
+        "test_checkpoints_remote_code.py",
+        ("nobody is asked", "if not spec.requires_remote_code or spec.may_run_its_code(trusted):", "if True:"),
+    ),
+    *_in(
+        "collector",
+        "core/results.py",
+        "test_results.py test_reports_writer.py",
+        (
+            "the last check decides",
+            "found = {check.status for check in self.checks}",
+            "found = {check.status for check in self.checks[-1:]}",
+        ),
+    ),
+    *_in(
+        "collector",
+        "reporting/summary.py",
+        "test_reports_writer.py",
+        ("a run with failures has passed", "        and not any(map(speaks_against, results))\n", ""),
+    ),
+    *_in(
+        "journal",
+        "reporting/journal.py",
+        "test_reports_journal.py",
+        (
+            "a damaged line is read",
+            'if crc32(line[: checksum.start()] + b"}") != int(checksum[1], 16):',
+            "if False:",
+        ),
+    ),
+    *_in(
+        "resuming",
+        "engine/outcome_key.py",
+        "tests/faults/test_a_resumed_run_meets_something_else.py",
+        ("another checkpoint is the same", '"checkpoint": self._checkpoint(cell),', '"checkpoint": "",'),
+    ),
+    *_in(
+        "resuming",
+        "plugin/replaying.py",
+        "tests/faults/test_a_resumed_run_meets_something_else.py",
+        (
+            "what has changed does not matter",
+            'return ", ".join(what_changed(cell.decided_by, decided_by))',
+            'return ""',
+        ),
+    ),
+    *_in(
+        "scheduler",
+        "plugin/scheduling.py",
+        "test_scheduling.py",
+        ("what a dead worker had left is lost", "self._queue.extendleft(reversed(self._groups(left)))", "pass"),
+        (
+            "a model's tests are torn apart",
+            "groups.setdefault(group_of(tests[index]), [])",
+            "groups.setdefault(tests[index], [])",
+        ),
+    ),
+    *_in(
+        "redaction",
+        "reporting/redact.py",
+        "test_reports_redaction.py",
+        ("tokens are written", 'text = _HUB_TOKEN.sub(rf"\\1{MASK}", text)', "pass"),
+    ),
+    *_in(
+        "plan",
+        "engine/matrix.py",
+        "test_spec.py",
+        (
+            "the precision that was asked for is not used",
+            "for dtype in (dtypes or spec.dtypes)",
+            "for dtype in spec.dtypes",
+        ),
+    ),
+    *_in(
+        "plan",
+        "plugin/selection.py",
+        "tests/faults/test_default_model_that_is_not_registered.py",
+        (
+            "a default model that is not registered is another",
+            "    if found or not name:\n        return found\n",
+            "    return found\n",
+        ),
+    ),
+    *_in(
+        "registry",
+        "registry/validation.py",
+        "test_registry_mistakes.py",
+        ("a mistake is not told", "            document.add_problem(loc, _text(loc, detail))\n", "            pass\n"),
+    ),
+    *_in(
+        "units",
+        "predict/scoring.py",
+        "test_predictor_recommendation.py test_predictor_selector.py",
+        ("MiB are taken for bytes", "memory.value * MIB / have", "memory.value / have"),
+    ),
+    *_in(
+        "units",
+        "predict/datasheet/roofline.py",
+        "test_predictor_datasheet.py",
+        ("what is written is free", "(one.read_bytes + one.written_bytes) / bandwidth", "one.read_bytes / bandwidth"),
+    ),
+    *_in(
+        "exit codes",
+        "plugin/reporting.py",
+        "tests/faults/test_reports_cannot_be_written.py",
+        (
+            "reports that could not be written change no exit code",
+            "    except HfAccelError as error:\n        session.exitstatus = pytest.ExitCode.INTERNAL_ERROR\n",
+            "    except HfAccelError as error:\n",
+        ),
+    ),
+)
