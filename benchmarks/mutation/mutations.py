@@ -223,7 +223,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *_in(
         "weights",
         "checkpoints/stated_model.py",
-        "tests/faults/test_model_changed_while_loading.py",
+        _WRONG_MODELS,
         (
             "tensors are not compared with the files",
             "elif mine is None or not _is_same(mine, read(name)):",
@@ -245,7 +245,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *_in(
         "hashes",
         "checkpoints/snapshot.py",
-        "tests/faults/test_damaged_cache.py",
+        "test_checkpoints_snapshot.py",
         (
             "a damaged download is intact",
             "        if not _is_named_by_content(content, stat.st_size):\n",
@@ -322,13 +322,13 @@ MUTATIONS: tuple[Mutation, ...] = (
     *_in(
         "resuming",
         "engine/outcome_key.py",
-        "tests/faults/test_a_resumed_run_meets_something_else.py",
+        "tests/faults/test_a_resumed_run_meets_something_else.py::test_another_model_of_the_same_name",
         ("another checkpoint is the same", '"checkpoint": self._checkpoint(cell),', '"checkpoint": "",'),
     ),
     *_in(
         "resuming",
         "plugin/replaying.py",
-        "tests/faults/test_a_resumed_run_meets_something_else.py",
+        "tests/faults/test_a_resumed_run_meets_something_else.py::test_another_model_of_the_same_name",
         (
             "what has changed does not matter",
             'return ", ".join(what_changed(cell.decided_by, decided_by))',
@@ -365,7 +365,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *_in(
         "plan",
         "plugin/selection.py",
-        "tests/faults/test_default_model_that_is_not_registered.py",
+        "tests/faults/test_default_model_that_is_not_registered.py::test_a_local_directory_is_what_is_tested",
         (
             "a default model that is not registered is another",
             "    if found or not name:\n        return found\n",
@@ -393,7 +393,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *_in(
         "exit codes",
         "plugin/reporting.py",
-        "tests/faults/test_reports_cannot_be_written.py",
+        "tests/faults/test_reports_cannot_be_written.py::test_a_disk_that_fills_up_during_the_run",
         (
             "reports that could not be written change no exit code",
             "    except HfAccelError as error:\n        session.exitstatus = pytest.ExitCode.INTERNAL_ERROR\n",

@@ -173,6 +173,11 @@ def _each(change: Callable[[torch.Tensor], torch.Tensor]) -> Loading:
     return _changed_outputs(lambda outputs: {name: change(leaf) for name, leaf in outputs.items()})
 
 
+def _all_elements(leaf: torch.Tensor) -> torch.Tensor:
+    """Move every element by less than what is allowed for one, all in one direction."""
+    return leaf + 0.9e-5 * max(1.0, float(leaf.abs().max()))
+
+
 def _one_element(leaf: torch.Tensor) -> torch.Tensor:
     """Make the element nearest to zero wrong: by half of what rel-L2 allows over the leaf."""
     wrong = leaf.clone().reshape(-1)
@@ -382,6 +387,7 @@ DEFECTS: tuple[Defect, ...] = (
     ),
     Defect("fp16 that calls itself fp32", "backend", ("parity",), loaded_as(partial(planted.rounding, dtype="fp16"))),
     Defect("outputs off by a thousandth", "backend", ("parity",), _each(lambda leaf: leaf * 1.001)),
+    Defect("all elements off the same way", "backend", ("parity",), _each(_all_elements), because="rel-L2"),
     Defect("one element of the outputs wrong", "backend", ("parity",), _each(_one_element), because="elements"),
     Defect("outputs that are integers", "backend", ("forward",), _each(lambda leaf: leaf.long()), because="dtype"),
     Defect("outputs of another shape", "backend", ("forward",), _each(lambda leaf: leaf[:, :-1]), because="shape"),
