@@ -26,7 +26,8 @@ class Mutation:
         file: The file, below the package.
         old: The text that is replaced.
         new: What takes its place.
-        tests: The tests that are about the file: unit tests, or those of a fault where it is the plugin's.
+        tests: The tests that are about the file, by the name of theirs; perhaps one of it. Unit tests, or those of a
+            fault where it is the plugin's.
     """
 
     area: str
@@ -54,19 +55,36 @@ class Mutation:
             )
         return path.read_text(encoding="utf-8").replace(self.old, self.new)
 
+    def paths_of_tests(self, tree: Path) -> list[str]:
+        """Return the tests as pytest takes them.
+
+        Args:
+            tree: The directory in which the tests lie.
+
+        Raises:
+            DoesNotApply: There is no such file, or there are several.
+        """
+        found = []
+        for test in self.tests:
+            name, *nodes = test.split("::")
+            places = sorted((tree / "tests").rglob(name))
+            if len(places) != 1:
+                raise DoesNotApply(f"benchmarks/mutation/mutations.py, {self.name!r}: {len(places)} tests named {name}")
+            found.append("::".join([places[0].relative_to(tree).as_posix(), *nodes]))
+        return found
+
 
 def _in(area: str, file: str, tests: str, *patches: tuple[str, str, str]) -> list[Mutation]:
-    names = tuple(name if name.startswith("tests/") else f"tests/unit/{name}" for name in tests.split())
-    return [Mutation(area, name, file, old, new, names) for name, old, new in patches]
+    return [Mutation(area, name, file, old, new, tuple(tests.split())) for name, old, new in patches]
 
 
-_WRONG_MODELS = "checks/test_checks_wrong_models.py"
+_WRONG_MODELS = "test_checks_wrong_models.py"
 
 MUTATIONS: tuple[Mutation, ...] = (
     *_in(
         "tolerances",
         "checks/tolerances.py",
-        f"checks/test_checks_tolerances.py {_WRONG_MODELS}",
+        f"test_checks_tolerances.py {_WRONG_MODELS}",
         ("fp32 passes at a thousandfold", "_FP32_TINY = Tolerance(rel_l2=1e-5", "_FP32_TINY = Tolerance(rel_l2=1e-2"),
         (
             "fp16 passes at a thousandfold",
@@ -83,7 +101,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *_in(
         "comparator",
         "checks/compare.py",
-        f"checks/test_checks_compare.py {_WRONG_MODELS}",
+        f"test_checks_compare.py {_WRONG_MODELS}",
         ("a rel-L2 of NaN passes", "if not excess <= 1.0:  # also when it is NaN", "if excess > 1.0:"),
         (
             "a missing output passes",
@@ -96,13 +114,13 @@ MUTATIONS: tuple[Mutation, ...] = (
     *_in(
         "comparator",
         "checks/leaf.py",
-        f"checks/test_checks_compare.py {_WRONG_MODELS}",
+        f"test_checks_compare.py {_WRONG_MODELS}",
         ("NaN on both sides agrees", "    if any(nan):  #", "    if nan[0] != nan[1]:  #"),
     ),
     *_in(
         "comparator",
         "checks/positions.py",
-        "checks/test_checks_positions.py",
+        "test_checks_positions.py",
         ("padding is compared, the text is not", "leaf = leaf[mask.bool()]", "leaf = leaf[~mask.bool()]"),
     ),
     *_in(
@@ -124,7 +142,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *_in(
         "reference",
         "checks/reference.py",
-        f"checks/test_checks_reference.py {_WRONG_MODELS}",
+        f"test_checks_reference.py {_WRONG_MODELS}",
         (
             "fp32 calls itself fp64",
             "loaded = self._kept or self._load(self.dtype)",
@@ -135,7 +153,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *_in(
         "placement",
         "checks/placement.py",
-        f"checks/test_checks_devices.py {_WRONG_MODELS}",
+        f"test_checks_devices.py {_WRONG_MODELS}",
         ("another precision passes", "if found.effective_dtype != context.cell.dtype:", "if False:"),
         (
             "every device is the right one",
@@ -151,7 +169,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *_in(
         "placement",
         "backends/torch/backend.py",
-        "test_backend_torch.py",
+        "test_backends_torch.py",
         (
             "the device that was asked for is reported",
             "return Placement(cell.device.id, tuple(found),",
@@ -177,7 +195,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *_in(
         "canary",
         "backends/torch/model.py",
-        "test_backend_torch.py",
+        "test_backends_torch.py",
         ("no weight is made wrong", "weight[place] += change.delta", "weight[place] += 0.0 * change.delta"),
         ("no weight is restored", "            weight[place] = original\n", "            pass\n"),
     ),
@@ -195,15 +213,15 @@ MUTATIONS: tuple[Mutation, ...] = (
     *_in(
         "memory",
         "checks/memory.py",
-        "checks/test_checks_memory.py",
+        "test_checks_memory.py",
         ("a constant count passes", "    if blind:\n", "    if False:\n"),
         ("growth is never a leak", "    if rounds[-1] < least:\n", "    if True:\n"),
         ("kept outputs pass", "    if kept > 1:  #", "    if False:  #"),
     ),
     *_in(
         "memory",
-        "backends/process_memory.py",
-        "test_backend_memory.py",
+        "backends/memory.py",
+        "test_backends_memory.py",
         ("KiB are taken for kB", "_UNITS_TO_BYTES = 1024", "_UNITS_TO_BYTES = 1000"),
         ("the count is a constant", '"current_bytes": info.rss,', '"current_bytes": 2**28,'),
     ),
@@ -211,12 +229,12 @@ MUTATIONS: tuple[Mutation, ...] = (
         "determinism",
         "checks/determinism.py",
         _WRONG_MODELS,
-        ("processors may be inexact", 'return device.kind in ("cpu", "wasm")', 'return device.kind in ("wasm",)'),
+        ("processors may be inexact", "    if exact and largest > 0.0:\n", "    if False:\n"),
     ),
     *_in(
         "generation",
         "checks/generation.py",
-        "checks/test_checks_generation.py",
+        "test_checks_generation.py",
         ("every divergence is rounding", "return self.gap <= self.allowed", "return True"),
         ("tokens are not compared", "        if not len(steps):\n", "        if True:\n"),
     ),
@@ -233,13 +251,13 @@ MUTATIONS: tuple[Mutation, ...] = (
     *_in(
         "weights",
         "checks/from_pretrained.py",
-        "checks/test_checks_class_level.py",
+        "test_checks_class_level.py",
         ("missing tensors pass", "    if keys:\n", "    if False:\n"),
     ),
     *_in(
         "hashes",
-        "core/built_folder.py",
-        "test_built_folder.py",
+        "core/files.py",
+        "test_build_once.py",
         ("a changed file is sound", 'if not is_trusted and hash_of(path) != written["sha256"]:', "if False:"),
     ),
     *_in(
@@ -305,7 +323,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     *_in(
         "collector",
-        "reporting/summary.py",
+        "reporting/reports.py",
         "test_reports_writer.py",
         ("a run with failures has passed", "        and not any(map(speaks_against, results))\n", ""),
     ),
@@ -322,13 +340,13 @@ MUTATIONS: tuple[Mutation, ...] = (
     *_in(
         "resuming",
         "engine/outcome_key.py",
-        "tests/faults/test_a_resumed_run_meets_something_else.py::test_another_model_of_the_same_name",
+        "test_a_resumed_run_meets_something_else.py::test_another_model_of_the_same_name",
         ("another checkpoint is the same", '"checkpoint": self._checkpoint(cell),', '"checkpoint": "",'),
     ),
     *_in(
         "resuming",
         "plugin/replaying.py",
-        "tests/faults/test_a_resumed_run_meets_something_else.py::test_another_model_of_the_same_name",
+        "test_a_resumed_run_meets_something_else.py::test_another_model_of_the_same_name",
         (
             "what has changed does not matter",
             'return ", ".join(what_changed(cell.decided_by, decided_by))',
@@ -348,13 +366,13 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     *_in(
         "redaction",
-        "reporting/redact.py",
+        "reporting/plain.py",
         "test_reports_redaction.py",
         ("tokens are written", 'text = _HUB_TOKEN.sub(rf"\\1{MASK}", text)', "pass"),
     ),
     *_in(
         "plan",
-        "engine/matrix.py",
+        "engine/plan.py",
         "test_spec.py",
         (
             "the precision that was asked for is not used",
@@ -365,7 +383,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *_in(
         "plan",
         "plugin/selection.py",
-        "tests/faults/test_default_model_that_is_not_registered.py::test_a_local_directory_is_what_is_tested",
+        "test_default_model_that_is_not_registered.py::test_a_local_directory_is_what_is_tested",
         (
             "a default model that is not registered is another",
             "    if found or not name:\n        return found\n",
@@ -393,7 +411,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *_in(
         "exit codes",
         "plugin/reporting.py",
-        "tests/faults/test_reports_cannot_be_written.py::test_a_disk_that_fills_up_during_the_run",
+        "test_reports_cannot_be_written.py::test_a_disk_that_fills_up_during_the_run",
         (
             "reports that could not be written change no exit code",
             "    except HfAccelError as error:\n        session.exitstatus = pytest.ExitCode.INTERNAL_ERROR\n",

@@ -101,7 +101,9 @@ class Workshop:
 
     def tests(self, mutation: Mutation) -> str:
         """Return the first test that fails; empty when none does."""
-        code, output = self.run("pytest", "-x", "-q", "-p", "no:cacheprovider", *mutation.tests)
+        code, output = self.run(
+            "pytest", "-x", "-q", "-p", "no:cacheprovider", *mutation.paths_of_tests(self.directory)
+        )
         found = re.search(r"^(?:FAILED|ERROR) (\S+)", output, re.MULTILINE)
         return _noticed(code, found[1].removeprefix("tests/") if found else f"exit code {code}")
 
@@ -200,7 +202,7 @@ def without_a_mutation(workshop: Workshop, chosen: list[Mutation]) -> None:
     code, output = workshop.run("inspect", "--details", PACKAGE)
     if f"Origin: {workshop.directory}" not in output:
         raise SystemExit(f"the copy is not what Python imports: {code} {output}")
-    names = sorted({name for mutation in chosen for name in mutation.tests})
+    names = sorted({name for mutation in chosen for name in mutation.paths_of_tests(workshop.directory)})
     code, output = workshop.run("pytest", "-x", "-q", "-p", "no:cacheprovider", *names)
     if code != 0:
         raise SystemExit(f"the tests do not pass without a mutation: {code}\n{output[-2000:]}")
@@ -282,6 +284,7 @@ def main() -> int:
         for mutation in chosen:
             try:
                 mutation.patched(workshop.directory)
+                mutation.paths_of_tests(workshop.directory)
             except DoesNotApply as error:
                 stale.append(str(error))
         if stale or not chosen:
@@ -294,14 +297,14 @@ def main() -> int:
             result = tried(workshop, mutation, every_stage=arguments.every_stage)
             results.append(result)
             said = "; ".join(f"{name}: {what or '-'}" for name, what in result.by.items())
-            print(
-                f"{'' if result.is_caught else 'SURVIVED '}{mutation.name}: {said} ({result.seconds:.0f} s)", flush=True
-            )
+            survived = "" if result.is_caught else "SURVIVED "
+            print(f"{survived}{mutation.name}: {said} ({result.seconds:.0f} s)", flush=True)
+            if output:
+                lines = page(results, time.monotonic() - started)
+                output.write_text("\n".join([*lines, ""]), encoding="utf-8")
     seconds = time.monotonic() - started
     survivors = sum(not result.is_caught for result in results)
     print(f"{len(results) - survivors} of {len(results)} noticed in {seconds:.0f} s")
-    if output:
-        output.write_text("\n".join([*page(results, seconds), ""]), encoding="utf-8")
     return int(survivors > MAY_SURVIVE)
 
 
