@@ -1,7 +1,8 @@
 """Sixty ways to break this package: small patches of its source, each of which something has to notice.
 
-A patch is a text that stands exactly once in its file and what takes its place. Where it does not any more, the run
-ends with an error: the mutation has to follow the code, or nobody knows what its survival would mean.
+A patch is a text that stands exactly once in its file, or in the file that the code has moved to, and what takes its
+place. Where it does not any more, the run ends with an error: the mutation has to follow the code, or nobody knows what
+its survival would mean.
 """
 
 from __future__ import annotations
@@ -37,23 +38,27 @@ class Mutation:
     new: str
     tests: tuple[str, ...]
 
-    def patched(self, source: Path) -> str:
-        """Return the file's text with the patch.
+    def place(self, tree: Path) -> Path:
+        """Return the file that is patched: the one named, or the only other one in which the text stands once.
 
         Args:
-            source: The directory in which the package lies.
+            tree: The directory in which the package lies.
 
         Raises:
             DoesNotApply: It has to be brought up to date.
         """
-        path = source / PACKAGE / self.file
-        count = path.read_text(encoding="utf-8").count(self.old) if path.is_file() else 0
-        if count != 1 or self.old == self.new:
-            where = f"benchmarks/mutation/mutations.py, {self.name!r}"
-            raise DoesNotApply(
-                f"{where}: {self.old!r} stands {count} times in {PACKAGE}/{self.file}; bring it up to date"
-            )
-        return path.read_text(encoding="utf-8").replace(self.old, self.new)
+        package = tree / PACKAGE
+        named = package / self.file
+        if named.is_file() and named.read_text(encoding="utf-8").count(self.old) == 1:
+            return named
+        moved = [path for path in package.rglob("*.py") if path.read_text(encoding="utf-8").count(self.old) == 1]
+        if len(moved) == 1:
+            return moved[0]
+        where = f"benchmarks/mutation/mutations.py, {self.name!r}"
+        raise DoesNotApply(
+            f"{where}: {self.old!r} stands not once in {PACKAGE}/{self.file}, and once in {len(moved)} other files: "
+            "bring it up to date"
+        )
 
     def paths_of_tests(self, tree: Path) -> list[str]:
         """Return the tests as pytest takes them.
@@ -129,12 +134,12 @@ MUTATIONS: tuple[Mutation, ...] = (
         "test_runner.py test_runner_lending.py",
         (
             "the reference is loaded as what it judges",
-            "return self._load(_on_cpu(cell, dtype), PlainlyLoaded(checkpoint))",
+            "return self._load(_on_cpu(cell, dtype), ReferenceSource(checkpoint))",
             "return self._load(_on_cpu(cell, dtype), checkpoint)",
         ),
         (
             "the reference is computed by the cell's device",
-            "return self._load(_on_cpu(cell, dtype), PlainlyLoaded(checkpoint))",
+            "return self._load(_on_cpu(cell, dtype), ReferenceSource(checkpoint))",
             "return self._load(cell)",
         ),
         ("what is no outcome is taken for one", "if not isinstance(outcome, CheckOutcome):", "if False:"),
@@ -240,7 +245,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     *_in(
         "weights",
-        "checkpoints/stated_model.py",
+        "checkpoints/described_model.py",
         _WRONG_MODELS,
         (
             "tensors are not compared with the files",
@@ -262,8 +267,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     *_in(
         "hashes",
-        "checkpoints/snapshot.py",
-        "test_checkpoints_snapshot.py",
+        "checkpoints/integrity.py",
+        "test_integrity_of_downloads.py",
         (
             "a damaged download is intact",
             "        if not _is_named_by_content(content, stat.st_size):\n",
@@ -298,7 +303,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *_in(
         "remote code",
         "core/spec.py",
-        "test_checkpoints_remote_code.py test_spec.py",
+        "test_remote_code.py test_spec.py",
         (
             "one consent is enough",
             "if REGISTERED in trusted and self.remote_code_registered:",
@@ -307,8 +312,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     *_in(
         "remote code",
-        "checkpoints/remote_code.py",
-        "test_checkpoints_remote_code.py",
+        "checkpoints/pretrained/remote_code.py",
+        "test_remote_code.py",
         ("nobody is asked", "if not spec.requires_remote_code or spec.may_run_its_code(trusted):", "if True:"),
     ),
     *_in(
@@ -392,19 +397,19 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     *_in(
         "registry",
-        "registry/validation.py",
+        "registry/document.py",
         "test_registry_mistakes.py",
         ("a mistake is not told", "            document.add_problem(loc, _text(loc, detail))\n", "            pass\n"),
     ),
     *_in(
         "units",
-        "predict/scoring.py",
+        "predict/recommendation.py",
         "test_predictor_recommendation.py test_predictor_selector.py",
         ("MiB are taken for bytes", "memory.value * MIB / have", "memory.value / have"),
     ),
     *_in(
         "units",
-        "predict/datasheet/roofline.py",
+        "predict/layers/datasheet.py",
         "test_predictor_datasheet.py",
         ("what is written is free", "(one.read_bytes + one.written_bytes) / bandwidth", "one.read_bytes / bandwidth"),
     ),

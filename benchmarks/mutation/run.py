@@ -154,9 +154,10 @@ STAGES: dict[str, Stage] = {"tests": Workshop.tests, "self-test": Workshop.self_
 
 @dataclass
 class Result:
-    """What became of a mutation: by stage what noticed it, empty where nothing did, and the seconds of all of it."""
+    """What became of a mutation: its file, by stage what noticed it, empty where nothing did, the seconds of it all."""
 
     mutation: Mutation
+    file: str
     by: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -215,11 +216,11 @@ def without_a_mutation(workshop: Workshop, chosen: list[Mutation]) -> None:
 
 def tried(workshop: Workshop, mutation: Mutation, *, every_stage: bool) -> Result:
     """Apply a mutation to the copy, run the stages, and take it back."""
-    path = workshop.directory / PACKAGE / mutation.file
+    path = mutation.place(workshop.directory)
     right, stat = path.read_bytes(), path.stat()
-    patched = mutation.patched(workshop.directory)
-    result, started = Result(mutation), time.monotonic()
-    path.write_text(patched, encoding="utf-8")
+    file = path.relative_to(workshop.directory / PACKAGE).as_posix()
+    result, started = Result(mutation, file), time.monotonic()
+    path.write_text(right.decode().replace(mutation.old, mutation.new), encoding="utf-8")
     try:
         for name, stage in STAGES.items():
             result.by[name] = stage(workshop, mutation)
@@ -251,7 +252,7 @@ def page(results: list[Result], seconds: float) -> Iterator[str]:
     )
     yield ""
     survivors = [result for result in results if not result.is_caught]
-    yield f"Not noticed: {', '.join(f'*{one.mutation.name}* (`{one.mutation.file}`)' for one in survivors) or 'none'}."
+    yield f"Not noticed: {', '.join(f'*{one.mutation.name}* (`{one.file}`)' for one in survivors) or 'none'}."
     yield ""
     first = {stage: sum(bool(one.by.get(stage)) for one in results) for stage in STAGES}
     tried_by = {stage: sum(stage in one.by for one in results) for stage in STAGES}
@@ -265,7 +266,7 @@ def page(results: list[Result], seconds: float) -> Iterator[str]:
         also = ", ".join(name for name, said in result.by.items() if said and name != stage)
         by = f"{stage}; also {also}" if also else stage
         one = result.mutation
-        yield f"| {one.area} | {one.name} | `{one.file}` | {by} | {what} | {result.seconds:.0f} |"
+        yield f"| {one.area} | {one.name} | `{result.file}` | {by} | {what} | {result.seconds:.0f} |"
 
 
 def main() -> int:
@@ -283,7 +284,7 @@ def main() -> int:
         stale = []
         for mutation in chosen:
             try:
-                mutation.patched(workshop.directory)
+                mutation.place(workshop.directory)
                 mutation.paths_of_tests(workshop.directory)
             except DoesNotApply as error:
                 stale.append(str(error))

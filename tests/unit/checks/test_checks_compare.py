@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pytest_hfaccel.numerics.compare import LeafDifference, compare, difference, largest_passing
+from pytest_hfaccel.numerics.compare import LeafDifference, compare, difference, judge, largest_passing
 from pytest_hfaccel.numerics.tolerances import Tolerance
 
 pytestmark = pytest.mark.slow
@@ -87,6 +87,10 @@ def test_what_cannot_be_measured_fails_with_its_reason(
     comparison = compare({"x": actual}, {"x": reference}, _ROW)
     assert not comparison.ok
     assert problem in comparison.text()
+
+
+def test_a_distance_that_is_no_number_is_no_match() -> None:
+    assert not judge(LeafDifference("logits", rel_l2=float("nan")), Tolerance(1e-5)).ok
 
 
 def test_infinity_at_the_same_positions_agrees() -> None:

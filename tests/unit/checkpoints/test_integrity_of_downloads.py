@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_hfaccel.checkpoints.snapshot import demand_intact
+from pytest_hfaccel.checkpoints.integrity import require_intact_snapshot
 from pytest_hfaccel.core.errors import CheckpointError
 
 _CONTENT = b"the weights"
@@ -27,13 +27,13 @@ def blob(tmp_path: Path) -> Path:
 
 @pytest.mark.usefixtures("blob")
 def test_a_sound_snapshot_passes(tmp_path: Path) -> None:
-    demand_intact(tmp_path / "snapshots" / "0123abcd", tmp_path / "intact")
+    require_intact_snapshot(tmp_path / "snapshots" / "0123abcd", tmp_path / "intact")
 
 
 def test_a_damaged_file_is_refused_with_what_to_delete(blob: Path, tmp_path: Path) -> None:
     blob.write_bytes(b"the weighst")
     with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged") as caught:
-        demand_intact(tmp_path / "snapshots" / "0123abcd", tmp_path / "intact")
+        require_intact_snapshot(tmp_path / "snapshots" / "0123abcd", tmp_path / "intact")
     assert f"Delete {blob}" in str(caught.value)
 
 
@@ -41,12 +41,12 @@ def test_small_files_are_named_as_git_does(blob: Path, tmp_path: Path) -> None:
     small = blob.with_name(hashlib.sha1(b"blob 2\0{}", usedforsecurity=False).hexdigest())
     small.write_bytes(b"{}")
     (tmp_path / "snapshots" / "0123abcd" / "config.json").symlink_to(small)
-    demand_intact(tmp_path / "snapshots" / "0123abcd", tmp_path / "intact")
+    require_intact_snapshot(tmp_path / "snapshots" / "0123abcd", tmp_path / "intact")
     small.write_bytes(b"[]")
     with pytest.raises(CheckpointError, match=r"config\.json is damaged"):
-        demand_intact(tmp_path / "snapshots" / "0123abcd", tmp_path / "intact")
+        require_intact_snapshot(tmp_path / "snapshots" / "0123abcd", tmp_path / "intact")
 
 
 def test_a_directory_of_ones_own_has_no_such_names(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(_CONTENT)
-    demand_intact(tmp_path, tmp_path / "intact")
+    require_intact_snapshot(tmp_path, tmp_path / "intact")
