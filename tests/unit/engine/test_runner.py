@@ -54,6 +54,10 @@ def battery() -> CheckRegistry:
     def third(_context: Any) -> CheckOutcome:
         raise ZeroDivisionError("oops")
 
+    @checks.check("silent")
+    def silent(_context: Any) -> Any:
+        return None
+
     return checks
 
 
@@ -67,6 +71,12 @@ def run_of(tmp_path: Path, backend: ListBackend, *expect: Expectation) -> CellRu
 
 def expectation(stage: Stage, check: str) -> Expectation:
     return Expectation("test*", "*", stage, check, "known", source="file.yaml:3")
+
+
+def test_a_check_that_says_nothing_has_not_passed(tmp_path: Path) -> None:
+    outcome = run_of(tmp_path, ListBackend()).check("silent")
+    assert outcome.status == Status.ERROR
+    assert "the check 'silent' returned None; return `passed(...)` or `failed(...)`" in (outcome.reason or "")
 
 
 def test_outcomes_and_record(tmp_path: Path) -> None:
