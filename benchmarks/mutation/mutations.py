@@ -88,7 +88,7 @@ _WRONG_MODELS = "test_checks_wrong_models.py"
 MUTATIONS: tuple[Mutation, ...] = (
     *_in(
         "tolerances",
-        "checks/tolerances.py",
+        "numerics/tolerances.py",
         f"test_checks_tolerances.py {_WRONG_MODELS}",
         ("fp32 passes at a thousandfold", "_FP32_TINY = Tolerance(rel_l2=1e-5", "_FP32_TINY = Tolerance(rel_l2=1e-2"),
         (
@@ -105,7 +105,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     *_in(
         "comparator",
-        "checks/compare.py",
+        "numerics/compare.py",
         f"test_checks_compare.py {_WRONG_MODELS}",
         ("a rel-L2 of NaN passes", "if not excess <= 1.0:  # also when it is NaN", "if excess > 1.0:"),
         (
@@ -113,18 +113,18 @@ MUTATIONS: tuple[Mutation, ...] = (
             "return bool(self.verdicts) and not (self.missing or self.unexpected) and all(v.ok for v in self.verdicts)",
             "return bool(self.verdicts) and all(v.ok for v in self.verdicts)",
         ),
-        ("elements outside are not looked at", "    if found.outside:\n", "    if False:\n"),
+        ("elements outside are not looked at", "    if measured.outside:\n", "    if False:\n"),
         ("every error is rounding", "    like_on_cpu = (\n", "    like_on_cpu = True or (\n"),
     ),
     *_in(
         "comparator",
-        "checks/leaf.py",
+        "numerics/compare.py",
         f"test_checks_compare.py {_WRONG_MODELS}",
         ("NaN on both sides agrees", "    if any(nan):  #", "    if nan[0] != nan[1]:  #"),
     ),
     *_in(
         "comparator",
-        "checks/positions.py",
+        "numerics/positions.py",
         "test_checks_positions.py",
         ("padding is compared, the text is not", "leaf = leaf[mask.bool()]", "leaf = leaf[~mask.bool()]"),
     ),
@@ -146,20 +146,20 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     *_in(
         "reference",
-        "checks/reference.py",
+        "numerics/reference.py",
         f"test_checks_reference.py {_WRONG_MODELS}",
         (
             "fp32 calls itself fp64",
-            "loaded = self._kept or self._load(self.dtype)",
-            'loaded = self._kept or self._load("fp32")',
+            "loaded = self._small or self._load(self.dtype)",
+            'loaded = self._small or self._load("fp32")',
         ),
         ("NaN in fp64 is kept", "    if not _has_nan(exact):\n", "    if True:\n"),
     ),
     *_in(
         "placement",
-        "checks/placement.py",
+        "checks/loading.py",
         f"test_checks_devices.py {_WRONG_MODELS}",
-        ("another precision passes", "if found.effective_dtype != context.cell.dtype:", "if False:"),
+        ("another precision passes", "if reported.effective_dtype != context.cell.dtype:", "if False:"),
         (
             "every device is the right one",
             "    name = reported.lower()\n",
@@ -208,7 +208,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "sensitivity",
         "checks/sensitivity.py",
         _WRONG_MODELS,
-        ("a dead model passes", "        if there[furthest] <= _STILL:\n", "        if False:\n"),
+        ("a dead model passes", "        if there[furthest] <= _UNMOVED:\n", "        if False:\n"),
         (
             "a blind device passes",
             "elif seen and not here.get(furthest, 0.0) >= _SHARE",
@@ -219,9 +219,9 @@ MUTATIONS: tuple[Mutation, ...] = (
         "memory",
         "checks/memory.py",
         "test_checks_memory.py",
-        ("a constant count passes", "    if blind:\n", "    if False:\n"),
+        ("a constant count passes", "    if blindness:\n", "    if False:\n"),
         ("growth is never a leak", "    if rounds[-1] < least:\n", "    if True:\n"),
-        ("kept outputs pass", "    if kept > 1:  #", "    if False:  #"),
+        ("kept outputs pass", "    if alive > 1:  #", "    if False:  #"),
     ),
     *_in(
         "memory",
@@ -232,7 +232,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     *_in(
         "determinism",
-        "checks/determinism.py",
+        "checks/parity.py",
         _WRONG_MODELS,
         ("processors may be inexact", "    if exact and largest > 0.0:\n", "    if False:\n"),
     ),
@@ -255,7 +255,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     *_in(
         "weights",
-        "checks/from_pretrained.py",
+        "checks/loading.py",
         "test_checks_class_level.py",
         ("missing tensors pass", "    if keys:\n", "    if False:\n"),
     ),
