@@ -1,0 +1,249 @@
+"""What happens in a run, as plain data, and the one place where the outcomes of a cell become its record.
+
+    RunStarted -> (CellStarted -> (CheckStarted -> CheckFinished)... -> CellFinished)... -> RunFinished
+
+Whoever runs checks (the plugin, `hfaccel bench`, `TestBert(...)`) tells an `EventStream`, which hands each event to its
+consumers: journal, reports, database, terminal, and those that a hook adds. The events of several cells mix where
+workers run side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pytest_hfaccel.core.results import CellKey, CellResult, CheckOutcome, Ended, Status
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """A run begins.
+
+    Attributes:
+        header: Plain JSON about it: `started`, `command`, `machine`, `options`, `devices`, ...
+    """
+
+    header: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class CellStarted:
+    """The first check of a cell is about to run.
+
+    Attributes:
+        facts: Fields of its `CellResult` that are known before anything runs.
+    """
+
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class CheckStarted:
+    """A test is about to run: one check of a cell, or a test that belongs to no model class.
+
+    Attributes:
+        test: Its node id.
+        check: The check's name; empty for a test of no model class.
+        facts: As in `CellStarted`; empty for a test of no model class.
+        running: Other tests that run at the moment, in other workers.
+    """
+
+    test: str
+    check: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    running: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CheckFinished:
+    """A check of a cell has an outcome. This is what crosses from workers to the controller, as JSON.
+
+    Attributes:
+        facts: Fields of its `CellResult` as far as they are known: identity, placement, timings.
+        outcome: The outcome.
+        selected: How many tests the cell has in this run.
+        test: The test's node id: a cell may have several outcomes of one check.
+    """
+
+    facts: Mapping[str, Any]
+    outcome: CheckOutcome
+    selected: int = 1
+    test: str = ""
+
+    @property
+    def key(self) -> CellKey:
+        """Module and cell."""
+        return (self.facts["module"], self.facts["cell"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plain-JSON form, without the node id, which the test's report has."""
+        return {"facts": dict(self.facts), "outcome": self.outcome.to_json(), "selected": self.selected}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], test: str = "") -> CheckFinished:
+        """Rebuild the event from what `to_json` returned."""
+        return cls(data["facts"], CheckOutcome.from_json(data["outcome"]), data["selected"], test)
+
+
+@dataclass(frozen=True)
+class CellFinished:
+    """All selected checks of a cell have run, or the run has ended before (`result.incomplete`)."""
+
+    result: CellResult
+
+
+@dataclass(frozen=True)
+class RunFinished:
+    """The run is over.
+
+    Attributes:
+        header: That of `RunStarted`, and what is known now: `finished`, `commit`, `pool`.
+        results: The records of all cells, in the order of their first outcome.
+        ended: How the run ended.
+    """
+
+    header: Mapping[str, Any]
+    results: list[CellResult]
+    ended: Ended
+
+
+Event = RunStarted | CellStarted | CheckStarted | CheckFinished | CellFinished | RunFinished
+Consumer = Callable[[Event], object]
+
+
+class RecordBuilder:
+    """Puts outcomes together to records, one per module and cell: two modules that test one model have a record each."""
+
+    def __init__(self) -> None:
+        self._records: dict[CellKey, CellResult] = {}
+        self._outcomes: dict[tuple[CellKey, str], CheckOutcome] = {}
+
+    @property
+    def records(self) -> dict[CellKey, CellResult]:
+        """The records so far, finished or not, in the order of their first outcome."""
+        return self._records
+
+    def add(self, event: CheckFinished) -> CellResult:
+        """Add an outcome to its cell's record; what goes wrong after a good outcome of a test takes that one's place."""
+        record = self.update(event.facts)
+        outcome, test = event.outcome, (event.key, event.test)
+        earlier = self._outcomes.get(test) if event.test else None
+        if earlier is None:
+            self._outcomes[test] = outcome
+            record.checks.append(outcome)
+        elif outcome.status.is_bad and not earlier.status.is_bad:
+            earlier.status, earlier.stage, earlier.reason = outcome.status, outcome.stage, outcome.reason
+        record.incomplete = record.incomplete or outcome.status == Status.INCOMPLETE
+        return record
+
+    def update(self, facts: Mapping[str, Any]) -> CellResult:
+        """Fill in what is known about a cell besides its outcomes; what is empty leaves the record as it is."""
+        key = (facts["module"], facts["cell"])
+        if key not in self._records:
+            self._records[key] = CellResult(**facts)
+        record = self._records[key]
+        for name, value in facts.items():
+            if value:
+                setattr(record, name, value)
+        return record
+
+
+class EventStream:
+    """The events of one run, on their way to its consumers. It lives in the one process that writes.
+
+    A consumer that raises gets no further events; what it raised is kept in `problems`. Only what it raises at
+    `RunStarted` ends the run: nothing has run by then.
+
+    Args:
+        header: Returns what `RunStarted` says.
+        consumers: Called with each event, in this order.
+    """
+
+    def __init__(self, header: Callable[[], Mapping[str, Any]], consumers: Iterable[Consumer] = ()) -> None:
+        self.consumers = list(consumers)
+        self.problems: list[str] = []
+        self._make_header = header
+        self._header: Mapping[str, Any] | None = None
+        self._builder = RecordBuilder()
+        self._missing: dict[CellKey, int] = {}
+        self._started_cells: set[CellKey] = set()
+        self._ended_tests: set[str] = set()
+        self._running: list[str] = []
+
+    @property
+    def results(self) -> list[CellResult]:
+        """The records so far, finished or not."""
+        return list(self._builder.records.values())
+
+    def start(self) -> None:
+        """Begin the run, unless it has begun.
+
+        Raises:
+            Exception: What a consumer raises.
+        """
+        if self._header is None:
+            self._header = self._make_header()
+            for consumer in self.consumers:
+                consumer(RunStarted(self._header))
+
+    def start_check(self, test: str, check: str = "", facts: Mapping[str, Any] | None = None) -> None:
+        """Note that a test is about to run; tell the consumers once the run has begun."""
+        if self._header is not None:
+            if facts:
+                self._start_cell((facts["module"], facts["cell"]), facts)
+            self._emit(CheckStarted(test, check, facts or {}, tuple(self._running)))
+        self._running.append(test)
+
+    def stop_test(self, test: str) -> None:
+        """Note that a test is over."""
+        if test in self._running:
+            self._running.remove(test)
+
+    def finish_check(self, event: CheckFinished, *, is_over: bool = True) -> None:
+        """Add an outcome; the cell is finished when this ends the last of its selected tests.
+
+        Args:
+            event: The outcome.
+            is_over: Whether the test has ended, teardown included: freeing a model can fail, too.
+        """
+        if self._header is None:
+            self._header = self._make_header()
+            self._emit(RunStarted(self._header))
+        self._start_cell(event.key, event.facts)
+        record = self._builder.add(event)
+        self._emit(event)
+        if is_over and event.test not in self._ended_tests:
+            self._ended_tests.add(event.test)
+            self._missing[event.key] = self._missing.get(event.key, event.selected) - 1
+            if self._missing[event.key] == 0:
+                self._emit(CellFinished(record))
+
+    def finish(self, ended: Ended, facts: Mapping[str, Any]) -> None:
+        """End the run: cells that did not finish are `incomplete`; a run that never began has no end.
+
+        Args:
+            ended: How the run ended.
+            facts: What the header says besides, now that the run is over.
+        """
+        for key, record in self._builder.records.items():
+            if self._missing.get(key) != 0:
+                record.incomplete = True
+                self._missing[key] = 0
+                self._emit(CellFinished(record))
+        if self._header is not None:
+            self._emit(RunFinished({**self._header, **facts}, self.results, ended))
+
+    def _start_cell(self, key: CellKey, facts: Mapping[str, Any]) -> None:
+        if key not in self._started_cells:
+            self._started_cells.add(key)
+            self._emit(CellStarted(facts))
+
+    def _emit(self, event: Event) -> None:
+        for consumer in list(self.consumers):
+            try:
+                consumer(event)
+            except Exception as error:
+                self.consumers.remove(consumer)
+                name = getattr(consumer, "__qualname__", type(consumer).__qualname__)
+                self.problems.append(f"{name} failed at {type(event).__name__}: {type(error).__name__}: {error}")
