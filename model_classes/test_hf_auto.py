@@ -13,10 +13,10 @@ class TestAuto(ModelClassTests):
     """The base class and the main head of each model type, and models whose class has no module."""
 
     default_model = "albert/AlbertForMaskedLM"
-    yields = True
+    fallback = True
 
     @classmethod
-    def unregistered(cls) -> Sequence[ModelSpec]:
+    def extra_models(cls) -> Sequence[ModelSpec]:
         return main_pairs()
 
     @classmethod
@@ -28,10 +28,10 @@ class TestAutoOtherHeads(ModelClassTests):
     """The other heads of each model type: what can be put on top of its base class."""
 
     default_model = "albert/AlbertForTokenClassification"
-    yields = True
+    fallback = True
 
     @classmethod
-    def unregistered(cls) -> Sequence[ModelSpec]:
+    def extra_models(cls) -> Sequence[ModelSpec]:
         return other_pairs()
 
     @classmethod

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from pytest_hfaccel.core.errors import HfAccelError
     from pytest_hfaccel.core.results import CellResult, CheckOutcome, Stage, Status
     from pytest_hfaccel.core.spec import Cell, Device, ModelSpec, Weights
-    from pytest_hfaccel.plugin.model_class import ModelClassTests
-    from pytest_hfaccel.plugin.without_pytest import main
+    from pytest_hfaccel.engine.model_class import ModelClassTests
+    from pytest_hfaccel.plugin.script import main
     from pytest_hfaccel.pool import ResourcePool
     from pytest_hfaccel.predict import HardwareModelPredictor, HardwareSelector, train_prediction_models
     from pytest_hfaccel.registry.auto_classes import main_pairs, other_pairs
@@ -30,14 +30,14 @@ _HOME = {
     "HardwareModelPredictor": "predict",
     "HardwareSelector": "predict",
     "HfAccelError": "core.errors",
-    "ModelClassTests": "plugin.model_class",
+    "ModelClassTests": "engine.model_class",
     "ModelSpec": "core.spec",
     "ResourcePool": "pool",
     "RunConfig": "core.config",
     "Stage": "core.results",
     "Status": "core.results",
     "Weights": "core.spec",
-    "main": "plugin.without_pytest",
+    "main": "plugin.script",
     "main_pairs": "registry.auto_classes",
     "other_pairs": "registry.auto_classes",
     "train_prediction_models": "predict",

@@ -121,7 +121,7 @@ def _request(campaign: Campaign, cell: Cell, points: Sequence[Point]) -> WorkerR
 
 
 def _empty(cell: Cell) -> CellResult:
-    from pytest_hfaccel.engine.runner import identity
+    from pytest_hfaccel.engine.cell_run import identity
 
     return CellResult(**identity(cell, MODULE))
 

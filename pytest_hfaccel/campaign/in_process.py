@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from pytest_hfaccel.benchmark.measurement import Measurement, NotMeasured
 from pytest_hfaccel.benchmark.measuring import PerformanceRequest
 from pytest_hfaccel.campaign.processes import WorkerRequest
 from pytest_hfaccel.core.config import RunConfig
 from pytest_hfaccel.core.results import CellResult, CheckOutcome, Stage
-from pytest_hfaccel.engine.runner import PERFORMANCE, CellRun, Runner
+from pytest_hfaccel.engine.cell_run import PERFORMANCE, CellRun
+from pytest_hfaccel.engine.runner import Runner
 
 
 class InProcessWorker:
@@ -24,7 +24,7 @@ class InProcessWorker:
     """
 
     def __init__(self, config: RunConfig, *, pooled: bool = True) -> None:
-        self._config = replace(config, performance=True)
+        self._config = config.replace(performance=True)
         self._pooled = pooled
         self._runner: Runner | None = None
 
@@ -56,8 +56,8 @@ def _served(run: CellRun, request: WorkerRequest) -> Iterator[CellResult | Measu
                 run.check(check.name)
         yield run.result()
     for point in request.points:
-        run.performance_request = PerformanceRequest((point,), request.budget, only_right=bool(request.checks))
-        outcome = run.check(PERFORMANCE)
+        performance = PerformanceRequest((point,), request.budget, only_right=bool(request.checks))
+        outcome = run.check(PERFORMANCE, performance)
         measured = outcome.measures.get("measurements")
         yield Measurement.from_json(measured[0]) if measured else _not_measured(outcome, point.batch, point.length)
 

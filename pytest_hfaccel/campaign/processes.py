@@ -159,7 +159,7 @@ def _record(answer: dict[str, Any], request: WorkerRequest) -> CellResult:
     """Return the record of the checks; a crash is an outcome of the first one."""
     if "error" not in answer:
         return CellResult.from_json(answer)
-    from pytest_hfaccel.engine.runner import identity
+    from pytest_hfaccel.engine.cell_run import identity
 
     error = NotMeasured.from_json(answer["error"])
     outcome = CheckOutcome(request.checks[0], error.status, error.stage, error.reason)

@@ -1,23 +1,21 @@
-"""The configuration of a run: every option declared once.
+"""The configuration of a run: every option declared once, with its type, its spellings and where its value came from.
 
-`plugin/options.py` derives the pytest options and `cli/` its arguments from the fields below; nobody else reads an
-option. A field with `flag` is a command-line option; every field can be set by its environment variable.
+`plugin/options.py` derives pytest's options and ini settings from `RunConfig.options()`, `cli/` its arguments; nobody
+else reads an option. pytest imports this module at every start: it imports nothing that can wait.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar, overload
 
 from pytest_hfaccel.core.errors import ConfigError
-from pytest_hfaccel.core.results import Status
-from pytest_hfaccel.core.spec import REGISTERED
+
+T = TypeVar("T")
 
 WEIGHTS_CHOICES = ("auto", "pretrained", "random", "tiny")
-
 
 LATEST_RUN = "latest"
 """The run that `--hf-resume` goes on with when it names none."""
@@ -25,75 +23,134 @@ LATEST_RUN = "latest"
 NO_DATABASE = "none"
 """The value of `--hf-database` that keeps a run out of the database."""
 
+REGISTERED = "registered"
+"""The consent to remote code that covers the models whose registry entry says `requires_remote_code`."""
 
-def _option(
-    default: Any,
-    text: str,
-    *,
-    flag: str = "",
-    env: str = "",
-    many: bool = False,
-    split: bool = False,
-    counts: bool = False,
-    bare: str = "",
-    is_path: bool = False,
-    choices: tuple[str, ...] = (),
-) -> Any:
-    """Declare an option.
+DEFAULT = "default"
+"""The provenance of a value that nobody asked for."""
 
-    Args:
-        default: Its value when it is not given.
-        text: Its help text.
+STATUSES = (
+    *("passed", "failed", "xfailed", "xpassed", "skipped", "error", "crashed", "timeout", "out_of_memory"),
+    *("unavailable", "gated", "hub_error", "incomplete"),
+)
+"""The members of `core.results.Status`, which is not imported here."""
+
+
+class Option(Generic[T]):
+    """One field of `RunConfig`; read on an instance it is the value.
+
+    Attributes:
+        name: The field's name.
+        default: The value when nobody asks for another.
+        help: Its help text.
         flag: Its name on the command line; empty where it has none.
         env: Its environment variable.
+        ini: Its name in pytest's configuration file: the flag's, with underscores.
         many: Whether it may be repeated.
         split: Whether a value may also be a list, separated by commas.
         counts: Whether its values are whole numbers of at least 1.
         bare: What it means when it is given without a value; empty where it needs one.
         is_path: Whether it names a file or a directory; `~` and `~user` are home directories.
         choices: The allowed values; any when empty.
+        old_flag: The flag's spelling in the release before; it works, with a warning.
+        old_env: The variable's name in the release before; it works, with a warning.
     """
-    metadata = {"help": text, "flag": flag, "env": env, "many": many, "split": split, "counts": counts}
-    return field(default=default, metadata={**metadata, "bare": bare, "is_path": is_path, "choices": choices})
+
+    def __init__(
+        self,
+        default: T,
+        text: str,
+        *,
+        flag: str = "",
+        env: str = "",
+        many: bool = False,
+        split: bool = False,
+        counts: bool = False,
+        bare: str = "",
+        is_path: bool = False,
+        choices: tuple[str, ...] = (),
+        old_flag: str = "",
+        old_env: str = "",
+    ) -> None:
+        self.name = ""
+        self.default = default
+        self.help = text
+        self.flag = flag
+        self.env = env
+        self.ini = flag.lstrip("-").replace("-", "_")
+        self.many = many
+        self.split = split
+        self.counts = counts
+        self.bare = bare
+        self.is_path = is_path
+        self.choices = choices
+        self.old_flag = old_flag
+        self.old_env = old_env
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Option[T]: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type) -> T: ...
+
+    def __get__(self, instance: object | None, owner: type) -> Option[T] | T:
+        if instance is None:
+            return self
+        value: T = instance.__dict__.get(self.name, self.default)
+        return value
+
+    def __set__(self, instance: object, value: T) -> None:
+        raise AttributeError(f"{self.name} cannot be changed; use `RunConfig.replace`.")
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether it is on or off."""
+        return isinstance(self.default, bool)
 
 
-@dataclass(frozen=True)
+_NOTHING: Any = ()
+"""The default of options that may be repeated, whose type it does not tell."""
+
+
 class RunConfig:
     """What the user asked for. Every value is plain data, so that a controller can hand it to its workers."""
 
-    all_models: bool = _option(
+    all_models = Option(
         False,
         "Test every registered model of each selected class module.",
         flag="--all-models",
         env="HFACCEL_ALL_MODELS",
     )
-    all_hardware: bool = _option(
+    all_hardware = Option(
         False, "Test on every device found on this machine.", flag="--all-hardware", env="HFACCEL_ALL_HARDWARE"
     )
-    models: tuple[str, ...] = _option(
-        (),
+    models: Option[tuple[str, ...]] = Option(
+        _NOTHING,
         "Model to test: registry name, wildcard ('bert*'), hub id or local directory. May be repeated.",
         flag="--hf-model",
         env="HFACCEL_MODEL",
         many=True,
     )
-    devices: tuple[str, ...] = _option(
-        (),
+    devices: Option[tuple[str, ...]] = Option(
+        _NOTHING,
         "Device to test on: cpu, cuda:0, mps, openvino:CPU, ... Comma-separated or repeated.",
         flag="--hf-device",
         env="HFACCEL_DEVICE",
         many=True,
         split=True,
     )
-    dtypes: tuple[str, ...] = _option(
-        (),
+    dtypes: Option[tuple[str, ...]] = Option(
+        _NOTHING,
         "Precision to test at: fp32, bf16, fp16, int8. Comma-separated or repeated.",
         flag="--hf-dtype",
         env="HFACCEL_DTYPE",
         many=True,
         split=True,
     )
-    weights: str = _option(
+    weights = Option(
         "auto",
         "Weights to test with: pretrained, random (real dimensions), tiny (shrunken), or auto: pretrained where they "
         "are on this machine or the model was named and the hub answers, else tiny.",
@@ -101,45 +158,51 @@ class RunConfig:
         env="HFACCEL_WEIGHTS",
         choices=WEIGHTS_CHOICES,
     )
-    registries: tuple[str, ...] = _option(
-        (),
+    registries: Option[tuple[str, ...]] = Option(
+        _NOTHING,
         "Registry file (YAML or JSON) that adds to or overrides the shipped one. May be repeated.",
         flag="--hf-registry",
         env="HFACCEL_REGISTRY",
         many=True,
         is_path=True,
     )
-    require: tuple[str, ...] = _option(
-        (),
+    require: Option[tuple[str, ...]] = Option(
+        _NOTHING,
         "Device that must be there: its absence fails the run instead of being reported.",
-        flag="--hf-require",
-        env="HFACCEL_REQUIRE",
+        flag="--hf-require-device",
+        old_flag="--hf-require",
+        env="HFACCEL_REQUIRE_DEVICE",
+        old_env="HFACCEL_REQUIRE",
         many=True,
         split=True,
     )
-    performance: bool = _option(
+    performance = Option(
         False, "Also measure latency and throughput of each cell.", flag="--hf-performance", env="HFACCEL_PERFORMANCE"
     )
-    batch_sizes: tuple[int, ...] = _option(
-        (),
+    batch_sizes: Option[tuple[int, ...]] = Option(
+        _NOTHING,
         "With --hf-performance: batch sizes to measure at (default: 1). Comma-separated or repeated.",
-        flag="--hf-batch-sizes",
-        env="HFACCEL_BATCH_SIZES",
+        flag="--hf-performance-batch-sizes",
+        old_flag="--hf-batch-sizes",
+        env="HFACCEL_PERFORMANCE_BATCH_SIZES",
+        old_env="HFACCEL_BATCH_SIZES",
         many=True,
         split=True,
         counts=True,
     )
-    seq_lengths: tuple[int, ...] = _option(
-        (),
+    seq_lengths: Option[tuple[int, ...]] = Option(
+        _NOTHING,
         "With --hf-performance: tokens per sample to measure at (default: as many as the sample inputs have). "
         "Comma-separated or repeated.",
-        flag="--hf-seq-lengths",
-        env="HFACCEL_SEQ_LENGTHS",
+        flag="--hf-performance-seq-lengths",
+        old_flag="--hf-seq-lengths",
+        env="HFACCEL_PERFORMANCE_SEQ_LENGTHS",
+        old_env="HFACCEL_SEQ_LENGTHS",
         many=True,
         split=True,
         counts=True,
     )
-    database: str = _option(
+    database = Option(
         "",
         "Benchmark database the run is written to, or 'none' (default: hfaccel.duckdb in the working directory when "
         "performance is measured, else none).",
@@ -147,8 +210,8 @@ class RunConfig:
         env="BENCHMARK_DB_PATH",
         is_path=True,
     )
-    resume: tuple[str, ...] = _option(
-        (),
+    resume: Option[tuple[str, ...]] = Option(
+        _NOTHING,
         "Go on with the latest run of the reports' directory, or with '=RUN' with another one (see `hfaccel runs`). "
         "Its finished cells are not run again, their outcomes count as they are. A cell is run again when something "
         "that decides its outcome has changed.",
@@ -157,42 +220,46 @@ class RunConfig:
         many=True,
         bare=LATEST_RUN,
     )
-    retry: tuple[str, ...] = _option(
-        (),
+    retry: Option[tuple[str, ...]] = Option(
+        _NOTHING,
         "With --hf-resume: run the cells again that ended so: crashed, failed, error, ... Comma-separated or repeated.",
-        flag="--hf-retry",
-        env="HFACCEL_RETRY",
+        flag="--hf-resume-retry",
+        old_flag="--hf-retry",
+        env="HFACCEL_RESUME_RETRY",
+        old_env="HFACCEL_RETRY",
         many=True,
         split=True,
-        choices=tuple(map(str, Status)),
+        choices=STATUSES,
     )
-    reports: str = _option(
+    reports = Option(
         "reports", "Directory for the reports of this run.", flag="--hf-reports", env="HFACCEL_REPORTS", is_path=True
     )
-    reports_mode: str = _option(
+    reports_mode = Option(
         "600",
         "Permissions of the files that a run writes to its reports: they hold command lines and names of models.",
         flag="--hf-reports-mode",
         env="HFACCEL_REPORTS_MODE",
         choices=("600", "640", "644", "660", "664"),
     )
-    keep_runs: int = _option(
+    keep_runs = Option(
         20,
         "How many runs keep their folder in the reports' directory, this one included; older ones are removed when it "
         "ends.",
-        flag="--hf-keep-runs",
-        env="HFACCEL_KEEP_RUNS",
+        flag="--hf-reports-keep",
+        old_flag="--hf-keep-runs",
+        env="HFACCEL_REPORTS_KEEP",
+        old_env="HFACCEL_KEEP_RUNS",
         counts=True,
     )
-    cache: str = _option(
+    cache = Option(
         "",
         "Directory for built checkpoints and converted models (default: the user's cache directory).",
         flag="--hf-cache",
         env="HFACCEL_CACHE",
         is_path=True,
     )
-    trust_remote_code: tuple[str, ...] = _option(
-        (),
+    trust_remote_code: Option[tuple[str, ...]] = Option(
+        _NOTHING,
         "Run the code of a model's repository: of models whose entry in your registry says that they need it; with "
         "'=X', of the model with exactly this id or path. May be repeated.",
         flag="--hf-trust-remote-code",
@@ -200,32 +267,81 @@ class RunConfig:
         many=True,
         bare=REGISTERED,
     )
-    allow_pickle: bool = _option(
+    allow_pickle = Option(
         False, "Also load weights that are not safetensors; unpickling runs code.", env="HFACCEL_ALLOW_PICKLE"
     )
-    training: bool = _option(
+    training = Option(
         False,
         "Also train each cell for one step: loss, gradients, gradient checkpointing.",
         flag="--hf-training",
         env="HFACCEL_TRAINING",
     )
-    attention: bool = _option(
+    attention = Option(
         False,
         "Also compare the implementations of attention: eager, sdpa, flash and flex where they run.",
         flag="--hf-attention",
         env="HFACCEL_ATTENTION",
     )
-    compile: bool = _option(
+    compile = Option(
         False,
         "Also compare the model with torch.compile, by inductor and by OpenVINO where they are.",
         flag="--hf-compile",
         env="HFACCEL_COMPILE",
     )
-    pool_memory: str = _option(
+    pool_memory = Option(
         "",
         "Memory budget of the pool per device, as '8GiB' or as a share of what is free ('50%'; the default is 70%).",
         env="HFACCEL_POOL_MEMORY",
     )
+
+    def __init__(self, **values: Any) -> None:
+        unknown = values.keys() - {option.name for option in self.options()}
+        if unknown:
+            raise TypeError(f"RunConfig has no {', '.join(sorted(unknown))}")
+        self.__dict__.update(values)
+        self.__dict__["_sources"] = {}
+
+    @classmethod
+    def options(cls) -> list[Option[Any]]:
+        """The options, in the order in which help shows them."""
+        return [option for option in vars(cls).values() if isinstance(option, Option)]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the values by name."""
+        return {option.name: getattr(self, option.name) for option in self.options()}
+
+    def replace(self, **changes: Any) -> RunConfig:
+        """Return a configuration with some values changed."""
+        changed = RunConfig(**{**self.to_json(), **changes})
+        changed.__dict__["_sources"] = dict(self._sources)
+        return changed
+
+    def source_of(self, name: str) -> str:
+        """Where a value came from: `--hf-device`, `HFACCEL_DEVICE`, `hf_device` (ini), or `default`."""
+        return self._sources.get(name, DEFAULT)
+
+    @property
+    def is_asked_for(self) -> bool:
+        """Whether anybody asked for anything, be it the default itself."""
+        return bool(self._sources)
+
+    @property
+    def _sources(self) -> dict[str, str]:
+        sources: dict[str, str] = self.__dict__["_sources"]
+        return sources
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{name} cannot be changed; use `RunConfig.replace`.")
+
+    def __eq__(self, other: object) -> bool:
+        return self.to_json() == other.to_json() if isinstance(other, RunConfig) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.to_json().values()))
+
+    def __repr__(self) -> str:
+        asked = {name: value for name, value in self.__dict__.items() if name != "_sources"}
+        return f"RunConfig({', '.join(f'{name}={value!r}' for name, value in asked.items())})"
 
     @property
     def cache_dir(self) -> Path:
@@ -258,49 +374,84 @@ class RunConfig:
         return Path("hfaccel.duckdb").resolve() if self.performance else None
 
     @classmethod
-    def from_values(cls, values: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> RunConfig:
-        """Build a configuration from parsed options, filling what is unset from the environment.
+    def from_values(
+        cls,
+        values: Mapping[str, Any],
+        environ: Mapping[str, str] | None = None,
+        *,
+        ini: Callable[[Option[Any]], str | None] = lambda _: None,
+        warn: Callable[[str], object] | None = None,
+    ) -> RunConfig:
+        """Build a configuration: from parsed options, else the environment, else a configuration file.
 
         Args:
             values: Option values by field name; `None` and missing mean "not given".
             environ: Environment to read instead of `os.environ`.
+            ini: Returns what the configuration file says of an option, as a variable would; `None` for nothing.
+            warn: Told of variables whose name is old; a `DeprecationWarning` when not given.
 
         Raises:
             ConfigError: A value is blank, or not among the allowed ones.
         """
         environ = os.environ if environ is None else environ
         out: dict[str, Any] = {}
-        for option in fields(cls):
-            given, place = values.get(option.name), option.metadata["flag"]
-            if given is None and option.metadata["env"] in environ:
-                place = option.metadata["env"]
-                given = _from_text(environ[place], place, option.default, option.metadata["bare"])
-            if given is not None:
-                out[option.name] = _checked(given, place or option.name, option.metadata)
-        return cls(**out)
+        sources: dict[str, str] = {}
+        for option in cls.options():
+            value, place = values.get(option.name), option.flag or option.name
+            if value is None:
+                text, place = _from_elsewhere(option, environ, ini, warn or _deprecate)
+                if text is not None:
+                    value = _from_text(text, place, option.default, option.bare)
+            if value is not None:
+                out[option.name] = _checked(value, place, option)
+                sources[option.name] = place
+        config = cls(**out)
+        config.__dict__["_sources"] = sources
+        return config
 
 
-def _checked(given: Any, place: str, metadata: Mapping[str, Any]) -> Any:
+def _from_elsewhere(
+    option: Option[Any],
+    environ: Mapping[str, str],
+    ini: Callable[[Option[Any]], str | None],
+    warn: Callable[[str], object],
+) -> tuple[str | None, str]:
+    """Return what the environment or the configuration file says of an option, and where it stands."""
+    if option.env in environ:
+        return environ[option.env], option.env
+    if option.old_env and option.old_env in environ:
+        warn(f"The environment variable {option.old_env} is now called {option.env}.")
+        return environ[option.old_env], option.old_env
+    return (ini(option), option.ini) if option.flag else (None, "")
+
+
+def _deprecate(text: str) -> None:
+    import warnings
+
+    warnings.warn(text, DeprecationWarning, stacklevel=4)
+
+
+def _checked(given: Any, place: str, option: Option[Any]) -> Any:
     """Return the value of an option as its field holds it.
 
     Args:
         given: What was given: texts where the option may be repeated.
-        place: The flag, or the environment variable.
-        metadata: What `_option` noted.
+        place: The flag, the environment variable, or the name in the configuration file.
+        option: The option.
     """
-    if metadata["many"]:
-        given = tuple(dict.fromkeys(_parts(given, place, split=metadata["split"])))
+    if option.many:
+        given = tuple(dict.fromkeys(_parts(given, place, split=option.split)))
     elif isinstance(given, str):
         given = _not_blank(given, given, place)
-    if metadata["is_path"]:
-        for text in given if metadata["many"] else (given,):
+    if option.is_path:
+        for text in given if option.many else (given,):
             expand_path(text, place)
-    if metadata["counts"]:
+    if option.counts:
         numbers = tuple(_count(str(text), place) for text in _values(given))
-        given = numbers if metadata["many"] else numbers[0]
-    for value in _values(given) if metadata["choices"] else ():
-        if value not in metadata["choices"]:
-            raise ConfigError(f"{place}: {value!r} is not allowed. Allowed: {', '.join(metadata['choices'])}.")
+        given = numbers if option.many else numbers[0]
+    for value in _values(given) if option.choices else ():
+        if value not in option.choices:
+            raise ConfigError(f"{place}: {value!r} is not allowed. Allowed: {', '.join(option.choices)}.")
     return given
 
 

@@ -113,7 +113,7 @@ Consumer = Callable[[Event], object]
 
 
 class RecordBuilder:
-    """Puts outcomes together to records, one per module and cell: two modules that test one model have a record each."""
+    """Puts outcomes together to records, one per module and cell: modules that test the same model have one each."""
 
     def __init__(self) -> None:
         self._records: dict[CellKey, CellResult] = {}
@@ -125,7 +125,7 @@ class RecordBuilder:
         return self._records
 
     def add(self, event: CheckFinished) -> CellResult:
-        """Add an outcome to its cell's record; what goes wrong after a good outcome of a test takes that one's place."""
+        """Add an outcome to its cell's record; what goes wrong after a good outcome of a test takes its place."""
         record = self.update(event.facts)
         outcome, test = event.outcome, (event.key, event.test)
         earlier = self._outcomes.get(test) if event.test else None
@@ -136,6 +136,11 @@ class RecordBuilder:
             earlier.status, earlier.stage, earlier.reason = outcome.status, outcome.stage, outcome.reason
         record.incomplete = record.incomplete or outcome.status == Status.INCOMPLETE
         return record
+
+    def status_of(self, event: CheckFinished) -> Status | None:
+        """The status that the record has for a test; `None` if it has none yet."""
+        known = self._outcomes.get((event.key, event.test)) if event.test else None
+        return known.status if known is not None else None
 
     def update(self, facts: Mapping[str, Any]) -> CellResult:
         """Fill in what is known about a cell besides its outcomes; what is empty leaves the record as it is."""
@@ -211,8 +216,10 @@ class EventStream:
             self._header = self._make_header()
             self._emit(RunStarted(self._header))
         self._start_cell(event.key, event.facts)
+        before = self._builder.status_of(event)
         record = self._builder.add(event)
-        self._emit(event)
+        if self._builder.status_of(event) != before:  # the report of a teardown repeats the outcome of the call
+            self._emit(event)
         if is_over and event.test not in self._ended_tests:
             self._ended_tests.add(event.test)
             self._missing[event.key] = self._missing.get(event.key, event.selected) - 1

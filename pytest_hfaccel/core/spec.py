@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from pytest_hfaccel.core.config import REGISTERED
 from pytest_hfaccel.core.devices import BUILT_IN, Traits, kind_named
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.results import Stage
@@ -20,9 +21,6 @@ DTYPES = ("fp32", "bf16", "fp16", "int8")
 
 DEVICE_KINDS = tuple(BUILT_IN)
 """The kinds of device in the order in which they are listed; `fake` exists only by name."""
-
-REGISTERED = "registered"
-"""The consent to remote code that covers the models whose registry entry says `requires_remote_code`."""
 
 
 class Weights(StrEnum):

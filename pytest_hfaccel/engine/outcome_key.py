@@ -69,7 +69,7 @@ class OutcomeKeys:
 
     @cached_property
     def _options(self) -> str:
-        return _hash({f.name: getattr(self._config, f.name) for f in fields(self._config) if f.name not in _SELECTING})
+        return _hash({name: value for name, value in self._config.to_json().items() if name not in _SELECTING})
 
     def _device(self, device: str) -> str:
         """What stays of a device between two runs: not how much of its memory is free."""

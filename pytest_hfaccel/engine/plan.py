@@ -15,8 +15,9 @@ from pytest_hfaccel.core.spec import CLASS_LEVEL, CPU, DTYPES, Cell, Device, Mod
 if TYPE_CHECKING:
     from pytest_hfaccel.backends import Backends
     from pytest_hfaccel.checkpoints import CheckpointStore
+    from pytest_hfaccel.checks.base import Check
+    from pytest_hfaccel.engine.resume import EarlierRun
     from pytest_hfaccel.registry import Registry
-    from pytest_hfaccel.reporting.resuming import EarlierRun
 
 
 @dataclass
@@ -29,7 +30,7 @@ class Plan:
         absent: Reason by id of each device that is known but not here.
         named: The models the user named, resolved.
         weights: The weights of each named model, by model name.
-        earlier: The run before this one; see `pytest_hfaccel.reporting.resuming`.
+        earlier: The run before this one; see `pytest_hfaccel.engine.resume`.
     """
 
     config: RunConfig
@@ -74,18 +75,19 @@ def make_plan(config: RunConfig, registry: Registry, store: CheckpointStore, bac
         HubError: The class of an unregistered model had to be asked of the hub, and it did not answer.
     """
     from pytest_hfaccel.backends import Backends
+    from pytest_hfaccel.engine.resume import earlier_run
     from pytest_hfaccel.hardware import probe_devices
     from pytest_hfaccel.registry import resolve_model, with_distinct_ids
-    from pytest_hfaccel.reporting.resuming import earlier_run
 
     unknown = [dtype for dtype in config.dtypes if dtype not in DTYPES]
     if unknown:
         raise ConfigError(f"--hf-dtype: {unknown[0]!r} is not a dtype. Allowed: {', '.join(DTYPES)}.")
-    if (config.batch_sizes or config.seq_lengths) and not config.performance:
-        raise ConfigError(
-            "--hf-batch-sizes and --hf-seq-lengths say at what performance is measured, and it is not measured.",
-            hint="Add --hf-performance, or leave them out.",
-        )
+    for name in ("batch_sizes", "seq_lengths"):
+        if getattr(config, name) and not config.performance:
+            raise ConfigError(
+                f"{config.source_of(name)} says at what performance is measured, and it is not measured.",
+                hint="Add --hf-performance, or leave it out.",
+            )
     if config.pool_memory:
         from pytest_hfaccel.pool.budget import parse_budget
 
@@ -132,7 +134,7 @@ def _require(config: RunConfig, present: Sequence[Device], absent: dict[str, str
             ]
             here = ", ".join(device.id for device in present)
             raise ConfigError(
-                f"--hf-require {pattern}: it is not on this machine. {' '.join(known)}".rstrip(),
+                f"--hf-require-device {pattern}: it is not on this machine. {' '.join(known)}".rstrip(),
                 hint=f"Devices here: {here}. `hfaccel hardware` tells more.",
             )
 
@@ -176,3 +178,9 @@ def class_level(cells: Iterable[Cell]) -> list[Cell]:
     for cell in cells:
         found.setdefault(cell.model.name, Cell(cell.model, CLASS_LEVEL, "fp32", cell.weights))
     return list(found.values())
+
+
+def has_check(cell: Cell, check: Check, config: RunConfig) -> bool:
+    """Whether a cell has a check in a run: of its level, one that applies to it, and optional ones only when asked."""
+    level = "class" if cell.device == CLASS_LEVEL else "cell"
+    return check.level == level and check.is_asked_for(config) and check.applies(cell)

@@ -1,47 +1,44 @@
 """The pytest plugin: hooks only. Each one hands over to the module that has the idea.
 
-This module is loaded at every start of pytest, also for suites that have no model classes. It imports nothing that
-is not needed for declaring options; the rest is imported by the hooks that need it.
+pytest loads this module at every start, also for suites that have no model classes. It imports what declaring options
+needs, and nothing else: the hooks import the rest once a model class has been met or an option was set.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import Any
+import sys
+import time
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_hfaccel.core.errors import HfAccelError
-from pytest_hfaccel.plugin.fixtures import (
-    cell,
-    check,
-    hfaccel_cell_run,
-    inputs,
-    loaded,
-    measuring_point,
-    pipe,
-    reference,
-    resource_pool,
-)
-from pytest_hfaccel.plugin.keys import COLLECTED, COLLECTOR, SESSION
 from pytest_hfaccel.plugin.options import add_options, read_options, spell_out_bare_flags
+from pytest_hfaccel.plugin.state import CELL_TEST, COLLECTED, OPTIONS, REPORTERS, SESSION, STARTED, session_of
 
-__all__ = [
-    "cell",
-    "check",
-    "hfaccel_cell_run",
-    "inputs",
-    "loaded",
-    "measuring_point",
-    "pipe",
-    "reference",
-    "resource_pool",
-]
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from pytest_hfaccel.pool import ResourcePool
 
 _MARKER = (
     "hf(model, architecture, device, dtype, weights, check, level): set on every test of a model class, "
     "for -m \"hf(device='openvino') and not hf(check='memory')\""
 )
+
+
+@pytest.fixture(scope="session")
+def hf_pool(pytestconfig: pytest.Config) -> ResourcePool:
+    """The pool of loaded models of this process."""
+    return session_of(pytestconfig).runner.pool
+
+
+@pytest.fixture(scope="session")
+def resource_pool(hf_pool: ResourcePool) -> ResourcePool:
+    """The former name of `hf_pool`."""
+    from pytest_hfaccel.plugin.fixtures import warn_of_old_name
+
+    warn_of_old_name("resource_pool", "hf_pool")
+    return hf_pool
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -66,19 +63,16 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Read the options and make room for the state of this process."""
-    from pytest_hfaccel.plugin.session import HfSession, usage_error
+    """Read the options."""
+    from pytest_hfaccel.core.errors import HfAccelError
 
     config.addinivalue_line("markers", _MARKER)
+    config.stash[STARTED] = time.time(), time.monotonic()
     try:
-        config.stash[SESSION] = HfSession(config, read_options(config))
+        config.stash[OPTIONS] = read_options(config)
     except HfAccelError as error:
-        raise usage_error(error) from None
-    if not hasattr(config, "workerinput"):
-        from pytest_hfaccel.plugin.reporting import make_collector
-
-        config.stash[COLLECTOR] = make_collector(config)
-    if config.pluginmanager.hasplugin("xdist"):
+        raise pytest.UsageError(str(error)) from None
+    if config.getoption("dist", "no") != "no" or hasattr(config, "workerinput"):
         from pytest_hfaccel.plugin.parallel import ParallelHooks
 
         config.pluginmanager.register(ParallelHooks(config), "hfaccel-parallel")
@@ -87,86 +81,72 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Decide what runs before anything is collected, so that a mistake in an option is one clear message."""
-    from pytest_hfaccel.core.config import RunConfig
-    from pytest_hfaccel.plugin.session import require_database_package, usage_error
+    if session.config.stash[OPTIONS].is_asked_for:
+        from pytest_hfaccel.plugin.collection import decide_early
 
-    ours = session.config.stash[SESSION]
-    if ours.config != RunConfig():
-        try:
-            require_database_package(ours.config)
-            _ = ours.plan
-        except HfAccelError as error:
-            raise usage_error(error) from None
+        decide_early(session.config)
 
 
 def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: object) -> list[pytest.Item] | None:
     """Leave out the model classes, and the tests of their batteries, that have nothing to run on."""
-    from pytest_hfaccel.plugin.collection import has_cells, is_model_class
+    if "pytest_hfaccel.engine.model_class" not in sys.modules:
+        return None  # no model class has been imported
+    from pytest_hfaccel.plugin.collection import left_out
 
-    session = collector.config.stash[SESSION]
-    owner = getattr(collector, "obj", None)
-    try:
-        if is_model_class(obj) and name.startswith("Test") and getattr(obj, "__test__", True):
-            return None if has_cells(session, obj) else []
-        if is_model_class(owner) and name.startswith("test_"):
-            return None if has_cells(session, owner, name) else []
-    except HfAccelError as error:
-        raise collector.CollectError(str(error)) from None
-    return None
+    return left_out(collector, name, obj)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give each test of a model class its cells."""
-    from pytest_hfaccel.plugin.collection import is_model_class, parametrize
+    if metafunc.cls is not None and "hf_cell" in metafunc.fixturenames:
+        from pytest_hfaccel.plugin.collection import parametrize
 
-    if is_model_class(metafunc.cls):
-        parametrize(metafunc, metafunc.config.stash[SESSION])
+        parametrize(metafunc)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Choose among the tests of model classes, mark them, and let those that measure use pytest-benchmark."""
-    from pytest_hfaccel.plugin.benchmarking import give_benchmark
-    from pytest_hfaccel.plugin.collection import leave_to_others, mark
+    if SESSION in config.stash:
+        from pytest_hfaccel.plugin.benchmarking import give_benchmark
+        from pytest_hfaccel.plugin.collection import deselect_shadowed, mark_items
 
-    leave_to_others(config, items)
-    mark(items)
-    give_benchmark(items)
+        mark_items(items)
+        deselect_shadowed(config, items)
+        give_benchmark(items)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Note what is collected, count the selected tests of each cell, and refuse a named model that nobody tests."""
-    from pytest_hfaccel.plugin.collection import collected_tests, count_per_cell
-    from pytest_hfaccel.plugin.selection import mistakes_of_run
+    """Note what is collected, and refuse a named model that nobody tests."""
+    if SESSION in session.config.stash:
+        from pytest_hfaccel.plugin.collection import finish_collection
 
-    count_per_cell(session.items)
-    collected_tests(session)
-    is_worker = hasattr(session.config, "workerinput")  # the controller speaks for its workers
-    if not is_worker and (problem := mistakes_of_run(session.config.stash[SESSION])):
-        raise pytest.UsageError(problem)
+        finish_collection(session)
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
     """Say what runs on what, with which weights and why."""
-    return config.stash[COLLECTED].header
+    collected = config.stash.get(COLLECTED, None)
+    return collected.header if collected is not None else []
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
     """Begin the run's folder, before anything runs whose outcome could not be written."""
-    from pytest_hfaccel.plugin.reporting import begin
+    if COLLECTED in session.config.stash and not (session.config.option.collectonly or session.testsfailed):
+        from pytest_hfaccel.plugin.reporting import begin
 
-    if not (session.config.option.collectonly or session.testsfailed):
         begin(session.config)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Leave a test alone that ended the run which this one goes on with."""
-    from pytest_hfaccel.plugin.replaying import refuse_crashed
+    if CELL_TEST in item.stash:
+        from pytest_hfaccel.plugin.fixtures import refuse_crashed
 
-    refuse_crashed(item)
+        refuse_crashed(item)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -174,22 +154,25 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Attach what is known about the cell to the test's report."""
-    from pytest_hfaccel.plugin.reporting import attach
-
     report = yield
-    attach(item, call, report)
+    if CELL_TEST in item.stash:
+        from pytest_hfaccel.plugin.reporting import attach
+
+        attach(item, call, report)
     return report
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Free the pool and write the reports."""
-    from pytest_hfaccel.plugin.reporting import finish
+    if REPORTERS in session.config.stash or SESSION in session.config.stash:
+        from pytest_hfaccel.plugin.reporting import finish
 
-    finish(session)
+        finish(session)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Print the table model x device and where the reports are."""
-    from pytest_hfaccel.plugin.reporting import print_summary
+    if REPORTERS in config.stash:
+        from pytest_hfaccel.plugin.reporting import print_summary
 
-    print_summary(terminalreporter, config)
+        print_summary(terminalreporter, config)

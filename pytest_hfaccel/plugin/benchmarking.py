@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_hfaccel.core.spec import Weights
-from pytest_hfaccel.plugin.collection import cell_of, item_check, point_of
+from pytest_hfaccel.engine.cell_run import PERFORMANCE
+from pytest_hfaccel.plugin.state import CELL_TEST
 from pytest_hfaccel.upstream.pytest_benchmark import clock_of, recorded_seconds, withdraw
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from pytest_hfaccel.benchmark.measuring import PerformanceRequest, Timer
     from pytest_hfaccel.benchmark.timing import TimingBudget
     from pytest_hfaccel.core.results import CheckOutcome
-
-PERFORMANCE = "performance"
 
 _PLUGIN = _FIXTURE = "benchmark"
 _WORKERS = "PYTEST_XDIST_WORKER_COUNT"
@@ -38,16 +37,17 @@ _EXTRA_INFO = ("architecture", "task", "effective_dtype", "device_name", "implem
 def give_benchmark(items: Sequence[pytest.Item]) -> None:
     """Let the tests that measure use pytest-benchmark's fixture, as if they had asked for it by name."""
     for item in items:
-        names: list[str] = getattr(item, "fixturenames", [])
-        if _FIXTURE in names or cell_of(item) is None or item_check(item) != PERFORMANCE:
+        test = item.stash.get(CELL_TEST, None)
+        if test is None or test.check != PERFORMANCE or not item.config.pluginmanager.hasplugin(_PLUGIN):
             continue
-        if item.config.pluginmanager.hasplugin(_PLUGIN):
+        names: list[str] = item.fixturenames  # type: ignore[attr-defined]
+        if _FIXTURE not in names:
             names.append(_FIXTURE)
 
 
 def performance_request_of(item: pytest.Item, request: PerformanceRequest) -> PerformanceRequest:
     """Return what the check `performance` of an item is to do."""
-    point, benchmark = point_of(item), _benchmark(item)
+    point, benchmark = item.stash[CELL_TEST].point, _benchmark(item)
     if point is not None:
         request = replace(request, points=(point,))
     if processes := os.environ.get(_WORKERS):
@@ -81,8 +81,7 @@ def _benchmark(item: pytest.Item) -> Any:
 
 def _parameters(item: pytest.Item) -> dict[str, Any]:
     """What `--benchmark-group-by=param:device` can name; plain data, unlike the cell itself."""
-    cell, point = cell_of(item), point_of(item)
-    assert cell is not None  # noqa: S101 - only tests of model classes get here
+    cell, _, point = item.stash[CELL_TEST]
     of_point = {} if point is None else {"batch": point.batch, "length": point.length}
     of_cell = {"model": cell.model.name, "device": cell.device.id, "dtype": cell.dtype}
     return {**of_cell, "weights": str(cell.weights.kind), **of_point}
@@ -93,8 +92,7 @@ def _name_weights(benchmark: Any, item: pytest.Item) -> None:
 
     A comparison with a run on other weights then finds nothing, rather than the speed of another model.
     """
-    cell = cell_of(item)
-    assert cell is not None  # noqa: S101 - only tests of model classes get here
+    cell = item.stash[CELL_TEST].cell
     benchmark.group = benchmark.group or f"{cell.model.name} [{cell.weights.kind}]"
     if cell.weights.kind != Weights.PRETRAINED:
         said = f"{cell.model.slug}[{cell.weights.kind}]"

@@ -1,4 +1,9 @@
-"""Model classes -> test items, and what a run has collected."""
+"""Model classes -> test items: which cells a test runs on, and what a run has collected.
+
+xdist sends its controller node ids and no more. A worker writes the rest (`CollectedTests`) into a directory that the
+controller has made for the run; all workers collect the same, so the first one writes for all. A worker on another
+machine has no such directory: then the controller knows the node ids only.
+"""
 
 from __future__ import annotations
 
@@ -9,44 +14,170 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_hfaccel.core.errors import HfAccelError
 from pytest_hfaccel.core.files import replace_file
 from pytest_hfaccel.core.spec import CLASS_LEVEL, DTYPES, Cell
-from pytest_hfaccel.engine.plan import class_level
-from pytest_hfaccel.plugin.keys import COLLECTED, SELECTED, SESSION
-from pytest_hfaccel.plugin.model_class import ModelClassTests
-from pytest_hfaccel.plugin.selection import mistakes_of_run
+from pytest_hfaccel.engine.cell_run import identity, points_of_run
+from pytest_hfaccel.engine.model_class import ModelClassTests
+from pytest_hfaccel.plugin.state import CELL_TEST, COLLECTED, CellTest, session_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from pytest_hfaccel.core.config import RunConfig
+    from pytest_hfaccel.engine.session import Session
 
-    import pytest
-
-    from pytest_hfaccel.benchmark.measurement import Point
-    from pytest_hfaccel.checks.base import Check
-    from pytest_hfaccel.plugin.session import HfSession
-
-
-EXTRA_CHECK = "extra_check"
+CELL, EXTRA_CHECK, POINT = "hf_cell", "hf_extra_check", "hf_measuring_point"
 EXTRA_SEPARATOR = "+"
 """Between cell id and check name in the id of an extra check; no cell id has it."""
-POINT = "measuring_point"
-_EXTRA_TEST = "extra"
+_EXTRA_TEST = "test_extra"
 _ID = re.compile(rf"(?P<cell>(?P<model>.+)-[a-z0-9.]+-(?:{'|'.join(DTYPES)}))(?:-b\d+(?:-s\d+)?)?")
 """The id of a test on a cell, perhaps at a point."""
 
 
-def is_model_class(cls: object) -> TypeGuard[type[ModelClassTests]]:
-    """Whether a collected class is a model class."""
-    return isinstance(cls, type) and issubclass(cls, ModelClassTests)
+def usage_error(error: HfAccelError) -> pytest.UsageError:
+    """Wrap an error of ours so that pytest prints it without a traceback and exits with code 4."""
+    return pytest.UsageError(str(error))
 
 
-def check_name(function_name: str) -> str:
-    """The check a battery test runs: `parity` for `test_parity`."""
-    return function_name.removeprefix("test_")
+def decide_early(config: pytest.Config) -> None:
+    """Make the plan before anything is collected.
+
+    Raises:
+        pytest.UsageError: A value of an option cannot be.
+    """
+    session = session_of(config)
+    try:
+        _require_database_package(session.config)
+        _ = session.plan
+    except HfAccelError as error:
+        raise usage_error(error) from None
+
+
+def _require_database_package(config: RunConfig) -> None:
+    """Refuse a run whose database could not be written for want of a package: before it starts, not after hours.
+
+    Raises:
+        ConfigError: A database was asked for, and duckdb is not installed, or its place is a directory.
+    """
+    from importlib.util import find_spec
+
+    from pytest_hfaccel.core.errors import ConfigError
+
+    place = f"--hf-database (BENCHMARK_DB_PATH) {config.database}"
+    if config.database_path is not None and config.database_path.is_dir():
+        raise ConfigError(f"{place}: a directory; name a file in it.")
+    if config.database and config.database_path is not None and find_spec("duckdb") is None:
+        raise ConfigError(
+            f"{place}: the package duckdb is not installed.",
+            hint="Install it with: pip install 'pytest-hfaccel[predict]'. `--hf-database none` does without.",
+        )
+
+
+def left_out(collector: pytest.Collector, name: str, obj: object) -> list[pytest.Item] | None:
+    """Return nothing to collect for model classes, and tests of their batteries, that have no cells; else `None`.
+
+    A test that could have said nothing must not be counted as skipped.
+    """
+    owner = getattr(collector, "obj", None)
+    try:
+        if isinstance(obj, type) and issubclass(obj, ModelClassTests):
+            if not name.startswith("Test") or not getattr(obj, "__test__", True):
+                return None
+            if session_of(collector.config).cells_of(obj):
+                from pytest_hfaccel.plugin.fixtures import provide_fixtures
+
+                provide_fixtures(collector, obj)
+                return None
+            return []
+        if isinstance(owner, type) and issubclass(owner, ModelClassTests) and name.startswith("test_"):
+            return None if _has_cells(session_of(collector.config), owner, name) else []
+    except HfAccelError as error:
+        raise collector.CollectError(str(error)) from None
+    return None
+
+
+def _has_cells(session: Session, model_class: type[ModelClassTests], function: str) -> bool:
+    if function == _EXTRA_TEST:
+        return any(session.cells_of_check(model_class, name) for name in session.extra_checks)
+    return bool(session.cells_of_check(model_class, function.removeprefix("test_")))
+
+
+def parametrize(metafunc: pytest.Metafunc) -> None:
+    """Give a test of a model class the cells it applies to.
+
+    The parameter has session scope: pytest then keeps the tests of a cell together, also across modules, and the
+    cell's lease is taken once.
+    """
+    model_class = metafunc.cls
+    if model_class is None or not issubclass(model_class, ModelClassTests):
+        return
+    session = session_of(metafunc.config)
+    if EXTRA_CHECK in metafunc.fixturenames:
+        pairs = [(cell, name) for name in session.extra_checks for cell in session.cells_of_check(model_class, name)]
+        ids = [f"{cell.id}{EXTRA_SEPARATOR}{name}" for cell, name in pairs]
+        metafunc.parametrize((CELL, EXTRA_CHECK), pairs, ids=ids, indirect=[CELL], scope="session")
+        return
+    cells = session.cells_of_check(model_class, metafunc.function.__name__.removeprefix("test_"))
+    metafunc.parametrize(CELL, cells, ids=[cell.id for cell in cells], indirect=True, scope="session")
+    if POINT in metafunc.fixturenames and (session.config.batch_sizes or session.config.seq_lengths):
+        # One test per point: pytest-benchmark compares, groups and plots tests, and times each of them once. The
+        # parameter has function scope: with that of the session pytest would sort by points, not by cells.
+        points = points_of_run([cell.model for cell in cells], session.config)
+        metafunc.parametrize(POINT, points, ids=str, scope="function")
+
+
+def mark_items(items: Sequence[pytest.Item]) -> None:
+    """Note on the items of model classes what they run, and mark them with `hf(...)`, for `-m`."""
+    for item in items:
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        cell = parameters.get(CELL)
+        if not isinstance(cell, Cell):
+            continue
+        check = parameters.get(EXTRA_CHECK) or item.originalname.removeprefix("test_")  # type: ignore[attr-defined]
+        item.stash[CELL_TEST] = CellTest(cell, check, parameters.get(POINT))
+        item.add_marker(
+            pytest.mark.hf(
+                model=cell.model.name,
+                architecture=cell.model.architecture,
+                device=cell.device.kind,
+                dtype=cell.dtype,
+                weights=str(cell.weights.kind),
+                check=check,
+                level="class" if cell.device == CLASS_LEVEL else "cell",
+            )
+        )
+
+
+def deselect_shadowed(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect tests of fallback classes where another collected class has the same check on the same cell."""
+    if not any(item.cls.fallback for item in items if CELL_TEST in item.stash):  # type: ignore[attr-defined]
+        return
+    taken, fallback = set(), []
+    for item in items:
+        test = item.stash.get(CELL_TEST, None)
+        if test is not None and item.cls.fallback:  # type: ignore[attr-defined]
+            fallback.append((item, (test.cell.id, test.check)))
+        elif test is not None:
+            taken.add((test.cell.id, test.check))
+    shadowed = {item for item, what in fallback if what in taken}
+    if shadowed:
+        config.hook.pytest_deselected(items=[item for item in items if item in shadowed])
+        items[:] = [item for item in items if item not in shadowed]
+
+
+def finish_collection(session: pytest.Session) -> None:
+    """Describe what is collected.
+
+    Raises:
+        pytest.UsageError: The user named a model that nobody tests.
+    """
+    collected = collected_tests(session)
+    is_worker = hasattr(session.config, "workerinput")  # the controller speaks for its workers
+    if not is_worker and collected.usage_error:
+        raise pytest.UsageError(collected.usage_error)
 
 
 def read_id(parameter: str) -> tuple[str, str, str]:
@@ -60,144 +191,6 @@ def read_id(parameter: str) -> tuple[str, str, str]:
     return (found["cell"], found["model"], extra) if found else (cell, cell, extra)
 
 
-def parametrize(metafunc: pytest.Metafunc, session: HfSession) -> None:
-    """Give a test of a model class the cells it applies to.
-
-    The parameter has session scope: pytest then keeps the tests of a cell together, also across modules, and the
-    cell's lease is taken once.
-    """
-    if "cell" not in metafunc.fixturenames:
-        return
-    assert metafunc.cls is not None  # noqa: S101
-    cells = session.cells_of(metafunc.cls)
-    name = check_name(metafunc.function.__name__)
-    if EXTRA_CHECK in metafunc.fixturenames:
-        _parametrize_extra(metafunc, session, cells)
-        return
-    if name in session.checks:
-        cells = _applicable(session, session.checks[name], cells)
-    _parametrize_cells(metafunc, cells)
-    if POINT in metafunc.fixturenames:
-        _parametrize_points(metafunc, session, cells)
-
-
-def has_cells(session: HfSession, model_class: type[ModelClassTests], function_name: str = "") -> bool:
-    """Whether a model class, or one test of its battery, has anything to run on.
-
-    What has not is not collected at all: a test that could have said nothing must not be counted as skipped.
-    """
-    cells = session.cells_of(model_class)
-    name = check_name(function_name)
-    if name == _EXTRA_TEST:
-        return any(_applicable(session, session.checks[extra], cells) for extra in session.extra_checks)
-    return bool(_applicable(session, session.checks[name], cells) if name in session.checks else cells)
-
-
-def _applicable(session: HfSession, check: Check, cells: Sequence[Cell]) -> list[Cell]:
-    from pytest_hfaccel.engine.runner import has_check
-
-    candidates = class_level(cells) if check.level == "class" else cells
-    return [cell for cell in candidates if has_check(cell, check, session.config)]
-
-
-def _parametrize_cells(metafunc: pytest.Metafunc, cells: Sequence[Cell]) -> None:
-    ids = [cell.id for cell in cells]
-    metafunc.parametrize("cell", cells, ids=ids, indirect=True, scope="session")
-
-
-def _parametrize_extra(metafunc: pytest.Metafunc, session: HfSession, cells: Sequence[Cell]) -> None:
-    pairs = [
-        (cell, name) for name in session.extra_checks for cell in _applicable(session, session.checks[name], cells)
-    ]
-    ids = [f"{cell.id}{EXTRA_SEPARATOR}{name}" for cell, name in pairs]
-    metafunc.parametrize(("cell", EXTRA_CHECK), pairs, ids=ids, indirect=["cell"], scope="session")
-
-
-def _parametrize_points(metafunc: pytest.Metafunc, session: HfSession, cells: Sequence[Cell]) -> None:
-    """One test per point: pytest-benchmark compares, groups and plots tests, and times each of them once.
-
-    The parameter has function scope: with that of the session pytest would sort by points, not by cells.
-    """
-    if not (session.config.batch_sizes or session.config.seq_lengths):
-        return
-    from pytest_hfaccel.engine.runner import points_of_run
-
-    points = points_of_run([cell.model for cell in cells], session.config)
-    metafunc.parametrize(POINT, points, ids=str, scope="function")
-
-
-def point_of(item: pytest.Item) -> Point | None:
-    """The point at which an item measures, if it measures."""
-    return _parameter(item, POINT)  # type: ignore[no-any-return]
-
-
-def _parameter(item: pytest.Item, name: str) -> Any:
-    callspec = getattr(item, "callspec", None)
-    return callspec.params.get(name) if callspec is not None else None
-
-
-def cell_of(item: pytest.Item) -> Cell | None:
-    """The cell an item runs on, if it belongs to a model class."""
-    if not is_model_class(getattr(item, "cls", None)):
-        return None
-    cell = _parameter(item, "cell")
-    return cell if isinstance(cell, Cell) else None
-
-
-def mark(items: Sequence[pytest.Item]) -> None:
-    """Mark the items of model classes with `hf(...)`, for `-m`."""
-    for item in items:
-        cell = cell_of(item)
-        if cell is None:
-            continue
-        level = "class" if cell.device == CLASS_LEVEL else "cell"
-        item.add_marker(
-            pytest.mark.hf(
-                model=cell.model.name,
-                architecture=cell.model.architecture,
-                device=cell.device.kind,
-                dtype=cell.dtype,
-                weights=str(cell.weights.kind),
-                check=item_check(item),
-                level=level,
-            )
-        )
-
-
-def item_check(item: pytest.Item) -> str:
-    """The name under which an item's outcome is recorded."""
-    extra = _parameter(item, EXTRA_CHECK)
-    return str(extra) if extra else check_name(getattr(item, "originalname", item.name))
-
-
-def count_per_cell(items: Sequence[pytest.Item]) -> None:
-    """Note on every item how many selected items its class has on its cell, so that the end of a cell can be told."""
-    cells = {item: (item.cls, cell.id) for item in items if (cell := cell_of(item))}  # type: ignore[attr-defined]
-    selected = Counter(cells.values())
-    for item, key in cells.items():
-        item.stash[SELECTED] = selected[key]
-
-
-def leave_to_others(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Take out the tests of classes that yield, where another collected class has the same check on the same cell."""
-    taken = {_what(item) for item in items if cell_of(item) is not None and not _yields(item)}
-    if not taken:
-        return
-    left = [item for item in items if _yields(item) and _what(item) in taken]
-    if left:
-        config.hook.pytest_deselected(items=left)
-        gone = set(left)
-        items[:] = [item for item in items if item not in gone]
-
-
-def _yields(item: pytest.Item) -> bool:
-    return cell_of(item) is not None and item.cls.yields  # type: ignore[attr-defined]
-
-
-def _what(item: pytest.Item) -> tuple[str, str]:
-    return str(cell_of(item)), item_check(item)
-
-
 _FILE = "collected.json"
 
 
@@ -208,8 +201,7 @@ class CollectedTests:
     Attributes:
         header: The lines that say what runs on what.
         usage_error: What is wrong with what the user asked for; empty when nothing is.
-        cells: The identity (`pytest_hfaccel.engine.runner.identity`) of each cell in each module, and what decides its
-            outcomes.
+        cells: The identity (`engine.cell_run.identity`) of each cell in each module, and what decides its outcomes.
         tests: By node id, the index of the test's cell and the name of its check.
     """
 
@@ -238,26 +230,26 @@ def collected_tests(session: pytest.Session) -> CollectedTests:
     """Describe the selected tests of a process that has collected; the same object on every call."""
     config = session.config
     if COLLECTED not in config.stash:
-        config.stash[COLLECTED] = _describe(config.stash[SESSION], session.items)
+        config.stash[COLLECTED] = _describe(session_of(config), session.items)
     return config.stash[COLLECTED]
 
 
-def _describe(session: HfSession, items: Sequence[pytest.Item]) -> CollectedTests:
-    from pytest_hfaccel.engine.runner import identity
-
-    collected = CollectedTests(header_lines(session, items), mistakes_of_run(session))
-    indices: dict[tuple[str, str], int] = {}
+def _describe(session: Session, items: Sequence[pytest.Item]) -> CollectedTests:
+    found: dict[tuple[str, str], int] = {}
+    known: list[tuple[Cell, dict[str, Any]]] = []
+    tests: dict[str, tuple[int, str]] = {}
     for item in items:
-        cell = cell_of(item)
-        if cell is None:
+        test = item.stash.get(CELL_TEST, None)
+        if test is None:
             continue
-        module = session.module_of(item.cls)  # type: ignore[attr-defined]
-        index = indices.setdefault((module, cell.id), len(indices))
-        if index == len(collected.cells):
-            decided_by = session.decided_by(cell, item.cls)  # type: ignore[attr-defined]
-            collected.cells.append({**identity(cell, module), "decided_by": decided_by})
-        collected.tests[item.nodeid] = (index, item_check(item))
-    return collected
+        model_class = item.cls  # type: ignore[attr-defined]
+        module = session.module_of(model_class)
+        index = found.setdefault((module, test.cell.id), len(found))
+        if index == len(known):
+            decided_by = session.decided_by(test.cell, model_class)
+            known.append((test.cell, {**identity(test.cell, module), "decided_by": decided_by}))
+        tests[item.nodeid] = (index, test.check)
+    return CollectedTests(_header_lines(session, known), session.mistakes(), [facts for _, facts in known], tests)
 
 
 def write_collected(directory: Path, collected: CollectedTests) -> None:
@@ -278,22 +270,21 @@ def read_collected(directory: Path) -> CollectedTests:
 _NAMES_SHOWN = 6
 
 
-def header_lines(session: HfSession, items: Sequence[pytest.Item]) -> list[str]:
+def _header_lines(session: Session, known: Sequence[tuple[Cell, dict[str, Any]]]) -> list[str]:
     """Describe the selected cells; nothing for a run without model classes."""
-    cells = list(dict.fromkeys(cell for item in items if (cell := cell_of(item))))
-    if not cells:
+    if not known:
         return []
+    cells = list({(cell.model.name, cell.id): cell for cell, _ in known}.values())
     real = [cell for cell in cells if cell.device != CLASS_LEVEL]
     devices = dict.fromkeys(cell.device.id for cell in real)
     dtypes = dict.fromkeys(cell.dtype for cell in real)
     spanned = [_models(cells), ", ".join(devices), ", ".join(dtypes)]
-    lines = [f"hfaccel: {counted(len(real), 'cell')}: {' x '.join(text for text in spanned if text)}"]
+    lines = [f"hfaccel: {_counted(len(real), 'cell')}: {' x '.join(text for text in spanned if text)}"]
     lines += _weights_lines(cells)
     if session.config.all_hardware:
         lines += [f"hfaccel: not here: {device} ({reason})" for device, reason in session.plan.absent.items()]
-    tested = {(session.module_of(item.cls), cell.id): (item, cell) for item in items if (cell := cell_of(item))}  # type: ignore[attr-defined]
-    known = [(key, session.decided_by(cell, item.cls)) for key, (item, cell) in tested.items()]  # type: ignore[attr-defined]
-    return [*lines, *session.recorded.header_lines(known, resume=bool(session.config.resume))]
+    keys = [((facts["module"], facts["cell"]), facts["decided_by"]) for _, facts in known]
+    return [*lines, *session.resumed.header_lines(keys, resume=bool(session.config.resume))]
 
 
 def _models(cells: Sequence[Cell]) -> str:
@@ -302,10 +293,10 @@ def _models(cells: Sequence[Cell]) -> str:
     if len(weights) == 1:
         return " ".join(f"{name} [{kind}]" for name, kind in weights.items())
     kinds = Counter(weights.values())
-    return f"{counted(len(weights), 'model')} [{', '.join(f'{kind}: {number}' for kind, number in kinds.items())}]"
+    return f"{_counted(len(weights), 'model')} [{', '.join(f'{kind}: {number}' for kind, number in kinds.items())}]"
 
 
-def counted(number: int, noun: str) -> str:
+def _counted(number: int, noun: str) -> str:
     """Return `1 cell`, `2 cells`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pytest_hfaccel.backends import Backends
     from pytest_hfaccel.checks.base import CheckRegistry
+    from pytest_hfaccel.core.events import Consumer, RunFinished
     from pytest_hfaccel.core.results import CellResult
 
 
@@ -45,4 +48,29 @@ def pytest_hfaccel_cell_finished(result: CellResult) -> None:
 
     Args:
         result: The record. It is plain data; changing it changes what the reports say.
+    """
+
+
+@pytest.hookspec
+def pytest_hfaccel_reporters(reporters: list[Consumer]) -> None:
+    """Add consumers of the run's events: append functions of one argument, the event.
+
+    Called once, in the process that writes the reports (under pytest-xdist the controller), before the first test runs.
+    The events are those of `pytest_hfaccel.core.events`; `isinstance` or `match` tells which one it is. A consumer that
+    raises gets no further events, and the run ends with exit code 3 and what it raised.
+
+    Args:
+        reporters: The consumers. Ours, which write journal and reports, come before them.
+    """
+
+
+@pytest.hookspec
+def pytest_hfaccel_run_finished(run: RunFinished, directory: Path | None) -> None:
+    """Look at a run that is over: its header, the records of all cells, and how it ended.
+
+    Called once, in the process that writes the reports, after they are written.
+
+    Args:
+        run: The event; plain data.
+        directory: The run's folder; `None` where it could not be written.
     """

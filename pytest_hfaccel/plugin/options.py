@@ -1,44 +1,52 @@
-"""The pytest options, derived from the fields of `RunConfig`."""
+"""pytest's options and ini settings, derived from `RunConfig.options()`."""
 
 from __future__ import annotations
 
-from copy import copy
-from dataclasses import fields
-from typing import TYPE_CHECKING
+import argparse
+from typing import TYPE_CHECKING, Any
 
-from pytest_hfaccel.core.config import RunConfig
+from pytest_hfaccel.core.config import Option, RunConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pytest
+
+_OLD = "hfaccel_old_"
 
 
 def add_options(parser: pytest.Parser) -> None:
-    """Declare one option per flagged field; an unset option is `None`, so that the environment can fill it."""
+    """Declare the options; an unset one is `None`, so that environment and configuration file can fill it."""
     group = parser.getgroup("hfaccel", "Hugging Face models on hardware (pytest-hfaccel)")
-    for option in fields(RunConfig):
-        flag, choices = option.metadata["flag"], option.metadata["choices"]
-        if not flag:
+    for option in RunConfig.options():
+        if not option.flag:
             continue
-        text = f"{option.metadata['help']} [{option.metadata['env']}]"
-        dest = f"hfaccel_{option.name}"
-        if isinstance(option.default, bool):
-            group.addoption(flag, dest=dest, action="store_const", const=True, default=None, help=text)
-        elif bare := option.metadata["bare"]:
-            group.addoption(flag, dest=dest, action="append", nargs="?", const=bare, metavar="X", help=text)
-        elif option.metadata["many"]:
-            group.addoption(flag, dest=dest, action="append", default=None, metavar="X", help=text)
-        elif choices:
-            group.addoption(flag, dest=dest, choices=choices, default=None, help=text)
-        else:
-            metavar = "N" if option.metadata["counts"] else "PATH"
-            group.addoption(flag, dest=dest, default=None, metavar=metavar, help=text)
+        text = f"{option.help} [{option.env}]"
+        group.addoption(option.flag, dest=f"hfaccel_{option.name}", help=text, **_kind(option))
+        if option.old_flag:
+            group.addoption(option.old_flag, dest=_OLD + option.name, help=argparse.SUPPRESS, **_kind(option))
+        parser.addini(option.ini, f"As {option.flag}.", default=None)
+
+
+def _kind(option: Option[Any]) -> Mapping[str, Any]:
+    if option.is_switch:
+        return {"action": "store_const", "const": True, "default": None}
+    if option.bare:
+        return {"action": "append", "nargs": "?", "const": option.bare, "metavar": "X"}
+    if option.many:
+        return {"action": "append", "default": None, "metavar": "X"}
+    if option.choices:
+        return {"choices": option.choices, "default": None}
+    return {"default": None, "metavar": "N" if option.counts else "PATH"}
 
 
 def spell_out_bare_flags(config: pytest.Config, parser: pytest.Parser, arguments: list[str]) -> None:
     """Write `--flag` as `--flag=<what it means alone>`, or argparse takes the next argument, a path, for its value."""
-    bare = {option.metadata["flag"]: option.metadata["bare"] for option in fields(RunConfig) if option.metadata["bare"]}
-    if not bare.keys() & set(arguments):
+    bare = {option.flag: option.bare for option in RunConfig.options() if option.bare}
+    if bare.keys().isdisjoint(arguments):
         return
+    from copy import copy
+
     arguments[:] = [f"{text}={bare[text]}" if text in bare else text for text in arguments]
     known = parser.parse_known_args(arguments, namespace=copy(config.option))
     # pytest looks for the first conftest files where these say.
@@ -46,15 +54,28 @@ def spell_out_bare_flags(config: pytest.Config, parser: pytest.Parser, arguments
 
 
 def read_options(config: pytest.Config) -> RunConfig:
-    """Read the options back.
+    """Read the options back: from the command line, else the environment, else the configuration file.
 
     Raises:
         ConfigError: A value is not allowed.
     """
-    return RunConfig.from_values(
-        {
-            option.name: config.getoption(f"hfaccel_{option.name}", default=None)
-            for option in fields(RunConfig)
-            if option.metadata["flag"]
-        }
-    )
+    namespace = vars(config.option)
+    values = {}
+    for option in RunConfig.options():
+        value, old = namespace.get(f"hfaccel_{option.name}"), namespace.get(_OLD + option.name)
+        if old is not None:
+            _warn(config, f"{option.old_flag} is now called {option.flag}.")
+            value = old if value is None else [*value, *old] if option.many else value
+        values[option.name] = value
+
+    def ini(option: Option[Any]) -> str | None:
+        value = config.getini(option.ini)
+        return value if value is None or isinstance(value, str) else ",".join(map(str, value))
+
+    return RunConfig.from_values(values, ini=ini, warn=lambda text: _warn(config, text))
+
+
+def _warn(config: pytest.Config, text: str) -> None:
+    import pytest
+
+    config.issue_config_time_warning(pytest.PytestDeprecationWarning(text), stacklevel=2)

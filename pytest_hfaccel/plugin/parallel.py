@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_hfaccel.core.events import CheckFinished
 from pytest_hfaccel.core.results import CheckOutcome, Stage, Status
-from pytest_hfaccel.plugin.collector import PROPERTY
-from pytest_hfaccel.plugin.keys import COLLECTED, SESSION
-from pytest_hfaccel.plugin.reporting import POOL_STATS, begin, outcome_properties
-from pytest_hfaccel.plugin.session import WORKER_INPUT
+from pytest_hfaccel.plugin.reporting import PROPERTY, begin, outcome_properties, reporters_of
+from pytest_hfaccel.plugin.state import COLLECTED, WORKER_INPUT, session_of
 from pytest_hfaccel.upstream.xdist import exit_code, stop_at_enough_failures, survive_deaths_at_start
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ class ParallelHooks:
         """Tell a worker what to collect, and where to say what it has collected."""
         if self._directory is None:
             self._directory = TemporaryDirectory(prefix="hfaccel-")
-        node.workerinput[WORKER_INPUT] = self._config.stash[SESSION].plan.to_bytes()
+        node.workerinput[WORKER_INPUT] = session_of(self._config).plan.to_bytes()
         node.workerinput[DIRECTORY] = self._directory.name
 
     @pytest.hookimpl(tryfirst=True)
@@ -109,7 +108,7 @@ class ParallelHooks:
         self._death = _how_it_ended(node) if error else ""
         stats = json.loads(getattr(node, "workeroutput", {}).get(PROPERTY, "null"))
         if stats is not None:
-            self._config.stash[POOL_STATS].append(stats)
+            reporters_of(self._config).pool_stats.append(stats)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport, sched: Any) -> None:
@@ -171,7 +170,8 @@ class ParallelHooks:
         if self._collected is not None and test is not None:
             facts, check = test
             outcome = CheckOutcome(check, status, Stage.RUN, reason)
-            report.user_properties += outcome_properties(facts, outcome, self._collected.selected(report.nodeid))
+            event = CheckFinished(facts, outcome, self._collected.selected(report.nodeid))
+            report.user_properties += outcome_properties(event)
 
 
 def _wants_groups(config: pytest.Config) -> bool:

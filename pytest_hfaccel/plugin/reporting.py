@@ -1,4 +1,8 @@
-"""From a test's report to the reports of the run."""
+"""From the reports of single tests to the events of the run, and on to its consumers.
+
+A worker attaches what it knows to each test's report, as JSON text under the user property `hfaccel`; that survives
+pytest-xdist and also lands in `--junitxml`. The process that writes makes events of it.
+"""
 
 from __future__ import annotations
 
@@ -8,101 +12,135 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_hfaccel.core.errors import is_out_of_memory
+from pytest_hfaccel.core.errors import HfAccelError, is_out_of_memory
+from pytest_hfaccel.core.events import CellFinished, CheckFinished, Event, EventStream, RunFinished
 from pytest_hfaccel.core.results import CheckOutcome, Ended, Stage, Status
-from pytest_hfaccel.plugin.collection import cell_of, item_check
-from pytest_hfaccel.plugin.collector import PROPERTY, ResultCollector
-from pytest_hfaccel.plugin.keys import CELL_RUN, COLLECTED, COLLECTOR, FACTS, OUTCOME, SELECTED, SESSION
+from pytest_hfaccel.engine.cell_run import identity
+from pytest_hfaccel.plugin.state import (
+    CELL_RUN,
+    CELL_TEST,
+    COLLECTED,
+    FACTS,
+    OPTIONS,
+    OUTCOME,
+    REPORTERS,
+    SESSION,
+    STARTED,
+    session_of,
+)
+from pytest_hfaccel.reporting.run_reports import RunReports
+from pytest_hfaccel.reporting.runs import RunFolder
 
 if TYPE_CHECKING:
-    from pytest_hfaccel.core.results import CellResult
-    from pytest_hfaccel.reporting.runs import RunFolder
+    from pytest_hfaccel.plugin.collection import CollectedTests
 
-POOL_STATS: pytest.StashKey[list[dict[str, Any]]] = pytest.StashKey()
-_WRITTEN: pytest.StashKey[Written] = pytest.StashKey()
-_STARTED: pytest.StashKey[tuple[float, float]] = pytest.StashKey()
-"""When the run began: wall clock, and a clock that nobody sets."""
+PROPERTY = "hfaccel"
+
 _ENDS_ON_SIGTERM: pytest.StashKey[bool] = pytest.StashKey()
-_IN_JOURNAL = ("module", "cell", "decided_by")
-"""What of a cell is written before one of its tests starts."""
 
 
-@dataclass
-class Written:
-    """What became of a run's results.
+class Reporters:
+    """The stream of events of the process that writes, and the hooks that feed it.
 
-    Attributes:
-        summary: `summary.json` in the run's folder; `None` when the reports could not be written.
-        database: The line that says what was written to the database.
-        problems: What could not be written, and where the results are then.
-        lost: The results that are in no file, as lines of a journal.
+    Args:
+        config: pytest's configuration.
     """
 
-    summary: Path | None = None
-    database: str = ""
-    problems: list[str] = field(default_factory=list)
-    lost: list[str] = field(default_factory=list)
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self.reports = RunReports(self._make_folder, keep_runs=config.stash[OPTIONS].keep_runs, root=_root(config))
+        self.database = _Database(config)
+        added: list[Any] = []
+        config.hook.pytest_hfaccel_reporters(reporters=added)
+        self.stream = EventStream(
+            lambda: run_header(config), [self.reports, self._tell_cell, *added, self.database, self._tell_run]
+        )
+        self.pool_stats: list[dict[str, Any]] = []
 
-
-def make_collector(config: pytest.Config) -> ResultCollector:
-    """Make the collector of the process that writes, and have pytest hand it every report."""
-
-    def begin_folder() -> RunFolder:
-        from pytest_hfaccel.reporting.runs import RunFolder
-
-        ours = config.stash[SESSION]
-        earlier = ours.plan.earlier if ours.config.resume else None
+    def _make_folder(self, header: Mapping[str, Any]) -> RunFolder:
+        session = session_of(self._config)
+        earlier = session.plan.earlier if session.config.resume else None
         return RunFolder(
-            ours.config.reports_dir,
-            run_header(config),
-            mode=int(ours.config.reports_mode, 8),
-            root=_root(config),
+            session.config.reports_dir,
+            header,
+            mode=int(session.config.reports_mode, 8),
+            root=_root(self._config),
             kept=list(earlier.finished.values()) if earlier else (),
             resumed=earlier.id if earlier else "",
         )
 
-    def finished(result: Any) -> None:
-        config.hook.pytest_hfaccel_cell_finished(result=result)
+    def _tell_cell(self, event: Event) -> None:
+        if isinstance(event, CellFinished):
+            self._config.hook.pytest_hfaccel_cell_finished(result=event.result)
 
-    config.stash[_STARTED] = time.time(), time.monotonic()
-    config.stash[POOL_STATS] = []
-    collector = ResultCollector(begin_folder, finished)
-    config.pluginmanager.register(_LogReport(config, collector), "hfaccel-collector")
-    return collector
+    def _tell_run(self, event: Event) -> None:
+        if isinstance(event, RunFinished):
+            written = self.reports.written
+            summary = written.summary if written else None
+            directory = summary.parent if summary else None
+            self._config.hook.pytest_hfaccel_run_finished(run=event, directory=directory)
 
-
-class _LogReport:
-    """The hooks that feed the collector; registered only where there is one."""
-
-    def __init__(self, config: pytest.Config, collector: ResultCollector) -> None:
-        self._config = config
-        self._collector = collector
+    def _test(self, nodeid: str) -> tuple[dict[str, Any], str] | None:
+        collected: CollectedTests | None = self._config.stash.get(COLLECTED, None)
+        return collected.cell_and_check(nodeid) if collected is not None else None
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        collected = self._config.stash.get(COLLECTED, None)
-        test = collected.cell_and_check(nodeid) if collected is not None else None
-        facts = {**{name: test[0][name] for name in _IN_JOURNAL}, "check": test[1]} if test else {}
-        self._collector.start(nodeid, facts)
+        """Tell that a test is about to run."""
+        facts, check = self._test(nodeid) or ({}, "")
+        self.stream.start_check(nodeid, check, facts)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self._collector.add(report)
-        if report.when not in ("setup", "call"):  # also a worker's death, after which pytest says nothing more
-            self._collector.stop(report.nodeid)
+        """Tell of the outcome that a report carries; phases without a verdict carry none.
+
+        A test has ended with its teardown, or with the report of the process that died of it (which is of no phase).
+        """
+        is_over = report.when not in ("setup", "call")
+        known = dict(report.user_properties).get(PROPERTY)
+        if known is not None:
+            event = CheckFinished.from_json(json.loads(str(known)), report.nodeid)
+            self.stream.finish_check(event, is_over=is_over)
+        if is_over:
+            self.stream.stop_test(report.nodeid)
 
 
-def _root(config: pytest.Config) -> str:
-    """The directory that paths in reports are relative to.
+class _Database:
+    """Writes the run to the benchmark database, once and in one transaction.
 
-    pytest's own root is above all arguments, those of options included, where no configuration file says it.
+    It comes after the reports: whatever is wrong with the database, they hold everything the run found.
     """
-    return str(config.rootpath if config.inipath else config.invocation_params.dir)
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self.line = self.problem = ""
+
+    def __call__(self, event: Event) -> None:
+        path = self._config.stash[OPTIONS].database_path
+        if not isinstance(event, RunFinished) or not event.results or path is None:
+            return
+        from pytest_hfaccel.history.recording import make_record, record_run
+
+        try:
+            record = make_record(event.header, test_name="pytest", cells=event.results, directory=self._config.rootpath)
+            run_id = record_run(path, record)
+        except HfAccelError as error:
+            self.problem = str(error)
+            return
+        measured = f"{len(record.measurements)} measurements, {len(record.cells)} cells"
+        self.line = f"database: {path} (run {run_id}: {measured})"
+
+
+def reporters_of(config: pytest.Config) -> Reporters:
+    """Return the reporters of the process that writes; made and fed with reports from the first call on."""
+    if REPORTERS not in config.stash:
+        config.stash[REPORTERS] = Reporters(config)
+        config.pluginmanager.register(config.stash[REPORTERS], "hfaccel-reporters")
+    return config.stash[REPORTERS]
 
 
 def begin(config: pytest.Config) -> None:
@@ -111,17 +149,23 @@ def begin(config: pytest.Config) -> None:
     Raises:
         pytest.UsageError: Its folder cannot be written. Better now than after hours.
     """
-    from pytest_hfaccel.core.errors import HfAccelError
-
     collected = config.stash.get(COLLECTED, None)
     if collected is None or not collected.tests:
         return
     _end_on_sigterm(config)
-    if COLLECTOR in config.stash:
+    if not hasattr(config, "workerinput"):
         try:
-            config.stash[COLLECTOR].begin()
+            reporters_of(config).stream.start()
         except HfAccelError as error:
             raise pytest.UsageError(str(error)) from None
+
+
+def _root(config: pytest.Config) -> str:
+    """The directory that paths in reports are relative to.
+
+    pytest's own root is above all arguments, those of options included, where no configuration file says it.
+    """
+    return str(config.rootpath if config.inipath else config.invocation_params.dir)
 
 
 def _end_on_sigterm(config: pytest.Config) -> None:
@@ -151,38 +195,29 @@ def attach(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestRe
     A test that ran a check carries the check's outcome; a test the user wrote carries what pytest says of it. A
     teardown that fails (the model could not be freed) is an outcome of its own.
     """
-    cell = cell_of(item)
     decided = call.when == "call" or not report.passed
     is_known = any(name == PROPERTY for name, _ in item.user_properties)
-    if cell is None or not decided or (is_known and not (call.when == "teardown" and report.failed)):
+    if not decided or (is_known and not (call.when == "teardown" and report.failed)):
         return
+    test, model_class = item.stash[CELL_TEST], item.cls  # type: ignore[attr-defined]
     outcome = None if is_known else item.stash.get(OUTCOME, None)
-    outcome = outcome or _from_report(item_check(item), report)
+    outcome = outcome or _from_report(test.check, report)
     if report.failed and call.excinfo is not None and is_out_of_memory(call.excinfo.value):
         outcome.status = Status.OUT_OF_MEMORY
-    run = item.stash.get(CELL_RUN, None)
-    from pytest_hfaccel.engine.runner import identity
-
-    session = item.config.stash[SESSION]
-    module = session.module_of(item.cls)  # type: ignore[attr-defined]
-    facts = run.facts() if run is not None else identity(cell, module)
-    facts = item.stash.get(FACTS, {**facts, "decided_by": session.decided_by(cell, item.cls)})  # type: ignore[attr-defined]
-    for entry in outcome_properties(facts, outcome, item.stash.get(SELECTED, 0)):
+    session, run, facts = session_of(item.config), item.stash.get(CELL_RUN, None), item.stash.get(FACTS, None)
+    if facts is None:
+        facts = run.facts() if run is not None else identity(test.cell, session.module_of(model_class))
+        facts = {**facts, "decided_by": session.decided_by(test.cell, model_class)}
+    selected = item.config.stash[COLLECTED].selected(item.nodeid)
+    for entry in outcome_properties(CheckFinished(facts, outcome, selected)):
         item.user_properties.append(entry)
         report.user_properties.append(entry)
 
 
-def outcome_properties(facts: dict[str, Any], outcome: CheckOutcome, selected: int) -> list[tuple[str, object]]:
-    """Return what a report says to the collector, and to readers of JUnit XML.
-
-    Args:
-        facts: What is known about the cell, by field of `CellResult`.
-        outcome: The test's outcome.
-        selected: How many selected tests the cell has.
-    """
-    value = {"facts": facts, "outcome": outcome.to_json(), "selected": selected}
+def outcome_properties(event: CheckFinished) -> list[tuple[str, object]]:
+    """Return what a report says to the process that writes, and to readers of JUnit XML."""
     # `weights` once more: the name of a model says nothing of what stood in for it.
-    return [(PROPERTY, json.dumps(value)), ("weights", facts["weights"])]
+    return [(PROPERTY, json.dumps(event.to_json())), ("weights", event.facts["weights"])]
 
 
 def _from_report(name: str, report: pytest.TestReport) -> CheckOutcome:
@@ -202,18 +237,16 @@ def _from_report(name: str, report: pytest.TestReport) -> CheckOutcome:
 
 def run_header(config: pytest.Config) -> dict[str, Any]:
     """What every report says about the run: machine, versions, options, start."""
-    from dataclasses import asdict
-
     from pytest_hfaccel.hardware import machine_facts
 
-    ours = config.stash[SESSION]
+    session = session_of(config)
     return {
-        "started": datetime.fromtimestamp(config.stash[_STARTED][0], UTC).isoformat(timespec="seconds"),
+        "started": datetime.fromtimestamp(config.stash[STARTED][0], UTC).isoformat(timespec="seconds"),
         "machine": machine_facts(),
-        "options": asdict(ours.config),
+        "options": session.config.to_json(),
         "command": " ".join(["pytest", *map(str, config.invocation_params.args)]),
-        "devices": [device.id for device in ours.plan.devices],
-        "absent_devices": ours.plan.absent,
+        "devices": [device.id for device in session.plan.devices],
+        "absent_devices": session.plan.absent,
         "rootdir": config.rootpath.name,
         "python": sys.version.split()[0],
         "process": os.getpid(),
@@ -222,53 +255,26 @@ def run_header(config: pytest.Config) -> dict[str, Any]:
 
 
 def finish(session: pytest.Session) -> None:
-    """End the run of this process: free the pool; in the process that writes, write the reports."""
+    """End the run of this process: free the pool; in the process that writes, tell that the run is over."""
     config = session.config
     if config.stash.get(_ENDS_ON_SIGTERM, False):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the run ends already
-    stats = config.stash[SESSION].close()
+    stats = config.stash[SESSION].close() if SESSION in config.stash else None
     output: dict[str, Any] | None = getattr(config, "workeroutput", None)
     if output is not None:
         output[PROPERTY] = json.dumps(stats)
         return
+    if REPORTERS not in config.stash:
+        return
+    reporters = config.stash[REPORTERS]
     if stats is not None:
-        config.stash[POOL_STATS].append(stats)
-    results = config.stash[COLLECTOR].close()
-    if results or config.stash[COLLECTOR].folder:
-        config.stash[_WRITTEN] = _write(session, results)
-
-
-def _write(session: pytest.Session, results: list[CellResult]) -> Written:
-    """Write reports and database. What was asked for and cannot be written makes pytest's exit code 3."""
-    from pytest_hfaccel.core.errors import HfAccelError
-    from pytest_hfaccel.reporting.runs import journal_lines, keys_in_journal
-
-    config = session.config
-    collector, options = config.stash[COLLECTOR], config.stash[SESSION].config
-    facts, ended, written = _finished_facts(config), _how_it_ended(session), Written()
-    try:
-        written.summary = collector.begin().finish(results, facts, ended, options.keep_runs)[-1]
-        if collector.unwritten:
-            written.problems.append(collector.problem)
-    except HfAccelError as error:
+        reporters.pool_stats.append(stats)
+    reporters.stream.finish(_how_it_ended(session), _finished_facts(config))
+    # What was asked for and cannot be written makes pytest's exit code 3.
+    written = reporters.reports.written
+    database_asked = bool(reporters.database.problem and config.stash[OPTIONS].database)
+    if reporters.stream.problems or database_asked or (written is not None and not written.is_complete):
         session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
-        written.problems.append(str(error))
-        journal = collector.folder.journal.path if collector.folder else None
-        in_journal = keys_in_journal(journal) if journal else set()
-        in_no_file = [result for result in results if result.key not in in_journal]
-        if in_journal:
-            written.problems.append(f"the results of {len(in_journal)} of {len(results)} cells are in {journal}")
-        if in_no_file:
-            written.lost = list(journal_lines(in_no_file, {**run_header(config), **facts}, ended, root=_root(config)))
-    try:
-        # After the reports: whatever is wrong with the database, they hold everything the run found.
-        if results:
-            written.database = _record(config, results, {**run_header(config), **facts})
-    except HfAccelError as error:
-        written.problems.append(str(error))
-        if options.database:
-            session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
-    return written
 
 
 def _how_it_ended(session: pytest.Session) -> Ended:
@@ -283,50 +289,39 @@ def _how_it_ended(session: pytest.Session) -> Ended:
 def _finished_facts(config: pytest.Config) -> dict[str, Any]:
     from pytest_hfaccel.reporting.run_facts import git_commit
 
-    began, mark = config.stash[_STARTED]
+    began, mark = config.stash[STARTED]
     # Not what the clock says now: somebody may have set it while the run went on.
     finished = datetime.fromtimestamp(began + time.monotonic() - mark, UTC)
     return {
         "finished": finished.isoformat(timespec="seconds"),
-        "pool": config.stash[POOL_STATS],
+        "pool": config.stash[REPORTERS].pool_stats,
         "commit": git_commit(config.rootpath),
     }
 
 
-def _record(config: pytest.Config, results: list[CellResult], header: dict[str, Any]) -> str:
-    """Write the run to the benchmark database, once and in one transaction; return the line that says so."""
-    path = config.stash[SESSION].config.database_path
-    if path is None:
-        return ""
-    from pytest_hfaccel.history.recording import make_record, record_run
-
-    record = make_record(header, test_name="pytest", cells=results, directory=config.rootpath)
-    run_id = record_run(path, record)
-    return f"database: {path} (run {run_id}: {len(record.measurements)} measurements, {len(record.cells)} cells)"
-
-
 def print_summary(terminal: Any, config: pytest.Config) -> None:
     """Print the table model x device, then where the reports are, and the results that are in no file."""
-    collector, written = config.stash.get(COLLECTOR, None), config.stash.get(_WRITTEN, None)
-    if collector is None or written is None:
+    reporters = config.stash[REPORTERS]
+    written, results = reporters.reports.written, reporters.stream.results
+    if written is None:
         return
     from pytest_hfaccel.reporting import model_device_table, precision_line
 
-    if collector.results:
+    if results:
         terminal.section("models x devices")
-        for line in model_device_table(collector.results, width=config.get_terminal_writer().fullwidth).splitlines():
+        for line in model_device_table(results, width=config.get_terminal_writer().fullwidth).splitlines():
             terminal.write_line(line)
-        if line := precision_line(collector.results):
+        if line := precision_line(results):
             terminal.write_line(line)
-    for problem in written.problems:
+    for problem in (*written.problems, *filter(None, [reporters.database.problem]), *reporters.stream.problems):
         terminal.write_line(f"not written: {problem}", red=True)
     if written.summary is not None:
         run = written.summary.parent
         terminal.write_line(
             f"reports: {run.parent.parent} (summary.json, by_class/, by_hardware/, journal.jsonl of run {run.name})"
         )
-    if written.database:
-        terminal.write_line(written.database)
+    if reporters.database.line:
+        terminal.write_line(reporters.database.line)
     if written.lost:
         terminal.section("results that are in no file: a journal", red=True)
         for line in written.lost:

@@ -150,12 +150,12 @@ class ModuleClass:
     Attributes:
         module: The file's name.
         patterns: Wildcards over the architecture classes it tests.
-        yields: Whether it takes every class that no other one tests.
+        fallback: Whether it takes every class that no other one tests.
     """
 
     module: str
     patterns: tuple[str, ...]
-    yields: bool
+    fallback: bool
 
 
 def read_modules(directory: Path) -> list[ModuleClass]:
@@ -171,7 +171,7 @@ def without_module(architectures: Iterable[str], modules: Iterable[ModuleClass])
     """Return the classes that no module names by a wildcard, and whether one that takes every class has them."""
     known = list(modules)
     patterns = [pattern for found in known for pattern in found.patterns]
-    carried = any(found.yields for found in known)
+    carried = any(found.fallback for found in known)
     return {name: carried for name in architectures if not any(fnmatchcase(name, pattern) for pattern in patterns)}
 
 
@@ -184,8 +184,8 @@ def _classes(path: Path) -> Iterator[ModuleClass]:
         if isinstance(node, ast.ClassDef) and node.name.startswith("Test"):
             values: dict[str, Any] = dict(_literals(node))
             patterns = tuple(str(pattern) for pattern in values.get("architectures", ()))
-            if patterns or values.get("yields"):
-                yield ModuleClass(path.name, patterns, bool(values.get("yields")))
+            if patterns or values.get("fallback", values.get("yields")):
+                yield ModuleClass(path.name, patterns, bool(values.get("fallback", values.get("yields"))))
 
 
 def _literals(node: ast.ClassDef) -> Iterator[tuple[str, Any]]:

@@ -115,6 +115,8 @@ class RunReports:
             in_journal = keys_in_journal(journal) if journal else set()
             in_no_file = [result for result in event.results if result.key not in in_journal]
             if in_journal:
-                written.problems.append(f"the results of {len(in_journal)} of {len(event.results)} cells are in {journal}")
+                written.problems.append(
+                    f"the results of {len(in_journal)} of {len(event.results)} cells are in {journal}"
+                )
             if in_no_file:
                 written.lost = list(journal_lines(in_no_file, event.header, event.ended, root=self._root))

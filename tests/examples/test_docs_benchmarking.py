@@ -66,5 +66,5 @@ def test_every_option_of_bench_is_in_the_guide() -> None:
 
 
 def test_every_option_of_a_measuring_run_is_in_the_guide() -> None:
-    flags = ("--hf-performance", "--hf-batch-sizes", "--hf-seq-lengths", "--hf-database")
+    flags = ("--hf-performance", "--hf-performance-batch-sizes", "--hf-performance-seq-lengths", "--hf-database")
     assert [flag for flag in flags if f"`{flag}" not in text()] == []

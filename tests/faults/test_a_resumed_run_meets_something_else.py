@@ -73,7 +73,7 @@ def test_something_else_that_decides(project: Project) -> None:
     arguments = ("--hf-registry", str(entry), "--hf-model", "mine/bert", *_FAKE)
     first = project.run(*arguments)
     assert first.code == 0, first.output
-    unchanged = project.run(*arguments, "--hf-resume=1", "--hf-keep-runs", "7", **_FAILS)
+    unchanged = project.run(*arguments, "--hf-resume=1", "--hf-reports-keep", "7", **_FAILS)
     assert unchanged.code == 0, unchanged.output
 
     option = project.run(*arguments, "--hf-resume=1", HFACCEL_POOL_MEMORY="1GiB", **_FAILS)
@@ -115,9 +115,9 @@ def test_no_run_to_go_on_with(project: Project) -> None:
 def test_failed_cells_can_be_run_again(project: Project) -> None:
     assert project.run(*_FAKE, **_FAILS).code == 1
     assert project.run(*_FAKE, "--hf-resume").code == 1  # a failure is an outcome like any other
-    run = project.run(*_FAKE, "--hf-resume", "--hf-retry", "failed,error")
+    run = project.run(*_FAKE, "--hf-resume", "--hf-resume-retry", "failed,error")
     assert run.code == 0, run.output
-    assert "hfaccel: 1 run again (--hf-retry error)" in run.output
-    wrong = project.run(*_FAKE, "--hf-resume", "--hf-retry", "broken")
+    assert "hfaccel: 1 run again (--hf-resume-retry error)" in run.output
+    wrong = project.run(*_FAKE, "--hf-resume", "--hf-resume-retry", "broken")
     assert wrong.code == 4
-    assert "--hf-retry: 'broken' is not allowed. Allowed: passed, failed" in wrong.output
+    assert "--hf-resume-retry: 'broken' is not allowed. Allowed: passed, failed" in wrong.output

@@ -28,7 +28,7 @@ class TestBert(ModelClassTests):
     architectures = ("Bert*",)
     default_model = "bert-base-uncased"
 
-    def test_own(self, cell, fails_when_it_is_freed):
+    def test_own(self, hf_cell, fails_when_it_is_freed):
         pass
 """,
     )

@@ -128,7 +128,7 @@ def test_in_a_teardown(models: Project) -> None:
         "test_hf_models.py",
         MODULE
         + """
-    def test_own(self, cell, dies_when_it_is_freed):
+    def test_own(self, hf_cell, dies_when_it_is_freed):
         pass
 """,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
 
 import pytest
 
@@ -34,7 +33,7 @@ def refused(run: HfRun, *said: str) -> None:
         (("--hf-model", "~nosuchuser/x"), {}, ["~nosuchuser/x: there is no such directory"]),
         (("--hf-model", "./test_hf_bert.py"), {}, ["./test_hf_bert.py: is a file; name its directory"]),
         (("--hf-database", "."), {}, ["--hf-database (BENCHMARK_DB_PATH) .: a directory; name a file in it"]),
-        (("--hf-batch-sizes", "4"), {}, ["--hf-batch-sizes", "Add --hf-performance"]),
+        (("--hf-performance-batch-sizes", "4"), {}, ["--hf-performance-batch-sizes", "Add --hf-performance"]),
         (("--hf-reports=~nosuchuser/x",), {}, ["--hf-reports: ~nosuchuser/x: there is no home directory ~nosuchuser"]),
     ],
     ids=str,
@@ -47,13 +46,13 @@ def test_a_run_is_refused(
 
 @pytest.mark.parametrize("blank", ["", " "])
 def test_no_option_takes_a_blank(blank: str) -> None:
-    for option in fields(RunConfig):
-        if not isinstance(option.default, bool):
-            given = [blank] if option.metadata["many"] else blank
+    for option in RunConfig.options():
+        if not option.is_switch:
+            given = [blank] if option.many else blank
             with pytest.raises(ConfigError, match="is blank"):
                 RunConfig.from_values({option.name: given}, {})
-        with pytest.raises(ConfigError, match=f"{option.metadata['env']}: is blank"):
-            RunConfig.from_values({}, {option.metadata["env"]: blank})
+        with pytest.raises(ConfigError, match=f"{option.env}: is blank"):
+            RunConfig.from_values({}, {option.env: blank})
 
 
 def test_an_allowed_list_names_each_once(project: Project) -> None:

@@ -59,9 +59,9 @@ _WRONG = {
     "made": ((_SERVED, "def __init__(self): self.model = 1"), "it has an `__init__`"),
     "empty": (("pass",), "`architectures` = nothing"),
     "misspelt": ((_SERVED, 'default_modl = "bert-large-uncased"'), "Did you mean `default_model`?"),
-    "yields": ((_SERVED, 'yields = "no"'), "`yields` is 'no'; make it True or False"),
+    "fallback": ((_SERVED, 'fallback = "no"'), "`fallback` is 'no'; make it True or False"),
     "serves": ((_SERVED, "def serves(self, spec): return True"), "`serves` is no class method"),
-    "texts": ((_SERVED, "@classmethod", "def unregistered(cls): return ['x']"), "return a list of `ModelSpec`"),
+    "texts": ((_SERVED, "@classmethod", "def extra_models(cls): return ['x']"), "return a list of `ModelSpec`"),
 }
 
 

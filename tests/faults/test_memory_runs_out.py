@@ -35,7 +35,7 @@ class TestBert(ModelClassTests):
     architectures = ("Bert*",)
     default_model = "bert-base-uncased"
 
-    def test_own(self, cell):
+    def test_own(self, hf_cell):
         bytearray(2**32)
 """
 

@@ -27,14 +27,14 @@ class Recording(ModelClassTests):
         with Path("notes.jsonl").open("a") as file:
             file.write(json.dumps(note) + "\\n")
 
-    def test_own_first(self, cell):
-        self.note(cell)
+    def test_own_first(self, hf_cell):
+        self.note(hf_cell)
 
-    def test_own_second(self, cell):
-        self.note(cell)
+    def test_own_second(self, hf_cell):
+        self.note(hf_cell)
 
-    def test_own_third(self, cell):
-        self.note(cell)
+    def test_own_third(self, hf_cell):
+        self.note(hf_cell)
 
 
 class TestBert(Recording):

@@ -1,4 +1,4 @@
-"""`--hf-require`: a device that is not there, or is there and does not answer, fails the run; else it is reported."""
+"""`--hf-require-device`: a device that is absent, or does not answer, fails the run; else it is reported."""
 
 from __future__ import annotations
 
@@ -30,9 +30,11 @@ def test_a_device_that_is_not_here(project: Project) -> None:
     assert run.code == 0, run.output
     (record,) = run.records.values()
     assert record.status == "unavailable"
-    required = project.run("--hf-device", "openvino:CPU", "--hf-require", "openvino", "-k", "placement", **without)
+    required = project.run(
+        "--hf-device", "openvino:CPU", "--hf-require-device", "openvino", "-k", "placement", **without
+    )
     assert required.code == 4, required.output
-    assert "--hf-require openvino: it is not on this machine" in required.output
+    assert "--hf-require-device openvino: it is not on this machine" in required.output
     assert "has no CPU plugin" in required.output
 
 
@@ -43,7 +45,7 @@ def test_a_device_that_does_not_answer(project: Project) -> None:
     assert run.counts["skipped"] == 1
     (record,) = run.records.values()
     assert (record.status, record.implementation) == ("unavailable", "unavailable")
-    required = project.run("--hf-device", "toaster", "--hf-require", "toaster", "-k", "placement")
+    required = project.run("--hf-device", "toaster", "--hf-require-device", "toaster", "-k", "placement")
     assert required.code == 1, required.output
     assert required.counts["failed"] == 1
     assert "required device: unavailable at stage load: toaster: no answer after 5 s" in required.output

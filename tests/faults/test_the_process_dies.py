@@ -49,27 +49,27 @@ def test_the_next_run_says_so_and_a_resumed_one_goes_on(project: Project, end: s
     assert resumed.code == 1, resumed.output
     assert resumed.statuses(_DEADLY) == {"before": "passed", "deadly": "crashed", "after": "skipped"}
     assert resumed.statuses(_HARMLESS) == {"before": "passed", "deadly": "passed", "after": "passed"}
-    assert "--hf-retry crashed" in str(resumed.results[_DEADLY].reason)
+    assert "--hf-resume-retry crashed" in str(resumed.results[_DEADLY].reason)
 
     again = project.run(*_FAKE, "--hf-resume")
     assert again.code == 1, again.output
     assert "hfaccel: the last run" not in again.output
     assert again.statuses(_DEADLY) == resumed.statuses(_DEADLY)
 
-    forced = project.run(*_FAKE, "--hf-resume", "--hf-retry", "crashed")
+    forced = project.run(*_FAKE, "--hf-resume", "--hf-resume-retry", "crashed")
     assert forced.code == code
     plain = project.run(*_FAKE, "--collect-only")
     assert f"ended early while running {_DEADLY} deadly" in plain.output
 
     project.write("conftest.py", _CHECKS.format(end="pass"))
-    mended = project.run(*_FAKE, "--hf-resume", "--hf-retry", "crashed")
+    mended = project.run(*_FAKE, "--hf-resume", "--hf-resume-retry", "crashed")
     assert mended.code == 0, mended.output
     assert mended.statuses(_DEADLY)["deadly"] == "passed"
 
 
 def test_a_test_of_the_user_s_own_takes_it_down(project: Project) -> None:
     module = project.directory / "test_hf_bert.py"
-    own = "\n    def test_own(self, cell, loaded):\n        import os; os.kill(os.getpid(), 9)\n"
+    own = "\n    def test_own(self, hf_cell, hf_model):\n        import os; os.kill(os.getpid(), 9)\n"
     module.write_text(module.read_text(encoding="utf-8") + own, encoding="utf-8")
     arguments = ("--hf-device", "fake:0", "-k", "placement or own")
     assert project.run(*arguments).code == -9

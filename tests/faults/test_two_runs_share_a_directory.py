@@ -62,7 +62,7 @@ def test_one_after_the_other(project: Project) -> None:
     listed: list[dict[str, Any]] = json.loads(hfaccel_runs(project, "--json"))
     assert [run["cells"] for run in listed] == [{"passed": 2}, {"error": 1}]
 
-    third = project.run("--hf-model", "gpt2", "--hf-device", "fake:0", *_PLACEMENT, "--hf-keep-runs", "2")
+    third = project.run("--hf-model", "gpt2", "--hf-device", "fake:0", *_PLACEMENT, "--hf-reports-keep", "2")
     assert [run.id[:5] for run in list_runs(third.reports)] == ["0002-", "0003-"]
     assert hfaccel_runs(project, "--reports", "nowhere") == "nowhere: no runs\n"
 
@@ -83,7 +83,7 @@ def test_at_once_and_one_of_them_stopped_for_a_while(project: Project) -> None:
     first.send_signal(signal.SIGSTOP)
     try:
         # Its folder would be the oldest, and is not removed: it goes on.
-        second = project.run("--hf-device", "fake:1", "-k", "extra", "--hf-keep-runs", "1")
+        second = project.run("--hf-device", "fake:1", "-k", "extra", "--hf-reports-keep", "1")
         assert second.code == 0, second.output
         assert "ended early" not in second.output
         assert [run.status for run in list_runs(second.reports)] == ["running", "passed"]

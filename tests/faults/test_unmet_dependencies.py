@@ -23,8 +23,8 @@ models:
 
 OWN_TEST = """
 
-    def test_own(self, loaded):
-        assert loaded.nbytes
+    def test_own(self, hf_model):
+        assert hf_model.nbytes
 """
 
 UNMET = {
@@ -67,7 +67,7 @@ def test_a_run_that_tested_nothing_has_not_passed(project: Project) -> None:
     assert found.code == 0, found.output
     assert found.summary["passed"] is False
     assert found.summary["counts"]["cells"] == {"unavailable": 2}
-    required = project.run(*arguments, "--hf-require", "fake:0")
+    required = project.run(*arguments, "--hf-require-device", "fake:0")
     assert required.code != 0, required.output
 
 

@@ -97,16 +97,16 @@ class TestBert(ModelClassTests):
     architectures = ("Bert*",)
     default_model = "bert-base-uncased"
 
-    def test_shape(self, cell, loaded, inputs, reference):
-        logits = loaded.forward(inputs.forward)["logits"]
-        assert logits.shape == reference.outputs["logits"].shape
-        assert cell.device.kind == "cpu"
+    def test_shape(self, hf_cell, hf_model, hf_inputs, hf_reference):
+        logits = hf_model.forward(hf_inputs.forward)["logits"]
+        assert logits.shape == hf_reference.outputs["logits"].shape
+        assert hf_cell.device.kind == "cpu"
 
-    def test_pipe(self, pipe, inputs):
-        assert pipe(*inputs.pipeline, **inputs.pipeline_kwargs)
+    def test_pipe(self, hf_pipeline, hf_inputs):
+        assert hf_pipeline(*hf_inputs.pipeline, **hf_inputs.pipeline_kwargs)
 
-    def test_wrong(self, loaded, inputs):
-        assert loaded.forward(inputs.forward)["logits"].abs().max() < 0
+    def test_wrong(self, hf_model, hf_inputs):
+        assert hf_model.forward(hf_inputs.forward)["logits"].abs().max() < 0
 """,
     )
     run = project.run("--hf-device", "cpu", "-k", "shape or pipe or wrong")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -106,12 +105,12 @@ class TestMine(ModelClassTests):
     architectures = ("Bert*",)
     default_model = "bert-base-uncased"
 
-    def test_placement(self, check):
-        super().test_placement(check)
+    def test_placement(self, hf_check):
+        super().test_placement(hf_check)
         assert self.model_id == "bert-base-uncased"
 
-    def test_own(self, cell):
-        assert cell.model.name == self.model_id
+    def test_own(self, hf_cell):
+        assert hf_cell.model.name == self.model_id
 """,
     )
     found = project.run("test_mine.py", "--hf-device", "fake:0", "-k", "placement or own", "-W", "error")
@@ -123,8 +122,8 @@ def test_help_of_a_script_shows_our_options_only(capsys: pytest.CaptureFixture[s
     assert main("model_classes/test_hf_bert.py", ["--help"]) == 0
     text = capsys.readouterr().out
     assert "usage: python test_hf_bert.py [options] [arguments of pytest]" in text
-    for option in fields(RunConfig):
-        if flag := option.metadata["flag"]:
+    for option in RunConfig.options():
+        if flag := option.flag:
             assert f"  {flag.replace('--hf-', '--')}" in text
     assert "--collect-only" not in text
     assert "--model" in text

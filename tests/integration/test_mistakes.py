@@ -18,7 +18,7 @@ USAGE_ERROR = 4
         (("--hf-model", "bert-base-uncasde"), ["bert-base-uncasde", "bert-base-uncased"]),
         (("--hf-model", "./nowhere"), ["nowhere"]),
         (("--hf-model", "gpt2"), ["gpt2", "GPT2LMHeadModel", "Bert*"]),
-        (("--hf-require", "cuda"), ["--hf-require cuda", "not on this machine", "hfaccel hardware"]),
+        (("--hf-require-device", "cuda"), ["--hf-require-device cuda", "not on this machine", "hfaccel hardware"]),
     ],
     ids=lambda value: "-".join(value[-1:]).strip("./") if isinstance(value, tuple) else "",
 )

@@ -15,7 +15,7 @@ from tests.harness import HfRun, Project
 pytestmark = pytest.mark.slow
 
 CELL = "bert-base-uncased-cpu-fp32"
-POINTS = ("--hf-batch-sizes", "1,2", "--hf-seq-lengths", "8,16")
+POINTS = ("--hf-performance-batch-sizes", "1,2", "--hf-performance-seq-lengths", "8,16")
 MEASURE = ("--hf-performance", "--hf-device", "cpu")
 ONLY = ("-k", "performance or parity")
 
@@ -83,7 +83,7 @@ def test_what_pytest_benchmark_writes(project: Project) -> None:
 @pytest.mark.nightly
 def test_runs_are_compared_by_the_ids_of_tests(project: Project) -> None:
     pytest.importorskip("pytest_benchmark")
-    one = (*MEASURE, *ONLY, "--hf-batch-sizes", "2", "--hf-database", "none")
+    one = (*MEASURE, *ONLY, "--hf-performance-batch-sizes", "2", "--hf-database", "none")
     assert project.run(*one, "--benchmark-save", "before").code == 0
     run = project.run(*one, "--benchmark-compare", "--benchmark-min-rounds", "30")
     assert run.code == 0, run.output
@@ -127,12 +127,12 @@ class TestBert(ModelClassTests):
     architectures = ("Bert*",)
     default_model = "bert-base-uncased"
 
-    def test_performance(self, check, loaded, monkeypatch, measuring_point):
+    def test_performance(self, hf_check, hf_model, monkeypatch, hf_measuring_point):
         def fail(inputs):
             raise RuntimeError("no")
 
-        monkeypatch.setattr(loaded, "forward", fail)
-        check("performance")
+        monkeypatch.setattr(hf_model, "forward", fail)
+        hf_check("performance")
 """,
     )
     run = project.run(*MEASURE, *ONLY, "--benchmark-json", "b.json")
@@ -144,7 +144,9 @@ class TestBert(ModelClassTests):
 def test_two_workers_measure_and_the_controller_writes(project: Project) -> None:
     pytest.importorskip("duckdb")
     models = ("--hf-model", "bert-base-uncased", "--hf-model", "distilbert-base-uncased")
-    run = project.run("-n", "2", *MEASURE, *ONLY, *models, "--hf-batch-sizes", "1,2", "--hf-database", "own.duckdb")
+    run = project.run(
+        "-n", "2", *MEASURE, *ONLY, *models, "--hf-performance-batch-sizes", "1,2", "--hf-database", "own.duckdb"
+    )
     assert run.code == 0, run.output
     assert run.counts["passed"] == 6
     assert [one.details["processes"] for one in measured(run)] == [2] * 4

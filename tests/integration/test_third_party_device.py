@@ -47,7 +47,7 @@ def test_the_best_device_of_a_plain_run(project: Project) -> None:
 def test_an_absent_one_is_required(project: Project) -> None:
     project.write("toaster.py", _BACKEND)
     project.write("conftest.py", _HOOK)
-    run = project.run("--hf-require", "toaster:right", "-k", "placement")
+    run = project.run("--hf-require-device", "toaster:right", "-k", "placement")
     assert run.code == 4, run.output
     assert "its lever is stuck" in run.output
 

@@ -7,9 +7,10 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from pytest_hfaccel.core.config import REGISTERED
 from pytest_hfaccel.core.errors import ConfigError, HfAccelError, LoadError
 from pytest_hfaccel.core.files import hash_of
-from pytest_hfaccel.core.spec import REGISTERED, ModelSpec
+from pytest_hfaccel.core.spec import ModelSpec
 
 _FLAG = "--hf-trust-remote-code"
 _FILES_SHOWN = 20

@@ -33,7 +33,7 @@ def campaign(*cells: Cell, **options: Any) -> Campaign:
 
 def measured(request: WorkerRequest) -> Iterator[CellResult | Measurement | NotMeasured]:
     """Everything passes and is measured, but for batch 8, which crashes."""
-    from pytest_hfaccel.engine.runner import identity
+    from pytest_hfaccel.engine.cell_run import identity
 
     if request.checks:
         yield CellResult(**identity(request.cell, ""), checks=[CheckOutcome(name) for name in request.checks])

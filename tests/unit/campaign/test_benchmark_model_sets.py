@@ -26,7 +26,7 @@ def test_the_key_set_has_a_model_of_every_model_class_module() -> None:
     from fnmatch import fnmatchcase
 
     names = [spec.architecture for spec in models_of_set("key", load_registry())]
-    modules = [found for found in read_modules(Path(__file__).parents[3] / "model_classes") if not found.yields]
+    modules = [found for found in read_modules(Path(__file__).parents[3] / "model_classes") if not found.fallback]
     assert len(modules) > 10
     for found in modules:
         assert any(fnmatchcase(name, pattern) for name in names for pattern in found.patterns), found.module

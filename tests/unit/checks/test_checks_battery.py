@@ -14,7 +14,7 @@ from pytest_hfaccel.checks.task_sense import CLAIMS_OF_TASK
 from pytest_hfaccel.core.results import CheckOutcome, Stage
 from pytest_hfaccel.core.spec import CPU, Cell, ModelSpec, Weights, WeightsChoice
 from pytest_hfaccel.core.tasks import TASKS
-from pytest_hfaccel.plugin.model_class import ModelClassTests
+from pytest_hfaccel.engine.model_class import ModelClassTests
 
 
 def _names(task: str, architecture: str = "X", weights: Weights = Weights.TINY) -> set[str]:

@@ -8,7 +8,7 @@ import jinja2
 import pytest
 
 from pytest_hfaccel.classify import MODEL_SUBFAMILIES, TEMPLATE_FOLDER, UNKNOWN, ModelFamilyClassifier
-from pytest_hfaccel.plugin.model_class import ModelClassTests
+from pytest_hfaccel.engine.model_class import ModelClassTests
 
 PAIRS = [(family, None) for family in (*MODEL_SUBFAMILIES, UNKNOWN, None)] + [
     (family, subfamily) for family, subfamilies in MODEL_SUBFAMILIES.items() for subfamily in subfamilies

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -30,14 +29,16 @@ def test_lists_are_split_at_commas_but_models_are_not() -> None:
 
 
 def test_sizes_are_numbers() -> None:
-    config = RunConfig.from_values({"batch_sizes": ["1, 4", "8"]}, {"HFACCEL_SEQ_LENGTHS": "32,128"})
+    config = RunConfig.from_values({"batch_sizes": ["1, 4", "8"]}, {"HFACCEL_PERFORMANCE_SEQ_LENGTHS": "32,128"})
     assert config.batch_sizes == (1, 4, 8)
     assert config.seq_lengths == (32, 128)
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "four", "²"])
 def test_a_size_that_is_none(text: str) -> None:
-    with pytest.raises(ConfigError, match=rf"--hf-batch-sizes: '{text}' is not allowed\. Allowed: whole numbers"):
+    with pytest.raises(
+        ConfigError, match=rf"--hf-performance-batch-sizes: '{text}' is not allowed\. Allowed: whole numbers"
+    ):
         RunConfig.from_values({"batch_sizes": [text]}, {})
 
 
@@ -62,6 +63,6 @@ def test_a_value_that_is_not_allowed() -> None:
 
 def test_every_option_is_documented() -> None:
     text = GUIDE.read_text(encoding="utf-8")
-    for option in fields(RunConfig):
-        name = option.metadata["flag"] or option.metadata["env"]
+    for option in RunConfig.options():
+        name = option.flag or option.env
         assert f"`{name}" in text, f"docs/guide.md does not mention {name}"

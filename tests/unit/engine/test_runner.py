@@ -16,7 +16,9 @@ from pytest_hfaccel.core.devices import Traits
 from pytest_hfaccel.core.errors import BackendUnavailable, HfAccelError, LoadError, OutOfMemory
 from pytest_hfaccel.core.results import CheckOutcome, Stage, Status
 from pytest_hfaccel.core.spec import Cell, Device, Expectation, ModelSpec, Weights, WeightsChoice
-from pytest_hfaccel.engine.runner import CellRun, Runner, has_check
+from pytest_hfaccel.engine.cell_run import CellRun
+from pytest_hfaccel.engine.plan import has_check
+from pytest_hfaccel.engine.runner import Runner
 
 PLACEMENT = Placement("test:0", ("test:0",), "fp32", "fp32")
 

@@ -17,7 +17,7 @@ def test_modules_are_read_and_not_run(tmp_path: Path) -> None:
     (tmp_path / "test_a.py").write_text(
         "raise SystemExit\nclass TestA:\n    architectures = ('A*', 'BModel')\nclass TestC:\n    x = f()\n", "utf-8"
     )
-    assert read_modules(tmp_path) == [ModuleClass("test_a.py", ("A*", "BModel"), yields=False)]
+    assert read_modules(tmp_path) == [ModuleClass("test_a.py", ("A*", "BModel"), fallback=False)]
 
 
 def test_a_file_that_is_not_python(tmp_path: Path) -> None:
@@ -27,9 +27,9 @@ def test_a_file_that_is_not_python(tmp_path: Path) -> None:
 
 
 def test_classes_without_a_module_may_be_carried_by_one_for_all() -> None:
-    own = [ModuleClass("test_a.py", ("A*",), yields=False)]
+    own = [ModuleClass("test_a.py", ("A*",), fallback=False)]
     assert without_module(["AModel", "BModel"], own) == {"BModel": False}
-    assert without_module(["AModel", "BModel"], [*own, ModuleClass("test_z.py", (), yields=True)]) == {"BModel": True}
+    assert without_module(["AModel", "BModel"], [*own, ModuleClass("test_z.py", (), fallback=True)]) == {"BModel": True}
 
 
 def test_every_class_of_transformers_has_a_module_here() -> None:

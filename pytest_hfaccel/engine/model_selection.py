@@ -1,4 +1,4 @@
-"""Which models a model class tests, and whether what was named is what gets tested."""
+"""Which models a model class tests: those the user named, all it knows, or its default. Never a substitute."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ from pytest_hfaccel.core.errors import ConfigError, HfAccelError
 from pytest_hfaccel.core.spec import ModelSpec
 
 if TYPE_CHECKING:
+    from pytest_hfaccel.engine.model_class import ModelClassTests
     from pytest_hfaccel.engine.plan import Plan
-    from pytest_hfaccel.plugin.model_class import ModelClassTests
-    from pytest_hfaccel.plugin.session import HfSession
     from pytest_hfaccel.registry import Registry
 
-
-_ATTRIBUTES = ("architectures", "default_model", "model_id", "yields", "serves", "unregistered", "task_sense")
+_ATTRIBUTES = ("architectures", "default_model", "model_id", "fallback", "serves", "extra_models", "task_sense")
 
 
 def models_of_class(model_class: type[ModelClassTests], plan: Plan, registry: Registry) -> list[ModelSpec]:
@@ -35,7 +33,7 @@ def models_of_class(model_class: type[ModelClassTests], plan: Plan, registry: Re
         _require_sound(model_class)
         if plan.named:
             return [spec for spec in plan.named if model_class.serves(spec)]
-        own = registry.informed(_unregistered(model_class))
+        own = registry.informed(_extra_models(model_class))
         registered = [spec for spec in registry.specs if model_class.serves(spec)]
         default = _default_models(model_class, (*own, *registered), registry)
         if plan.config.all_models:
@@ -53,36 +51,65 @@ def models_of_class(model_class: type[ModelClassTests], plan: Plan, registry: Re
         raise
 
 
-def _unregistered(model_class: type[ModelClassTests]) -> Sequence[ModelSpec]:
-    found = model_class.unregistered()
+def _extra_models(model_class: type[ModelClassTests]) -> Sequence[ModelSpec]:
+    found = model_class.extra_models()
     if not isinstance(found, Sequence) or not all(isinstance(spec, ModelSpec) for spec in found):
-        raise ConfigError(f"`unregistered` returned {short_repr(found)}; return a list of `ModelSpec`.")
+        raise ConfigError(f"`extra_models` returned {short_repr(found)}; return a list of `ModelSpec`.")
     twice = [name for name, number in Counter(spec.name for spec in found).items() if number > 1]
     if twice:
-        raise ConfigError(f"`unregistered` returned several models named {twice[0]!r}.")
+        raise ConfigError(f"`extra_models` returned several models named {twice[0]!r}.")
     return found
+
+
+def find_model(model_class: type[ModelClassTests], name: str | None, registry: Registry) -> ModelSpec:
+    """Return the one model of a name, as `--hf-model` understands it; the first registered one when there is no name.
+
+    Raises:
+        ConfigError: There is none, several, or one that the model class does not test.
+    """
+    name = name or next((spec.name for spec in registry.specs if model_class.serves(spec)), None)
+    if name is None:
+        raise ConfigError(f"{model_class.__name__} has no `default_model`; name one: {model_class.__name__}('gpt2').")
+    found = _resolve(model_class, name, registry, f"{model_class.__name__}: model")
+    if len(found) > 1:
+        raise ConfigError(f"{name!r} names several models: {', '.join(spec.name for spec in found)}. Name one.")
+    return found[0]
 
 
 def _default_models(
     model_class: type[ModelClassTests], known: Sequence[ModelSpec], registry: Registry
 ) -> list[ModelSpec]:
-    """Resolve the default model as `--hf-model` would be."""
-    from pytest_hfaccel.registry import resolve_model
-
     name = model_class.default_model
     found = [spec for spec in known if spec.name == name]
     if found or not name:
         return found
     try:
-        resolved = resolve_model(name, registry)
+        return _resolve(model_class, name, registry, "default_model")
     except HfAccelError as error:
-        error.message = f"default_model: {error.message}"
+        if not error.message.startswith("default_model"):
+            error.message = f"default_model: {error.message}"
         raise
+
+
+def _resolve(model_class: type[ModelClassTests], name: str, registry: Registry, place: str) -> list[ModelSpec]:
+    """Return the models of a name that a class tests.
+
+    Raises:
+        ConfigError: The class tests none of them.
+    """
+    from pytest_hfaccel.registry import resolve_model
+
+    resolved = resolve_model(name, registry)
     served = [spec for spec in resolved if model_class.serves(spec)]
     if not served:
         classes = ", ".join(dict.fromkeys(spec.architecture for spec in resolved))
-        raise ConfigError(f"default_model {name!r} is {classes}, and the class tests {_served(model_class)}.")
+        raise ConfigError(f"{place} {name!r} is {classes}, and the class tests {_served(model_class)}.")
     return served
+
+
+def module_name(model_class: type) -> str:
+    """The module's name in reports: `bert` for `test_hf_bert.py`."""
+    return model_class.__module__.rpartition(".")[-1].removeprefix("test_").removeprefix("hf_")
 
 
 def _served(model_class: type[ModelClassTests]) -> str:
@@ -91,7 +118,7 @@ def _served(model_class: type[ModelClassTests]) -> str:
 
 def _require_sound(model_class: type[ModelClassTests]) -> None:
     """Refuse attributes that would quietly select something else: a text is a tuple of letters, and one may be `*`."""
-    from pytest_hfaccel.plugin.model_class import ModelClassTests
+    from pytest_hfaccel.engine.model_class import ModelClassTests
 
     if model_class.__init__ is not ModelClassTests.__init__ or model_class.__new__ is not ModelClassTests.__new__:
         raise ConfigError(
@@ -107,35 +134,12 @@ def _require_sound(model_class: type[ModelClassTests]) -> None:
         raise ConfigError(f"`default_model` is {default!r}; make it the name of a model.")
     if default and not default.strip():
         raise ConfigError("`default_model` is blank; make it the name of a model, or leave it out.")
-    if not isinstance(model_class.yields, bool):
-        raise ConfigError(f"`yields` is {model_class.yields!r}; make it True or False.")
-    for name in ("serves", "unregistered"):
+    if not isinstance(model_class.fallback, bool):
+        raise ConfigError(f"`fallback` is {model_class.fallback!r}; make it True or False.")
+    for name in ("serves", "extra_models"):
         if not isinstance(getattr_static(model_class, name), (classmethod, staticmethod)):
             raise ConfigError(f"`{name}` is no class method; put @classmethod above it.")
     for name in vars(model_class):
         near = [] if hasattr(ModelClassTests, name) else get_close_matches(name, _ATTRIBUTES, n=1, cutoff=0.8)
         if near:
             raise ConfigError(f"`{name}` means nothing here. Did you mean `{near[0]}`?")
-
-
-def mistakes_of_run(session: HfSession) -> str:
-    """Say what only shows when everything is collected; nothing when nothing is wrong.
-
-    That is a model which the user named and no collected class tests, and an expected failure of a check that neither
-    we nor a conftest registers.
-    """
-    try:
-        unknown = session.registry.unknown_checks(check.name for check in session.checks) if session.claimed else []
-    except HfAccelError as error:
-        return str(error)
-    return "\n".join(unknown) or _unclaimed(session)
-
-
-def _unclaimed(session: HfSession) -> str:
-    missing = session.unclaimed() if session.config.models else []
-    if not missing:
-        return ""
-    lines = [f"--hf-model {spec.name}: no collected model class tests {spec.architecture}." for spec in missing]
-    lines.append(f"The collected classes test: {', '.join(sorted(session.patterns)) or 'nothing'}.")
-    lines.append("Collect the module of that class (model_classes/), or write one: a class with `architectures`.")
-    return "\n".join(lines)

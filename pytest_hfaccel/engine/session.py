@@ -1,49 +1,69 @@
-"""What one pytest process collects and runs with; made when the first model class is met, not before."""
+"""What one process runs with: registry, backends, checks, plan, runner. pytest, scripts and calls all share it."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from pytest_hfaccel.core.config import RunConfig
 from pytest_hfaccel.core.errors import ConfigError, HfAccelError
 from pytest_hfaccel.core.spec import Cell, ModelSpec
-from pytest_hfaccel.engine.plan import Plan, make_plan
-from pytest_hfaccel.plugin.selection import models_of_class
-from pytest_hfaccel.plugin.without_pytest import module_name
+from pytest_hfaccel.engine.model_selection import models_of_class, module_name
+from pytest_hfaccel.engine.plan import Plan, class_level, has_check, make_plan
 
 if TYPE_CHECKING:
     from pytest_hfaccel.backends import Backends
     from pytest_hfaccel.checkpoints import CheckpointStore
     from pytest_hfaccel.checks.base import CheckRegistry
+    from pytest_hfaccel.engine.model_class import ModelClassTests
     from pytest_hfaccel.engine.outcome_key import OutcomeKeys
+    from pytest_hfaccel.engine.resume import ResumedOutcomes
     from pytest_hfaccel.engine.runner import Runner
-    from pytest_hfaccel.plugin.model_class import ModelClassTests
-    from pytest_hfaccel.plugin.replaying import Recorded
     from pytest_hfaccel.registry import Registry
 
-WORKER_INPUT = "hfaccel_plan"
 
+class Session:
+    """Everything is made on first use, so that a process that runs nothing pays nothing.
 
-class HfSession:
-    """The state of one pytest process. Everything is made on first use, so that other test suites pay nothing."""
+    Args:
+        config: What the user asked for.
+        extend_backends: Registers further backends.
+        extend_checks: Registers further checks.
+        sent_plan: The plan of the process that started this one as a worker.
+        expects_failures: Whether the registry's expected failures count; else each failure is one.
+        registry: The models that are known; read from the shipped and the user's files when not given.
+    """
 
-    def __init__(self, pytest_config: pytest.Config, config: RunConfig) -> None:
-        self._pytest_config = pytest_config
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        extend_backends: Callable[[Backends], object] | None = None,
+        extend_checks: Callable[[CheckRegistry], object] | None = None,
+        sent_plan: bytes | None = None,
+        expects_failures: bool = True,
+        registry: Registry | None = None,
+    ) -> None:
         self.config = config
+        self._extend_backends = extend_backends
+        self._extend_checks = extend_checks
+        self._sent_plan = sent_plan
+        self._expects_failures = expects_failures
+        if registry is not None:
+            self.registry = registry
         self.claimed: set[str] = set()
         self.patterns: set[str] = set()
         self._cells: dict[type[ModelClassTests], list[Cell]] = {}
+        self._class_level: dict[type[ModelClassTests], list[Cell]] = {}
+        self._cells_of_check: dict[tuple[type[ModelClassTests], str], list[Cell]] = {}
         self._modules: dict[str, type[ModelClassTests]] = {}
-        self._decided_by: dict[tuple[str, Cell], dict[str, str]] = {}
-        self.started = False
+        self._decided_by: dict[tuple[str, str], dict[str, str]] = {}
+        self._has_runner = False
 
     @cached_property
     def registry(self) -> Registry:
@@ -73,8 +93,9 @@ class HfSession:
         from pytest_hfaccel.backends import Backends
 
         backends = Backends()
-        with _refusals_of("pytest_hfaccel_backends"):
-            self._pytest_config.hook.pytest_hfaccel_backends(backends=backends)
+        if self._extend_backends is not None:
+            with _refusals_of("pytest_hfaccel_backends"):
+                self._extend_backends(backends)
         return backends
 
     @cached_property
@@ -83,8 +104,9 @@ class HfSession:
         from pytest_hfaccel.checks import built_in_checks
 
         checks = built_in_checks().copy()
-        with _refusals_of("pytest_hfaccel_checks"):
-            self._pytest_config.hook.pytest_hfaccel_checks(checks=checks)
+        if self._extend_checks is not None:
+            with _refusals_of("pytest_hfaccel_checks"):
+                self._extend_checks(checks)
         return checks
 
     @cached_property
@@ -98,17 +120,16 @@ class HfSession:
     @cached_property
     def plan(self) -> Plan:
         """The decisions of the run: the controller's, when this is a worker."""
-        sent: dict[str, Any] = getattr(self._pytest_config, "workerinput", {})
-        if WORKER_INPUT in sent:
-            return Plan.from_bytes(sent[WORKER_INPUT])
+        if self._sent_plan is not None:
+            return Plan.from_bytes(self._sent_plan)
         return make_plan(self.config, self.registry, self.store, self.backends)
 
     @cached_property
-    def recorded(self) -> Recorded:
+    def resumed(self) -> ResumedOutcomes:
         """What is known from the run before this one."""
-        from pytest_hfaccel.plugin.replaying import Recorded
+        from pytest_hfaccel.engine.resume import ResumedOutcomes
 
-        return Recorded(self.plan.earlier, self.config.retry)
+        return ResumedOutcomes(self.plan.earlier, self.config.retry)
 
     @cached_property
     def _outcome_keys(self) -> OutcomeKeys:
@@ -118,7 +139,7 @@ class HfSession:
 
     def decided_by(self, cell: Cell, model_class: type[ModelClassTests]) -> dict[str, str]:
         """What decides how the tests of a model class on a cell end; see `CellResult.decided_by`."""
-        key = self.module_of(model_class), cell
+        key = self.module_of(model_class), cell.id
         if key not in self._decided_by:
             from pytest_hfaccel.checkpoints.fingerprint import NOT_HERE
 
@@ -129,17 +150,12 @@ class HfSession:
             self._decided_by[key] = known
         return self._decided_by[key]
 
-    @property
-    def _runs_expected_failures(self) -> bool:
-        """Whether pytest's own `--runxfail` was given: as if no failure were expected."""
-        return bool(self._pytest_config.getoption("runxfail", False))
-
     @cached_property
     def runner(self) -> Runner:
         """What runs the cells."""
         from pytest_hfaccel.engine.runner import Runner
 
-        self.started = True
+        self._has_runner = True
         return Runner(self.config, checks=self.checks, backends=self.backends)
 
     def cells_of(self, model_class: type[ModelClassTests]) -> list[Cell]:
@@ -150,7 +166,7 @@ class HfSession:
         """
         if model_class not in self._cells:
             specs = models_of_class(model_class, self.plan, self.registry)
-            if self._runs_expected_failures:
+            if not self._expects_failures:
                 specs = [replace(spec, expect=()) for spec in specs]
             self.claimed |= {spec.name for spec in specs}
             self.patterns |= set(model_class.architectures)
@@ -158,6 +174,23 @@ class HfSession:
             if self._cells[model_class]:
                 self.module_of(model_class)
         return self._cells[model_class]
+
+    def cells_of_check(self, model_class: type[ModelClassTests], name: str) -> list[Cell]:
+        """The cells of a class module that a test runs on: those its check applies to, or all if it is no check."""
+        key = model_class, name
+        if key not in self._cells_of_check:
+            cells = self.cells_of(model_class)
+            if name in self.checks:
+                check = self.checks[name]
+                candidates = self._class_level_of(model_class) if check.level == "class" else cells
+                cells = [cell for cell in candidates if has_check(cell, check, self.config)]
+            self._cells_of_check[key] = cells
+        return self._cells_of_check[key]
+
+    def _class_level_of(self, model_class: type[ModelClassTests]) -> list[Cell]:
+        if model_class not in self._class_level:
+            self._class_level[model_class] = class_level(self.cells_of(model_class))
+        return self._class_level[model_class]
 
     def module_of(self, model_class: type[ModelClassTests]) -> str:
         """The name under which a class's records stand in reports; no two classes of a run have the same.
@@ -168,13 +201,31 @@ class HfSession:
         longer = f"{short}.{model_class.__qualname__}", f"{model_class.__module__}.{model_class.__qualname__}"
         return next(name for name in (short, *longer) if self._modules.setdefault(name, model_class) is model_class)
 
+    def mistakes(self) -> str:
+        """Say what only shows when everything is collected; nothing when nothing is wrong.
+
+        That is a model which the user named and no collected class tests, and an expected failure of a check that
+        neither we nor a conftest registers.
+        """
+        try:
+            unknown = self.registry.unknown_checks(check.name for check in self.checks) if self.claimed else []
+        except HfAccelError as error:
+            return str(error)
+        missing = self.unclaimed() if self.config.models else []
+        if unknown or not missing:
+            return "\n".join(unknown)
+        lines = [f"--hf-model {spec.name}: no collected model class tests {spec.architecture}." for spec in missing]
+        lines.append(f"The collected classes test: {', '.join(sorted(self.patterns)) or 'nothing'}.")
+        lines.append("Collect the module of that class (model_classes/), or write one: a class with `architectures`.")
+        return "\n".join(lines)
+
     def unclaimed(self) -> list[ModelSpec]:
         """The models the user named that no collected class module tests."""
         return [spec for spec in self.plan.named if spec.name not in self.claimed]
 
     def close(self) -> dict[str, Any] | None:
         """Free everything; return the pool's statistics if anything ran."""
-        if not self.started:
+        if not self._has_runner:
             return None
         self.runner.close()
         return self.runner.pool.stats()
@@ -187,25 +238,3 @@ def _refusals_of(hook: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ConfigError(f"{hook}: {error}") from error
-
-
-def require_database_package(config: RunConfig) -> None:
-    """Refuse a run whose database could not be written for want of a package: before it starts, not after hours.
-
-    Raises:
-        ConfigError: A database was asked for, and duckdb is not installed, or its place is a directory.
-    """
-    from importlib.util import find_spec
-
-    if config.database_path is not None and config.database_path.is_dir():
-        raise ConfigError(f"--hf-database (BENCHMARK_DB_PATH) {config.database}: a directory; name a file in it.")
-    if config.database and config.database_path is not None and find_spec("duckdb") is None:
-        raise ConfigError(
-            f"--hf-database (BENCHMARK_DB_PATH) {config.database}: the package duckdb is not installed.",
-            hint="Install it with: pip install 'pytest-hfaccel[predict]'. `--hf-database none` does without.",
-        )
-
-
-def usage_error(error: HfAccelError) -> pytest.UsageError:
-    """Wrap an error of ours so that pytest prints it without a traceback and exits with code 4."""
-    return pytest.UsageError(str(error))
