@@ -141,9 +141,9 @@ import pytest
 
 
 @pytest.fixture
-def dies_when_it_is_freed(cell):
+def dies_when_it_is_freed(hf_cell):
     yield
-    if cell.model.name == "bert-base-uncased":
+    if hf_cell.model.name == "bert-base-uncased":
         os.kill(os.getpid(), signal.SIGKILL)
 """,
     )
