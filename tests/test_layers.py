@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tracing": {"checkpoints", "core", "upstream"},
     "reporting": {"core"},
     "numerics": {"backends.base", "core"},
-    "checks": {"backends.base", "benchmark", "checkpoints", "core", "numerics", "registry"},
+    "checks": {"backends.base", "benchmark", "checkpoints", "core", "numerics", "registry", "upstream"},
     "pool": {"backends.base", "classify", "core", "hardware", "reporting"},
     "engine": {
         "backends",

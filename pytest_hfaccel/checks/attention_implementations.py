@@ -23,6 +23,7 @@ from pytest_hfaccel.core.results import CheckOutcome, Stage
 from pytest_hfaccel.numerics.compare import LeafDifference, compare, difference
 from pytest_hfaccel.numerics.positions import real_positions
 from pytest_hfaccel.numerics.tolerances import tolerance_of
+from pytest_hfaccel.upstream.transformers import attention_implementation, can_exchange_attention, supports_attention
 
 if TYPE_CHECKING:
     import torch
@@ -30,9 +31,7 @@ if TYPE_CHECKING:
     Tensors = Mapping[str, torch.Tensor]
 
 EAGER, SDPA, FLASH, FLEX = "eager", "sdpa", "flash_attention_2", "flex_attention"
-_SUPPORTS = {SDPA: "_supports_sdpa", FLASH: "_supports_flash_attn", FLEX: "_supports_flex_attn"}
-"""The attribute by which a class says that it has an implementation."""
-
+_OTHERS = (SDPA, FLASH, FLEX)
 _FLASH_DTYPES = frozenset({"fp16", "bf16"})
 
 
@@ -72,12 +71,9 @@ def _choose_implementations(context: CheckContext) -> tuple[list[str], dict[str,
     """Return the implementations to compare with eager, and for each of the others why it is left out."""
     model = context.loaded.pipeline_model()
     name = type(model).__name__
-    if not model._can_set_attn_implementation():
-        return [], dict.fromkeys(_SUPPORTS, f"{name} has one attention of its own, which cannot be exchanged")
-    reasons = {
-        implementation: f"{name} does not support it" if not getattr(model, attribute) else ""
-        for implementation, attribute in _SUPPORTS.items()
-    }
+    if not can_exchange_attention(model):
+        return [], dict.fromkeys(_OTHERS, f"{name} has one attention of its own, which cannot be exchanged")
+    reasons = {one: "" if supports_attention(model, one) else f"{name} does not support it" for one in _OTHERS}
     reasons[FLASH] = reasons[FLASH] or _why_no_flash(context)
     if context.cell.device.kind not in GPU_KINDS:
         reasons[FLEX] = reasons[FLEX] or "on this device torch has no fused kernel for it"
@@ -107,7 +103,7 @@ def _run_with(context: CheckContext, implementation: str, inputs: Tensors) -> tu
     model.set_attn_implementation(_by_submodel(model, implementation))
     with torch.no_grad(), _counted_sdpa_calls() as calls:
         outputs = flatten_outputs(model(**move_to(model, inputs)))
-    chosen = model.config._attn_implementation
+    chosen = attention_implementation(model.config)
     if chosen != implementation:
         raise LoadError(
             f"{type(model).__name__}: asked for {implementation}, but its config says {chosen}", stage="run"
@@ -123,7 +119,7 @@ def _by_submodel(model: Any, implementation: str) -> dict[str, str]:
     parts = {id(part.config): part for part in model.modules() if isinstance(part, PreTrainedModel)}
     for key in model.config.sub_configs:
         part = parts.get(id(getattr(model.config, key, None)))
-        supported = implementation == EAGER or part is None or getattr(part, _SUPPORTS[implementation])
+        supported = implementation == EAGER or part is None or supports_attention(part, implementation)
         chosen[key] = implementation if supported else EAGER
     return chosen
 

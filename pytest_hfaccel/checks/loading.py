@@ -13,6 +13,7 @@ from pytest_hfaccel.checks.base import CLASS, CheckContext, built_in, failed, is
 from pytest_hfaccel.core.results import CheckOutcome, Stage
 from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.registry.installed import unknown_architectures
+from pytest_hfaccel.upstream.transformers import packages_of_dummy
 
 if TYPE_CHECKING:
     import torch
@@ -42,11 +43,8 @@ def _transformers_version() -> str:
 def _missing_backends(architecture: str) -> str:
     import transformers
 
-    model_class = getattr(transformers, architecture)
-    backends = getattr(model_class, "_backends", None)
-    if backends and "dummy" in model_class.__module__:
-        return f"transformers offers {architecture} only with {', '.join(backends)} installed"
-    return ""
+    packages = packages_of_dummy(getattr(transformers, architecture))
+    return f"transformers offers {architecture} only with {', '.join(packages)} installed" if packages else ""
 
 
 _DTYPE = "fp32"

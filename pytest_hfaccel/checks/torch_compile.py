@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import logging
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,8 @@ from pytest_hfaccel.core.results import CheckOutcome, Stage
 from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.numerics.compare import compare
 from pytest_hfaccel.numerics.tolerances import tolerance_of
+from pytest_hfaccel.upstream.openvino import clear_compiled_graphs, compile_refusals, compiled_graphs
+from pytest_hfaccel.upstream.torch import compile_counters, compiling_in_process, has_triton, why_no_cpp_compiler
 
 if TYPE_CHECKING:
     import torch
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 INDUCTOR, OPENVINO = "inductor", "openvino"
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
 """OpenVINO's names of the precisions that its CPU has. Left alone it takes bf16 where the processor has it."""
-
-
-_OPENVINO_LOGGERS = tuple(f"openvino.frontend.pytorch.torchdynamo.{module}" for module in ("backend", "execute"))
 
 
 class NotCompiled(Exception):
@@ -108,16 +106,16 @@ def run_compiled(
         NotCompiled: The backend failed, or no graph came of it.
     """
     import torch
-    from torch._dynamo.utils import counters
 
-    torch._dynamo.reset()
+    counters = compile_counters()
+    torch.compiler.reset()
     counters.clear()
     arguments: dict[str, Any] = move_to(model, inputs)
     if "use_cache" in inspect.signature(model.forward).parameters:
         arguments["use_cache"] = False
     started = time.perf_counter()
     try:
-        with _quiet_in_this_process(compiler), _openvino_failures() as failures, torch.no_grad():
+        with _quiet_in_this_process(compiler), compile_refusals() as failures, torch.no_grad():
             compiled = torch.compile(model, backend=compiler.name, options=compiler.options or None)
             compiled(**arguments)
             seconds = time.perf_counter() - started
@@ -131,80 +129,31 @@ def run_compiled(
     except Exception as error:
         raise NotCompiled(f"{type(error).__name__}: {str(error).strip()}") from error
     finally:
-        torch._dynamo.reset()
+        torch.compiler.reset()
 
 
 @contextlib.contextmanager
 def _quiet_in_this_process(compiler: Compiler) -> Iterator[None]:
     """Compile in this process, without a pool of workers that outlives the check, and without warnings."""
-    import torch._inductor.config
-
-    with warnings.catch_warnings(), torch._inductor.config.patch(compile_threads=1):
+    with warnings.catch_warnings(), compiling_in_process():
         warnings.simplefilter("ignore")
         if compiler.name == OPENVINO:
             import openvino.torch  # noqa: F401 - registers the backend
 
-            _clear_openvino()
+            clear_compiled_graphs()
         yield
-
-
-@contextlib.contextmanager
-def _openvino_failures() -> Iterator[list[str]]:
-    """Collect the messages of OpenVINO's backend about graphs it cannot run, which it hands back to torch.
-
-    It logs them at level DEBUG.
-    """
-    messages: list[str] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: messages.append(record.getMessage()) if "ailed" in str(record.msg) else None  # type: ignore[method-assign]
-    loggers = [logging.getLogger(name) for name in _OPENVINO_LOGGERS]
-    before = [(logger.level, logger.propagate) for logger in loggers]
-    for logger in loggers:
-        logger.addHandler(handler)
-        logger.setLevel(logging.DEBUG)
-        logger.propagate = False
-    try:
-        yield messages
-    finally:
-        for logger, (level, propagate) in zip(loggers, before, strict=True):
-            logger.removeHandler(handler)
-            logger.setLevel(level)
-            logger.propagate = propagate
 
 
 def _require_evidence(compiler: Compiler, graphs: int, failures: list[str]) -> None:
     if not graphs:
         raise NotCompiled("torch.compile made no graph: the model ran as it is")
-    if compiler.name == OPENVINO:
-        from openvino.frontend.pytorch.torchdynamo import execute
-
-        if failures or not execute.compiled_cache:
-            what = "\n".join(failures) or "no reason reported"
-            raise NotCompiled(
-                f"OpenVINO ran {len(execute.compiled_cache)} graphs, and gave others back to torch: {what}"
-            )
-
-
-def _clear_openvino() -> None:
-    from openvino.frontend.pytorch.torchdynamo import execute
-
-    execute.clear_caches()
-    execute.req_cache.clear()
+    if compiler.name == OPENVINO and (failures or not compiled_graphs()):
+        what = "\n".join(failures) or "no reason reported"
+        raise NotCompiled(f"OpenVINO ran {compiled_graphs()} graphs, and gave others back to torch: {what}")
 
 
 def _why_no_inductor(device: Device) -> str:
     if device.kind == "cpu":
-        from torch._inductor.exc import InvalidCxxCompiler
-
-        try:
-            from torch._inductor.cpp_builder import get_cpp_compiler
-
-            get_cpp_compiler()
-        except InvalidCxxCompiler as error:
-            return f"it needs a C++ compiler: {str(error).splitlines()[0]}"
-        return ""
-    if device.kind == "mps":
-        return ""
-    from torch.utils._triton import has_triton
-
-    return "" if has_triton() else "it needs triton"
+        reason = why_no_cpp_compiler()
+        return f"it needs a C++ compiler: {reason}" if reason else ""
+    return "" if device.kind == "mps" or has_triton() else "it needs triton"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.backends.base import flatten_outputs
 from pytest_hfaccel.core.tasks import GENERIC, task_of
+from pytest_hfaccel.upstream.torch import is_dropout
 
 if TYPE_CHECKING:
     import torch
@@ -176,10 +177,8 @@ def without_dropout(model: Any) -> Any:
     configs, which some classes read while they run. Caches are switched off, too: gradient checkpointing has no use
     for them, and says so in a warning.
     """
-    import torch
-
     for module in model.modules():
-        if isinstance(module, torch.nn.modules.dropout._DropoutNd):
+        if is_dropout(module):
             module.p = 0.0
         _zero_drops(module)
     for config in _configs(model):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from unittest.mock import patch
 
 
@@ -22,3 +25,42 @@ def send_no_telemetry() -> None:
     with patch.dict(os.environ, CI="true"):
         telemetry = init_ovc_telemetry()
     telemetry.consent = False  # where it has been initialised before
+
+
+_COMPILE_LOGGERS = tuple(f"openvino.frontend.pytorch.torchdynamo.{module}" for module in ("backend", "execute"))
+
+
+def clear_compiled_graphs() -> None:
+    """Empty the caches of OpenVINO's backend of `torch.compile`."""
+    from openvino.frontend.pytorch.torchdynamo import execute
+
+    execute.clear_caches()
+    execute.req_cache.clear()
+
+
+def compiled_graphs() -> int:
+    """Return how many graphs that backend has compiled since its caches were emptied."""
+    from openvino.frontend.pytorch.torchdynamo import execute
+
+    return len(execute.compiled_cache)
+
+
+@contextmanager
+def compile_refusals() -> Iterator[list[str]]:
+    """Collect what that backend says of graphs it cannot run; it says so at level DEBUG only, and hands them on."""
+    messages: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage()) if "ailed" in str(record.msg) else None  # type: ignore[method-assign]
+    loggers = [logging.getLogger(name) for name in _COMPILE_LOGGERS]
+    before = [(logger.level, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG)
+        logger.propagate = False
+    try:
+        yield messages
+    finally:
+        for logger, (level, propagate) in zip(loggers, before, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+            logger.propagate = propagate

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.upstream import RefCountedContext
+
+if TYPE_CHECKING:
+    import torch
 
 
 def _patch_init(undo: ExitStack) -> None:
@@ -71,3 +74,55 @@ def grouped_product() -> Callable[..., Any] | None:
 
     product: Callable[..., Any] | None = getattr(torch, "_grouped_mm", None)
     return product
+
+
+def is_dropout(module: Any) -> bool:
+    """Whether a module is one of torch's dropouts, which share a private base class."""
+    from torch.nn.modules.dropout import _DropoutNd
+
+    return isinstance(module, _DropoutNd)
+
+
+def storage_key(tensor: torch.Tensor) -> int:
+    """Return what identifies the memory of a tensor, also of one without numbers: views share it."""
+    return int(tensor.untyped_storage()._cdata)
+
+
+def packet_and_arguments(func: Any) -> tuple[Any, list[Any]]:
+    """Return the overload packet of an operator, as `__torch_dispatch__` gets it, and the arguments of its schema."""
+    return func._overloadpacket, list(func._schema.arguments)
+
+
+def compile_counters() -> Any:
+    """Return what `torch.compile` counts in this process: `stats["unique_graphs"]`, `graph_break`."""
+    from torch._dynamo.utils import counters
+
+    return counters
+
+
+@contextmanager
+def compiling_in_process() -> Iterator[None]:
+    """Have `torch.compile` start no pool of worker processes, which would outlive the block."""
+    import torch._inductor.config
+
+    with torch._inductor.config.patch(compile_threads=1):
+        yield
+
+
+def why_no_cpp_compiler() -> str:
+    """Return why inductor finds no C++ compiler; empty where it does."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler as error:
+        return str(error).splitlines()[0]
+    return ""
+
+
+def has_triton() -> bool:
+    """Whether inductor finds triton."""
+    from torch.utils._triton import has_triton as found
+
+    return bool(found())

@@ -138,3 +138,32 @@ def attention_implementation(config: Any) -> str | None:
     """Return which attention a model runs (`eager`, `sdpa`, ...): the config has no public attribute for it."""
     chosen: str | None = getattr(config, "_attn_implementation", None)
     return chosen
+
+
+_SUPPORTS_ATTENTION = {
+    "sdpa": "_supports_sdpa",
+    "flash_attention_2": "_supports_flash_attn",
+    "flex_attention": "_supports_flex_attn",
+}
+"""Implementation of attention -> the attribute by which a class says that it has it."""
+
+
+def can_exchange_attention(model: Any) -> bool:
+    """Whether a model has more than the one attention that is written out in its class."""
+    return bool(model._can_set_attn_implementation())
+
+
+def supports_attention(model: Any, implementation: str) -> bool:
+    """Whether a model has an implementation of attention other than `eager`."""
+    return bool(getattr(model, _SUPPORTS_ATTENTION[implementation]))
+
+
+def packages_of_dummy(model_class: Any) -> list[str]:
+    """Return the packages that a class needs where transformers, lacking them, offers a dummy in its place."""
+    packages: list[str] = getattr(model_class, "_backends", None) or []
+    return packages if "dummy" in model_class.__module__ else []
+
+
+def model_from_config(model_class: Any, config: Any, dtype: torch.dtype) -> Any:
+    """Build a model of a class at a dtype, its parts too: what `AutoModel.from_config` calls for the class it finds."""
+    return model_class._from_config(config, dtype=dtype)

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import flop_registry
 
+from pytest_hfaccel.upstream.torch import packet_and_arguments
+
 _GROUPS = {"convolution": 8, "convolution_backward": 9}
 """Operator -> the position of the number of groups among its arguments."""
 
@@ -51,10 +53,9 @@ class Kind:
 @cache
 def kind_of(func: Any) -> Kind:
     """Return the kind of an operator, as `__torch_dispatch__` gets it."""
-    packet = func._overloadpacket
+    packet, arguments = packet_and_arguments(func)
     name = str(packet.__name__)
-    arguments = enumerate(func._schema.arguments)
-    changed = [(one.name, index) for index, one in arguments if one.alias_info and one.alias_info.is_write]
+    changed = [(one.name, index) for index, one in enumerate(arguments) if one.alias_info and one.alias_info.is_write]
     return Kind(name, packet, bool(func.is_view) or name in ALIASES, func.namespace in _BOOKKEEPING, tuple(changed))
 
 

@@ -20,7 +20,7 @@ from pytest_hfaccel.core.spec import ModelSpec
 from pytest_hfaccel.tracing.input_shapes import TEXT, InputShape, input_shapes, text_length
 from pytest_hfaccel.tracing.recording import Recording, Subject, tensor_bytes, weights_of
 from pytest_hfaccel.tracing.torch.passes import Pass, record_forward, record_step
-from pytest_hfaccel.upstream.transformers import quiet
+from pytest_hfaccel.upstream.transformers import model_from_config, modules_kept_in_fp32, quiet
 
 
 class FakeModel:
@@ -108,8 +108,7 @@ def meta_model(architecture: str, dims: Mapping[str, Any], dtype: str = "fp32") 
     try:
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # What `AutoModel.from_config` calls: it also builds the parts of a model at the dtype.
-            model = model_class_._from_config(config, dtype=TORCH_DTYPES[dtype]).eval()
+            model = model_from_config(model_class_, config, TORCH_DTYPES[dtype]).eval()
     except Exception as error:
         # Any constructor can fail in any way: all of it is "this cannot be built".
         raise LoadError(f"{architecture} cannot be built without memory: {type(error).__name__}: {error}") from error
@@ -117,16 +116,8 @@ def meta_model(architecture: str, dims: Mapping[str, Any], dtype: str = "fp32") 
     return model
 
 
-_KEPT_IN_FP32 = {
-    "fp16": ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict"),
-    "bf16": ("_keep_in_fp32_modules_strict",),
-}
-"""dtype -> the fields of a class that name, as wildcards, what `from_pretrained` leaves in fp32."""
-
-
 def _keep_in_fp32(model: Any, dtype: str) -> None:
-    fields = _KEPT_IN_FP32.get(dtype, ())
-    names = sorted({name for field in fields for name in (getattr(model, field, None) or ())})
+    names = modules_kept_in_fp32(model, strictly=dtype == "bf16") if dtype in ("fp16", "bf16") else []  # wildcards
     if not names:
         return
     wildcards = "|".join(re.escape(name).replace(r"\*", ".*") for name in names)

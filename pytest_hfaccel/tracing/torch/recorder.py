@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from pytest_hfaccel.tracing.torch.costs import Kind, distinct, flops_of, kind_of, read, written
 from pytest_hfaccel.tracing.trace import Operator
+from pytest_hfaccel.upstream.torch import storage_key
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[misc]
@@ -166,8 +167,3 @@ class LiveBytes:
         self._seen.discard(key)
         self.live -= size
         self.floats -= floats
-
-
-def storage_key(tensor: torch.Tensor) -> int:
-    """Return what identifies the memory of a tensor: views share it."""
-    return int(tensor.untyped_storage()._cdata)
