@@ -133,9 +133,6 @@ def safe_ids(config: Mapping[str, Any]) -> list[int]:
     """Return token ids without a special meaning: the middle half of the smallest vocabulary, but for special ids.
 
     The ends of a vocabulary are where special tokens and unused places lie.
-
-    Args:
-        config: The model's config as a dictionary.
     """
     vocabulary = min((value for key, value in _fields(config) if key == "vocab_size" and value > 0), default=0)
     special = {value for key, value in _fields(config) if key.endswith(("_token_id", "_token_index"))}

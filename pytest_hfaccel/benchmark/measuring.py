@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 
 Timer = Callable[[Callable[[], Any], TimingBudget], list[float]]
+NEW_TOKENS = 16
+"""Tokens after the first: enough that their time stands out against the noise of the first one's."""
 _SHARE_FOR_TOKENS = 0.5
 """Generation is timed twice, each time with this share of the seconds that the forward pass may take."""
 
@@ -33,9 +35,7 @@ class PerformanceRequest:
     """What the check `performance` is to do.
 
     Attributes:
-        points: Where to measure.
         budget: How much work the timing of a point may be.
-        timer: Returns the seconds of repeated runs.
         timed: Whether anything is timed; else the model runs once at each point.
         only_right: Whether parity must have passed: the speed of wrong results is not measured.
         facts: Plain JSON worth keeping among a measurement's details.
@@ -61,18 +61,11 @@ def measure(
     timer: Timer = timed_runs,
     facts: Mapping[str, Any] | None = None,
 ) -> Measurement:
-    """Measure latency, memory, generation and noise.
+    """Measure latency, memory, generation and noise of a loaded model on these inputs.
 
-    Args:
-        loaded: The model on its device.
-        cell: What was loaded.
-        inputs: What it runs on.
-        budget: How much work the timing of the forward pass may be.
-        memory: How added memory is found out; as in a process with other models when not given.
-        generation: Whether the tokens of generating models are timed.
-        parameters: Number of parameters, where it is known.
-        timer: Returns the seconds of repeated runs; `timed_runs`, or something that lets pytest-benchmark do it.
-        facts: Plain JSON to keep among the details.
+    The budget is that of the forward pass. `memory` says how added memory is found; by default as in a process that
+    holds other models. `timer` returns the seconds of repeated runs: `timed_runs`, or what lets pytest-benchmark do it.
+    Generation is timed where the model generates; `facts` are kept among the details.
 
     Raises:
         OutOfMemory: The device's memory did not suffice.
@@ -165,10 +158,6 @@ def _tokens(loaded: LoadedModel, inputs: MeasuredInputs, budget: TimingBudget) -
     }
 
 
-NEW_TOKENS = 16
-"""Tokens after the first: enough that their time stands out against the noise of the first one's."""
-
-
 @dataclass(frozen=True)
 class TokenTimes:
     """How fast a model generates.
@@ -186,11 +175,6 @@ class TokenTimes:
 
 def time_tokens(loaded: LoadedModel, inputs: Mapping[str, torch.Tensor], budget: TimingBudget) -> TokenTimes | None:
     """Time generation, with a key-value cache where the backend has one.
-
-    Args:
-        loaded: The model.
-        inputs: Keyword arguments of `generate`.
-        budget: How much work each of the two timings may be.
 
     Returns:
         The times; `None` where the backend cannot generate with this model.

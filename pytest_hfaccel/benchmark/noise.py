@@ -42,12 +42,7 @@ class NoiseReading:
 
 
 def read_noise(device: str, clock: Callable[[], float] = time.perf_counter) -> NoiseReading:
-    """Time the loop now.
-
-    Args:
-        device: Device id whose clock is noted besides; see `clocks.read_clocks`.
-        clock: Seconds; only differences count.
-    """
+    """Time the loop now."""
     seconds = []
     for _ in range(_REPEATS):
         started = clock()

@@ -62,13 +62,7 @@ class TimingBudget:
 def time_runs(
     run: Callable[[], Any], budget: TimingBudget = TimingBudget(), clock: Clock = time.perf_counter
 ) -> Latency:
-    """Warm up, then run until the median is known to the stated relative error, or a limit is reached.
-
-    Args:
-        run: Does the work and returns when it is done, the device included.
-        budget: When to stop.
-        clock: Seconds; only differences count.
-    """
+    """Warm up, then run until the median is known to the stated relative error, or a limit is reached."""
     warm_up = warm_up_runs(run, budget, clock)
     return latency_of(timed_runs(run, budget, clock), warm_up)
 
@@ -122,12 +116,7 @@ def _is_enough(times: list[float], budget: TimingBudget, elapsed: float, look: i
 
 
 def latency_of(seconds: list[float], warm_up: int) -> Latency:
-    """Describe run times by order statistics: means follow the outliers.
-
-    Args:
-        seconds: Of each run; at least one.
-        warm_up: Runs before them.
-    """
+    """Describe run times by order statistics: means follow the outliers."""
     milliseconds = sorted(1e3 * value for value in seconds)
     percentiles = _percentiles(milliseconds)
     return Latency(
@@ -182,9 +171,6 @@ def median_interval(values: Sequence[float]) -> tuple[float, float]:
     enclose the median with probability 1 - 2 P(B(n, 1/2) <= k - 1); the largest k for which that is at least 95 % is
     taken. W. J. Conover, Practical Nonparametric Statistics, 3rd ed. 1999, section 3.2. Below 6 values no k is enough,
     and the extremes are returned.
-
-    Args:
-        values: At least one.
     """
     ordered = sorted(values)
     rank = max(1, enclosing_rank(len(ordered)))

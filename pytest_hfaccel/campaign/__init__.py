@@ -34,20 +34,7 @@ PointResult = Measurement | NotMeasured
 
 @dataclass(frozen=True)
 class Campaign:
-    """What is verified and measured, and how.
-
-    Attributes:
-        cells: The cells, in order.
-        batches: Batch sizes; none: nothing is measured.
-        lengths: Tokens per sample, for models with text.
-        threads: CPU threads of the runtimes.
-        cache_dir: Where checkpoints and converted models are kept.
-        timeout: Seconds for preparing a cell, and for each point.
-        budget: How much work the timing of a point may be.
-        verify: Whether cells are verified first.
-        trust_remote_code: Models whose repository's code may run; see `ModelSpec.may_run_its_code`.
-        allow_pickle: Whether weights that are not safetensors may be loaded.
-    """
+    """What is verified and measured, and how; see `WorkerRequest`. Without batch sizes nothing is measured."""
 
     cells: Sequence[Cell]
     batches: Sequence[int]
@@ -77,11 +64,6 @@ def run_campaign(
     campaign: Campaign, tell: Callable[[Cell, CellResult | PointResult], None], run: Run = run_isolated
 ) -> Iterator[CellResult]:
     """Verify and measure the cells.
-
-    Args:
-        campaign: What to do.
-        tell: Called with each result as soon as it is there.
-        run: Serves a request; in processes of their own when not given.
 
     Yields:
         The record of each cell when it is done, with an outcome of the check `performance` per point.
@@ -154,10 +136,6 @@ def too_large(cell: Cell, available_bytes: int | None = None) -> str:
     """Return why a cell would not fit into main memory, or an empty text where it fits or its size is not known.
 
     A process that takes more memory than there is may have the system end any process.
-
-    Args:
-        cell: The cell; tiny weights always fit.
-        available_bytes: Main memory there is; what this process can take when not given.
     """
     parameters = cell.model.parameters
     if cell.weights.kind == Weights.TINY or not parameters:

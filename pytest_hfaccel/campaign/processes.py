@@ -40,19 +40,9 @@ _SHOWN = 400
 
 @dataclass(frozen=True)
 class WorkerRequest:
-    """A model on a device at several points.
+    """A model on a device at several points, as `measure_isolated` describes it.
 
-    Attributes:
-        cell: Model, device, dtype and weights; the model need not be in a registry.
-        points: Where to measure.
-        threads: CPU threads of the runtime.
-        cache_dir: Where checkpoints and converted models are stored.
-        timeout: Seconds for preparing the model, and for each point.
-        budget: Limits on the timing of a point.
-        generation: Whether the tokens of generating models are timed.
-        trust_remote_code: Models whose repository's code may run; see `ModelSpec.may_run_its_code`.
-        allow_pickle: Whether weights that are not safetensors may be loaded.
-        checks: Checks the cell must pass before anything is measured; empty: nothing is checked.
+    The cell must pass `checks` before anything is measured; the model need not be in a registry.
     """
 
     cell: Cell

@@ -52,12 +52,7 @@ def main() -> None:
 
 
 def serve(request: WorkerRequest, answer: Callable[[dict[str, Any]], None]) -> None:
-    """Measure every point of a request.
-
-    Args:
-        request: What to measure.
-        answer: Called with the record of the checks, if there are any, then with the answer for each point, in order.
-    """
+    """Measure every point of a request."""
     try:
         _import_everything(request)
     except Exception as error:

@@ -37,12 +37,7 @@ _CERTAIN = 0.995
 
 @dataclass(frozen=True)
 class Choice:
-    """The best option.
-
-    Attributes:
-        name: Family or subfamily.
-        margin: Its weighted log-odds less those of everything that speaks against it.
-    """
+    """The best option."""
 
     name: str
     margin: float

@@ -334,11 +334,7 @@ _FAINT = 0.3
 
 
 def analyze_hardware(profile: HardwareProfile) -> Analysis:
-    """Guess a family from where a model runs and how much memory it takes, with low confidence.
-
-    Args:
-        profile: Device kind -> `compatible` and `memory_usage.peak` in MB.
-    """
+    """Guess a family from where a model runs and how much memory it takes, with low confidence."""
     works = {kind: bool(entry.get("compatible")) for kind, entry in profile.items()}
     peak = _peak(profile)
     if not works:

@@ -30,11 +30,7 @@ class DamagedDatabaseWarning(UserWarning):
 
 
 class ClassificationDatabase:
-    """Classifications by model name.
-
-    Args:
-        path: The JSON file; it and its folder are made when the first entry is stored.
-    """
+    """Classifications by model name."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)

@@ -55,13 +55,7 @@ _HOLDER = re.compile(r"\(PID (\d+)\)")
 
 
 class _Known(NamedTuple):
-    """A problem by what DuckDB's message says.
-
-    Attributes:
-        pattern: Part of the message.
-        problem: What it means.
-        hint: The next step.
-    """
+    """A problem by what DuckDB's message says."""
 
     pattern: str
     problem: str
@@ -186,11 +180,6 @@ _threads: dict[Path, threading.Lock] = {}
 @contextmanager
 def connected(path: Path, *, write: bool, wait_s: float = WAIT_S) -> Iterator[Any]:
     """Open the database, and close it after the block.
-
-    Args:
-        path: The file; it exists.
-        write: Whether the block writes.
-        wait_s: How long to wait, in seconds, while another process has the file open.
 
     Raises:
         ConfigError: It stays locked, cannot be opened, is damaged or full; names the file and the next step.

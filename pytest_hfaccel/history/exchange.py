@@ -39,10 +39,6 @@ class Merge:
 
     Numbers are given anew. A run that is here already, by its key, is left as it is, with all that belongs to it, so
     that taking the same database over twice changes nothing.
-
-    Args:
-        connection: An open DuckDB connection, in a transaction.
-        rows_of: Returns the rows of a table of the other database, as dictionaries.
     """
 
     def __init__(self, connection: Any, rows_of: Callable[[str], list[Row]]) -> None:
@@ -102,10 +98,6 @@ def rows_of_database(path: Path, *, wait_s: float) -> dict[str, list[Row]]:
     They are read before anything is written: two processes that take each other's database over do not lock each
     other out.
 
-    Args:
-        path: The file.
-        wait_s: How long to wait, in seconds, while another process has it open.
-
     Raises:
         ConfigError: It is missing, none of ours, or of another schema version.
     """
@@ -124,11 +116,6 @@ VERSION_FILE = f"schema_version{PARQUET}"
 
 def export(connection: Any, target: Path) -> list[Path]:
     """Write the database to Parquet files, each as a whole, and return them.
-
-    Args:
-        connection: An open DuckDB connection.
-        target: A file `*.parquet`, for all measurements with the runs they come from; or a directory, which gets a
-            file per table.
 
     Raises:
         ConfigError: A file cannot be written; the old one, if there was one, still stands.
@@ -170,11 +157,9 @@ _RUN_COLUMNS = (
 
 
 def import_files(connection: Any, path: Path) -> dict[str, int]:
-    """Take over what `export` wrote, and return how many rows were new, by table.
+    """Import what `export` wrote, and return how many rows were new, by table.
 
-    Args:
-        connection: An open DuckDB connection, in a transaction.
-        path: A Parquet file of measurements, a directory of such files, or a directory with a file per table.
+    The path is a Parquet file of measurements, a directory of such files, or a directory with a file per table.
 
     Raises:
         ConfigError: There is nothing of the kind, a file is damaged, or it is of another schema version.
@@ -252,12 +237,7 @@ def check_columns(place: str, columns: Sequence[str]) -> None:
 
 
 def import_rows(connection: Any, rows: Sequence[Row]) -> tuple[int, int]:
-    """Write measurements with the runs they come from, and return how many runs and measurements were new.
-
-    Args:
-        connection: An open DuckDB connection, in a transaction.
-        rows: Rows of the view `measured_rows`.
-    """
+    """Write measurements with the runs they come from, and return how many runs and measurements were new."""
     known = {key for (key,) in connection.execute("SELECT run_key FROM test_runs").fetchall()}
     runs = 0
     measurements = 0
@@ -288,10 +268,6 @@ def import_journal(connection: Any, path: Path) -> dict[str, int]:
 
     It is there when a run began at the same time with the same command: a run that wrote to the database itself does
     not know the key that its journal makes.
-
-    Args:
-        connection: An open DuckDB connection, in a transaction.
-        path: The journal, also that of a run that was killed.
 
     Raises:
         ConfigError: It cannot be read, or has lost its first line.

@@ -470,12 +470,7 @@ Key = tuple[Any, ...]
 
 
 class Subjects:
-    """The rows of the models and devices of one run, made where they are missing; inside one transaction.
-
-    Args:
-        connection: An open DuckDB connection, in a transaction.
-        record: The run.
-    """
+    """The rows of the models and devices of one run, made where they are missing; inside one transaction."""
 
     def __init__(self, connection: Any, record: RunRecord) -> None:
         self._names = {one.device: one.device_name for one in record.measurements}
@@ -574,16 +569,7 @@ def measurements_in(data: Any) -> Iterator[Measurement]:
 
 
 def write(connection: Any, record: RunRecord, *, run_key: str = "") -> int:
-    """Write a run and all it found.
-
-    Args:
-        connection: An open DuckDB connection, in a transaction.
-        record: The run.
-        run_key: What the run is called in every database; made up for a new run.
-
-    Returns:
-        Its `run_id`.
-    """
+    """Write a run and all it found, and return its `run_id`; `run_key` is its name in every database."""
     [run_id] = insert(connection, "test_runs", [_run_row(record, run_key or str(uuid.uuid4()))])
     subjects = Subjects(connection, record)
     _write_measurements(connection, run_id, record, subjects)
@@ -663,11 +649,8 @@ def read_measurements(
 ) -> list[Measurement]:
     """Return the measurements that fit, in the order in which they were written.
 
-    Args:
-        connection: An open DuckDB connection.
-        filters: Columns of `measured_rows` and the value asked for; `None` asks for nothing.
-        only_real_dimensions: Whether to leave out what was measured with tiny weights.
-        relation: What to read: the view, or a Parquet file with its columns.
+    Filters are columns of `measured_rows` with the wanted value, `None` for any; `relation` is that view, or a Parquet
+    file with its columns.
     """
     asked = {column: value for column, value in filters.items() if value is not None}
     conditions = ["true", *(f"{column} = ?" for column in asked)]

@@ -21,11 +21,7 @@ FILE = "hfaccel.duckdb"
 
 
 def default_database_path(environ: Mapping[str, str] | None = None) -> Path:
-    """Return the path of the database: `BENCHMARK_DB_PATH`, or `hfaccel.duckdb` in the working directory.
-
-    Args:
-        environ: The environment variables; those of this process where it is not given.
-    """
+    """Return the path of the database: `BENCHMARK_DB_PATH`, or `hfaccel.duckdb` in the working directory."""
     given = (os.environ if environ is None else environ).get(VARIABLE, "")
     return Path(given).expanduser() if given else Path(FILE)
 
@@ -101,9 +97,7 @@ class ForeignDatabase(ValueError):
 def create_schema(connection: Any, *, first_ids: Mapping[str, int] | None = None) -> None:
     """Make the tables, sequences and views in a database that has none of them.
 
-    Args:
-        connection: An open DuckDB connection.
-        first_ids: Where the numbering of a table begins, if not at 1.
+    `first_ids` says where the numbering of a table begins, if not at 1.
     """
     for table in TABLES:
         start = (first_ids or {}).get(table, 1)
@@ -154,10 +148,6 @@ def migrate(connection: Any, path: Path) -> None:
 
     All rows keep their numbers. A table with columns that the schema does not know is kept as a whole under another
     name as well: nothing of it is lost.
-
-    Args:
-        connection: An open DuckDB connection, in a transaction.
-        path: The file, for messages.
 
     Raises:
         ConfigError: The old rows contradict each other, e.g. a result without its run.
@@ -210,11 +200,6 @@ def _as_json(column: str) -> str:
 
 def prepare(path: Path, *, create: bool, wait_s: float) -> None:
     """See to it that the file is there and has the current schema.
-
-    Args:
-        path: The file.
-        create: Whether to make one that is missing.
-        wait_s: How long to wait, in seconds, while another process has it open.
 
     Raises:
         ConfigError: It is missing and not to be made, is none of ours, is newer than this package, or any of what
@@ -306,10 +291,6 @@ def _put(draft: Path, path: Path) -> None:
 
 def describe(path: Path, *, wait_s: float = WAIT_S) -> dict[str, Any]:
     """Return what a database holds, as plain JSON.
-
-    Args:
-        path: The file.
-        wait_s: How long to wait, in seconds, while another process has it open.
 
     Returns:
         `path`, `bytes`, `schema_version`, `current_version`, `rows` by table, `devices` (kind and chip of each) and

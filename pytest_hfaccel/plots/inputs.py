@@ -100,12 +100,7 @@ class MatrixModel:
 
 @dataclass(frozen=True)
 class MatrixTable:
-    """A prediction matrix: models by family and in it the fastest first, batches ascending, the rest in its order.
-
-    Attributes:
-        device_names: The chip behind a platform, where the matrix says so.
-        device_memory: Its memory in MiB, likewise.
-    """
+    """A prediction matrix: models by family and in it the fastest first, batches ascending, the rest in its order."""
 
     models: list[MatrixModel]
     platforms: list[str]

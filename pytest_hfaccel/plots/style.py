@@ -189,13 +189,6 @@ def panels(
 ) -> tuple[Figure, list[Axes]]:
     """Make a figure with a grid of panels.
 
-    Args:
-        count: Number of panels.
-        columns: Panels in a row.
-        size: Width and height of a panel with its labels, in inches.
-        heading: The words around them.
-        legend: Handles by label.
-
     Returns:
         The figure and its panels, row by row.
     """
@@ -224,13 +217,7 @@ def panel_title(axes: Axes, title: str, detail: str) -> None:
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar.
-
-    Attributes:
-        value: `None` where there is none.
-        colour: Of the bar.
-        measured: Whether it is solid.
-    """
+    """One bar."""
 
     value: Bounded | None
     colour: str
@@ -299,15 +286,7 @@ def _is_near(group: Group) -> bool:
 
 @dataclass(frozen=True)
 class Line:
-    """One line.
-
-    Attributes:
-        points: x -> y; `None` breaks the line.
-        colour: Of line and marks.
-        marker: Of the marks.
-        style: Of the line.
-        open_at: The x at which the mark is open: not measured.
-    """
+    """One line."""
 
     points: Mapping[float, Bounded | None]
     colour: str

@@ -263,12 +263,7 @@ _OTHER_CONFIGS = frozenset({"audio_config", "audio_encoder", "encoder", "decoder
 
 
 def infer_task(architecture: str, config: Mapping[str, Any]) -> str | None:
-    """Return the task of an architecture class, or `None` where name and config do not tell.
-
-    Args:
-        architecture: transformers class name.
-        config: The content of the checkpoint's config.json; may be empty.
-    """
+    """Return the task of an architecture class, or `None` where name and config do not tell."""
     if architecture in _TASK_OF_CLASS:
         return _TASK_OF_CLASS[architecture]
     # The longest ending first: an EncoderModel is also a Model.

@@ -83,11 +83,7 @@ class Registry:
         return [spec for spec in self.specs if any(fnmatchcase(spec.architecture, pattern) for pattern in patterns)]
 
     def informed(self, pairs: Iterable[ModelSpec]) -> list[ModelSpec]:
-        """Return classes of the installed transformers with what the files say of them: needs, expected failures.
-
-        Args:
-            pairs: As `pytest_hfaccel.registry.auto_classes` gives them.
-        """
+        """Return classes of the installed transformers with what the files say of them: needs, expected failures."""
         return [self._informed(spec) for spec in pairs]
 
     def _informed(self, spec: ModelSpec) -> ModelSpec:

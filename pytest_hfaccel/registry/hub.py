@@ -94,11 +94,6 @@ def popular_models(architecture: str, tags: list[str], limit: int) -> list[HubMo
 
     The hub cannot filter by class, so this looks through the models that carry `tags`.
 
-    Args:
-        architecture: transformers class name.
-        tags: Tags the models must carry: the task, the model type, `transformers`.
-        limit: How many to return at most.
-
     Raises:
         HubError: The hub did not answer, answered with an error, or is switched off.
     """

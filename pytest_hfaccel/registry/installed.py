@@ -57,9 +57,6 @@ def stale_heads() -> list[str]:
 def pairs_without_checkpoint(rows: Path) -> dict[str, str]:
     """Return the pairs of which no tiny checkpoint was made, and why.
 
-    Args:
-        rows: What `benchmarks/tiny_checkpoints.py --rows` wrote.
-
     Raises:
         CheckpointError: The file cannot be read, or holds something else.
     """

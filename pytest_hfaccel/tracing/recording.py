@@ -214,9 +214,6 @@ class ScalableTrace:
 def scalable_trace(record: Record) -> ScalableTrace:
     """Record as few batches as suffice: 1 and 2, also 3 where batch 1 runs other operators, one more for squares.
 
-    Args:
-        record: Records a pass at a batch size.
-
     Raises:
         LoadError: `record` raised it.
     """
@@ -254,11 +251,7 @@ _AMOUNTS = ("flops", "read_bytes", "written_bytes", "read_floats", "written_floa
 
 
 def joined(recordings: Sequence[Recording]) -> tuple[Recording, ...]:
-    """Join operators that are equal in all recordings, and leave of the curves what can be the highest point.
-
-    Args:
-        recordings: Recordings at consecutive batches, whose operators correspond one to one.
-    """
+    """Join operators that are equal in all recordings, and leave of the curves what can be the highest point."""
     counts: dict[tuple[Operator, ...], int] = {}
     for together in zip(*(recording.operators for recording in recordings), strict=True):
         counts[together] = counts.get(together, 0) + 1
@@ -290,12 +283,7 @@ def _growths(point: tuple[tuple[int, int], ...]) -> tuple[int, ...]:
 
 
 def interpolated(recordings: Sequence[Recording], batch: int) -> Recording:
-    """Return the recording that a batch size would have given.
-
-    Args:
-        recordings: What `joined` returned.
-        batch: Samples, at least as many as in the first of them.
-    """
+    """Return the recording that a batch size would have given."""
     start = recordings[0]
 
     def grown(*values: int) -> int:

@@ -181,14 +181,6 @@ def trace_model(
     and convolutions take one byte per number. A training step is the real backward pass of the sum of the outputs, and
     AdamW; see `torch.training.Trainer` for its memory.
 
-    Args:
-        architecture: transformers class name.
-        dims: Config fields that differ from the class's default config.
-        batch: Samples.
-        length: Tokens per sample of text inputs, 0 where there are none; images and audio have the config's size.
-        dtype: `fp32`, `bf16`, `fp16`, `int8` or `fp64`.
-        training: Whether a training step is traced, else a forward pass.
-
     Raises:
         LoadError: transformers has no such class, cannot build it from these dimensions, or it has no pass on fake
             tensors, because what it does depends on values.

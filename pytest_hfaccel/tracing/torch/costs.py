@@ -111,28 +111,14 @@ def read(name: str, arguments: Sequence[torch.Tensor], results: Sequence[torch.T
 
 
 def written(name: str, arguments: Sequence[torch.Tensor], changed: Sequence[torch.Tensor]) -> Amount:
-    """Return what an operator writes.
-
-    Args:
-        name: The operator.
-        arguments: Its tensor arguments.
-        changed: Its results, or what it changed in place where it returns nothing.
-    """
+    """Return what an operator writes."""
     if name in _SCATTER:
         return amount([arguments[_SCATTER[name]]])
     return amount(() if name in _ALLOCATE else changed)
 
 
 def flops_of(name: str, packet: Any, args: Any, kwargs: Any, out: Any) -> int:
-    """Return the operations of an execution; 0 for what torch does not count, such as additions of tensors.
-
-    Args:
-        name: The operator without namespace and overload.
-        packet: torch's object for it, the key of its table.
-        args: Its arguments.
-        kwargs: Its keyword arguments.
-        out: Its result.
-    """
+    """Return the operations of an execution; 0 for what torch does not count, such as additions of tensors."""
     own = _OWN.get(name)
     if own is not None:
         return int(own(args, out))

@@ -27,11 +27,8 @@ class FakeModel:
     """A model of real dimensions without memory, to be recorded at any batch size.
 
     Args:
-        architecture: transformers class name.
-        dims: Config fields that differ from the class's default config.
         length: Tokens per sample of text inputs; models with fewer positions take fewer.
         dtype: dtype it is built at: `fp32`, `bf16`, `fp16` or `fp64`.
-        training: Whether training steps are recorded, else forward passes.
 
     Raises:
         LoadError: transformers has no such class, or cannot build it from these dimensions.
@@ -93,11 +90,6 @@ TORCH_DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bflo
 
 def meta_model(architecture: str, dims: Mapping[str, Any], dtype: str = "fp32") -> Any:
     """Build a model on the meta device, in eval mode: shapes without memory.
-
-    Args:
-        architecture: transformers class name.
-        dims: Config fields that differ from the class's default config.
-        dtype: One of `TORCH_DTYPES`.
 
     Raises:
         LoadError: transformers has no such class, or cannot build it from these dimensions.

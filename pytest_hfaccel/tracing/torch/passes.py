@@ -21,13 +21,7 @@ Forward = Callable[[Any, Inputs], Any]
 
 @dataclass(frozen=True)
 class Pass:
-    """What was recorded.
-
-    Attributes:
-        recorder: The operators, and the memory they held.
-        output: Bytes and floating-point numbers of the outputs.
-        optimizer_bytes: Bytes of the optimizer's state.
-    """
+    """What was recorded."""
 
     recorder: Recorder
     output: tuple[int, int]

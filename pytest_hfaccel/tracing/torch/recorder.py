@@ -22,10 +22,6 @@ from pytest_hfaccel.upstream.torch import storage_key
 class Recorder(TorchDispatchMode):  # type: ignore[misc]
     """Records what runs, on real tensors or on fake ones, whose storages only have sizes.
 
-    Args:
-        weights: The model's tensors: they are not counted as alive.
-        inputs: Its inputs: likewise.
-
     Attributes:
         operators: In the order of execution, one entry each.
         memory: What is alive besides weights and inputs.
@@ -105,13 +101,6 @@ def run(func: Any, name: str, args: Any, kwargs: Any, arguments: Sequence[torch.
     What only concerns real tensors runs for real among fake ones, too: models ask whether a mask leaves anything out,
     and take another way if it does. So does what makes a mask where a model was given none: ones of (batch, tokens) or
     (batch, height, width). On fake tensors some operators run by the stand-ins of this file.
-
-    Args:
-        func: The operator.
-        name: Its name without namespace and overload.
-        args: Its arguments.
-        kwargs: Its keyword arguments.
-        arguments: The tensors among both.
     """
     has_fakes = any(isinstance(tensor, FakeTensor) for tensor in arguments)
     makes_mask = name == "ones" and len(args[0]) in (2, 3)
@@ -136,9 +125,6 @@ _STAND_INS: dict[str, Callable[..., Any]] = {"_grouped_mm": _grouped_mm}
 
 class LiveBytes:
     """Counts the storages of tensors it is shown, until they are freed; fake tensors have storages, too.
-
-    Args:
-        known: Tensors that are not counted: weights and inputs.
 
     Attributes:
         live: Bytes alive now.
