@@ -89,7 +89,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *_in(
         "tolerances",
         "numerics/tolerances.py",
-        f"test_checks_tolerances.py {_WRONG_MODELS}",
+        f"test_numerics_tolerances.py {_WRONG_MODELS}",
         ("fp32 passes at a thousandfold", "_FP32_TINY = Tolerance(rel_l2=1e-5", "_FP32_TINY = Tolerance(rel_l2=1e-2"),
         (
             "fp16 passes at a thousandfold",
@@ -106,7 +106,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *_in(
         "comparator",
         "numerics/compare.py",
-        f"test_checks_compare.py {_WRONG_MODELS}",
+        f"test_numerics_compare.py {_WRONG_MODELS}",
         ("a rel-L2 of NaN passes", "if not excess <= 1.0:  # also when it is NaN", "if excess > 1.0:"),
         (
             "a missing output passes",
@@ -119,13 +119,13 @@ MUTATIONS: tuple[Mutation, ...] = (
     *_in(
         "comparator",
         "numerics/compare.py",
-        f"test_checks_compare.py {_WRONG_MODELS}",
+        f"test_numerics_compare.py {_WRONG_MODELS}",
         ("NaN on both sides agrees", "    if any(nan):  #", "    if nan[0] != nan[1]:  #"),
     ),
     *_in(
         "comparator",
         "numerics/positions.py",
-        "test_checks_positions.py",
+        "test_numerics_positions.py",
         ("padding is compared, the text is not", "leaf = leaf[mask.bool()]", "leaf = leaf[~mask.bool()]"),
     ),
     *_in(
@@ -147,7 +147,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *_in(
         "reference",
         "numerics/reference.py",
-        f"test_checks_reference.py {_WRONG_MODELS}",
+        f"test_numerics_reference.py {_WRONG_MODELS}",
         (
             "fp32 calls itself fp64",
             "loaded = self._small or self._load(self.dtype)",
@@ -158,7 +158,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *_in(
         "placement",
         "checks/loading.py",
-        f"test_checks_devices.py {_WRONG_MODELS}",
+        f"test_checks_loading.py {_WRONG_MODELS}",
         ("another precision passes", "if reported.effective_dtype != context.cell.dtype:", "if False:"),
         (
             "every device is the right one",
@@ -256,7 +256,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *_in(
         "weights",
         "checks/loading.py",
-        "test_checks_class_level.py",
+        "test_checks_loading.py",
         ("missing tensors pass", "    if keys:\n", "    if False:\n"),
     ),
     *_in(

@@ -110,7 +110,7 @@ def with_constant_memory(loaded: LoadedModel) -> LoadedModel:
 
 
 def ignoring(loaded: LoadedModel, name: str, value: torch.Tensor) -> LoadedModel:
-    """Always see the same value of one input, whatever is given."""
+    """Always see the same value of one input, whatever the caller passes."""
     return with_forward(loaded, lambda right, inputs: right({**inputs, name: value}))
 
 
@@ -124,7 +124,7 @@ def with_weights(module: Any, change: Callable[[str, torch.Tensor], None]) -> It
     """
     import torch
 
-    kept = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+    originals = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
     try:
         with torch.no_grad():
             for name, parameter in module.named_parameters():
@@ -133,4 +133,4 @@ def with_weights(module: Any, change: Callable[[str, torch.Tensor], None]) -> It
     finally:
         with torch.no_grad():
             for name, parameter in module.named_parameters():
-                parameter.copy_(kept[name])
+                parameter.copy_(originals[name])

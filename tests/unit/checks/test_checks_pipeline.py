@@ -1,21 +1,19 @@
-"""The checks that use a pipeline: equal to the direct way, and making sense of its task."""
+"""The check `pipeline`: equal to the direct way, and how two results are compared."""
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from pytest_hfaccel.checks.base import Claim
+from pytest_hfaccel.checks.pipeline import problems_between
 from pytest_hfaccel.checks.pipeline_expected import GREEDY
-from pytest_hfaccel.checks.task_sense import groups_paraphrases
 from pytest_hfaccel.core.config import RunConfig
 from pytest_hfaccel.core.results import Status
 from pytest_hfaccel.core.spec import CPU, Cell, Weights, WeightsChoice
 from pytest_hfaccel.engine.runner import Runner
+from pytest_hfaccel.numerics.tolerances import Tolerance
 from pytest_hfaccel.registry.auto_classes import match_pairs
 from tests.unit.checks.support import TinyContext, TinySource, run, with_forward
 
@@ -74,35 +72,49 @@ def test_a_pipeline_that_runs_another_model_fails(bert: TinySource) -> None:
     assert run("pipeline", wrong).status == Status.FAILED
 
 
-def test_an_untrained_model_makes_no_sense(bert: TinySource) -> None:
-    outcome = run("task_sense", TinyContext(bert))
-    assert outcome.status == Status.FAILED
-    assert "fills 'Paris is the capital of [MASK].' with 'france'" in (outcome.reason or "")
+_ROW = Tolerance(rel_l2=1e-3, rtol=1e-3, atol=1e-3)
 
 
-def test_the_claims_of_a_model_class_module_count(gpt2: TinySource) -> None:
-    context = TinyContext(gpt2)
-    context.cell = SimpleNamespace(model=SimpleNamespace(task="mask-generation"))  # type: ignore[assignment]
-    assert run("task_sense", context).status == Status.SKIPPED
-    context.claims = [Claim("sees the cat", True, {"score": 0.9})]
-    outcome = run("task_sense", context)
-    assert outcome.status == Status.PASSED
-    assert outcome.measures["claims"] == {"sees the cat": {"holds": True, "score": 0.9}}
-    context.claims = [*context.claims, Claim("sees the dog", False)]
-    assert "it does not hold that the model sees the dog" in (run("task_sense", context).reason or "")
+def _labels(*pairs: tuple[str, float]) -> list[dict[str, Any]]:
+    return [{"label": label, "score": score} for label, score in pairs]
 
 
-def _by_topic(text: str) -> list[list[list[float]]]:
-    return [[[1.0, 0.0]]] if "guitar" in text or "cat" in text else [[[0.0, 1.0]]]
+_RANKING = _labels(("a", 0.5), ("b", 0.3), ("c", 0.1))
+_BOX = {"xmin": 1, "ymin": 2, "xmax": 10, "ymax": 20}
+_OBJECT = {"score": 0.9, "label": "cat", "box": _BOX}
 
 
-def _by_wording(text: str) -> list[list[list[float]]]:
-    return [[[0.0, 1.0]]] if text.startswith(("A man plays", "A cat")) else [[[1.0, 0.0]]]
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ("text", "text"),
+        ([[[1.0, 2.0]]], [[[1.0, 2.0001]]]),
+        (_RANKING, _RANKING),
+        (_labels(("a", 0.4), ("b", 0.4)), _labels(("b", 0.4), ("a", 0.4))),  # a tie within the list
+        (_labels(("a", 0.5), ("d", 0.1)), _labels(("a", 0.5), ("c", 0.1))),  # a tie at its end
+        ([_OBJECT], [{**_OBJECT, "box": {**_BOX, "xmax": 11}}]),
+        ([], []),
+    ],
+)
+def test_equal_up_to_rounding(found: Any, expected: Any) -> None:
+    assert problems_between(found, expected, _ROW) == []
 
 
-@pytest.mark.parametrize(("features", "holds"), [(_by_topic, True), (_by_wording, False)])
-def test_paraphrases_must_be_closer_than_other_sentences(features: Any, holds: bool) -> None:
-    pipe: Any = partial(features)
-    pipe.tokenizer = SimpleNamespace(get_vocab=lambda: {"man": 0})
-    claims = list(groups_paraphrases(SimpleNamespace(pipe=pipe)))  # type: ignore[arg-type]
-    assert [claim.holds for claim in claims] == [holds, holds]
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ("text", "texts"),
+        ([[[1.0, 2.0]]], [[[1.0, 2.1]]]),
+        ([[1.0]], [[1.0, 2.0]]),
+        (_labels(("a", 0.5), ("b", 0.3)), _RANKING),
+        (_labels(("a", 0.5), ("b", 0.35), ("c", 0.1)), _RANKING),
+        (_labels(("a", 0.5), ("b", 0.3), ("d", 0.2)), _RANKING),
+        (_labels(("b", 0.3), ("a", 0.5), ("c", 0.1)), _RANKING),  # not sorted
+        ([_OBJECT], [{**_OBJECT, "box": {**_BOX, "xmax": 13}}]),
+        ([_OBJECT], [{**_OBJECT, "label": "dog"}]),
+        ([{"score": 0.5, "token": 1, "token_str": "x"}], [{"score": 0.5, "token": 1, "token_str": "y"}]),
+        ([{"generated_text": "a"}], [{"generated_text": "b"}]),
+    ],
+)
+def test_every_other_difference_is_a_problem(found: Any, expected: Any) -> None:
+    assert problems_between(found, expected, _ROW)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 
 from pytest_hfaccel.checkpoints.pretrained.digits import NAMES, held_out_digits, training_digits
 from pytest_hfaccel.checks.base import Claim
-from pytest_hfaccel.checks.task_sense import fills_masks, reads_digits, transcribes_speech
+from pytest_hfaccel.checks.task_sense import fills_masks, groups_paraphrases, reads_digits, transcribes_speech
 from pytest_hfaccel.core.errors import PackageMissing
+from pytest_hfaccel.core.results import Status
+from tests.unit.checks.support import TinyContext, TinySource, run
 
 pytestmark = pytest.mark.slow
 
@@ -106,3 +109,37 @@ def test_a_gap_in_a_reaction_has_one_answer() -> None:
 
     claims = claims_of(fills_masks, oxygen, tokenizer=tokenizer)
     assert [claim.holds for claim in claims] == [True, False, False]
+
+
+def test_an_untrained_model_makes_no_sense(bert: TinySource) -> None:
+    outcome = run("task_sense", TinyContext(bert))
+    assert outcome.status == Status.FAILED
+    assert "fills 'Paris is the capital of [MASK].' with 'france'" in (outcome.reason or "")
+
+
+def test_the_claims_of_a_model_class_module_count(gpt2: TinySource) -> None:
+    context = TinyContext(gpt2)
+    context.cell = SimpleNamespace(model=SimpleNamespace(task="mask-generation"))  # type: ignore[assignment]
+    assert run("task_sense", context).status == Status.SKIPPED
+    context.claims = [Claim("sees the cat", True, {"score": 0.9})]
+    outcome = run("task_sense", context)
+    assert outcome.status == Status.PASSED
+    assert outcome.measures["claims"] == {"sees the cat": {"holds": True, "score": 0.9}}
+    context.claims = [*context.claims, Claim("sees the dog", False)]
+    assert "it does not hold that the model sees the dog" in (run("task_sense", context).reason or "")
+
+
+def _by_topic(text: str) -> list[list[list[float]]]:
+    return [[[1.0, 0.0]]] if "guitar" in text or "cat" in text else [[[0.0, 1.0]]]
+
+
+def _by_wording(text: str) -> list[list[list[float]]]:
+    return [[[0.0, 1.0]]] if text.startswith(("A man plays", "A cat")) else [[[1.0, 0.0]]]
+
+
+@pytest.mark.parametrize(("features", "holds"), [(_by_topic, True), (_by_wording, False)])
+def test_paraphrases_must_be_closer_than_other_sentences(features: Any, holds: bool) -> None:
+    pipe: Any = partial(features)
+    pipe.tokenizer = SimpleNamespace(get_vocab=lambda: {"man": 0})
+    claims = list(groups_paraphrases(SimpleNamespace(pipe=pipe)))  # type: ignore[arg-type]
+    assert [claim.holds for claim in claims] == [holds, holds]
