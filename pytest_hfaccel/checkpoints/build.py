@@ -1,8 +1,8 @@
 """Builds a checkpoint on disk: seeded weights, tokenizer and processors.
 
-A class that no table knows is built one way after the other until a forward pass runs. What the model gave in that pass
-is kept beside its weights, with the inputs where no processor makes them: so anybody can tell whether saving and
-loading changed the model.
+A class that no table knows is built in one way after the other until a forward pass runs. The outputs of that pass are
+saved beside the weights, and the inputs where no processor makes them: they tell whether saving and loading changed the
+model.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def build_until_it_runs(spec: ModelSpec, directory: Path, recipe: InputRecipe, *
 
     Raises:
         CheckpointError: It cannot be written.
-        LoadError: transformers could not build the model, or the model ran with no inputs we could think of.
+        LoadError: transformers could not build the model, or it ran with none of the inputs we tried.
     """
     with build_errors(spec, directory):
         errors: list[Exception] = []
@@ -185,7 +185,7 @@ def load_smoke_forward(directory: Path) -> SmokeForward | None:
 
 @contextmanager
 def build_errors(spec: ModelSpec, directory: Path) -> Iterator[None]:
-    """Silence transformers, and turn what goes wrong inside into our errors.
+    """Silence transformers, and raise our errors for what goes wrong inside.
 
     Raises:
         CheckpointError: The weights cannot be written.
@@ -275,7 +275,7 @@ def _noise_level(parameter: Any) -> float:
 
 
 def _require_disk_space(directory: Path, cls: Any, config: Any) -> None:
-    """Refuse before the work is done: filling the disk would disturb everybody else on the machine."""
+    """Refuse before the work is done: a full disk would disturb every process on the machine."""
     import torch
 
     with torch.device("meta"):

@@ -103,7 +103,7 @@ class Checkpoint:
         To be called before the model is loaded: what does not fit may take forever to load, or fill the memory.
 
         Raises:
-            CheckpointError: They are not, or do not; always the same object, so that it is reported once.
+            CheckpointError: They are damaged or do not fit; always the same object, so that it is reported once.
         """
         if self._unfit is not None:
             raise self._unfit
@@ -130,7 +130,7 @@ class Checkpoint:
     def _require_tokens_below(self, rows: int) -> None:
         try:
             ids = self.sample().forward.get("input_ids")
-        except Exception:  # Whoever needs the inputs says what is wrong with them.
+        except Exception:  # The check that needs the inputs reports what is wrong with them.
             return
         if ids is not None and not ids.is_floating_point() and ids.numel() and int(ids.max()) >= rows:
             raise CheckpointError(

@@ -7,7 +7,7 @@ from typing import Any
 from pytest_hfaccel.checkpoints.shrink import ShrinkOptions, merge, replace_timm_backbone, shrink
 from pytest_hfaccel.checkpoints.tables import CLASS_OVERRIDES, CONFIG_ARGUMENTS
 from pytest_hfaccel.core.errors import ConfigError, LoadError
-from pytest_hfaccel.core.spec import ModelSpec, Weights
+from pytest_hfaccel.core.spec import ModelSpec
 
 
 def model_class(spec: ModelSpec) -> Any:
@@ -93,8 +93,3 @@ def tiny_config(spec: ModelSpec, options: ShrinkOptions | None = None) -> Any:
             f"a tiny {type(real).__name__} cannot be made: {type(error).__name__}: {error}",
             hint=f"An override for the model type {real.model_type!r} (OVERRIDES in checkpoints/tables) would help.",
         ) from error
-
-
-def config_for(spec: ModelSpec, kind: Weights) -> Any:
-    """Return the config that a built checkpoint starts from."""
-    return tiny_config(spec) if kind == Weights.TINY else real_config(spec)

@@ -1,4 +1,4 @@
-"""What a checkpoint's files, read without `from_pretrained`, say a model must be, and what a loaded one is instead.
+"""The model that a checkpoint's files describe, read without `from_pretrained`, and how a loaded model differs from it.
 
 The headers of the weights' files name tensors, dtypes and shapes; `config.json` alone, with no weights read, gives the
 settings of every layer (an epsilon, a scale, a stride). A loaded model is compared with both.
@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -67,7 +70,7 @@ class DescribedModel:
     def require_fit(self) -> None:
         """Refuse a config that is not one of the class, or that asks for other dimensions than the weights have.
 
-        Before anything is loaded: a model of a size that nobody has would fill the memory.
+        Runs before anything is loaded: a model with absurd dimensions would fill the memory.
 
         Raises:
             CheckpointError: It does not fit; the message says what does not.
@@ -117,9 +120,7 @@ class DescribedModel:
 
     @property
     def _elements(self) -> int:
-        from math import prod
-
-        return sum(prod(stored.shape) for stored in self.tensors.values())
+        return sum(math.prod(stored.shape) for stored in self.tensors.values())
 
     def _impossible(self, config: dict[str, Any]) -> str:
         if not self.tensors:
@@ -132,15 +133,14 @@ class DescribedModel:
         return ""
 
     def _compared(self, model: Any, ignored: set[str]) -> tuple[list[str], list[str]]:
-        """Return the names of the tensors whose kind, and of those whose values, are not what the files say."""
+        """Return the names of the tensors of another kind, and of those with other values, than in the files."""
         loaded = model.state_dict()
-        named = _renamer(model, loaded)
         mistyped, suspects = [], {}
-        with _Reader(self.tensors) as read:
+        with _reading(self.tensors) as read:
             for name, stored in self.tensors.items():
                 if name in ignored:
                     continue
-                mine = loaded.get(named(name))
+                mine = loaded.get(_name_in_model(model, loaded, name))
                 if mine is not None and mine.is_floating_point() and stored.dtype in _INTEGERS:
                     mistyped.append(f"{name} ({stored.dtype})")
                 elif mine is None or not _is_same(mine, read(name)):
@@ -162,25 +162,24 @@ def settings_of(model: Any) -> Settings:
 
 
 def tensors_of_other_heads(model_class: Any, config: Any, names: Iterable[str]) -> set[str]:
-    """Return those of some tensors that belong to another class of the same architecture.
+    """Return those of the named tensors that belong to another class of the same architecture.
 
-    A checkpoint of `BertForPreTraining` holds more than `BertForMaskedLM` takes. That is no fault of it: the class
-    without a pooler leaves the pooler's weights alone, and what it takes is complete.
+    A checkpoint of `BertForPreTraining` holds more than `BertForMaskedLM` takes. That is no fault: a class without
+    a pooler ignores the pooler's weights, and what it takes is complete.
 
     Args:
         model_class: The class that has no place for them.
         config: Its config.
         names: Names of tensors in a checkpoint.
     """
-    left, prefix = set(names), f"{getattr(model_class, 'base_model_prefix', '')}."
-    known: set[str] = set()
+    left = set(names)
     for other in _siblings(model_class):
-        if not left - known:
+        if not left:
             break
         blank = _model_without_weights(other, config)
         keys = set(blank.state_dict()) if blank is not None else set()
-        known |= {name for name in left if {name, name.removeprefix(prefix), prefix + name} & keys}
-    return known
+        left = {name for name in left if not keys.intersection(_spellings(model_class, name))}
+    return set(names) - left
 
 
 def tensors_of_other_shape(loading_info: dict[str, Any]) -> list[str]:
@@ -235,14 +234,7 @@ def _integers(config: Any) -> Iterator[tuple[str, int]]:
 
 
 def _model_without_weights(model_class: Any, config: Any) -> Any:
-    """Make a model without weights; `None` where its class needs more than a config, or real numbers, to be made.
-
-    Args:
-        model_class: Its class.
-        config: A config, or the directory with the file of it.
-    """
-    from copy import deepcopy
-
+    """Make a model on the meta device from a config or the directory with its file; `None` where its class cannot."""
     import torch
 
     try:
@@ -278,37 +270,37 @@ def _siblings(model_class: Any) -> list[Any]:
     ]
 
 
-def _renamer(model: Any, loaded: Tensors) -> Callable[[str], str]:
-    """Return what gives the name in a model of a tensor in the files, by transformers' own table of renamings."""
+def _spellings(model: Any, name: str) -> tuple[str, str, str]:
+    """A tensor's name as it is, with and without the prefix of the base model."""
     prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    return name, prefix + name, name.removeprefix(prefix)
+
+
+def _name_in_model(model: Any, loaded: Tensors, name: str) -> str:
+    """Return the name in a model of a tensor in the files, by transformers' own table of renamings."""
+
+    def spelled_as_loaded(name: str) -> str | None:
+        return next((spelling for spelling in _spellings(model, name) if spelling in loaded), None)
+
+    known = spelled_as_loaded(name)
+    if known is not None:
+        return known
     try:
         from transformers.core_model_loading import WeightRenaming
-
-        renamings = [step for step in getattr(model, "_weight_conversions", None) or () if type(step) is WeightRenaming]
     except ImportError:
-        renamings = []
-
-    def renamed(name: str) -> str:
-        for candidate in (name, prefix + name, name.removeprefix(prefix)):
-            if candidate in loaded:
-                return candidate
-        for renaming in renamings:
-            name = renaming.rename_source_key(name)[0]
-        return next((other for other in (prefix + name, name.removeprefix(prefix)) if other in loaded), name)
-
-    return renamed
+        return name
+    for step in getattr(model, "_weight_conversions", None) or ():
+        if type(step) is WeightRenaming:
+            name = step.rename_source_key(name)[0]
+    return spelled_as_loaded(name) or name
 
 
 def _still_different(
     model: Any, loaded: Tensors, suspects: dict[str, bool], read: Callable[[str], torch.Tensor]
 ) -> list[str]:
-    """Return which tensors are different after what transformers turns round or merges has been turned back.
+    """Return which tensors are different once what transformers transposes or merges is as it was saved.
 
-    Args:
-        model: The model.
-        loaded: Its tensors.
-        suspects: Tensors of the files that are not the model's of the same name, and whether there is one.
-        read: Gives the tensor of the files.
+    `suspects` are tensors of the files that are not the model's of the same name, and whether there is one.
     """
     if not suspects:
         return []
@@ -318,12 +310,10 @@ def _still_different(
         as_saved = revert_weight_conversion(model, dict(loaded))
     except Exception:  # It cannot be turned back: a conversion without a way back, or an older transformers.
         as_saved = dict(loaded)
-    prefix = f"{getattr(model, 'base_model_prefix', '')}."
     different = []
     for name, has_namesake in suspects.items():
         tensor = read(name)
-        names = (name, prefix + name, name.removeprefix(prefix))
-        mine = next((as_saved[candidate] for candidate in names if candidate in as_saved), None)
+        mine = next((as_saved[spelling] for spelling in _spellings(model, name) if spelling in as_saved), None)
         if mine is not None and _is_same(mine, tensor):
             continue
         # Under a name that only the class knows: the values tell.
@@ -334,26 +324,18 @@ def _still_different(
     return different
 
 
-class _Reader(ExitStack):
-    """Opens the files of some tensors as they are asked for; entered, it is the function that reads one."""
+@contextmanager
+def _reading(tensors: Mapping[str, StoredTensor]) -> Iterator[Callable[[str], torch.Tensor]]:
+    """Give a function that reads a tensor by its name, and opens each file once."""
+    from safetensors import safe_open
 
-    def __init__(self, tensors: dict[str, StoredTensor]) -> None:
-        super().__init__()
-        self._tensors = tensors
-        self._files: dict[Path, Any] = {}
+    with ExitStack() as files:
 
-    def __enter__(self) -> Callable[[str], torch.Tensor]:  # type: ignore[override]
-        super().__enter__()
-        return self._read
+        @cache
+        def opened(file: Path) -> Any:
+            return files.enter_context(safe_open(file, framework="pt"))
 
-    def _read(self, name: str) -> torch.Tensor:
-        from safetensors import safe_open
-
-        file = self._tensors[name].file
-        if file not in self._files:
-            self._files[file] = self.enter_context(safe_open(file, framework="pt"))
-        tensor: torch.Tensor = self._files[file].get_tensor(name)
-        return tensor
+        yield lambda name: opened(tensors[name].file).get_tensor(name)
 
 
 def _is_same(loaded: torch.Tensor, stored: torch.Tensor) -> bool:

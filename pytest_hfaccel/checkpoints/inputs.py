@@ -135,8 +135,7 @@ def _pad_further(encoded: dict[str, torch.Tensor], tokenizer: Any) -> dict[str, 
 
 def _filler(tokenizer: Any) -> int:
     """The padding token; where a tokenizer has none, any token will do, because the mask hides it."""
-    found = next((id_ for id_ in (tokenizer.pad_token_id, tokenizer.eos_token_id) if id_ is not None), 0)
-    return int(found)
+    return next((int(token) for token in (tokenizer.pad_token_id, tokenizer.eos_token_id) if token is not None), 0)
 
 
 def _sentences(checkpoint: Checkpoint, tokenizer: Any) -> list[str]:
@@ -287,13 +286,13 @@ def _need(checkpoint: Checkpoint, name: str) -> Any:
     Raises:
         LoadError: The checkpoint does not have it.
     """
-    found = checkpoint.processors()
-    if name not in found:
+    processors = checkpoint.processors()
+    if name not in processors:
         raise LoadError(
             f"{checkpoint.directory} has no {name}, which {checkpoint.spec.task} needs.",
-            hint=f"It has: {', '.join(found) or 'neither tokenizer nor processor'}. Save it beside the weights.",
+            hint=f"It has: {', '.join(processors) or 'neither tokenizer nor processor'}. Save it beside the weights.",
         )
-    return found[name]
+    return processors[name]
 
 
 def _picture(shift: int = 0) -> Image:

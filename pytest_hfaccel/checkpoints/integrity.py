@@ -17,7 +17,7 @@ _AGAIN = "Download or save the checkpoint again."
 
 @contextmanager
 def read_errors(directory: Path, *, allow_pickle: bool = False) -> Iterator[None]:
-    """Turn what goes wrong inside into our errors; what tells of memory passes through.
+    """Raise our errors for what goes wrong inside; errors about memory pass through.
 
     Raises:
         CheckpointError: A file is missing, damaged or not readable.
@@ -57,7 +57,7 @@ def require_intact_snapshot(directory: Path, verified: Path) -> None:
 
     Args:
         directory: The snapshot.
-        verified: A folder that keeps the size and time of change of large files found intact, so that they are hashed
+        verified: A folder with the size and time of change of large files that were intact, so that they are hashed
             once.
 
     Raises:
@@ -82,7 +82,7 @@ def require_intact_snapshot(directory: Path, verified: Path) -> None:
 
 
 def _is_named_by_content(content: Path, size: int) -> bool:
-    """Whether a file's name is its hash, told by its length; true of a name that is none (some mirrors have others)."""
+    """Whether a file's name is its hash; True for names that are no hash by their length (some mirrors have others)."""
     match len(content.name):
         case 64:
             return hash_of(content) == content.name
@@ -111,7 +111,7 @@ def find_damage(directory: Path, *, allow_pickle: bool = False) -> CheckpointErr
 
 
 def _no_regular_file(directory: Path) -> CheckpointError | None:
-    """Name a link to nowhere, and what one would read from for ever: a pipe, a device."""
+    """Name a dangling link, and what reading would never end: a pipe, a device."""
     for path in sorted(directory.iterdir()):
         if path.is_symlink() and not path.exists():
             return CheckpointError(f"{path} is a link to {path.readlink()}, which is not there.", hint=_AGAIN)

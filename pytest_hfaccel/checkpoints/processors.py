@@ -1,4 +1,4 @@
-"""Tokenizers and processors: made for a checkpoint that is built here, loaded from one that is there."""
+"""Tokenizers and processors: made for a checkpoint that is built here, and loaded from any checkpoint."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ def load_processors(directory: Path, *, trust_remote_code: bool = False) -> dict
 
     names = {path.name for path in directory.iterdir()}
     options = {"local_files_only": True, "trust_remote_code": trust_remote_code}
-    found: dict[str, Any] = {}
+    loaded: dict[str, Any] = {}
     if "processor_config.json" in names or {"preprocessor_config.json", "tokenizer_config.json"} <= names:
         processor = transformers.AutoProcessor.from_pretrained(directory, **options)
-        found = {part: getattr(processor, part) for part in _PARTS if getattr(processor, part, None) is not None}
-        if found:
-            found["processor"] = processor
-            return {name: value for name, value in found.items() if name != "video_processor"}
+        loaded = {part: getattr(processor, part) for part in _PARTS if getattr(processor, part, None) is not None}
+        if loaded:
+            loaded["processor"] = processor
+            return {name: value for name, value in loaded.items() if name != "video_processor"}
     if names & _TOKENIZER_FILES:
-        found["tokenizer"] = transformers.AutoTokenizer.from_pretrained(directory, **options)
+        loaded["tokenizer"] = transformers.AutoTokenizer.from_pretrained(directory, **options)
     if "preprocessor_config.json" in names:
         kind = _preprocessor_kind(directory)
         loader = transformers.AutoFeatureExtractor if kind == "feature_extractor" else transformers.AutoImageProcessor
-        found[kind] = loader.from_pretrained(directory, **options)
-    return found
+        loaded[kind] = loader.from_pretrained(directory, **options)
+    return loaded
 
 
 def _preprocessor_kind(directory: Path) -> str:
@@ -63,7 +63,7 @@ def make_processors(config: Any, spec: ModelSpec) -> list[Any]:
         spec: The model; its task says what a model type without an entry in the tables gets.
 
     Raises:
-        LoadError: The task needs a processor that nobody knows how to make for this model type.
+        LoadError: The task needs a processor that cannot be made for this model type.
     """
     maker = PROCESSORS.get(config.model_type)
     return maker(config) if maker is not None else _by_task(config, spec)

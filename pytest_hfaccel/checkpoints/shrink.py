@@ -70,7 +70,7 @@ def shrink(config: Any, options: ShrinkOptions = _USUAL, tokens: TokenIds | None
     Args:
         config: The config of the real dimensions.
         options: How it is shrunk.
-        tokens: The special ids given out so far, for the configs nested in another.
+        tokens: The special ids assigned so far; a nested config shares them with the outer one.
     """
     if tokens is not None and config.model_type in _SUBSTITUTED:  # a part, not the model itself
         config = _substitute(config)
@@ -241,27 +241,23 @@ def _set_fields(small: Mapping[str, Any], options: ShrinkOptions) -> dict[str, A
         extra = {name: size for name, size in missing.items() if name != "head_dim" or "qk_rope_head_dim" not in small}
     if options.rotary_half and "rope_parameters" in small and "vocab_size" in small:
         rope = small["rope_parameters"] or {"rope_type": "default", "rope_theta": 10000.0}
-        extra["rope_parameters"] = {**rope, "mrope_section": _three_sections(options.rotary_half)}
+        # Time, height and width share half a head; time gets what is left over.
+        third = max(1, options.rotary_half // 3)
+        extra["rope_parameters"] = {**rope, "mrope_section": [options.rotary_half - 2 * third, third, third]}
     return extra
 
 
-def _three_sections(half: int) -> list[int]:
-    """Divide half a head among time, height and width; time gets what is left over."""
-    third = max(1, half // 3)
-    return [half - 2 * third, third, third]
-
-
 def _absent_vision(config: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Give a model the eyes that its default config leaves out, and without which it is the text model again."""
+    """Add a vision config where the default has none; without it the class builds a text-only model."""
     specification = (getattr(type(config), "sub_configs_defaults", None) or {}).get("vision_config")
     if specification is None or fields.get("vision_config") is not None:
         return {}
-    found = specification.config_class
+    config_class = specification.config_class
     if specification.model_type:
         from transformers import CONFIG_MAPPING
 
-        found = CONFIG_MAPPING[specification.model_type]
-    return {"vision_config": found(**specification.init_kwargs)}
+        config_class = CONFIG_MAPPING[specification.model_type]
+    return {"vision_config": config_class(**specification.init_kwargs)}
 
 
 def _substitute(config: Any) -> Any:

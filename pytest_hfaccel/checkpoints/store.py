@@ -81,7 +81,7 @@ class CheckpointStore:
             directory=directory,
             fingerprint=fingerprint,
             cache_dir=self.cache_dir,
-            trust_remote_code=spec.requires_remote_code,  # nobody gets here without consent
+            trust_remote_code=spec.requires_remote_code,  # `prepare` has refused it without consent
             allow_pickle=self._allow_pickle,
         )
 
@@ -124,9 +124,9 @@ class CheckpointStore:
 
     def _build_once(self, spec: ModelSpec, kind: Weights) -> Path:
         from pytest_hfaccel.checkpoints.build import build_checkpoint, build_until_it_runs, needs_smoke_forward
-        from pytest_hfaccel.checkpoints.configs import config_for
+        from pytest_hfaccel.checkpoints.configs import real_config, tiny_config
 
-        config = config_for(spec, kind)
+        config = tiny_config(spec) if kind == Weights.TINY else real_config(spec)
         recipe = fingerprint_of_recipe(spec, kind, config, SEED)
 
         def inputs(target: Path) -> Any:

@@ -42,7 +42,7 @@ _POCKET = {"upsample_groups": HIDDEN, "num_filters": 16}
 
 
 OVERRIDES: dict[str, dict[str, Any]] = {
-    # These draw random numbers when they run, unless they are told not to.
+    # Without these settings they draw random numbers when they run.
     "vits": {"noise_scale": 0.0, "noise_scale_duration": 0.0},
     "speecht5": {"speech_decoder_prenet_dropout": 0.0},
     # A Swin: the last stage's width, 16 * 2**3, is stated besides. The spectrogram is folded into a square image of
@@ -191,12 +191,12 @@ def _voxtral_realtime(draft: Draft) -> None:
 
 
 def _delayed(draft: Draft) -> None:
-    """Voxtral's decoder is told how far it lags behind the sound, by a parameter that only its layers name."""
+    """Voxtral's decoder takes how far it lags behind the sound, in a parameter that only its layers name."""
     draft.inputs["t_cond"] = draft.noise(BATCH, 1, "hidden_size")
 
 
 def _noise_per_frame(draft: Draft) -> None:
-    """UnivNet shapes noise into sound, and draws it itself where none is given."""
+    """UnivNet shapes noise into sound, and draws its own random noise without this input."""
     frames = draft.inputs["input_features"].shape[1]
     set_inputs(noise_sequence=noise(frames, "model_in_channels"))(draft)
 

@@ -147,7 +147,7 @@ class Draft:
 
 
 def configs_about(config: Any, *words: str) -> list[Any]:
-    """Return a config and all nested in it, those first whose path has one of the words (`vision`, `audio`, ...)."""
+    """Return a config and all nested in it, first those with one of the words (`vision`, ...) in their path."""
     configs, queue = [], [("", config)]
     while queue:
         path, part = queue.pop(0)

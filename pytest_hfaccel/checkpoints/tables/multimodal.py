@@ -64,7 +64,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "llava_next": _ONE_TILE,
     "llava_next_video": _ONE_TILE,
     "llava_onevision": _ONE_TILE,
-    # So many queries for so many patches.
+    # The number of queries by the number of patches.
     "aria": {"projector_patch_to_query_dict": {16: 4}, "image_token_index": 9},
     # The names of the image codes in the vocabulary: letters for digits.
     "chameleon": {

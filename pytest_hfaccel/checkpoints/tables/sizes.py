@@ -1,7 +1,7 @@
 """How large a tiny model is: config field names -> sizes. Pure data, applied by `shrink`.
 
-The names are those of transformers' configs. An integer field of one of these names that is larger becomes the size
-given; a smaller one stays. What does not fit a rule is an override per model type (`overrides.py`).
+The names are those of transformers' configs. A larger integer in a field of one of these names becomes the size listed
+here; a smaller one stays. What a rule gets wrong is an override per model type, in the other tables.
 """
 
 from __future__ import annotations
@@ -254,5 +254,4 @@ SIZES_OF_NONE: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "vocabulary_map": {},
 }
-"""What a field gets whose default of `None` stands for a value that every checkpoint states, where the model cannot be
-built or run without."""
+"""Sizes for fields that are `None` by default and stated by every checkpoint, where the model cannot run without."""

@@ -105,8 +105,8 @@ def match_config_to_tokenizer(config: Any, tokenizer: Any) -> None:
 
 
 def _text_configs(config: Any) -> list[Any]:
-    found = (config, config.get_text_config(), config.get_text_config(decoder=True))
-    return list({id(part): part for part in found}.values())
+    configs = (config, config.get_text_config(), config.get_text_config(decoder=True))
+    return list({id(part): part for part in configs}.values())
 
 
 def _highest_id(config: Any) -> int:

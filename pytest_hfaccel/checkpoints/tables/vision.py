@@ -252,13 +252,13 @@ _TALL_LINE = set_inputs(pixel_values=noise(3, 96, 160))
 
 
 def _order_of_patches(draft: Draft) -> None:
-    """ViT-MAE hides the patches with the largest noise, which it draws itself where none is given."""
+    """ViT-MAE hides the patches with the largest noise, and draws it at random without this input."""
     patches = (draft.config.image_size // draft.config.patch_size) ** 2
     set_inputs(noise=uniform(patches))(draft)
 
 
 def _order_of_units(draft: Draft) -> None:
-    """Hiera hides the units with the largest noise, which it draws itself where none is given."""
+    """Hiera hides the units with the largest noise, and draws it at random without this input."""
     config = draft.config
     sizes = zip(config.image_size, config.patch_stride, config.masked_unit_size, strict=True)
     set_inputs(noise=uniform(math.prod(side // stride // unit for side, stride, unit in sizes)))(draft)
@@ -326,7 +326,7 @@ def _square_image_processor(config: Any, class_name: str, *, crops: bool = False
 
 
 def _detr_image_processor(config: Any) -> list[Any]:
-    """Make DETR's processor, whose images have any size: small ones here."""
+    """Make DETR's processor, which takes images of any size: small ones here."""
     del config
     return [image_processor("DetrImageProcessor", size={"shortest_edge": 64, "longest_edge": 96})]
 
