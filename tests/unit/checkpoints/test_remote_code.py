@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_hfaccel.checkpoints import CheckpointStore
-from pytest_hfaccel.core.errors import LoadError
+from pytest_hfaccel.core.errors import ConfigError, LoadError
 from pytest_hfaccel.core.spec import ModelSpec, Weights, WeightsChoice
 
 pytestmark = pytest.mark.slow
@@ -58,3 +58,11 @@ def test_a_class_it_does_not_have_is_named(directory: Path, tmp_path: Path) -> N
         LoadError, match=r"auto_map names no class 'OtherModel'.\nIt names: modeling_own.OwnForMaskedLM"
     ):
         checkpoint.model_class()
+
+
+def test_no_checkpoint_is_prepared_without_consent(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(CODE)
+    spec = ModelSpec("own", "OwnForMaskedLM", "fill-mask", path=str(tmp_path), requires_remote_code=True)
+    with pytest.raises(ConfigError, match="needs the code of its repository") as caught:
+        CheckpointStore(tmp_path / "cache").prepare(spec, WeightsChoice(Weights.PRETRAINED, "test", str(tmp_path)))
+    assert "own.py  sha256" in str(caught.value)

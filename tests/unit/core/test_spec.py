@@ -4,7 +4,17 @@ import pytest
 
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.results import Stage
-from pytest_hfaccel.core.spec import CLASS_LEVEL, CPU, Cell, Device, Expectation, ModelSpec, Weights, WeightsChoice
+from pytest_hfaccel.core.spec import (
+    CLASS_LEVEL,
+    CPU,
+    REGISTERED,
+    Cell,
+    Device,
+    Expectation,
+    ModelSpec,
+    Weights,
+    WeightsChoice,
+)
 from pytest_hfaccel.engine.plan import class_level, expand_matrix
 
 TINY = WeightsChoice(Weights.TINY, "for a test")
@@ -108,3 +118,14 @@ def test_two_models_with_one_id_are_refused() -> None:
 def test_what_an_expectation_covers(device: str, dtype: str, weights: str, covers: bool) -> None:
     expectation = Expectation(device, dtype, Stage.COMPARE, "parity", "because", weights)
     assert expectation.covers(Cell(spec("a"), Device("openvino", "CPU"), "fp32", TINY)) is covers
+
+
+def test_code_of_a_repository_takes_two_consents_or_its_exact_name() -> None:
+    claimed = ModelSpec("a/b", "B", "fill-mask", hub_id="a/b", requires_remote_code=True)
+    registered = ModelSpec(
+        "a/b", "B", "fill-mask", hub_id="a/b", requires_remote_code=True, remote_code_registered=True
+    )
+    assert not claimed.may_run_its_code((REGISTERED,))
+    assert registered.may_run_its_code((REGISTERED,))
+    assert not registered.may_run_its_code(())
+    assert claimed.may_run_its_code(("a/b",))
