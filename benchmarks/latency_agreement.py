@@ -142,7 +142,7 @@ def _line(one: dict[str, Any]) -> str:
 
 
 def _processor() -> str:
-    from pytest_hfaccel.hardware.cpu_facts import read_cpuinfo
+    from pytest_hfaccel.hardware.cpu import read_cpuinfo
 
     return read_cpuinfo()[0] or platform.machine()
 

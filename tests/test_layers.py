@@ -20,7 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "upstream": {"core"},
     "registry": {"core"},
     "classify": {"core", "registry"},
-    "hardware": {"backends", "core"},
+    "hardware": {"backends", "compat", "core"},
     "backends.base": {"core"},
     "backends": {"backends.base", "core", "upstream"},
     "checkpoints": {"backends.base", "core", "upstream"},
@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "reporting": {"core"},
     "numerics": {"backends.base", "core"},
     "checks": {"backends.base", "benchmark", "checkpoints", "core", "numerics", "registry", "upstream"},
-    "pool": {"backends.base", "classify", "core", "hardware", "reporting"},
+    "pool": {"backends.base", "compat", "core", "hardware"},
     "engine": {
         "backends",
         "backends.base",

@@ -133,7 +133,7 @@ def identity(loaded: LoadedModel, cell: Cell) -> dict[str, Any]:
 
 def device_name(cell: Cell, details: dict[str, Any]) -> str:
     """Return the chip's name as its runtime gives it; torch calls every CPU `CPU`, the system knows better."""
-    from pytest_hfaccel.hardware.cpu_facts import read_cpuinfo
+    from pytest_hfaccel.hardware.cpu import read_cpuinfo
 
     named = "" if cell.device.kind == "cpu" else str(details.get("name", ""))
     return named or read_cpuinfo()[0] or str(details.get("name", ""))

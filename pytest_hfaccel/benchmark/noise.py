@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from pytest_hfaccel.benchmark.measurement import Noise
-from pytest_hfaccel.hardware.hidden import visible_devices
-from pytest_hfaccel.hardware.nvml import NvmlError, list_gpus, load_nvml
+from pytest_hfaccel.hardware.nvidia import NvmlError, list_gpus, load_nvml
+from pytest_hfaccel.hardware.visibility import visible_devices
 
 _STEPS = 20_000
 """About a millisecond: long against the resolution of the timer, short against a measurement."""
@@ -157,7 +157,7 @@ def read_gpu_clock(nvml: Any, index: int, environ: Mapping[str, str] | None = No
     """Return the clock in MHz and whether the GPU is throttled; `None` where NVML does not say.
 
     Args:
-        nvml: The library, as `hardware.nvml.load_nvml` returns it.
+        nvml: The library, as `hardware.nvidia.load_nvml` returns it.
         index: torch's number of the GPU: CUDA_VISIBLE_DEVICES may hide and reorder what NVML lists.
         environ: Environment to read instead of `os.environ`.
     """

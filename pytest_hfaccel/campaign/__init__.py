@@ -141,7 +141,7 @@ def too_large(cell: Cell, available_bytes: int | None = None) -> str:
     if cell.weights.kind == Weights.TINY or not parameters:
         return ""
     if available_bytes is None:
-        from pytest_hfaccel.hardware.cpu_facts import read_cpu
+        from pytest_hfaccel.hardware.cpu import read_cpu
 
         available_bytes = read_cpu().available_bytes
     copies = _COPIES_CONVERTING if cell.device.traits.exported else _COPIES

@@ -53,7 +53,7 @@ def make_campaign(arguments: argparse.Namespace, config: RunConfig) -> Campaign:
     """
     from pytest_hfaccel.benchmark.timing import TimingBudget
     from pytest_hfaccel.campaign import Campaign
-    from pytest_hfaccel.hardware.cpu_facts import read_cpu
+    from pytest_hfaccel.hardware.cpu import read_cpu
 
     budget = TimingBudget(
         relative_error=arguments.relative_error,

@@ -104,17 +104,17 @@ def detect_machine(hardware_cache: str | os.PathLike[str] | None = None, *, forc
     """Find out what this machine has.
 
     Without a cache the cheap probes are believed (milliseconds). With one, each device counts only if its runtime
-    confirmed it, and the confirmation is kept in that file (see `pytest_hfaccel.hardware.HardwareDetector`).
+    confirmed it, and the confirmation is kept in that file (see `pytest_hfaccel.hardware.confirmed_report`).
 
     Args:
         hardware_cache: File in which confirmations are kept.
         force_refresh: Ask the runtimes again, whatever that file says.
     """
-    from pytest_hfaccel.hardware import HardwareDetector, probe_devices
-    from pytest_hfaccel.hardware.cpu_facts import read_cpu
+    from pytest_hfaccel.hardware import confirmed_report, probe_devices
+    from pytest_hfaccel.hardware.cpu import read_cpu
 
     is_confirmed = hardware_cache is not None
-    report = HardwareDetector(hardware_cache, force_refresh).report if is_confirmed else probe_devices()
+    report = confirmed_report(hardware_cache, force_refresh) if is_confirmed else probe_devices()
     cpu = read_cpu()
     return replace(
         machine_of(report), cores=cpu.cores, available_bytes=cpu.available_bytes, total_bytes=cpu.memory_bytes

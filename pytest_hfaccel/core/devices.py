@@ -132,6 +132,11 @@ def kind_named(name: str) -> DeviceKind:
     return _KINDS.get(name) or DeviceKind(name)
 
 
+def registered_kinds() -> tuple[str, ...]:
+    """Return the names of all kinds, those of third-party backends last."""
+    return tuple(_KINDS)
+
+
 def register_kind(kind: DeviceKind) -> None:
     """Add the kind of a third-party backend; one of the same name from an earlier run in this process is replaced.
 

@@ -4,41 +4,39 @@ report = probe_devices()              # milliseconds; imports no runtime, starts
 report.best(), report.find(Device.parse("cuda:0")).reason
 confirm_devices(report.present())     # seconds; loads the runtimes and computes on each device
 
-Both steps at once, by kind of hardware (`docs/hardware_detection.md`):
-
-detector = HardwareDetector(cache_file="hardware.json")
-detector.get_hardware_by_priority([CUDA, MPS, CPU])
+The detector of the original guide (`docs/hardware_detection.md`) is in `pytest_hfaccel.compat.hardware_detection`; its
+names are importable from here.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from pytest_hfaccel.core.presence import HardwareReport, Presence
-from pytest_hfaccel.hardware.cache import HardwareCacheWarning
-from pytest_hfaccel.hardware.comprehensive import detect_hardware_with_comprehensive_checks
-from pytest_hfaccel.hardware.confirm import confirm_devices
-from pytest_hfaccel.hardware.detect import (
-    AvailableHardware,
-    detect_available_hardware,
-    get_cuda_details,
-    get_hardware_by_priority,
-    get_torch_device_with_priority,
-)
-from pytest_hfaccel.hardware.detector import HardwareDetector
-from pytest_hfaccel.hardware.kinds import (
-    CPU,
-    CUDA,
-    DEFAULT_PRIORITY,
-    HARDWARE_TYPES,
-    MPS,
-    OPENVINO,
-    QUALCOMM,
-    ROCM,
-    WEBGPU,
-    WEBNN,
-    XPU,
-)
-from pytest_hfaccel.hardware.machine import machine_facts
-from pytest_hfaccel.hardware.probe import probe_devices
+from pytest_hfaccel.hardware.confirm import HardwareCacheWarning, confirm_devices, confirmed_report
+from pytest_hfaccel.hardware.probe import machine_facts, probe_devices
+
+if TYPE_CHECKING:
+    from pytest_hfaccel.compat.hardware_detection import (
+        CPU,
+        CUDA,
+        DEFAULT_PRIORITY,
+        HARDWARE_TYPES,
+        MPS,
+        OPENVINO,
+        QUALCOMM,
+        ROCM,
+        WEBGPU,
+        WEBNN,
+        XPU,
+        AvailableHardware,
+        HardwareDetector,
+        detect_available_hardware,
+        detect_hardware_with_comprehensive_checks,
+        get_cuda_details,
+        get_hardware_by_priority,
+        get_torch_device_with_priority,
+    )
 
 __all__ = [
     "CPU",
@@ -58,6 +56,7 @@ __all__ = [
     "HardwareReport",
     "Presence",
     "confirm_devices",
+    "confirmed_report",
     "detect_available_hardware",
     "detect_hardware_with_comprehensive_checks",
     "get_cuda_details",
@@ -66,3 +65,11 @@ __all__ = [
     "machine_facts",
     "probe_devices",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module("pytest_hfaccel.compat.hardware_detection"), name)

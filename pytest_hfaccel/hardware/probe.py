@@ -1,20 +1,28 @@
-"""The first step: which devices are there, by cheap signs."""
+"""The first step of a detection: which devices are there, by cheap signs; and the facts of the machine for reports."""
 
 from __future__ import annotations
 
+import platform
+import sys
 from pathlib import Path
+from typing import Any
 
 from pytest_hfaccel.backends import Backends
-from pytest_hfaccel.core.presence import HardwareReport, Presence, report_of
-from pytest_hfaccel.core.spec import CPU
-from pytest_hfaccel.hardware.browser import probe_browser
-from pytest_hfaccel.hardware.cpu_facts import read_cpu
-from pytest_hfaccel.hardware.cuda import probe_cuda
-from pytest_hfaccel.hardware.mps import probe_mps
-from pytest_hfaccel.hardware.openvino import probe_openvino
-from pytest_hfaccel.hardware.rocm import probe_rocm
-from pytest_hfaccel.hardware.torch_build import installed_torch
-from pytest_hfaccel.hardware.xpu import probe_xpu
+from pytest_hfaccel.core.devices import BROWSER_KINDS
+from pytest_hfaccel.core.presence import HardwareReport, Presence
+from pytest_hfaccel.core.spec import CPU, Device
+from pytest_hfaccel.hardware.amd import probe_rocm
+from pytest_hfaccel.hardware.cpu import read_cpu
+from pytest_hfaccel.hardware.intel import probe_openvino, probe_xpu
+from pytest_hfaccel.hardware.nvidia import probe_cuda
+from pytest_hfaccel.hardware.torch_build import TorchBuild, installed_torch, installed_version
+
+PACKAGES = ("pytest-hfaccel", "torch", "transformers", "tokenizers", "openvino", "safetensors", "numpy", "pytest")
+"""The packages whose versions results depend on."""
+
+_NO_BROWSER = "no backend in this version runs models in a browser"
+_OLDEST_MACOS = 14
+"""torch 2.9 and later need macOS 14 for MPS (torch.backends.mps)."""
 
 
 def probe_devices(root: Path = Path("/"), backends: Backends | None = None) -> HardwareReport:
@@ -28,18 +36,41 @@ def probe_devices(root: Path = Path("/"), backends: Backends | None = None) -> H
     """
     build = installed_torch()
     cpu = _probe_cpu(root)
-    return report_of(
-        [
-            cpu,
-            *probe_cuda(build),
-            *probe_rocm(build, root),
-            *probe_mps(build, memory_bytes=cpu.memory_bytes),
-            *probe_xpu(build, root),
-            *probe_openvino(cpu, root),
-            *probe_browser(),
-            *(Backends() if backends is None else backends).probe(),
-        ]
-    )
+    presences = [
+        cpu,
+        *probe_cuda(build),
+        *probe_rocm(build, root),
+        *probe_mps(build, memory_bytes=cpu.memory_bytes),
+        *probe_xpu(build, root),
+        *probe_openvino(cpu, root),
+        *(Presence(Device(kind), False, _NO_BROWSER) for kind in BROWSER_KINDS),
+        *(Backends() if backends is None else backends).probe(),
+    ]
+    return HardwareReport(tuple(presences))
+
+
+def machine_facts(report: HardwareReport | None = None) -> dict[str, Any]:
+    """Return what results depend on, as plain JSON; the machine's and the user's names are not part of it.
+
+    Args:
+        report: Devices that have been probed already.
+
+    Returns:
+        `os`, `architecture`, `python`, `cpu` (see `CpuFacts`), `devices` (those present), `best`, `drivers` (by
+        device) and `versions` (by package; `None` when not installed).
+    """
+    report = probe_devices() if report is None else report
+    present = [presence for presence in report.presences if presence.present]
+    return {
+        "os": f"{platform.system()} {platform.release()}",
+        "architecture": platform.machine(),
+        "python": f"{platform.python_implementation()} {sys.version.split()[0]}",
+        "cpu": read_cpu().to_json(),
+        "devices": [presence.to_json() for presence in present if presence.device.kind != "cpu"],
+        "best": report.best().id,
+        "drivers": {p.device.id: p.details["driver"] for p in present if "driver" in p.details},
+        "versions": {package: installed_version(package) for package in PACKAGES},
+    }
 
 
 def _probe_cpu(root: Path) -> Presence:
@@ -47,3 +78,34 @@ def _probe_cpu(root: Path) -> Presence:
     cores = f"{facts.cores} core{'s' if facts.cores > 1 else ''}"
     reason = f"{cores}; {', '.join(facts.flags)}" if facts.flags else cores
     return Presence(CPU, True, reason, facts.name, facts.memory_bytes, facts.to_json())
+
+
+def probe_mps(
+    build: TorchBuild,
+    system: str | None = None,
+    machine: str | None = None,
+    macos: str | None = None,
+    memory_bytes: int | None = None,
+) -> list[Presence]:
+    """Look for Apple's GPU.
+
+    Args:
+        build: The installed torch; its builds for macOS on Apple silicon all have MPS.
+        system: As `platform.system()`.
+        machine: As `platform.machine()`.
+        macos: Version of macOS.
+        memory_bytes: The machine's memory, which the GPU shares.
+    """
+    device = Device("mps")
+    system = platform.system() if system is None else system
+    if system != "Darwin":
+        return [Presence(device, False, "not macOS")]
+    machine = platform.machine() if machine is None else machine
+    if machine != "arm64":
+        return [Presence(device, False, f"not Apple silicon, but {machine}")]
+    macos = platform.mac_ver()[0] if macos is None else macos
+    if int(macos.partition(".")[0] or 0) < _OLDEST_MACOS:
+        return [Presence(device, False, f"macOS {macos} is older than {_OLDEST_MACOS}, which torch needs")]
+    if not build.version:
+        return [Presence(device, False, "torch is not installed")]
+    return [Presence(device, True, f"Apple silicon, macOS {macos}", "Apple GPU", memory_bytes, {"macos": macos})]

@@ -1,9 +1,10 @@
-"""What the installed torch was built for, read from its files: importing it would take seconds."""
+"""Installed packages, and what torch was built for, read from files: importing torch would take seconds."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -45,14 +46,27 @@ def installed_torch(folder: Path | None = None) -> TorchBuild:
     Args:
         folder: Folder of the torch package; found among the installed packages when not given.
     """
+    folder = folder or package_folder("torch")
     if folder is None:
-        spec = find_spec("torch")
-        if spec is None or not spec.submodule_search_locations:
-            return TorchBuild()
-        folder = Path(next(iter(spec.submodule_search_locations)))
+        return TorchBuild()
     try:
         text = (folder / "version.py").read_text(encoding="utf-8")
     except OSError:
         return TorchBuild()
     found = dict(_ASSIGNED.findall(text))
     return TorchBuild(found.get("__version__", ""), found.get("cuda", ""), found.get("hip", ""), found.get("xpu", ""))
+
+
+def package_folder(package: str) -> Path | None:
+    """Return where a package is installed; `None` where it is not."""
+    spec = find_spec(package)
+    locations = spec.submodule_search_locations if spec else None
+    return Path(next(iter(locations))) if locations else None
+
+
+def installed_version(package: str) -> str | None:
+    """Return the version of a package; `None` where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.spec import Device
-from pytest_hfaccel.pool.host_memory import free_host_bytes
+from pytest_hfaccel.hardware.cpu import read_memory
 
 DEFAULT_SHARE = 0.70
 """Share of the free memory that loaded models may take. The rest is for activations, references and checkpoints on
@@ -43,11 +43,6 @@ def parse_budget(text: str) -> int | float:
     )
 
 
-def uses_host_memory(device: Device) -> bool:
-    """Whether models on this device lie in the host's memory."""
-    return device.traits.uses_host_memory(device.target)
-
-
 def device_budget(
     text: str = "", free_bytes: Callable[[Device], int | None] | None = None
 ) -> Callable[[Device], int | None]:
@@ -69,8 +64,8 @@ def device_budget(
     def budget(device: Device) -> int | None:
         if isinstance(amount, int):
             return amount
-        if uses_host_memory(device):
-            return int(amount * free_host_bytes())
+        if device.traits.uses_host_memory(device.target):
+            return int(amount * read_memory().available_bytes)
         free = free_bytes(device) if free_bytes else None
         return None if free is None else int(amount * free)
 

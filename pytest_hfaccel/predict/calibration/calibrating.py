@@ -170,7 +170,7 @@ def _torch_name(device: Device, name: str) -> str:
         return str(torch.cuda.get_device_name(name))
     if device.kind == "xpu":
         return str(torch.xpu.get_device_name(name))
-    from pytest_hfaccel.hardware.cpu_facts import read_cpu
+    from pytest_hfaccel.hardware.cpu import read_cpu
 
     return read_cpu().name
 

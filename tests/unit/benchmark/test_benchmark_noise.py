@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.test_hardware_cuda import Nvml
 
 from pytest_hfaccel.benchmark.noise import (
     Clocks,
@@ -18,7 +19,6 @@ from pytest_hfaccel.benchmark.noise import (
     read_noise,
     throttled_between,
 )
-from tests.unit.test_hardware_cuda import Nvml
 
 CPUS = Path("sys/devices/system/cpu")
 

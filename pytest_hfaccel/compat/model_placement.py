@@ -1,0 +1,230 @@
+"""Where the named models of a resource pool are, and the memory around them.
+
+torch is not imported here: an object can only be a torch module if somebody has imported torch already.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pytest_hfaccel.backends.base import Placement
+from pytest_hfaccel.core.devices import kind_named
+from pytest_hfaccel.core.errors import ConfigError, LoadError, OutOfMemory
+from pytest_hfaccel.core.spec import Device
+from pytest_hfaccel.hardware.cpu import Memory, read_memory
+
+MB = 2**20
+ENVIRONMENT = "RESOURCE_POOL_LOW_MEMORY"
+
+# The guide's numbers.
+LOW_MEMORY_BYTES = 4096 * MB
+"""Available main memory below which low-memory mode is on by itself."""
+_SCARCE_SHARE = 0.20
+"""Share of main memory below which what is available counts as pressure."""
+_PRESSURE_PERCENT = 80.0
+"""Share of an accelerator's memory allocated above which it is under pressure."""
+
+_ON, _OFF = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+_DTYPES = {"fp64": "float64", "fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+_CONVERTED = "OpenVINO runs converted models; this one lies in main memory, where the conversion takes it from"
+
+
+def loaded_torch() -> Any:
+    """torch, if something has imported it; waits for an import that is under way in another thread."""
+    if "torch" not in sys.modules:
+        return None
+    import torch
+
+    return torch
+
+
+def is_torch_module(value: Any) -> bool:
+    """Whether a value is a `torch.nn.Module`; does not import torch."""
+    torch = loaded_torch()
+    return torch is not None and isinstance(value, torch.nn.Module)
+
+
+def place(value: Any, device: Device, precision: str = "", *, is_emulated: bool = False) -> Placement | None:
+    """Bring a value to a device at a precision, and say where it is then.
+
+    A torch module is moved and cast in place; where it is is read from its parameters and buffers. Anything else is
+    left as it is.
+
+    Returns:
+        Where it is; `None` for a value that does not say.
+
+    Raises:
+        LoadError: A torch module is not where it was moved to, or the device does not run torch modules; or a model
+            with a placement of its own is on another device.
+        OutOfMemory: The device's memory does not suffice.
+    """
+    if is_torch_module(value):
+        return _place_module(value, device, precision, is_emulated)
+    stated = getattr(value, "placement", None)
+    if not isinstance(stated, Placement):
+        return None
+    if stated.requested_device != device.id:
+        raise LoadError(f"{device}: the constructor made a model for {stated.requested_device}")
+    return stated
+
+
+@contextmanager
+def out_of_memory_on(device: Device) -> Iterator[None]:
+    """Turn torch's errors about a device's memory into ours, which the pool answers by making room and trying again."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "out of memory" in str(error).lower():  # torch.OutOfMemoryError, and MPS, which has no class of its own
+            raise OutOfMemory(f"{device}: {str(error).splitlines()[0]}", stage="load") from error
+        raise
+
+
+def nbytes_of(value: Any) -> int:
+    """Bytes a value holds: of a module's parameters and buffers, or its own `nbytes`; 0 when it does not say."""
+    if is_torch_module(value):
+        return sum(int(tensor.nbytes) for tensor in _tensors(value))
+    nbytes = getattr(value, "nbytes", 0)
+    return int(nbytes) if isinstance(nbytes, int) else 0
+
+
+def release_caches() -> None:
+    """Give memory that nothing refers to any more back to the accelerators, where torch uses one."""
+    gc.collect()
+    torch = loaded_torch()
+    if torch is None:
+        return
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
+    if torch.xpu.is_available():
+        torch.xpu.empty_cache()
+
+
+def _place_module(module: Any, device: Device, precision: str, is_emulated: bool) -> Placement:
+    target = "cpu" if device.kind == "openvino" else device.torch_name
+    if not target:
+        raise LoadError(
+            f"{device}: a torch module does not run there",
+            hint=f"For {device.kind}, the constructor must return a model that its runtime has loaded.",
+        )
+    with out_of_memory_on(device):
+        module.to(device=target, dtype=_torch_dtype(precision))
+    places = sorted({_our_name(tensor.device, device) for tensor in _tensors(module)})
+    wanted = "cpu" if device.kind == "openvino" else device.id
+    if places not in ([], [wanted]):
+        raise LoadError(f"{device}: after the move, tensors of the model are on {', '.join(places)}")
+    found = sorted({_our_dtype(tensor.dtype) for tensor in _tensors(module) if tensor.is_floating_point()})
+    if precision and found not in ([], [precision]):
+        raise LoadError(f"{device}: after the cast to {precision}, tensors of the model are {', '.join(found)}")
+    converted = device.kind == "openvino"
+    return Placement(
+        requested_device=device.id,
+        actual_devices=tuple(places) or (wanted,),
+        requested_dtype=precision or "as constructed",
+        effective_dtype=found[0] if len(found) == 1 else "mixed" if found else "none",
+        implementation="unavailable" if converted else "emulated" if is_emulated else "real",
+        details={"reason": _CONVERTED} if converted else {},
+    )
+
+
+def _torch_dtype(precision: str) -> Any:
+    return getattr(loaded_torch(), _DTYPES[precision]) if precision else None
+
+
+def _our_name(device: Any, wanted: Device) -> str:
+    """Our id of a torch device on which a tensor meant for `wanted` was found."""
+    if device.type in ("cpu", "mps", "meta"):
+        return str(device.type)
+    kind = wanted.kind if kind_named(wanted.kind).torch_type == device.type else device.type
+    return f"{kind}:{device.index or 0}"
+
+
+def _our_dtype(dtype: Any) -> str:
+    name = str(dtype).removeprefix("torch.")
+    return next((ours for ours, theirs in _DTYPES.items() if theirs == name), name)
+
+
+def _tensors(module: Any) -> Iterable[Any]:
+    """The parameters and buffers of a module; a shared one comes once."""
+    yield from module.parameters()
+    yield from module.buffers()
+
+
+def is_scarce(memory: Memory) -> bool:
+    """Whether less than a fifth of main memory is available."""
+    return memory.available_bytes < _SCARCE_SHARE * memory.total_bytes
+
+
+def memory_statistics(memory: Memory) -> dict[str, Any]:
+    """Return main memory as the statistics have it."""
+    used = 1 - memory.available_bytes / memory.total_bytes if memory.total_bytes else 0.0
+    return {
+        "total_mb": round(memory.total_bytes / MB, 1),
+        "available_mb": round(memory.available_bytes / MB, 1),
+        "percent_used": round(100 * used, 1),
+        "under_pressure": is_scarce(memory),
+    }
+
+
+def cuda_memory() -> dict[str, Any]:
+    """Return the memory of the GPUs as torch's CUDA interface sees them; ROCm's are among them.
+
+    Without a GPU, and while nothing in this process has imported torch, there are no devices. `free_mb` counts what
+    other processes have taken; it is `None` for a GPU this process does not use, because asking would take hundreds of
+    megabytes of it.
+    """
+    torch = loaded_torch()
+    count = int(torch.cuda.device_count()) if torch is not None and torch.cuda.is_available() else 0
+    return {"device_count": count, "devices": [_gpu(torch, index) for index in range(count)]}
+
+
+def _gpu(torch: Any, index: int) -> dict[str, Any]:
+    properties = torch.cuda.get_device_properties(index)
+    allocated, reserved = torch.cuda.memory_allocated(index), torch.cuda.memory_reserved(index)
+    percent = 100 * allocated / properties.total_memory
+    return {
+        "id": index,
+        "name": properties.name,
+        "total_mb": properties.total_memory / MB,
+        "allocated_mb": allocated / MB,
+        "reserved_mb": reserved / MB,
+        "free_mb": torch.cuda.mem_get_info(index)[0] / MB if reserved else None,
+        "percent_used": round(percent, 1),
+        "under_pressure": percent > _PRESSURE_PERCENT,
+    }
+
+
+class LowMemoryMode:
+    """On or off: as somebody set it, else as the environment says, else by the memory that is available now."""
+
+    def __init__(self, read: Callable[[], Memory] = read_memory) -> None:
+        self._read = read
+        self._set: bool | None = None
+
+    def enable(self, enabled: bool) -> None:
+        """Set it, whatever the environment and the memory say."""
+        self._set = enabled
+
+    @property
+    def is_on(self) -> bool:
+        """Whether it is on now.
+
+        Raises:
+            ConfigError: The environment variable has a value that is neither yes nor no.
+        """
+        if self._set is not None:
+            return self._set
+        asked = os.environ.get(ENVIRONMENT, "").strip().lower()
+        if asked in _ON:
+            return True
+        if asked in _OFF:
+            return False
+        if asked:
+            raise ConfigError(f"{ENVIRONMENT}: {asked!r} is not a switch. Allowed: {', '.join((*_ON, *_OFF))}.")
+        return self._read().available_bytes < LOW_MEMORY_BYTES

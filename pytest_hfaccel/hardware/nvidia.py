@@ -1,0 +1,134 @@
+"""NVIDIA GPUs: those the driver has, that the environment shows, and that this torch can use.
+
+The driver is asked through NVML by ctypes rather than through CUDA: `cuInit` takes hundreds of milliseconds on a
+machine with GPUs, and a process that has called it cannot use CUDA in its forked children. It is part of every driver,
+so nothing has to be installed for a GPU to be found.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_hfaccel.core.presence import Presence
+from pytest_hfaccel.core.spec import Device
+from pytest_hfaccel.hardware.torch_build import TorchBuild
+from pytest_hfaccel.hardware.visibility import visible_devices
+
+_FIRST = Device("cuda", "0")
+_NAMES = {"linux": "libnvidia-ml.so.1", "win32": "nvml.dll"}
+_TEXT_BYTES = 96
+"""NVML_DEVICE_NAME_V2_BUFFER_SIZE and NVML_DEVICE_UUID_V2_BUFFER_SIZE of nvml.h."""
+
+
+def probe_cuda(build: TorchBuild, nvml: Any = None, environ: Mapping[str, str] | None = None) -> list[Presence]:
+    """Look for NVIDIA GPUs.
+
+    Args:
+        build: The installed torch.
+        nvml: NVIDIA's management library; the installed one when not given.
+        environ: Environment to read instead of `os.environ`.
+    """
+    nvml = nvml if nvml is not None else load_nvml()
+    if nvml is None:
+        return [Presence(_FIRST, False, "no NVIDIA driver (its library NVML is not installed)")]
+    try:
+        driver, gpus = list_gpus(nvml)
+    except (NvmlError, AttributeError) as error:
+        return [Presence(_FIRST, False, f"an NVIDIA driver is installed, but does not answer: {error}")]
+    if not gpus:
+        return [Presence(_FIRST, False, f"the NVIDIA driver {driver} has no GPU")]
+    shown = visible_devices(
+        len(gpus), ["CUDA_VISIBLE_DEVICES"], os.environ if environ is None else environ, [gpu.uuid for gpu in gpus]
+    )
+    unusable = build.why_not("cuda")
+    here = f"an NVIDIA driver is here ({len(gpus)} GPU{'s' if len(gpus) > 1 else ''})"
+    if unusable:
+        return [Presence(_FIRST, False, f"{here}, but {unusable}", gpus[0].name, gpus[0].memory_bytes)]
+    if not shown.order:
+        return [Presence(_FIRST, False, f"{here}, but {shown.reason}", gpus[0].name, gpus[0].memory_bytes)]
+    return [_presence(number, gpus[index], driver, shown.reason) for number, index in enumerate(shown.order)]
+
+
+def _presence(number: int, gpu: NvidiaGpu, driver: str, hidden: str) -> Presence:
+    details = {"driver": driver, "compute_capability": gpu.capability, "uuid": gpu.uuid}
+    reason = f"NVIDIA driver {driver}" + (f"; {hidden}" if hidden else "")
+    return Presence(Device("cuda", str(number)), True, reason, gpu.name, gpu.memory_bytes, details)
+
+
+class NvmlError(Exception):
+    """The library answered with an error."""
+
+
+class _Memory(ctypes.Structure):
+    _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
+
+
+@dataclass(frozen=True)
+class NvidiaGpu:
+    """A GPU as the driver knows it.
+
+    Attributes:
+        name: Marketing name.
+        uuid: Unique id, `GPU-...`.
+        memory_bytes: Total memory.
+        capability: Compute capability, e.g. `9.0`.
+    """
+
+    name: str
+    uuid: str
+    memory_bytes: int
+    capability: str
+
+
+def load_nvml(platform: str = sys.platform) -> Any:
+    """Load the library; `None` where there is no NVIDIA driver."""
+    if platform not in _NAMES:
+        return None
+    try:
+        return ctypes.CDLL(_NAMES[platform])
+    except OSError:
+        return None
+
+
+def list_gpus(nvml: Any) -> tuple[str, list[NvidiaGpu]]:
+    """Return the driver's version and its GPUs, in PCI order.
+
+    Args:
+        nvml: The library, as `load_nvml` returns it.
+
+    Raises:
+        NvmlError: A call failed: the driver is not loaded, or does not fit the library.
+    """
+    _call(nvml, "nvmlInit_v2")
+    try:
+        count = ctypes.c_uint()
+        _call(nvml, "nvmlDeviceGetCount_v2", ctypes.byref(count))
+        version = ctypes.create_string_buffer(_TEXT_BYTES)
+        _call(nvml, "nvmlSystemGetDriverVersion", version, ctypes.c_uint(_TEXT_BYTES))
+        return version.value.decode(), [_gpu(nvml, index) for index in range(count.value)]
+    finally:
+        nvml.nvmlShutdown()
+
+
+def _gpu(nvml: Any, index: int) -> NvidiaGpu:
+    handle = ctypes.c_void_p()
+    _call(nvml, "nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(index), ctypes.byref(handle))
+    name, uuid = ctypes.create_string_buffer(_TEXT_BYTES), ctypes.create_string_buffer(_TEXT_BYTES)
+    _call(nvml, "nvmlDeviceGetName", handle, name, ctypes.c_uint(_TEXT_BYTES))
+    _call(nvml, "nvmlDeviceGetUUID", handle, uuid, ctypes.c_uint(_TEXT_BYTES))
+    memory = _Memory()
+    _call(nvml, "nvmlDeviceGetMemoryInfo", handle, ctypes.byref(memory))
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    _call(nvml, "nvmlDeviceGetCudaComputeCapability", handle, ctypes.byref(major), ctypes.byref(minor))
+    return NvidiaGpu(name.value.decode(), uuid.value.decode(), int(memory.total), f"{major.value}.{minor.value}")
+
+
+def _call(nvml: Any, function: str, *arguments: Any) -> None:
+    code = getattr(nvml, function)(*arguments)
+    if code != 0:
+        raise NvmlError(f"{function} returned {code} (see nvmlReturn_t in nvml.h)")
