@@ -155,7 +155,7 @@ class Devices:
                 return Choice(device, _is_emulated(self._presence(device)), passed_over)
             passed_over[device.id] = objection
         raise BackendUnavailable(
-            f"{subject or 'the model'}: no device that was asked for can be had.\n"
+            f"{subject or 'the model'}: no device that was asked for is available.\n"
             + "\n".join(f"  {device}: {reason}" for device, reason in passed_over.items()),
             stage="load",
             hint=self._advice(preferences),

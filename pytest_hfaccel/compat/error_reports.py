@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pytest_hfaccel.core.atomic import replace_file
 from pytest_hfaccel.core.errors import BackendUnavailable, GatedError, HfAccelError, HubError, OutOfMemory
+from pytest_hfaccel.core.files import replace_file
 
 DIRECTORY = Path("hardware_reports")
 """Where reports are written unless the pool was told otherwise; below the current directory."""

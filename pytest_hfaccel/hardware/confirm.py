@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from pytest_hfaccel.backends import Backends
-from pytest_hfaccel.core.atomic import replace_file
 from pytest_hfaccel.core.devices import registered_kinds
 from pytest_hfaccel.core.errors import ConfigError, HfAccelError
+from pytest_hfaccel.core.files import replace_file
 from pytest_hfaccel.core.presence import HardwareReport, Presence
 from pytest_hfaccel.core.spec import CPU, Device
 from pytest_hfaccel.hardware.probe import probe_devices

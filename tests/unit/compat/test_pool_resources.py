@@ -179,7 +179,7 @@ def test_none_is_not_a_resource(tmp_path: Path, method: str) -> None:
 
 def test_an_absent_device_has_an_error_and_a_report_with_alternatives(tmp_path: Path) -> None:
     pool = pool_of(tmp_path)
-    with pytest.raises(BackendUnavailable, match=r"base: no device that was asked for can be had"):
+    with pytest.raises(BackendUnavailable, match=r"base: no device that was asked for is available"):
         pool.get_model("bert", "base", Thing, {"device": "cuda"})
     (report,) = reports(tmp_path)
     assert (report["hardware_type"], report["alternatives"]) == ("cuda", ["cpu"])
