@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
+
+from annotated_types import Ge, Gt
 
 from pytest_hfaccel.core.errors import ConfigError
 
@@ -17,6 +20,17 @@ WEIGHTS = {
     "training": {"throughput": 0.4, "convergence": 0.3, "memory": 0.2, "compatibility": 0.1},
 }
 """What counts how much in a recommendation, by mode; the guide's."""
+
+_WANTED = {
+    "devices": 'kinds of device with a chip each, as in {"cuda": "h100-sxm"}',
+    "hardware": 'a list of names, as in ["cuda", "cpu"]',
+    "weights": f"weights by mode ({', '.join(MODES)}), each a number, 0 or more, by name",
+    "threads": "a whole number, 1 or more",
+    "store_predictions": "true or false",
+    "network_gb_per_second": "a number above 0",
+    "devices_per_machine": "a whole number, 1 or more",
+    **dict.fromkeys(("models_dir", "cache_dir", "reports"), "a directory"),
+}
 
 
 @dataclass(frozen=True)
@@ -37,14 +51,16 @@ class PredictorConfig:
         reports: Directory with the reports of earlier runs, for what is known of support.
     """
 
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
     devices: Mapping[str, str] = field(default_factory=dict)
     hardware: tuple[str, ...] = ()
-    weights: Mapping[str, Mapping[str, float]] = field(default_factory=lambda: WEIGHTS)
-    threads: int | None = None
+    weights: Mapping[str, Mapping[str, Annotated[float, Ge(0)]]] = field(default_factory=lambda: WEIGHTS)
+    threads: Annotated[int, Ge(1)] | None = None
     models_dir: str = ""
     store_predictions: bool = True
-    network_gb_per_second: float = 50.0
-    devices_per_machine: int = 8
+    network_gb_per_second: Annotated[float, Gt(0)] = 50.0
+    devices_per_machine: Annotated[int, Ge(1)] = 8
     cache_dir: str = ""
     reports: str = ""
 
@@ -63,76 +79,41 @@ class PredictorConfig:
             raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}.") from error
         except yaml.YAMLError as error:
             raise ConfigError(f"{path}: is neither JSON nor YAML: {error}") from error
-        problems = _problems(data)
+        problems = _problems(data) if isinstance(data, dict) else ["must be an object with keys."]
         if problems:
             raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems))
         if "hardware" in data:
             data["hardware"] = tuple(data["hardware"])
-        weights = {mode: {**WEIGHTS[mode], **given} for mode, given in data.pop("weights", {}).items()}
+        weights = {mode: {**WEIGHTS[mode], **said} for mode, said in data.pop("weights", {}).items()}
         return cls(weights={**WEIGHTS, **weights}, **data)
 
 
-def _problems(data: Any) -> list[str]:
-    if not isinstance(data, dict):
-        return ["must be an object with keys."]
-    known = {each.name for each in fields(PredictorConfig)}
-    found = [_unknown(str(key), known) for key in data if key not in known]
-    found += [
-        f"{key}: {data[key]!r} is not allowed. Wanted: {wanted}."
-        for key, (is_right, wanted) in _VALUES.items()
-        if key in data and not is_right(data[key])
-    ]
-    return found + _weight_problems(data.get("weights", {}))
+def _problems(data: Mapping[str, Any]) -> list[str]:
+    """Say what is wrong with the content of a file; a key once, however many of its items are wrong."""
+    from pydantic import TypeAdapter, ValidationError
 
-
-def _weight_problems(weights: Any) -> list[str]:
-    if not isinstance(weights, dict):
-        return [f"weights: {weights!r} is not allowed. Wanted: weights by mode ({', '.join(MODES)})."]
-    found = []
-    for mode, given in weights.items():
+    found: dict[str, str] = {}
+    try:
+        TypeAdapter(PredictorConfig).validate_json(json.dumps(data, default=str), strict=True)
+    except ValidationError as error:
+        for each in error.errors():
+            key = str(each["loc"][0])
+            place = ".".join(map(str, each["loc"])) if key == "weights" else key
+            known = [one.name for one in fields(PredictorConfig)]
+            value = each["input"] if key == "weights" else data[key]
+            wrong = f"{place}: {value!r} is not allowed. Wanted: {_WANTED.get(key)}."
+            found[place] = _unknown(place, known) if key not in known else wrong
+    weights = data.get("weights")
+    for mode, said in weights.items() if isinstance(weights, dict) else ():
         if mode not in WEIGHTS:
-            found.append(_unknown(str(mode), set(WEIGHTS), "weights."))
-        elif not isinstance(given, dict):
-            found.append(f"weights.{mode}: {given!r} is not allowed. Wanted: numbers by name.")
-        else:
-            found += [_unknown(name, set(WEIGHTS[mode]), f"weights.{mode}.") for name in given.keys() - WEIGHTS[mode]]
-            found += [
-                f"weights.{mode}.{name}: {value!r} is not allowed. Wanted: a number, 0 or more."
-                for name, value in given.items()
-                if name in WEIGHTS[mode] and not (_is_number(value) and value >= 0)
-            ]
-    return found
+            found[f"weights.{mode}"] = _unknown(str(mode), WEIGHTS, "weights.")
+        for name in said if isinstance(said, dict) and mode in WEIGHTS else ():
+            if name not in WEIGHTS[mode]:
+                found[f"weights.{mode}.{name}"] = _unknown(str(name), WEIGHTS[mode], f"weights.{mode}.")
+    return list(found.values())
 
 
-def _unknown(key: str, known: set[str], place: str = "") -> str:
+def _unknown(key: str, known: Collection[str], place: str = "") -> str:
     near = get_close_matches(key, known, n=1)
     suggestion = f" Did you mean {near[0]!r}?" if near else ""
     return f"{place}{key}: there is no such key.{suggestion} Allowed: {', '.join(sorted(known))}."
-
-
-def _of_texts(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(each, str) for pair in value.items() for each in pair)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(each, str) for each in value)
-
-
-_VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "devices": (_of_texts, 'kinds of device with a chip each, as in {"cuda": "h100-sxm"}'),
-    "hardware": (_is_texts, 'a list of names, as in ["cuda", "cpu"]'),
-    "threads": (_is_count, "a whole number, 1 or more"),
-    "store_predictions": (lambda value: isinstance(value, bool), "true or false"),
-    "network_gb_per_second": (lambda value: _is_number(value) and value > 0, "a number above 0"),
-    "devices_per_machine": (_is_count, "a whole number, 1 or more"),
-    **{name: (lambda value: isinstance(value, str), "a directory") for name in ("models_dir", "cache_dir", "reports")},
-}
-"""Key -> whether a value is allowed, and what is."""

@@ -14,7 +14,7 @@ import pytest
 from jsonschema import validate
 
 from pytest_hfaccel.predict.configuration import PredictorConfig
-from tests.unit.test_predictor_matrix import FORMAT
+from tests.unit.predict.test_predict_matrix import FORMAT
 
 pytestmark = [pytest.mark.slow, pytest.mark.nightly]
 
@@ -39,7 +39,7 @@ models:
 
 ROWS = """
 from pytest_hfaccel.history import BenchmarkDatabase, RunRecord
-from tests.unit.predictor_samples import row
+from tests.unit.predict.predict_samples import row
 
 record = RunRecord("x", "performance", "2026-01-01T00:00:00", "2026-01-01T00:01:00", True, measurements=[row()])
 database = BenchmarkDatabase("rows.duckdb")

@@ -13,7 +13,7 @@ from pytest_hfaccel.compat.hardware_model_integration import HardwareAwareModelC
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.pool import ResourcePool
 from pytest_hfaccel.predict import HardwareModelPredictor
-from tests.unit.predictor_samples import REPORT, block_trace
+from tests.unit.predict.predict_samples import REPORT, block_trace
 
 POSITIONS = {"BertForMaskedLM": 512, "CLIPModel": 77}
 

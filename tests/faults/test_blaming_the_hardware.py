@@ -9,7 +9,7 @@ import pytest
 from pytest_hfaccel.compat.hardware_model_integration import DeviceFacts, HardwareAwareModelClassifier, Machine
 from pytest_hfaccel.core.results import Cause, CellResult, CheckOutcome, Stage, Status
 from pytest_hfaccel.reporting import write_reports
-from tests.unit.predictor_samples import GIB, block_trace
+from tests.unit.predict.predict_samples import GIB, block_trace
 
 MACHINE = Machine({"cpu": DeviceFacts(True, 16 * GIB), "openvino": DeviceFacts(True, 16 * GIB)}, cores=4)
 

@@ -13,8 +13,7 @@ import pytest
 from pytest_hfaccel.cli import main
 from pytest_hfaccel.predict import HardwareModelPredictor
 from pytest_hfaccel.predict.calibration import calibrate, save_calibration, sizes
-from tests.unit.calibrations import even_calibration
-from tests.unit.predictor_samples import CHIP, REPORT, block_trace
+from tests.unit.predict.predict_samples import CHIP, REPORT, block_trace, even_calibration
 
 BUSY = {"spread": 0.25, "drift": 0.02, "loop_spread": 0.05, "passes": 2}
 

@@ -12,8 +12,7 @@ from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.hardware import HardwareReport, Presence
 from pytest_hfaccel.predict import HardwareModelPredictor
 from pytest_hfaccel.predict.calibration import save_calibration
-from tests.unit.calibrations import even_calibration
-from tests.unit.predictor_samples import CHIP, GIB, block_trace
+from tests.unit.predict.predict_samples import CHIP, GIB, block_trace, even_calibration
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_hfaccel.cli import main
 from pytest_hfaccel.predict import HardwareModelPredictor
-from tests.unit.predictor_samples import REPORT, block_trace
+from tests.unit.predict.predict_samples import REPORT, block_trace
 
 TRACED: list[tuple[str, int | None]] = []
 

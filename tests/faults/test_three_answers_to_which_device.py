@@ -11,7 +11,7 @@ from pytest_hfaccel.compat.hardware_model_integration import HardwareAwareModelC
 from pytest_hfaccel.hardware import HardwareDetector
 from pytest_hfaccel.history import BenchmarkDatabase, RunRecord
 from pytest_hfaccel.predict import HardwareModelPredictor
-from tests.unit.predictor_samples import GIB, REPORT, block_trace, row
+from tests.unit.predict.predict_samples import GIB, REPORT, block_trace, row
 
 SMALL = "distilbert-base-uncased"
 LARGE = "meta-llama/Llama-2-70b-hf"

@@ -87,7 +87,7 @@ from pytest_hfaccel.history import BenchmarkDatabase, RunRecord
 from pytest_hfaccel.hardware import probe_devices
 from pytest_hfaccel.predict.engine import Engine
 from pytest_hfaccel.predict.configuration import PredictorConfig
-from tests.unit.predictor_samples import row
+from tests.unit.predict.predict_samples import row
 
 cpu = probe_devices().presences[0]
 measured = row(5.0, model="bert-tiny", batch=2, device_name=cpu.name, threads=Engine(PredictorConfig()).threads)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.model_selection import GroupKFold
 
 from pytest_hfaccel.benchmark.measurement import Measurement
 from pytest_hfaccel.core.errors import HfAccelError
@@ -19,29 +20,7 @@ from pytest_hfaccel.predict.learning.models import DeviceModel, LatencyModel, Me
 from pytest_hfaccel.predict.learning.rows import Array, Row, point_of, relatives_of
 from pytest_hfaccel.tracing.traces import trace_of
 
-Fold = tuple[list[Row], list[Row]]
-
 _MOST_FOLDS = 8
-
-
-def folds(rows: Sequence[Row], most: int = _MOST_FOLDS) -> list[Fold]:
-    """Split rows into (training, held out) pairs; relatives are held out together.
-
-    Args:
-        rows: At least two groups of relatives.
-        most: Most pairs; groups are dealt to them by size, the largest first.
-    """
-    sizes: dict[str, int] = {}
-    for row in rows:
-        sizes[row.relatives] = sizes.get(row.relatives, 0) + 1
-    bins: list[tuple[int, set[str]]] = [(0, set()) for _ in range(min(most, len(sizes)))]
-    for group in sorted(sizes, key=lambda name: (-sizes[name], name)):
-        index = min(range(len(bins)), key=lambda number: bins[number][0])
-        bins[index] = (bins[index][0] + sizes[group], bins[index][1] | {group})
-    return [
-        ([row for row in rows if row.relatives not in held], [row for row in rows if row.relatives in held])
-        for _, held in bins
-    ]
 
 
 def held_out_log_errors(
@@ -54,9 +33,12 @@ def held_out_log_errors(
         predict: Trains on the first rows and predicts the second.
         measured: The measured value of a row.
     """
-    errors = [
-        np.log(np.array([measured(row) for row in held]) / predict(training, held)) for training, held in folds(rows)
-    ]
+    groups = [row.relatives for row in rows]
+    errors = []
+    for others, held_out in GroupKFold(min(_MOST_FOLDS, len(set(groups)))).split(groups, groups=groups):
+        held = [rows[index] for index in held_out]
+        predicted = predict([rows[index] for index in others], held)
+        errors.append(np.log(np.array([measured(row) for row in held]) / predicted))
     return np.concatenate(errors)
 
 

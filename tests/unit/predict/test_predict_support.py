@@ -1,4 +1,4 @@
-"""The matrix: declared, then overwritten by what reports and journals say was measured."""
+"""What is known of support: declared, then measured."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pytest_hfaccel.predict.support import (
     measured_cells,
     measurements_of,
 )
-from tests.unit.predictor_samples import row
+from tests.unit.predict.predict_samples import row
 
 
 def cell(

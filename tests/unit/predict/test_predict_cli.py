@@ -15,8 +15,7 @@ from pytest_hfaccel.cli import hardware, predict
 from pytest_hfaccel.core.errors import BackendUnavailable, ConfigError
 from pytest_hfaccel.history import BenchmarkDatabase
 from pytest_hfaccel.predict.calibration import load_calibrations
-from tests.unit.calibrations import even_calibration
-from tests.unit.predictor_samples import REPORT, block_trace
+from tests.unit.predict.predict_samples import REPORT, block_trace, even_calibration
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""What the predictor's tests are about: a machine, an invented transformer whose trace is known, measured rows."""
+"""What tests of the predictor share: an invented transformer, machine, rows and calibration."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pytest_hfaccel.benchmark.measurement import Latency, Measurement, Noise
 from pytest_hfaccel.core.prediction import Estimate, Prediction, Question, Source
 from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.hardware import HardwareReport, Presence
+from pytest_hfaccel.predict.calibration.records import DeviceCalibration, TimedOperator
 from pytest_hfaccel.tracing.trace import ModelTrace, Operator
 
 GIB = 2**30
@@ -141,3 +142,43 @@ def prediction(milliseconds: float | None = 10.0, mib: float | None = 100.0, **c
         None if mib is None else estimate(mib),
     )
     return replace(made, **changed)
+
+
+RATE = 50e9
+"""Floating-point operations per second, at every size."""
+SECONDS_PER_NUMBER = 1e-9
+CALL, VIEW, MODULE = 1e-5, 1e-6, 5e-6
+
+_MOVING = (
+    *("add", "in_place", "copy", "permute", "gather", "masked", "gelu", "tanh"),
+    *("layer_norm", "batch_norm", "softmax", "mean"),
+)
+
+
+def even_calibration(device: str = "cpu", dtype: str = "fp32", threads: int = 1) -> DeviceCalibration:
+    """Return a calibration of a device that computes everything at the same rate."""
+    operators = [
+        *(_computing("linear", (m, n, k), 2 * m * n * k) for m in (1, 64) for n in (64, 1024) for k in (64, 1024)),
+        *(_computing("bmm", (m, m, 64, 8), 16 * m * m * 64) for m in (16, 64, 256)),
+        *(_computing("attention", (m, 64, 8), 32 * m * m * 64) for m in (16, 64, 256)),
+        *(_computing("conv", (m, 64, 576, 1), 2 * m * 64 * 576) for m in (49, 3136, 12544)),
+        *(_computing("depthwise", (m, 9), 18 * m) for m in (10_000, 100_000)),
+        *(TimedOperator(kind, (n,), n * SECONDS_PER_NUMBER, 0, 8 * n) for kind in _MOVING for n in (1, 1000, 10**7)),
+    ]
+    return DeviceCalibration(
+        device=device,
+        device_name="an even device",
+        dtype=dtype,
+        threads=threads,
+        taken="2026-11-21T10:00:00+00:00",
+        seconds=1.0,
+        versions={"torch": "2.13.0"},
+        call_seconds=CALL,
+        view_seconds=VIEW,
+        module_seconds=MODULE,
+        operators=tuple(operators),
+    )
+
+
+def _computing(kind: str, size: tuple[int, ...], flops: int) -> TimedOperator:
+    return TimedOperator(kind, size, flops / RATE, flops, 4 * sum(size))

@@ -11,8 +11,7 @@ import pytest
 
 from pytest_hfaccel.predict import HardwareModelPredictor
 from pytest_hfaccel.predict.calibration import save_calibration
-from tests.unit.calibrations import even_calibration
-from tests.unit.predictor_samples import CHIP, REPORT
+from tests.unit.predict.predict_samples import CHIP, REPORT, even_calibration
 
 pytestmark = [pytest.mark.slow, pytest.mark.nightly]
 

@@ -1,4 +1,4 @@
-"""The prediction matrix in the guide's JSON format."""
+"""The prediction matrix."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jsonschema import validate
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.predict import HardwareModelPredictor
 from pytest_hfaccel.predict.text import matrix_text
-from tests.unit.predictor_samples import REPORT, block_trace
+from tests.unit.predict.predict_samples import REPORT, block_trace
 
 NUMBER = {"type": "number", "exclusiveMinimum": 0}
 CELL = {

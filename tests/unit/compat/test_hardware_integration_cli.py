@@ -13,7 +13,7 @@ from pytest_hfaccel.cli import recommend
 from pytest_hfaccel.compat.hardware_model_integration import DeviceFacts, Machine
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.predict.requirements import ArchitectureCost, RunCost
-from tests.unit.predictor_samples import block_trace
+from tests.unit.predict.predict_samples import block_trace
 
 GIB = 2**30
 MACHINE = Machine({"cpu": DeviceFacts(True, 16 * GIB, "8 cores")}, 8, 12 * GIB, 16 * GIB)
@@ -27,7 +27,6 @@ def known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
     monkeypatch.setenv("HFACCEL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HFACCEL_REPORTS", str(tmp_path / "reports"))
-    monkeypatch.setattr("pytest_hfaccel.compat.hardware_model_integration.cost_of", cost)
     monkeypatch.setattr("pytest_hfaccel.compat.hardware_model_integration.cost_of", cost)
     monkeypatch.setattr("pytest_hfaccel.tracing.traces.trace_of", block_trace)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))

@@ -1,4 +1,4 @@
-"""Names mean real dimensions, and where they do not, the answer says what was assumed."""
+"""What a name of a model means."""
 
 from __future__ import annotations
 

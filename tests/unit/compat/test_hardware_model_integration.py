@@ -1,4 +1,4 @@
-"""The classifier over a given machine, with given costs: no torch."""
+"""The classifier of the guide "hardware-model integration": its answers and its machine."""
 
 from __future__ import annotations
 
@@ -8,14 +8,24 @@ from typing import Any
 
 import pytest
 
-from pytest_hfaccel.compat.hardware_model_integration import DeviceFacts, HardwareAwareModelClassifier, Machine
+from pytest_hfaccel.compat.hardware_model_integration import (
+    DeviceFacts,
+    HardwareAwareModelClassifier,
+    Machine,
+    machine_of,
+)
 from pytest_hfaccel.core.errors import ConfigError, LoadError
+from pytest_hfaccel.core.spec import Device
+from pytest_hfaccel.hardware import HardwareReport, Presence
 from pytest_hfaccel.predict.requirements import ArchitectureCost, RunCost
-from tests.unit.predictor_samples import block_trace
+from tests.unit.predict.predict_samples import block_trace
 
 GIB = 2**30
 MACHINE = Machine(
-    {"cpu": DeviceFacts(True, 16 * GIB, "8 cores"), "openvino": DeviceFacts(True, 16 * GIB, "openvino")},
+    {
+        "cpu": DeviceFacts(True, 16 * GIB, "8 cores"),
+        "openvino": DeviceFacts(True, 16 * GIB, "openvino"),
+    },
     cores=8,
     available_bytes=12 * GIB,
     total_bytes=16 * GIB,
@@ -37,7 +47,6 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     monkeypatch.setenv("HFACCEL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("pytest_hfaccel.compat.hardware_model_integration.cost_of", cost)
     monkeypatch.setattr("pytest_hfaccel.compat.hardware_model_integration.cost_of", cost)
     monkeypatch.setattr("pytest_hfaccel.tracing.traces.trace_of", block_trace)
     monkeypatch.delenv("BENCHMARK_DB_PATH", raising=False)
@@ -188,7 +197,11 @@ def test_the_pool_configuration(classifier: HardwareAwareModelClassifier) -> Non
 
 @pytest.mark.parametrize(("available", "total", "minutes"), [(3, 8, 10), (3, 64, 5), (60, 64, 30)])
 def test_little_memory_means_low_memory_mode(available: int, total: int, minutes: int, tmp_path: Path) -> None:
-    machine = Machine({"cpu": DeviceFacts(True, total * GIB)}, available_bytes=available * GIB, total_bytes=total * GIB)
+    machine = Machine(
+        {"cpu": DeviceFacts(True, total * GIB)},
+        available_bytes=available * GIB,
+        total_bytes=total * GIB,
+    )
     config = HardwareAwareModelClassifier(reports=tmp_path, machine=machine).get_optimal_resource_pool_config(["gpt2"])
     assert config["resource_pool_config"]["low_memory_mode"] is (available < 4)
     assert config["resource_pool_config"]["recommended_timeout_mins"] == minutes
@@ -218,3 +231,35 @@ def test_the_database_keeps_classifications(tmp_path: Path) -> None:
     assert first["classification_source"] == "combined_analysis"
     assert classifier.classify_model("gpt2")["classification_source"] == "model_database"
     assert "gpt2" in file.read_text()
+
+
+CPU = Presence(Device("cpu"), True, "8 cores", memory_bytes=100)
+
+
+def report(*presences: Presence) -> HardwareReport:
+    return HardwareReport((CPU, *presences))
+
+
+def test_the_largest_device_of_a_kind_counts() -> None:
+    small, large = (
+        Presence(Device("cuda", index), True, index, memory_bytes=size) for index, size in (("0", 8), ("1", 24))
+    )
+    machine = machine_of(report(small, large))
+    assert machine.facts("cuda").memory_bytes == 24
+    assert machine.present == ["cuda", "cpu"]
+
+
+def test_an_absent_device_keeps_its_reason_and_has_no_memory() -> None:
+    machine = machine_of(report(Presence(Device("cuda", "0"), False, "no driver", memory_bytes=8)))
+    assert not machine.facts("cuda").is_present
+    assert (machine.facts("cuda").reason, machine.facts("cuda").memory_bytes) == ("no driver", None)
+    assert machine.facts("rocm").reason == "not found on this machine"
+
+
+def test_openvino_precedes_the_cpu_where_it_has_a_gpu() -> None:
+    plugin = Presence(Device("openvino", "CPU"), True, "openvino", memory_bytes=100)
+    gpu = Presence(Device("openvino", "GPU.0"), True, "a GPU", memory_bytes=50)
+    assert machine_of(report(plugin)).present == ["openvino", "cpu"]
+    machine = machine_of(report(plugin, gpu))
+    assert machine.present == ["openvino", "cpu"]
+    assert machine.facts("openvino").memory_bytes == 50

@@ -1,4 +1,4 @@
-"""Scores, the order of candidates, and what is never recommended."""
+"""Scores, the order of candidates, what is never recommended; splitting a model over devices."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from pytest_hfaccel.predict.configuration import WEIGHTS
 from pytest_hfaccel.predict.platforms import Platform
 from pytest_hfaccel.predict.recommendation import Candidate, ranked, recommend, scores
-from tests.unit.predictor_samples import GIB, prediction
+from tests.unit.predict.predict_samples import GIB, prediction
 
 REAL: dict[str, Any] = {"support": "real", "basis": "declared", "reason": "it does"}
 INFERENCE = WEIGHTS["inference"]

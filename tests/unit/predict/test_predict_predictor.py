@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -11,11 +13,12 @@ from typing import Any
 
 import pytest
 
+import pytest_hfaccel
+from pytest_hfaccel import predict
 from pytest_hfaccel.core.errors import ConfigError, LoadError
 from pytest_hfaccel.predict import HardwareModelPredictor
 from pytest_hfaccel.predict.calibration import save_calibration
-from tests.unit.calibrations import even_calibration
-from tests.unit.predictor_samples import CHIP, REPORT, block_trace, row
+from tests.unit.predict.predict_samples import CHIP, REPORT, block_trace, even_calibration, row
 
 NUMBERS = ("throughput", "latency", "memory_usage")
 Make = Callable[..., HardwareModelPredictor]
@@ -267,3 +270,31 @@ def test_trained_models_can_be_set(make: Make) -> None:
     predictor.prediction_models = models  # type: ignore[assignment]
     assert predictor.prediction_models is models
     assert predictor.predict_performance("gpt2", hardware="cpu")["predictions"]["cpu"]["source"] == "datasheet"
+
+
+HEAVY = ("torch", "transformers", "numpy", "duckdb", "pandas", "sklearn", "matplotlib", "scipy")
+
+
+@pytest.mark.parametrize("name", ["HardwareModelPredictor", "HardwareSelector", "train_prediction_models"])
+def test_a_name_is_in_both_places(name: str) -> None:
+    assert getattr(predict, name) is getattr(pytest_hfaccel, name)
+    assert name in dir(predict)
+    assert name in dir(pytest_hfaccel)
+
+
+def test_other_names_are_not() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'HardwarePredictor'"):
+        _ = predict.HardwarePredictor
+
+
+def test_the_names_load_nothing_heavy() -> None:
+    code = f"""
+import sys
+from pytest_hfaccel import HardwareModelPredictor, HardwareSelector, train_prediction_models
+from pytest_hfaccel.cli import make_parser
+make_parser().parse_args(["predict", "gpt2"])
+HardwareModelPredictor().engine.platforms.of("cuda:h100-sxm")
+print([name for name in {HEAVY} if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
