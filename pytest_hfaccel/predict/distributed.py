@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from pytest_hfaccel.predict.naming import NamedModel
 from pytest_hfaccel.predict.platforms import GB, Platform
 from pytest_hfaccel.predict.requirements.memory import USABLE_SHARE_SPLIT
 from pytest_hfaccel.predict.text import MIB, memory_text, time_text
-from pytest_hfaccel.tracing.trace import ModelTrace, Operator
+from pytest_hfaccel.tracing.trace import ModelTrace
 
 if TYPE_CHECKING:
     from pytest_hfaccel.predict.engine import Engine
@@ -190,45 +190,31 @@ class Blocks:
 
 
 @dataclass(frozen=True)
-class Workload:
-    """A model at one dtype and length, to be split.
+class Work:
+    """A micro-batch on one device, as if it fitted there.
 
     Attributes:
-        trace_at: What it does at a batch size.
-        milliseconds_at: How long that takes on one device, with its interval; as if it fitted there.
-        update_seconds_at: How much of that is the optimizer's update, which sharding divides.
-        training: Whether a training step is meant.
-        dtype: dtype of weights and activations.
+        trace: What the model does.
+        milliseconds: How long that takes.
+        update_seconds: How much of that is the optimizer's update, which sharding divides.
     """
 
-    trace_at: Callable[[int], ModelTrace]
-    milliseconds_at: Callable[[int], Estimate]
-    update_seconds_at: Callable[[int], float]
-    training: bool
-    dtype: str
-
-    @property
-    def blocks(self) -> Blocks:
-        """The shape of the model."""
-        return blocks_of(self.trace_at(1))
+    trace: ModelTrace
+    milliseconds: Estimate
+    update_seconds: float = 0.0
 
 
 def blocks_of(trace: ModelTrace) -> Blocks:
     """Return the shape of a model: from its attention operators, else from the matrix product it does most often."""
     attention = [one for one in trace.operators if "attention" in one.name and "backward" not in one.name]
     if attention:
-        _, heads, tokens, head_width = _four(attention[0])
+        heads, tokens, head_width = (1, 1, 1, *attention[0].shapes[0])[-3:]
         return Blocks(sum(one.count for one in attention), heads * head_width, heads, tokens)
     products = [one for one in trace.operators if one.flops and one.out]
     if not products:
         return Blocks(1, 1, 1, max(1, trace.length))
     most = max(products, key=lambda one: one.count)
     return Blocks(max(1, most.count // 4), most.out[-1], 1, max(1, trace.length))
-
-
-def _four(operator: Operator) -> tuple[int, int, int, int]:
-    shape = (1, 1, 1, 1, *operator.shapes[0])[-4:]
-    return shape[0], shape[1], shape[2], shape[3]
 
 
 _SERIAL_SHARE = 10 / 34
@@ -335,28 +321,28 @@ class Plan:
         return 1e3 * self.batch / self.step_ms.value
 
 
-def plan(workload: Workload, cluster: Cluster, batch: int) -> list[Plan]:
+def plan(work_at: Callable[[int], Work], cluster: Cluster, batch: int, *, training: bool) -> list[Plan]:
     """Return all ways to split a model over a cluster: those that fit before those that do not, the best first.
 
     Args:
-        workload: The model.
+        work_at: What one device does with so many samples.
         cluster: The devices.
         batch: Samples of all devices together.
+        training: Whether a training step is split, else a forward pass.
     """
-    blocks = workload.blocks
-    work_at = cache(lambda size: _Work.at(workload, size))
-    found = []
-    for layout in layouts(
+    work_at = cache(work_at)
+    blocks = blocks_of(work_at(1).trace)
+    ways = layouts(
         cluster.devices,
         batch=batch,
-        training=workload.training,
+        training=training,
         layers=blocks.layers,
         heads=blocks.heads,
         per_machine=cluster.per_machine,
-    ):
-        micro = -(-batch // (layout.data * layout.micro_batches))
-        found.append(_plan(work_at(micro), blocks, layout, cluster, batch))
-    return _ordered(found)
+    )
+    return _ordered(
+        [_plan(work_at(-(-batch // (way.data * way.micro_batches))), blocks, way, cluster, batch) for way in ways]
+    )
 
 
 def _ordered(plans: list[Plan]) -> list[Plan]:
@@ -370,20 +356,7 @@ def _ordered(plans: list[Plan]) -> list[Plan]:
     return [first, *(each for each in by_time if each is not first)]
 
 
-@dataclass(frozen=True)
-class _Work:
-    """A micro-batch on one device."""
-
-    trace: ModelTrace
-    milliseconds: Estimate
-    update_seconds: float
-
-    @classmethod
-    def at(cls, workload: Workload, size: int) -> _Work:
-        return cls(workload.trace_at(size), workload.milliseconds_at(size), workload.update_seconds_at(size))
-
-
-def _plan(work: _Work, blocks: Blocks, layout: Layout, cluster: Cluster, batch: int) -> Plan:
+def _plan(work: Work, blocks: Blocks, layout: Layout, cluster: Cluster, batch: int) -> Plan:
     trace, alone = work.trace, work.milliseconds
     compute = _compute(work, layout, cluster)
     hidden, exposed = _communication(trace, blocks, layout, cluster)
@@ -401,7 +374,7 @@ def _plan(work: _Work, blocks: Blocks, layout: Layout, cluster: Cluster, batch: 
     )
 
 
-def _compute(work: _Work, layout: Layout, cluster: Cluster) -> float:
+def _compute(work: Work, layout: Layout, cluster: Cluster) -> float:
     """Seconds of computing: tensor parallelism splits the work of an operator, not the time to start it."""
     seconds, update = work.milliseconds.value / 1e3, work.update_seconds
     starting = min(seconds - update, work.trace.launches * cluster.launch_seconds)
@@ -431,7 +404,7 @@ def _communication(trace: ModelTrace, blocks: Blocks, layout: Layout, cluster: C
     return cluster.gather(held, layout.data, 2 * layout.micro_batches + 1, span=cluster.devices), exposed
 
 
-_GIB = 2**30
+GIB = 2**30
 
 SOURCES = (
     "sharded states: ZeRO (Rajbhandari et al. 2020, arXiv 1910.02054)",
@@ -439,75 +412,6 @@ SOURCES = (
     "pipelines: GPipe (Huang et al. 2019, arXiv 1811.06965; Narayanan et al. 2021, arXiv 2104.04473)",
     "ring all-reduce: Patarasuk and Yuan 2009",
 )
-
-
-def describe_plan(chosen: Plan, cluster: Cluster, *, training: bool, alone_ms: float) -> dict[str, Any]:
-    """Return a plan as plain JSON.
-
-    Args:
-        chosen: The plan.
-        cluster: The devices.
-        training: Whether a training step is split.
-        alone_ms: Time of the whole batch on one device, as if it fitted there.
-    """
-    layout = chosen.layout
-    return {
-        "strategy": layout.strategy(training=training),
-        "data_parallel": layout.data,
-        "tensor_parallel": layout.tensor,
-        "pipeline_parallel": layout.pipeline,
-        "zero_stage": layout.shards,
-        "gradient_accumulation_steps": layout.micro_batches if training else 1,
-        "micro_batches": layout.micro_batches,
-        "gradient_checkpointing": layout.recompute,
-        "per_gpu_batch_size": -(-chosen.batch // layout.data),
-        "global_batch_size": chosen.batch,
-        "fits": chosen.fits,
-        "memory_per_device_gb": _memory(chosen, cluster),
-        "compute_ms": chosen.compute_ms,
-        "communication_ms": chosen.communication_ms,
-        "step_ms": chosen.step_ms.value,
-        "step_interval_ms": [chosen.step_ms.low, chosen.step_ms.high],
-        "throughput": chosen.samples_per_second,
-        "scaling_efficiency": alone_ms / (cluster.devices * chosen.step_ms.value),
-        "link": cluster.link_name,
-    }
-
-
-def in_words(plans: Sequence[Plan], cluster: Cluster, *, training: bool, name: str) -> str:
-    """Say which plan is chosen and why, in a sentence or two."""
-    chosen = plans[0]
-    strategy = chosen.layout.strategy(training=training)
-    need = f"{memory_text(chosen.memory.total / MIB)} per device of {memory_text(cluster.memory_bytes / MIB)}"
-    if not chosen.fits:
-        return (
-            f"{name} does not fit {cluster.devices} devices in any of {len(plans)} ways to split it; {strategy} lacks "
-            f"the least: {need}."
-        )
-    extras = [
-        f"{chosen.layout.micro_batches} micro-batches" if chosen.layout.micro_batches > 1 else "",
-        "activation checkpointing" if chosen.layout.recompute else "",
-    ]
-    how = ", ".join([strategy, *(extra for extra in extras if extra)])
-    fitting = sum(each.fits for each in plans)
-    return (
-        f"{how} on {cluster.devices} devices: {need}, {time_text(chosen.step_ms.value)} per step of which "
-        f"{time_text(chosen.communication_ms)} are sending ({cluster.link_name}); the fastest of the {fitting} of "
-        f"{len(plans)} ways that fit."
-    )
-
-
-def _memory(chosen: Plan, cluster: Cluster) -> dict[str, float]:
-    memory = chosen.memory
-    parts = {
-        "parameters_gb": memory.weights,
-        "gradients_gb": memory.gradients,
-        "optimizer_gb": memory.optimizer,
-        "activations_gb": memory.activations,
-        "per_gpu_gb": memory.total,
-        "available_gb": USABLE_SHARE_SPLIT * cluster.memory_bytes,
-    }
-    return {name: size / _GIB for name, size in parts.items()}
 
 
 @dataclass(frozen=True)
@@ -527,8 +431,8 @@ class Split:
     cluster: Cluster
     training: bool
     alone_ms: float
-    basis: str
-    title: str
+    basis: str = ""
+    title: str = ""
 
     @property
     def chosen(self) -> Plan:
@@ -537,23 +441,69 @@ class Split:
 
     def to_json(self) -> dict[str, Any]:
         """Return the chosen way, and the next best ones, as plain JSON."""
-        described = [
-            describe_plan(each, self.cluster, training=self.training, alone_ms=self.alone_ms) for each in self.plans[:5]
-        ]
+        described = [self._described(each) for each in self.plans[:5]]
         others = [
             {name: each[name] for name in ("strategy", "fits", "step_ms", "micro_batches", "gradient_checkpointing")}
             | {"per_gpu_gb": each["memory_per_device_gb"]["per_gpu_gb"]}
             for each in described[1:]
         ]
-        words = in_words(self.plans, self.cluster, training=self.training, name=self.title)
         return {
             **described[0],
             "gpu_count": self.cluster.devices,
-            "explanation": words,
+            "explanation": self._explanation(),
             "basis": f"one device: {self.basis}",
             "considered": others,
             "sources": list(SOURCES),
         }
+
+    def _described(self, plan: Plan) -> dict[str, Any]:
+        layout, memory = plan.layout, plan.memory
+        sizes = {
+            "parameters_gb": memory.weights,
+            "gradients_gb": memory.gradients,
+            "optimizer_gb": memory.optimizer,
+            "activations_gb": memory.activations,
+            "per_gpu_gb": memory.total,
+            "available_gb": USABLE_SHARE_SPLIT * self.cluster.memory_bytes,
+        }
+        return {
+            "strategy": layout.strategy(training=self.training),
+            "data_parallel": layout.data,
+            "tensor_parallel": layout.tensor,
+            "pipeline_parallel": layout.pipeline,
+            "zero_stage": layout.shards,
+            "gradient_accumulation_steps": layout.micro_batches if self.training else 1,
+            "micro_batches": layout.micro_batches,
+            "gradient_checkpointing": layout.recompute,
+            "per_gpu_batch_size": -(-plan.batch // layout.data),
+            "global_batch_size": plan.batch,
+            "fits": plan.fits,
+            "memory_per_device_gb": {name: size / GIB for name, size in sizes.items()},
+            "compute_ms": plan.compute_ms,
+            "communication_ms": plan.communication_ms,
+            "step_ms": plan.step_ms.value,
+            "step_interval_ms": [plan.step_ms.low, plan.step_ms.high],
+            "throughput": plan.samples_per_second,
+            "scaling_efficiency": self.alone_ms / (self.cluster.devices * plan.step_ms.value),
+            "link": self.cluster.link_name,
+        }
+
+    def _explanation(self) -> str:
+        plan, cluster = self.chosen, self.cluster
+        how = plan.layout.strategy(training=self.training)
+        need = f"{memory_text(plan.memory.total / MIB)} per device of {memory_text(cluster.memory_bytes / MIB)}"
+        if not plan.fits:
+            return (
+                f"{self.title} does not fit {cluster.devices} devices in any of {len(self.plans)} ways to split it; "
+                f"{how} lacks the least: {need}."
+            )
+        how += f", {plan.layout.micro_batches} micro-batches" if plan.layout.micro_batches > 1 else ""
+        how += ", activation checkpointing" if plan.layout.recompute else ""
+        return (
+            f"{how} on {cluster.devices} devices: {need}, {time_text(plan.step_ms.value)} per step of which "
+            f"{time_text(plan.communication_ms)} are sending ({cluster.link_name}); the fastest of the "
+            f"{sum(each.fits for each in self.plans)} of {len(self.plans)} ways that fit."
+        )
 
 
 @dataclass(frozen=True)
@@ -596,30 +546,21 @@ def split(
             model, platform, batch=batch, length=task.length, dtype=task.dtype, training=task.training
         )
 
-    def trace_at(batch: int) -> ModelTrace:
-        found = engine.traces.at(model, batch=batch, length=task.length, dtype=task.dtype, training=task.training)
-        if found is None:
+    def work_at(batch: int) -> Work:
+        trace = engine.traces.at(model, batch=batch, length=task.length, dtype=task.dtype, training=task.training)
+        if trace is None:
             raise ConfigError(f"{model.name}: it cannot be split, because what it does is not known. {model.origin}")
-        return found
-
-    def milliseconds_at(batch: int) -> Estimate:
-        found = predicted(batch).latency_ms
-        if found is None:
+        milliseconds = predicted(batch).latency_ms
+        if milliseconds is None:
             raise ConfigError(f"{model.name}: no time on {platform.title} can be predicted.")
-        return found
-
-    def update_seconds_at(batch: int) -> float:
-        return _update_seconds(trace_at(batch), platform)
+        return Work(trace, milliseconds, _update_seconds(trace, platform))
 
     whole = predicted(task.batch)
     if whole.latency_ms is None:
         return None
-    workload = Workload(trace_at, milliseconds_at, update_seconds_at, task.training, task.dtype)
-    plans = plan(workload, cluster, task.batch)
-    if not plans:
-        return None
+    plans = plan(work_at, cluster, task.batch, training=task.training)
     title = f"{model.name} on {platform.title}"
-    return Split(plans, cluster, task.training, whole.latency_ms.value, whole.basis, title)
+    return Split(plans, cluster, task.training, whole.latency_ms.value, whole.basis, title) if plans else None
 
 
 def _update_seconds(trace: ModelTrace, platform: Platform) -> float:

@@ -110,7 +110,7 @@ class DeviceLayers:
     absent: dict[Source, str] = field(default_factory=dict)
 
 
-class Answering:
+class ModelPredictor:
     """Predicts one model on one platform, and remembers what it was asked.
 
     Args:
@@ -268,7 +268,7 @@ class Engine:
         )
         self._models: TrainedModels | None = None
         self._has_models = False
-        self._answering: dict[tuple[str, str, str], Answering] = {}
+        self._predictors: dict[tuple[str, str, str], ModelPredictor] = {}
 
     @cached_property
     def report(self) -> HardwareReport:
@@ -317,7 +317,7 @@ class Engine:
     def use_models(self, models: TrainedModels | None) -> None:
         """Use other trained models, or none."""
         self._models, self._has_models = models, True
-        self._answering.clear()
+        self._predictors.clear()
 
     def predict(
         self, model: NamedModel, platform: Platform, *, batch: int, length: int, dtype: str, training: bool
@@ -332,7 +332,7 @@ class Engine:
             dtype: dtype of weights and activations.
             training: Whether a training step is meant.
         """
-        found = self.answering(model, platform).predict(batch=batch, length=length, dtype=dtype, training=training)
+        found = self.predictor_of(model, platform).predict(batch=batch, length=length, dtype=dtype, training=training)
         name = platform.device_name or (platform.chip.name if platform.chip else "")
         about = {"device_name": name, "threads": self.threads if platform.kind in ("cpu", "openvino") else None}
         return replace(found, details={**found.details, **about})
@@ -358,16 +358,16 @@ class Engine:
             )
         return trace.length
 
-    def answering(self, model: NamedModel, platform: Platform) -> Answering:
+    def predictor_of(self, model: NamedModel, platform: Platform) -> ModelPredictor:
         """Return what predicts a model on a platform."""
         key = (model.name, model.key, platform.device + platform.device_name)
-        if key not in self._answering:
+        if key not in self._predictors:
 
             def points_of(question: Question) -> Sequence[MeasuredPoint]:
                 return self.evidence.points(model, platform, question, self.threads)
 
-            self._answering[key] = Answering(model, platform, self._layers(platform), points_of, self.traces)
-        return self._answering[key]
+            self._predictors[key] = ModelPredictor(model, platform, self._layers(platform), points_of, self.traces)
+        return self._predictors[key]
 
     @cached_property
     def traces(self) -> TraceSource:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from math import log
 from pathlib import Path
@@ -14,7 +15,7 @@ from pytest_hfaccel.classify import MODEL_FAMILIES
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.files import replace_file
 from pytest_hfaccel.core.spec import ModelSpec
-from pytest_hfaccel.predict.distributed import Plan, Split, Task, describe_plan, split
+from pytest_hfaccel.predict.distributed import GIB, Plan, Task, split
 from pytest_hfaccel.predict.hardware_model_predictor import AnyPath, HardwareModelPredictor
 
 MAP_BATCHES = (1, 4, 16, 32, 64)
@@ -35,7 +36,6 @@ _STRATEGIES: dict[str, Callable[[Plan], bool]] = {
     "tensor": lambda plan: plan.layout.tensor == plan.layout.devices,
     "pipeline": lambda plan: plan.layout.pipeline == plan.layout.devices,
 }
-_GIB = 2**30
 
 
 class HardwareSelector:
@@ -234,14 +234,16 @@ class HardwareSelector:
         model = self.predictor.engine.models.find(model_name, model_family)
         length = self.predictor.engine.length_of(model, sequence_length, training=True)
         task = Task(batch_size * gpu_count, length, dtype, True)
-        memory = round(max_memory_gb * _GIB) if max_memory_gb else None
-        found = split(self.predictor.engine, model, platform, task, gpu_count, memory)
+        limit = round(max_memory_gb * GIB) if max_memory_gb else None
+        found = split(self.predictor.engine, model, platform, task, gpu_count, limit)
         if found is None:
             raise ConfigError(f"{model_name}: its time on {platform.title} cannot be predicted. {model.origin}")
         plans = [plan for plan in found.plans if strategy is None or _STRATEGIES[strategy](plan)]
         if not plans:
             raise ConfigError(f"strategy: {model_name} cannot be split by {strategy!r} over {gpu_count} devices.")
-        answer = Split(plans, found.cluster, True, found.alone_ms, found.basis, found.title).to_json()
+        answer = replace(found, plans=plans).to_json()
+        memory = answer["memory_per_device_gb"]
+        copies = next((plan for plan in found.plans if plan.fits and _STRATEGIES["DDP"](plan)), None)
         return {
             "model_family": model.family or "unknown",
             "model_name": model_name,
@@ -251,9 +253,9 @@ class HardwareSelector:
             "per_gpu_batch_size": batch_size,
             "mixed_precision": use_mixed_precision,
             "precision": dtype,
-            "estimated_memory": _memory(answer, gpu_count),
+            "estimated_memory": {**memory, "total_gb": gpu_count * memory["per_gpu_gb"]},
             "memory_optimizations": _optimizations(answer),
-            "replicated_throughput": _plain(found),
+            "replicated_throughput": copies.samples_per_second if copies else None,
         }
 
     def _family(self, family: str, batches: Sequence[int], hardware: Sequence[str] | None) -> dict[str, Any]:
@@ -307,11 +309,6 @@ def _mixed(speeds: Mapping[str, float]) -> str:
     return "fp16" if "fp16" in speeds and "bf16" not in speeds else "bf16"
 
 
-def _memory(answer: Mapping[str, Any], devices: int) -> dict[str, float]:
-    memory = dict(answer["memory_per_device_gb"])
-    return {**memory, "total_gb": devices * memory["per_gpu_gb"]}
-
-
 def _optimizations(answer: Mapping[str, Any]) -> list[str]:
     """Name what the chosen way does to save memory."""
     stage = answer["zero_stage"]
@@ -327,9 +324,3 @@ def _optimizations(answer: Mapping[str, Any]) -> list[str]:
         f"pipeline parallelism x{answer['pipeline_parallel']}" if answer["pipeline_parallel"] > 1 else "",
     ]
     return [each for each in found if each]
-
-
-def _plain(found: Split) -> float | None:
-    """Throughput of plain data parallelism, for comparison; `None` where it does not fit."""
-    plain = next((plan for plan in found.plans if plan.fits and _STRATEGIES["DDP"](plan)), None)
-    return describe_plan(plain, found.cluster, training=True, alone_ms=found.alone_ms)["throughput"] if plain else None

@@ -111,13 +111,19 @@ class LatencyModel:
 
     def fit(self, rows: Sequence[Row]) -> LatencyModel:
         """Learn from measured rows."""
+        self.fit_weights(rows)
+        points = [row.point for row in rows]
+        log_errors = np.log(np.array([row.seconds for row in rows]) / self.weighted(points))
+        self._residual = Residual().fit(features_of(points), log_errors)
+        return self
+
+    def fit_weights(self, rows: Sequence[Row]) -> Array:
+        """Learn the weights of groups, operators and calls alone, as ratios to the calibration, and return them."""
         points = [row.point for row in rows]
         seconds = np.array([row.seconds for row in rows])
         pull = np.array([*(_GROUP_PULL * np.ones(len(GROUPS))), _GROUP_PULL, 0.0])
         self._weights = fit_weights(self._columns(points), seconds, self._prior, pull)
-        log_errors = np.log(seconds / self.weighted(points))
-        self._residual = Residual().fit(features_of(points), log_errors)
-        return self
+        return self._weights
 
     def weighted(self, points: Sequence[Point]) -> Array:
         """Return the seconds by weighted groups alone, without the residual."""

@@ -15,11 +15,11 @@ from pytest_hfaccel.predict.distributed import (
     Blocks,
     Cluster,
     Layout,
-    Workload,
+    Plan,
+    Split,
+    Work,
     blocks_of,
-    describe_plan,
     device_memory,
-    in_words,
     layouts,
     plan,
 )
@@ -101,21 +101,26 @@ def test_layouts_use_all_devices(devices: int, training: bool) -> None:
     assert len(set(found)) == len(found)
 
 
-def work(training: bool = True, milliseconds: float = 100.0, dims: dict[str, int] | None = None) -> Workload:
-    """A workload that takes so long per sample."""
+def plans_of(
+    batch: int,
+    cluster: Cluster = CLUSTER,
+    *,
+    training: bool = True,
+    milliseconds: float = 100.0,
+    dims: dict[str, int] | None = None,
+) -> list[Plan]:
+    """The ways to split a GPT-2 that takes so long per sample."""
 
-    def trace_at(batch: int) -> ModelTrace:
-        return block_trace("GPT2LMHeadModel", dims or GPT2, batch=batch, length=128, dtype="bf16", training=training)
+    def work_at(size: int) -> Work:
+        trace = block_trace("GPT2LMHeadModel", dims or GPT2, batch=size, length=128, dtype="bf16", training=training)
+        value = milliseconds * size
+        return Work(trace, Estimate(value, 0.7 * value, 1.5 * value))
 
-    def milliseconds_at(batch: int) -> Estimate:
-        value = milliseconds * batch
-        return Estimate(value, 0.7 * value, 1.5 * value)
-
-    return Workload(trace_at, milliseconds_at, lambda _: 0.0, training, "bf16")
+    return plan(work_at, cluster, batch, training=training)
 
 
 def test_a_small_model_is_copied() -> None:
-    plans = plan(work(), CLUSTER, 64)
+    plans = plans_of(64)
     assert plans[0].fits
     assert plans[0].layout.strategy(training=True) == "DDP x8".replace(" x8", "")
     assert plans[0].step_ms.value == pytest.approx(800.0, rel=0.05)
@@ -124,7 +129,7 @@ def test_a_small_model_is_copied() -> None:
 
 def test_a_large_model_is_sharded_or_split() -> None:
     large = {"n_embd": 6144, "n_layer": 48, "n_head": 64}
-    plans = plan(work(dims=large), CLUSTER, 8)
+    plans = plans_of(8, dims=large)
     chosen = plans[0]
     assert chosen.fits
     assert chosen.layout.shards or chosen.layout.tensor > 1 or chosen.layout.pipeline > 1
@@ -135,18 +140,18 @@ def test_a_large_model_is_sharded_or_split() -> None:
 
 def test_what_fits_nowhere_names_the_way_that_lacks_least() -> None:
     small = replace(CLUSTER, memory_bytes=GIB // 8)
-    plans = plan(work(), small, 8)
+    plans = plans_of(8, small)
     assert not plans[0].fits
     assert plans[0].memory.total == min(each.memory.total for each in plans)
-    assert "does not fit 8 devices in any of" in in_words(plans, small, training=True, name="gpt2")
+    assert (
+        "does not fit 8 devices in any of" in Split(plans, small, True, 6400.0, title="gpt2").to_json()["explanation"]
+    )
 
 
 def test_a_slow_link_makes_tensor_parallelism_unattractive() -> None:
     slow = replace(CLUSTER, link_bytes_per_second=1e8)
     fast_share, slow_share = (
-        next(
-            each for each in plan(work(training=False), cluster, 8) if each.layout.tensor == 4 and each.layout.data == 2
-        )
+        next(each for each in plans_of(8, cluster, training=False) if each.layout.tensor == 4 and each.layout.data == 2)
         for cluster in (CLUSTER, slow)
     )
     assert slow_share.communication_ms > 100 * fast_share.communication_ms
@@ -154,7 +159,7 @@ def test_a_slow_link_makes_tensor_parallelism_unattractive() -> None:
 
 
 def test_a_pipeline_idles_less_with_more_micro_batches() -> None:
-    plans = plan(work(), CLUSTER, 64)
+    plans = plans_of(64)
     times = {
         each.layout.micro_batches: each.compute_ms
         for each in plans
@@ -168,15 +173,15 @@ def test_a_pipeline_idles_less_with_more_micro_batches() -> None:
 @pytest.mark.parametrize("training", [True, False])
 def test_more_devices_need_no_more_memory_each(training: bool) -> None:
     best = [
-        min(each.memory.total for each in plan(work(training), replace(CLUSTER, devices=devices), 64))
+        min(each.memory.total for each in plans_of(64, replace(CLUSTER, devices=devices), training=training))
         for devices in (1, 2, 4, 8, 16)
     ]
     assert best == sorted(best, reverse=True)
 
 
 def test_a_plan_in_json_and_words() -> None:
-    plans = plan(work(), CLUSTER, 64)
-    described = describe_plan(plans[0], CLUSTER, training=True, alone_ms=6400.0)
+    plans = plans_of(64)
+    described = Split(plans, CLUSTER, True, 6400.0).to_json()
     assert described["strategy"] == "DDP"
     assert described["global_batch_size"] == 64
     assert described["per_gpu_batch_size"] == 8
@@ -184,7 +189,7 @@ def test_a_plan_in_json_and_words() -> None:
     memory = described["memory_per_device_gb"]
     parts = ("parameters_gb", "gradients_gb", "optimizer_gb", "activations_gb")
     assert sum(memory[name] for name in parts) == pytest.approx(memory["per_gpu_gb"])
-    text = in_words(plans, CLUSTER, training=True, name="gpt2")
+    text = described["explanation"]
     assert text.startswith("DDP on 8 devices: ")
     assert "NVLink" in text
 
