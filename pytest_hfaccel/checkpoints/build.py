@@ -21,6 +21,7 @@ from pytest_hfaccel.checkpoints.configs import model_class, tiny_config
 from pytest_hfaccel.checkpoints.processors import make_processors
 from pytest_hfaccel.checkpoints.shrink import ShrinkOptions
 from pytest_hfaccel.core.errors import CheckpointError, HfAccelError, LoadError, format_bytes
+from pytest_hfaccel.core.results import Cause
 from pytest_hfaccel.core.spec import ModelSpec
 from pytest_hfaccel.core.tasks import GENERIC, task_of
 from pytest_hfaccel.upstream.transformers import quiet
@@ -206,7 +207,8 @@ def build_errors(spec: ModelSpec, directory: Path) -> Iterator[None]:
         ) from error
     except Exception as error:
         raise LoadError(
-            f"a {spec.architecture} cannot be built: {type(error).__name__}: {str(error).strip()}"
+            f"a {spec.architecture} cannot be built: {type(error).__name__}: {str(error).strip()}",
+            cause=Cause.PACKAGE if isinstance(error, ImportError) else Cause.TINY_CHECKPOINT,
         ) from error
 
 

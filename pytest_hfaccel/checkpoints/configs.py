@@ -7,6 +7,7 @@ from typing import Any
 from pytest_hfaccel.checkpoints.shrink import ShrinkOptions, merge, replace_timm_backbone, shrink
 from pytest_hfaccel.checkpoints.tables import CLASS_OVERRIDES, CONFIG_ARGUMENTS
 from pytest_hfaccel.core.errors import ConfigError, LoadError
+from pytest_hfaccel.core.results import Cause
 from pytest_hfaccel.core.spec import ModelSpec
 
 
@@ -92,4 +93,5 @@ def tiny_config(spec: ModelSpec, options: ShrinkOptions | None = None) -> Any:
         raise LoadError(
             f"a tiny {type(real).__name__} cannot be made: {type(error).__name__}: {error}",
             hint=f"An override for the model type {real.model_type!r} (OVERRIDES in checkpoints/tables) would help.",
+            cause=Cause.TINY_CHECKPOINT,
         ) from error

@@ -11,6 +11,7 @@ from pytest_hfaccel.checkpoints.tables import PROCESSORS
 from pytest_hfaccel.checkpoints.tables.tokenizers import ctc_tokenizer, match_config_to_tokenizer, train_tokenizer
 from pytest_hfaccel.checkpoints.tables.vision import image_processor
 from pytest_hfaccel.core.errors import LoadError
+from pytest_hfaccel.core.results import Cause
 from pytest_hfaccel.core.spec import ModelSpec
 from pytest_hfaccel.core.tasks import GENERIC, task_of
 
@@ -80,6 +81,7 @@ def _by_task(config: Any, spec: ModelSpec) -> list[Any]:
         raise LoadError(
             f"nobody knows how to make the processor of model type {config.model_type!r} for {spec.task}.",
             stage="resolve",
+            cause=Cause.TINY_CHECKPOINT,
             hint="An entry in PROCESSORS of checkpoints/tables would; a pretrained checkpoint brings its own.",
         )
     return [made for part in _PARTS_BY_RECIPE[recipe] if (made := part(config, spec)) is not None]

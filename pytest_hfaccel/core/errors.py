@@ -1,9 +1,9 @@
 """The exceptions of this package, one short tree.
 
     HfAccelError
-    ├── ConfigError             an option, a model name or a device that cannot be
+    ├── ConfigError             an invalid option, model name or device
     ├── RegistryError           a registry file with mistakes, all of them at once
-    ├── BackendUnavailable      the device or the precision is not to be had here
+    ├── BackendUnavailable      the device or the precision is not available here
     ├── PackageMissing          the class needs a package that is not installed
     ├── HubError                the hub did not answer
     ├── GatedError              the hub answered: this model needs a licence and a token
@@ -29,23 +29,28 @@ class HfAccelError(Exception):
         message: The place, the problem and, where there is one, the list of allowed values.
         stage: Where in a cell's life it happened; one of `pytest_hfaccel.core.results.Stage`.
         hint: The next step for the reader, shown on a line of its own.
+        cause: The component responsible, where the raiser knows it: one of `pytest_hfaccel.core.results.Cause`.
     """
 
     status: ClassVar[str] = "error"
     default_stage: ClassVar[str] = "resolve"
+    default_cause: ClassVar[str] = ""
 
-    def __init__(self, message: str, *, stage: str | None = None, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, stage: str | None = None, hint: str | None = None, cause: str | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.stage = stage or self.default_stage
         self.hint = hint
+        self.cause = cause or self.default_cause
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message
 
 
 class ConfigError(HfAccelError):
-    """An option, model name, device or dtype that cannot be."""
+    """Invalid option, model name, device or dtype."""
 
 
 class RegistryError(HfAccelError):
@@ -61,7 +66,7 @@ class RegistryError(HfAccelError):
 
 
 class BackendUnavailable(HfAccelError):
-    """The device, its runtime or the asked precision is not to be had on this machine."""
+    """The device, its runtime or the asked precision is not available on this machine."""
 
     status = "unavailable"
 
@@ -70,6 +75,7 @@ class PackageMissing(HfAccelError):
     """The model's class needs a package that is not installed."""
 
     status = "unavailable"
+    default_cause = "package"
 
 
 class HubError(HfAccelError):
@@ -137,3 +143,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)
+
+
+def cause_of_error(error: BaseException) -> str:
+    """Return the component responsible for an error, where it or one that it came from says so; else nothing."""
+    found: BaseException | None = error
+    while found is not None:
+        if cause := getattr(found, "cause", ""):
+            return str(cause)
+        if isinstance(found, ImportError):
+            return "package"
+        found = found.__cause__
+    return ""

@@ -90,11 +90,11 @@ class Stage(StrEnum):
 
 
 class Cause(StrEnum):
-    """Whose doing a failure is."""
+    """Component responsible for a failure."""
 
     PACKAGE = "package"
     """A package that is not installed."""
-    FACTORY = "factory"
+    TINY_CHECKPOINT = "factory"
     """This package: a tiny checkpoint, or inputs, that the class cannot work with."""
     TRANSFORMERS = "transformers"
     """The class's own code."""
@@ -118,6 +118,7 @@ class CheckOutcome:
         measures: JSON values measured on the way; also recorded when the check passes. Keys name their unit
             (`seconds`, `bytes`, `rel_l2`).
         seconds: Wall-clock seconds the check took, without loading the model.
+        cause: The component responsible, where the failure or the registry's entry says it: one of `Cause`.
     """
 
     name: str
@@ -126,6 +127,7 @@ class CheckOutcome:
     reason: str | None = None
     measures: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    cause: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the plain-JSON form."""
@@ -134,8 +136,11 @@ class CheckOutcome:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> CheckOutcome:
         """Rebuild an outcome from what `to_json` returned."""
-        stage = data.get("stage")
-        return cls(**{**data, "status": Status(data["status"]), "stage": Stage(stage) if stage else None})
+        stage, measures = data.get("stage"), data.get("measures", {})
+        cause = data.get("cause") or measures.get("cause", "")  # where it stood before it had a field of its own
+        return cls(
+            **{**data, "status": Status(data["status"]), "stage": Stage(stage) if stage else None, "cause": cause}
+        )
 
 
 @dataclass

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.benchmark.measurement import Point, points_of, varies_in_length
 from pytest_hfaccel.benchmark.measuring import PerformanceRequest
-from pytest_hfaccel.core.errors import HfAccelError, is_out_of_memory
+from pytest_hfaccel.core.errors import HfAccelError, cause_of_error, is_out_of_memory
 from pytest_hfaccel.core.events import CheckFinished, RecordBuilder
 from pytest_hfaccel.core.results import NOT_REACHED, CellKey, CellResult, CheckOutcome, Stage, Status
 from pytest_hfaccel.core.spec import CLASS_LEVEL, Cell, Expectation, ModelSpec
@@ -264,12 +264,14 @@ _TRACEBACK_FRAMES = 4
 
 def outcome_of(check: Check, error: Exception) -> CheckOutcome:
     """The outcome of a check that raised: ours have a status and a stage, others are told with where they come from."""
+    cause = cause_of_error(error)
     if isinstance(error, HfAccelError):
-        return CheckOutcome(check.name, Status(error.status), Stage(error.stage), str(error))
+        return CheckOutcome(check.name, Status(error.status), Stage(error.stage), str(error), cause=cause)
     status = Status.OUT_OF_MEMORY if is_out_of_memory(error) else Status.ERROR
     frames = traceback.extract_tb(error.__traceback__)[-_TRACEBACK_FRAMES:]
     where = "".join(traceback.format_list(frames))
-    return CheckOutcome(check.name, status, Stage.RUN, f"{type(error).__name__}: {error}\n{where}".rstrip())
+    text = f"{type(error).__name__}: {error}\n{where}".rstrip()
+    return CheckOutcome(check.name, status, Stage.RUN, text, cause=cause)
 
 
 def outcome_for_known_error(name: str, error: Exception, first: str) -> CheckOutcome:
@@ -277,14 +279,14 @@ def outcome_for_known_error(name: str, error: Exception, first: str) -> CheckOut
     status = getattr(error, "status", Status.ERROR)
     stage = Stage(getattr(error, "stage", Stage.RUN))
     if status == Status.UNAVAILABLE:
-        return CheckOutcome(name, Status.UNAVAILABLE, stage, str(error))
+        return CheckOutcome(name, Status.UNAVAILABLE, stage, str(error), cause=cause_of_error(error))
     return CheckOutcome(name, Status.SKIPPED, stage, f"{NOT_REACHED} ({status}, see {first!r})")
 
 
 def not_run(check: str, expectation: Expectation) -> CheckOutcome:
     """The outcome of a check that an entry keeps from running."""
     reason = f"[NOTRUN] {expectation.reason} [{expectation.source}]"  # pytest's own word for it
-    return CheckOutcome(check, Status.XFAILED, expectation.stage, reason, _measured_cause(expectation))
+    return CheckOutcome(check, Status.XFAILED, expectation.stage, reason, cause=expectation.cause)
 
 
 def apply_expectation(expectation: Expectation, outcome: CheckOutcome) -> CheckOutcome:
@@ -299,14 +301,10 @@ def apply_expectation(expectation: Expectation, outcome: CheckOutcome) -> CheckO
     elif outcome.stage == expectation.stage and (outcome.status.is_bad or outcome.status == Status.SKIPPED):
         outcome.status = Status.XFAILED
         outcome.reason = f"{expectation.reason} [{expectation.source}]\n{outcome.reason}"
-        outcome.measures = {**outcome.measures, **_measured_cause(expectation)}
+        outcome.cause = expectation.cause or outcome.cause
     elif outcome.status.is_bad:
         outcome.reason = (
             f"{outcome.reason}\nThe entry at {expectation.source} expects a failure at stage "
             f"{expectation.stage!s}, not {outcome.stage!s}."
         )
     return outcome
-
-
-def _measured_cause(expectation: Expectation) -> dict[str, str]:
-    return {"cause": expectation.cause} if expectation.cause else {}

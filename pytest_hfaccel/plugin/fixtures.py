@@ -162,7 +162,7 @@ def _or_raise(request: pytest.FixtureRequest, run: CellRun, make: Callable[[], A
         return make()
     except HfAccelError as error:
         check = request.node.stash[CELL_TEST].check
-        outcome = CheckOutcome(check, Status(error.status), Stage(error.stage), str(error))
+        outcome = CheckOutcome(check, Status(error.status), Stage(error.stage), str(error), cause=error.cause)
         request.node.stash[OUTCOME] = outcome
         request.node.stash[CELL_RUN] = run
         _raise(outcome, required=_is_required(request, run.cell))

@@ -87,7 +87,7 @@ def declared_support(family: str, kind: str) -> Support:
 _RAN = {Status.PASSED: "", Status.XFAILED: "failing", Status.XPASSED: ""}
 _FAILED = frozenset({Status.FAILED, Status.ERROR, Status.CRASHED, Status.TIMEOUT, Status.OUT_OF_MEMORY})
 _BLAMES = frozenset({Status.ERROR, Status.FAILED, Status.XFAILED})
-_OUR_CAUSES = frozenset({Cause.PACKAGE, Cause.FACTORY})
+_OUR_CAUSES = frozenset({Cause.PACKAGE, Cause.TINY_CHECKPOINT})
 _SAYS_NOTHING = frozenset({Stage.RESOLVE, Stage.LOAD})
 """Stages before a device has anything to do with a model: a damaged file or a missing package says nothing of it."""
 
@@ -115,7 +115,7 @@ class MeasuredCell:
     def _cause(self) -> str | None:
         """Whose doing the failure that decided the status is, where that was told."""
         status = self.result.status
-        return next((check.measures.get("cause") for check in self.result.checks if check.status == status), None)
+        return next((check.cause for check in self.result.checks if check.status == status), None)
 
     def support(self) -> Support | None:
         """What this says of the model on the hardware; `None` where it says nothing.

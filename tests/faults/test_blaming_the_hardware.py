@@ -49,7 +49,7 @@ def test_a_damaged_file_says_nothing_of_the_device(tmp_path: Path, status: Statu
 
 
 def test_a_missing_package_says_nothing_of_the_device(tmp_path: Path) -> None:
-    outcome = CheckOutcome("forward", Status.ERROR, Stage.RUN, "no module", {"cause": Cause.PACKAGE})
+    outcome = CheckOutcome("forward", Status.ERROR, Stage.RUN, "no module", cause=Cause.PACKAGE)
     assert profile(tmp_path, outcome)["basis"] == "declared"
 
 

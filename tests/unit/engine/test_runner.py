@@ -14,7 +14,7 @@ from pytest_hfaccel.checks.base import CheckRegistry, failed, passed
 from pytest_hfaccel.core.config import RunConfig
 from pytest_hfaccel.core.devices import Traits
 from pytest_hfaccel.core.errors import BackendUnavailable, HfAccelError, LoadError, OutOfMemory
-from pytest_hfaccel.core.results import CheckOutcome, Stage, Status
+from pytest_hfaccel.core.results import Cause, CheckOutcome, Stage, Status
 from pytest_hfaccel.core.spec import Cell, Device, Expectation, ModelSpec, Weights, WeightsChoice
 from pytest_hfaccel.engine.cell_run import CellRun
 from pytest_hfaccel.engine.plan import has_check
@@ -129,6 +129,20 @@ def test_a_check_for_want_of_a_package_is_unavailable(tmp_path: Path) -> None:
     assert outcome.reason == "A needs the package cv2, which is not installed.\nInstall it with: pip install cv2."
 
 
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (LoadError("a BertModel cannot be built", cause=Cause.TINY_CHECKPOINT), "factory"),
+        (BackendUnavailable("no driver"), ""),
+        (ModuleNotFoundError("No module named 'timm'", name="timm"), "package"),
+        (RuntimeError("pip install is not a cause"), ""),
+    ],
+)
+def test_a_failure_says_its_cause(tmp_path: Path, error: Exception, cause: str) -> None:
+    run = run_of(tmp_path, ListBackend(error))
+    assert run.check("first").cause == cause
+
+
 def test_an_expected_failure(tmp_path: Path) -> None:
     run = run_of(tmp_path, ListBackend(), expectation(Stage.COMPARE, "second"))
     assert run.check("first").status == Status.PASSED
@@ -168,7 +182,7 @@ def test_an_expectation_may_keep_a_check_from_running(tmp_path: Path) -> None:
     outcomes = [run.check(name) for name in ("first", "second")]
     assert [outcome.status for outcome in outcomes] == [Status.XFAILED] * 2
     assert outcomes[0].reason == "[NOTRUN] known [file.yaml:3]"
-    assert outcomes[0].measures == {"cause": "runtime"}
+    assert outcomes[0].cause == "runtime"
     assert backend.loads == 0
 
 

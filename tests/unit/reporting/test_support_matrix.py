@@ -43,7 +43,7 @@ CELLS = (
             Status.XFAILED,
             Stage.COMPARE,
             "the exporter folds a mask [x.yaml:3]\nlogits",
-            {"cause": "exporter"},
+            cause="exporter",
         ),
     ),
 )
@@ -61,14 +61,18 @@ def journal(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("outcome", "device", "cause"),
     [
-        (CheckOutcome("placement", Status.ERROR, Stage.LOAD, NOT_BUILT), "openvino:CPU", Cause.FACTORY),
+        (
+            CheckOutcome("placement", Status.ERROR, Stage.LOAD, NOT_BUILT, cause="factory"),
+            "openvino:CPU",
+            Cause.TINY_CHECKPOINT,
+        ),
         (CheckOutcome("placement", Status.ERROR, Stage.CONVERT, "cannot be converted"), "openvino:CPU", Cause.EXPORTER),
         (CheckOutcome("parity", Status.FAILED, Stage.COMPARE, "rel-L2"), "openvino:CPU", Cause.RUNTIME),
         (CheckOutcome("parity", Status.FAILED, Stage.COMPARE, "rel-L2"), "cpu", Cause.TRANSFORMERS),
-        (CheckOutcome("resolves", Status.ERROR, Stage.LOAD, "X requires the timm library"), "class", Cause.PACKAGE),
-        (CheckOutcome("parity", Status.UNAVAILABLE, Stage.RESOLVE, "A needs the package timm"), "cpu", Cause.PACKAGE),
+        (CheckOutcome("resolves", Status.ERROR, Stage.LOAD, "no timm", cause="package"), "class", Cause.PACKAGE),
+        (CheckOutcome("parity", Status.UNAVAILABLE, Stage.RESOLVE, "no timm", cause="package"), "cpu", Cause.PACKAGE),
         (CheckOutcome("forward", Status.TIMEOUT, Stage.RUN, "Timeout"), "cpu", Cause.TIME),
-        (CheckOutcome("parity", Status.XFAILED, Stage.COMPARE, "r", {"cause": "runtime"}), "cpu", Cause.RUNTIME),
+        (CheckOutcome("parity", Status.XFAILED, Stage.COMPARE, "r", cause="runtime"), "cpu", Cause.RUNTIME),
     ],
 )
 def test_the_cause_of_a_failure(outcome: CheckOutcome, device: str, cause: Cause) -> None:
