@@ -13,8 +13,8 @@ from pytest_hfaccel.backends.torch.devices import (
     confirm_device,
     dtype_of,
     effective_dtype,
-    forbid_reduced_fp32,
     fp32_precision,
+    full_fp32,
     our_name,
     parameter_dtypes,
 )
@@ -53,19 +53,21 @@ class TorchBackend:
             require_torchao(cell.device)
         dtype = dtype_of(cell.dtype, cell.device)
         facts = confirm_device(cell.device, cell.dtype)
-        forbid_reduced_fp32()
-        if cell.dtype == INT8:
-            return _load_int8(cell, source, facts)
-        device = torch.device(cell.device.torch_name)
-        memory = DeviceMemory(device)
-        before = memory.allocated()
-        started = time.perf_counter()
-        with out_of_memory_raised(cell.device.id, "load"):
-            model = source.torch_model(cell.dtype, cell.device.torch_name)
-        seconds = time.perf_counter() - started
-        # Other threads may load or free meanwhile, so the allocator's difference can be too small.
-        nbytes = max(memory.allocated() - before, weight_bytes(model))
-        return TorchModel(model, dtype, _placement(cell, model, facts), nbytes, {"load": seconds})
+        with full_fp32:
+            return _load_int8(cell, source, facts) if cell.dtype == INT8 else _load(cell, source, dtype, facts)
+
+
+def _load(cell: Cell, source: ModelSource, dtype: torch.dtype, facts: dict[str, Any]) -> TorchModel:
+    device = torch.device(cell.device.torch_name)
+    memory = DeviceMemory(device)
+    before = memory.allocated()
+    started = time.perf_counter()
+    with out_of_memory_raised(cell.device.id, "load"):
+        model = source.torch_model(cell.dtype, cell.device.torch_name)
+    seconds = time.perf_counter() - started
+    # Other threads may load or free meanwhile, so the allocator's difference can be too small.
+    nbytes = max(memory.allocated() - before, weight_bytes(model))
+    return TorchModel(model, dtype, _placement(cell, model, facts), nbytes, {"load": seconds})
 
 
 def _load_int8(cell: Cell, source: ModelSource, facts: dict[str, Any], change: WeightChange | None = None) -> Int8Model:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import ExitStack, suppress
 from functools import lru_cache
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from pytest_hfaccel.core.errors import BackendUnavailable
 from pytest_hfaccel.core.spec import Device
+from pytest_hfaccel.upstream import RefCountedContext
 from pytest_hfaccel.upstream.torch import is_built_with_xpu
 from pytest_hfaccel.upstream.transformers import modules_kept_in_fp32
 
@@ -136,15 +138,23 @@ def _facts(device: Device) -> dict[str, Any]:
     return {"name": "CPU", "threads": torch.get_num_threads(), "capability": torch.backends.cpu.get_cpu_capability()}
 
 
-def forbid_reduced_fp32() -> None:
-    """Make fp32 mean fp32: no TensorFloat-32 or bf16 inside matrix products and convolutions.
-
-    These switches are process-wide. They are torch's older ones: `torch.export` reads them, and raises when the newer
-    `fp32_precision` attributes have been set instead.
-    """
+def _forbid_reduced_fp32(undo: ExitStack) -> None:
+    matmul, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    with suppress(RuntimeError):  # torch does not read the older switches once somebody has set the newer ones
+        undo.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+        undo.callback(setattr, matmul, "allow_tf32", matmul.allow_tf32)
+        undo.callback(setattr, convolutions, "allow_tf32", convolutions.allow_tf32)
     torch.set_float32_matmul_precision("highest")
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+    matmul.allow_tf32 = False
+    convolutions.allow_tf32 = False
+
+
+full_fp32 = RefCountedContext(_forbid_reduced_fp32)
+"""`with full_fp32:` makes fp32 mean fp32: no TensorFloat-32 or bf16 inside matrix products and convolutions.
+
+The switches are process-wide; a loaded model holds them until it is closed. They are torch's older ones: `torch.export`
+reads them, and raises when the newer `fp32_precision` attributes have been set instead.
+"""
 
 
 def fp32_precision() -> dict[str, Any]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ import torch
 from pytest_hfaccel.backends.base import Placement, WeightChange, flatten_outputs
 from pytest_hfaccel.backends.generation import generate_greedily
 from pytest_hfaccel.backends.memory import ProcessMemory, occupied_in_process, out_of_memory_raised
+from pytest_hfaccel.backends.torch.devices import full_fp32
 
 
 class DeviceMemory:
@@ -111,6 +113,9 @@ class TorchModel:
         self._dtype = dtype
         self._device = next(model.parameters()).device
         self._memory = DeviceMemory(self._device)
+        undo = ExitStack()
+        undo.enter_context(full_fp32)
+        self._end_full_fp32 = weakref.finalize(self, undo.close)
         self.placement = placement
         self.nbytes = nbytes
         self.timings = timings
@@ -169,6 +174,7 @@ class TorchModel:
     def close(self) -> None:
         """Free the device's memory."""
         self._model = None
+        self._end_full_fp32()
         on_accelerator = self._device.type != "cpu"
         if on_accelerator or self.nbytes >= _COLLECT_BYTES:
             gc.collect()

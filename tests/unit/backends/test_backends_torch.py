@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -151,3 +152,21 @@ def test_a_device_that_is_not_there(gpt2: Any, device: str) -> None:
         load(gpt2, device=device)
     assert caught.value.message.startswith(f"{device}: ")
     assert "hfaccel hardware" in str(caught.value)
+
+
+def test_the_switches_of_fp32_are_as_before_once_the_models_are_closed(gpt2: Any) -> None:
+    import torch
+
+    gc.collect()  # models of other tests that were never closed
+    torch.backends.cudnn.allow_tf32 = True
+    torch.set_float32_matmul_precision("high")
+    try:
+        first, second = load(gpt2), load(gpt2, "bf16")
+        first.close()
+        assert not torch.backends.cudnn.allow_tf32
+        second.close()
+        second.close()
+        assert torch.backends.cudnn.allow_tf32
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
