@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     Tensors = Mapping[str, torch.Tensor]
 
 
+INT8 = "int8"
+"""The dtype at which only the weights have 8 bits; the arithmetic is that of fp32."""
+
+
 @dataclass(frozen=True)
 class Placement:
     """Where a loaded model really is and which precision it really runs at.

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from pytest_hfaccel.backends.base import ModelSource, flatten_outputs
+from pytest_hfaccel.backends.base import INT8, ModelSource, flatten_outputs
 from pytest_hfaccel.backends.exported import CompiledGraph, ExportedRuntime
 from pytest_hfaccel.backends.exported.capture import export_decoder, export_model
 from pytest_hfaccel.backends.exported.conversions import Conversion, Conversions, Export
@@ -19,8 +19,6 @@ from pytest_hfaccel.upstream.transformers import traced_names, traced_tensors
 
 Tensors = Mapping[str, torch.Tensor]
 Edit = Callable[[Any], Any]
-
-INT8 = "int8"
 
 _COMPARING = "zero-shot"
 """How the tasks of models begin that take text and images side by side: these do not loop over the batch."""

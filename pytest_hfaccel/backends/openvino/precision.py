@@ -9,7 +9,7 @@ from typing import Any
 
 import openvino as ov
 
-from pytest_hfaccel.backends.openvino.compression import INT8
+from pytest_hfaccel.backends.base import INT8
 from pytest_hfaccel.backends.openvino.device import capabilities, compile_options, core, read_property
 from pytest_hfaccel.core.errors import BackendUnavailable, LoadError
 from pytest_hfaccel.core.spec import Device

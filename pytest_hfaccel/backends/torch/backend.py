@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from pytest_hfaccel.backends.base import ModelSource, Placement, WeightChange
+from pytest_hfaccel.backends.base import INT8, ModelSource, Placement, WeightChange
 from pytest_hfaccel.backends.memory import out_of_memory_raised
 from pytest_hfaccel.backends.torch.devices import (
     confirm_device,
@@ -19,7 +19,6 @@ from pytest_hfaccel.backends.torch.devices import (
     parameter_dtypes,
 )
 from pytest_hfaccel.backends.torch.int8 import (
-    INT8,
     Int8Model,
     dtype_of_products,
     product_weights,

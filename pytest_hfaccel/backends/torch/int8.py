@@ -119,7 +119,6 @@ def _tensors(values: Any) -> Iterator[torch.Tensor]:
             yield from _tensors(value)
 
 
-INT8 = "int8"
 Make = Callable[[WeightChange | None], TorchModel]
 
 

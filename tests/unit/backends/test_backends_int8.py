@@ -115,7 +115,7 @@ def test_without_the_package_it_names_it(device: str, gpt2: CountingSource, monk
     import importlib.util
 
     right = importlib.util.find_spec
-    for module in ("openvino.compression", "torch.int8"):
+    for module in ("openvino.weights", "torch.int8"):
         monkeypatch.setattr(
             f"pytest_hfaccel.backends.{module}.find_spec",
             lambda name, *rest: None if name in PACKAGES.values() else right(name, *rest),

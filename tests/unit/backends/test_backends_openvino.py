@@ -135,7 +135,7 @@ def test_a_wrong_weight_is_the_wrong_weight_of_torch(
 
 
 def test_a_wrong_weight_that_the_graph_holds_needs_no_new_conversion(loaded: Any) -> None:
-    from pytest_hfaccel.backends.openvino.runtime import OpenVINORuntime
+    from pytest_hfaccel.backends.openvino.backend import OpenVINORuntime
 
     names = ["transformer.h.1.mlp.c_fc.bias", "transformer.h.0.ln_1.weight", "no such parameter"]
     held = loaded.held(names)
@@ -219,7 +219,7 @@ def compiled_sum(threads: int) -> Any:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_shapes_that_do_not_fit_are_an_error(threads: int) -> None:
-    from pytest_hfaccel.backends.openvino.runtime import open_request
+    from pytest_hfaccel.backends.openvino.backend import open_request
 
     request = open_request(compiled_sum(threads))
     with pytest.raises(RuntimeError, match="mismatch"):
@@ -228,7 +228,7 @@ def test_shapes_that_do_not_fit_are_an_error(threads: int) -> None:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_outputs_are_keyed_by_port_and_are_the_callers_own(threads: int) -> None:
-    from pytest_hfaccel.backends.openvino.runtime import open_request
+    from pytest_hfaccel.backends.openvino.backend import open_request
 
     compiled = compiled_sum(threads)
     request = open_request(compiled)

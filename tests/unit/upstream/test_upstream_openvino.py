@@ -26,3 +26,41 @@ def test_a_message_is_neither_sent_nor_queued(monkeypatch: pytest.MonkeyPatch) -
     send_no_telemetry()
     telemetry.send_event("a", "b", "c")
     assert len(sent) == 1
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's own, while it is imported
+def test_private_names_of_its_backend_of_torch_compile_are_there() -> None:
+    import inspect
+
+    from openvino.frontend.pytorch.torchdynamo import backend, execute
+
+    from pytest_hfaccel.upstream.openvino import clear_compiled_graphs, compile_refusals, compiled_graphs
+
+    clear_compiled_graphs()
+    assert compiled_graphs() == 0
+    with compile_refusals() as refusals:
+        backend.logger.debug("Failed in execution: %s", "why")
+        backend.logger.debug("another remark")
+    assert refusals == ["Failed in execution: why"]
+    assert "ailed" in inspect.getsource(backend) + inspect.getsource(execute), "it words its refusals otherwise"
+
+
+def test_its_runner_takes_a_request_of_ours() -> None:
+    import openvino as ov
+    import openvino.opset14 as ops
+    import torch
+    from transformers.exporters.metadata import ExportMetadata
+
+    from pytest_hfaccel.upstream.transformers import openvino_runner
+
+    parameter = ops.parameter([2], ov.Type.f32, name="x")
+    parameter.output(0).get_tensor().set_names({"x"})
+    compiled = ov.Core().compile_model(
+        ov.Model([ops.add(parameter, ops.constant([1.0, 2.0], ov.Type.f32))], [parameter])
+    )
+    request = compiled.create_infer_request()
+    spec = torch.utils._pytree.treespec_dumps(torch.utils._pytree.tree_flatten((torch.ones(1),))[1])
+    run = openvino_runner(compiled, ExportMetadata(out_spec=spec), request)
+    (found,) = run(x=torch.ones(2))
+    assert found.tolist() == [2.0, 3.0]
+    assert request.get_output_tensor(0).data.tolist() == [2.0, 3.0], "it ran another request"

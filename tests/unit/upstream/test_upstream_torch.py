@@ -10,7 +10,19 @@ import pytest
 from pytest_hfaccel.checkpoints import CheckpointStore
 from pytest_hfaccel.core.spec import Weights, WeightsChoice
 from pytest_hfaccel.registry.auto_classes import match_pairs
-from pytest_hfaccel.upstream.torch import skip_init_on_meta
+from pytest_hfaccel.upstream.torch import (
+    compile_counters,
+    compiling_in_process,
+    grouped_product,
+    has_triton,
+    is_built_with_xpu,
+    is_dropout,
+    large_constants_in_traces,
+    packet_and_arguments,
+    skip_init_on_meta,
+    storage_key,
+    why_no_cpp_compiler,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -67,3 +79,39 @@ def test_a_weight_that_the_checkpoint_lacks_is_drawn(tmp_path: Path) -> None:
     assert tiny.loading_info()["missing_keys"] == [lacking]
     weight = model.get_parameter(lacking)
     assert weight.std().item() == pytest.approx(model.config.initializer_range, rel=0.2)
+
+
+def test_torch_still_folds_only_single_numbers_while_it_traces() -> None:
+    from torch._subclasses import fake_tensor
+
+    own = fake_tensor.CONSTANT_NUMEL_LIMIT
+    assert own == 1, "the limit is another one: large_constants_in_traces may no longer be needed"
+    with large_constants_in_traces(7):
+        assert fake_tensor.CONSTANT_NUMEL_LIMIT == 7
+    assert own == fake_tensor.CONSTANT_NUMEL_LIMIT
+
+
+def test_private_names_of_tensors_and_operators_are_there() -> None:
+    import torch
+
+    whole = torch.empty(4, device="meta")
+    assert storage_key(whole) == storage_key(whole[1:]) != storage_key(torch.empty(4, device="meta"))
+    packet, arguments = packet_and_arguments(torch.ops.aten.add_.Tensor)
+    assert packet is torch.ops.aten.add_
+    assert [one.name for one in arguments if one.alias_info and one.alias_info.is_write] == ["self"]
+    assert is_dropout(torch.nn.Dropout2d())
+    assert not is_dropout(torch.nn.Linear(1, 1))
+    assert isinstance(is_built_with_xpu(), bool)
+    assert callable(grouped_product()), "gone: torch.nn.functional.grouped_mm is its public name"
+
+
+def test_private_names_of_the_compiler_are_there() -> None:
+    import torch._inductor.config
+
+    before = torch._inductor.config.compile_threads
+    with compiling_in_process():
+        assert torch._inductor.config.compile_threads == 1
+    assert before == torch._inductor.config.compile_threads
+    assert compile_counters()["stats"]["unique_graphs"] >= 0
+    assert isinstance(why_no_cpp_compiler(), str)
+    assert isinstance(has_triton(), bool)

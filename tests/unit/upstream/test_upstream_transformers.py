@@ -13,7 +13,21 @@ import pytest
 from pytest_hfaccel.checkpoints import CheckpointStore
 from pytest_hfaccel.core.spec import Weights, WeightsChoice
 from pytest_hfaccel.registry.auto_classes import match_pairs
-from pytest_hfaccel.upstream.transformers import load_in_one_thread, quiet
+from pytest_hfaccel.upstream.transformers import (
+    WithoutOptionalInputs,
+    add_inputs_computed_for_export,
+    attention_implementation,
+    can_exchange_attention,
+    decoding_step,
+    load_in_one_thread,
+    model_from_config,
+    modules_kept_in_fp32,
+    packages_of_dummy,
+    quiet,
+    supports_attention,
+    traced_names,
+    traced_tensors,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -109,3 +123,52 @@ def test_only_a_tiny_checkpoint_is_read_without_a_pool(
     monkeypatch.setattr(loading, "ThreadPoolExecutor", Counted)
     checkpoint.torch_model("fp32")
     assert len(made) == pools
+
+
+def test_generate_still_asks_the_private_methods_that_graphs_answer() -> None:
+    import inspect
+
+    from transformers import GenerationMixin
+    from transformers.generation import utils
+
+    source = inspect.getsource(utils)
+    for name in vars(WithoutOptionalInputs):
+        if name.startswith("_supports"):
+            assert hasattr(GenerationMixin, name), f"{name} is gone: WithoutOptionalInputs need not answer it"
+            assert f"self.{name}()" in source
+
+
+def test_private_attributes_of_model_classes_are_there() -> None:
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel, T5ForConditionalGeneration, TimmBackbone
+
+    with torch.device("meta"):
+        model = model_from_config(
+            GPT2LMHeadModel, GPT2Config(n_embd=8, n_head=2, n_layer=1, vocab_size=9), torch.bfloat16
+        )
+    assert model.dtype == torch.bfloat16
+    assert attention_implementation(model.config) == "sdpa"
+    assert can_exchange_attention(model)
+    assert all(isinstance(supports_attention(model, name), bool) for name in ("sdpa", "flash_attention_2"))
+    assert modules_kept_in_fp32(T5ForConditionalGeneration) == ["wo"]
+    assert modules_kept_in_fp32(T5ForConditionalGeneration, strictly=True) == []
+    assert packages_of_dummy(GPT2LMHeadModel) == []
+    assert isinstance(packages_of_dummy(TimmBackbone), list)
+
+
+def test_private_functions_of_the_exporters_are_there() -> None:
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+    from transformers.exporters.metadata import ExportMetadata, _describe_traced_kwarg
+
+    model = GPT2LMHeadModel(GPT2Config(n_embd=8, n_head=2, n_layer=1, vocab_size=9, n_positions=16)).eval()
+    ids = torch.ones(2, 3, dtype=torch.long)
+    inputs = {"input_ids": ids}
+    add_inputs_computed_for_export(model, inputs)
+    assert list(inputs) == ["input_ids"], "a text model has no such inputs"
+    step, arguments = decoding_step(model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    assert isinstance(step, torch.nn.Module)
+    assert {"input_ids", "past_key_values"} <= set(arguments)
+    metadata = ExportMetadata(kwargs={"input_ids": _describe_traced_kwarg(ids), "sizes": _describe_traced_kwarg([1])})
+    assert traced_names(metadata) == {"input_ids", "sizes"}
+    assert traced_tensors(metadata) == {"input_ids": ((2, 3), torch.int64)}
