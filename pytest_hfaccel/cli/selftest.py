@@ -34,12 +34,15 @@ def run(arguments: argparse.Namespace) -> int:
     Returns:
         0, or 1 when a defect was not caught or could not be planted, or when a right model does not pass.
     """
+    from pytest_hfaccel.backends import Backends
     from pytest_hfaccel.core.config import RunConfig
     from pytest_hfaccel.core.spec import Device
     from pytest_hfaccel.hardware import probe_devices
     from pytest_hfaccel.selftest import BLIND_SPOTS, self_test
 
-    devices = [Device.parse(text) for text in arguments.device] or probe_devices().present()
+    backends = Backends()
+    named = [Device.parse(text, backends.kinds()) for text in arguments.device]
+    devices = named or probe_devices(backends=backends).present()
     verdicts: list[Verdict] = []
     if not arguments.json:
         print(_row("defect", "device", "", "by"))

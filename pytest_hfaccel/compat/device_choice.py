@@ -65,25 +65,26 @@ class HardwarePreferences:
     description: str = ""
 
     @classmethod
-    def parse(cls, given: Mapping[str, Any] | HardwarePreferences | None) -> HardwarePreferences:
+    def parse(cls, preferences: Mapping[str, Any] | HardwarePreferences | None) -> HardwarePreferences:
         """Read the dictionary a user gives; torch's devices and dtypes count as their names, `None` as "not given".
 
         Raises:
-            ConfigError: A key, a type, a device or a precision that cannot be.
+            ConfigError: An unknown key, or an invalid type, device or precision.
         """
-        if isinstance(given, HardwarePreferences):
-            return given
-        if given is not None and not isinstance(given, Mapping):
+        if isinstance(preferences, HardwarePreferences):
+            return preferences
+        if preferences is not None and not isinstance(preferences, Mapping):
             raise ConfigError(
-                f"hardware_preferences: {given!r} is not a dictionary.", hint=f'Wanted: {{"device": {str(given)!r}}}.'
+                f"hardware_preferences: {preferences!r} is not a dictionary.",
+                hint=f'Wanted: {{"device": {str(preferences)!r}}}.',
             )
         known = {each.name for each in fields(cls)}
         values = {}
-        for key, value in (given or {}).items():
+        for key, value in (preferences or {}).items():
             if key not in known:
                 raise _unknown_key(key, sorted(known))
             if value is not None:
-                values[key] = _READERS.get(key, _text)(key, value)
+                values[key] = _READERS.get(key, _TEXT)(key, value)
         if values.get("force_device") == "true":
             values["force_device"] = values.get("device", AUTO)
             if values["force_device"] == AUTO:
@@ -251,7 +252,7 @@ def parse_device(text: str, key: str = "device") -> Device:
         key: The preference it was written in, for the message.
 
     Raises:
-        ConfigError: It is none.
+        ConfigError: There is no such device.
     """
     kind = text.strip().lower().partition(":")[0]
     if kind not in KINDS:
@@ -295,16 +296,13 @@ def _wrong(key: str, value: Any, wanted: str) -> ConfigError:
     return ConfigError(f"hardware_preferences[{key!r}] is {value!r}, not {wanted}.")
 
 
-def _text(key: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise _wrong(key, value, "a text")
-    return value
+def _instance_of(allowed: type, wanted: str) -> Callable[[str, Any], Any]:
+    def read(key: str, value: Any) -> Any:
+        if not isinstance(value, allowed):
+            raise _wrong(key, value, wanted)
+        return value
 
-
-def _flag(key: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise _wrong(key, value, "True or False")
-    return value
+    return read
 
 
 def _index(key: str, value: Any) -> int:
@@ -315,12 +313,10 @@ def _index(key: str, value: Any) -> int:
 
 def _device(key: str, value: Any) -> str:
     text = str(value).strip()
-    return AUTO if text.lower() == AUTO else parse_device(text, key).id if ":" in text else _kind(key, text)
-
-
-def _kind(key: str, text: str) -> str:
-    parse_device(text, key)
-    return text.lower()
+    if text.lower() == AUTO:
+        return AUTO
+    device = parse_device(text, key)
+    return device.id if ":" in text else device.kind
 
 
 def _forced(key: str, value: Any) -> str:
@@ -344,14 +340,15 @@ def _compatibility(key: str, value: Any) -> dict[str, Any]:
     return {str(kind).lower(): profile for kind, profile in value.items()}
 
 
+_TEXT, _FLAG = _instance_of(str, "a text"), _instance_of(bool, "True or False")
 _READERS: dict[str, Any] = {
     "device": _device,
     "priority_list": _devices,
     "preferred_index": _index,
     "hw_compatibility": _compatibility,
     "force_device": _forced,
-    "force_low_memory": _flag,
+    "force_low_memory": _FLAG,
     "precision": lambda _, value: parse_precision(str(value)),
-    "fallback_to_simulation": _flag,
-    "browser_optimized": _flag,
+    "fallback_to_simulation": _FLAG,
+    "browser_optimized": _FLAG,
 }

@@ -28,11 +28,7 @@ _LAST = "Call the constructor by itself, outside the pool: the last lines of the
 
 
 class ErrorReports:
-    """Writes one report per error.
-
-    Args:
-        directory: Where; `None` for none at all.
-    """
+    """Writes one report per error to a directory; none at all where it is `None`."""
 
     def __init__(self, directory: Path | None) -> None:
         self._directory = directory
@@ -42,13 +38,7 @@ class ErrorReports:
         """Write a report of an error, unless it has one already, and note on the error where it is.
 
         An error that reaches several threads gets one report. The error comes first: a report that cannot be written is
-        noted on it, too, and raises nothing.
-
-        Args:
-            error: What happened.
-            model_name: The model.
-            hardware_type: The device.
-            facts: Further arguments of `error_report`.
+        noted on it, too, and raises nothing. The arguments are those of `error_report`.
         """
         if self._directory is None:
             return
@@ -80,7 +70,7 @@ def error_report(
         hardware_type: Id of the device, or what was asked for when there is none.
         model_family: Family of the model; classified by its name when not given.
         subfamily: Its subfamily.
-        alternatives: Ids of the devices it could run on instead.
+        alternatives: Ids of the devices it could run on instead, best first.
     """
     from pytest_hfaccel.reporting.plain import redact
 
@@ -111,27 +101,22 @@ def save_error_report(report: dict[str, Any], directory: Path = DIRECTORY) -> Pa
 
 
 def recommendations(error: BaseException, alternatives: Sequence[str]) -> list[str]:
-    """Return what to do about an error, most specific advice first.
-
-    Args:
-        error: What happened.
-        alternatives: Ids of the devices that could be used instead.
-    """
-    found = []
+    """Return what to do about an error, most specific advice first."""
+    advice = []
     if isinstance(error, HfAccelError) and error.hint:
-        found.append(error.hint)
+        advice.append(error.hint)
     if isinstance(error, (OutOfMemory, MemoryError)) or "out of memory" in str(error).lower():
-        found += _OUT_OF_MEMORY
+        advice += _OUT_OF_MEMORY
     if isinstance(error, ImportError):
-        found.append(f"Install what is missing: {error.name or error}.")
+        advice.append(f"Install what is missing: {error.name or error}.")
     if isinstance(error, (GatedError, HubError, OSError)):
-        found.append("Check the model's name, the connection to the hub and the access token, or name a directory.")
+        advice.append("Check the model's name, the connection to the hub and the access token, or name a directory.")
     if alternatives:
         device = alternatives[0]
-        found.append(f"Run it elsewhere: hardware_preferences={{'device': '{device}'}}.")
+        advice.append(f"Run it elsewhere: hardware_preferences={{'device': '{device}'}}.")
     if not isinstance(error, (BackendUnavailable, OutOfMemory)):
-        found.append(_LAST)
-    return found
+        advice.append(_LAST)
+    return advice
 
 
 def _family(model_name: str, family: str, subfamily: str) -> tuple[str, str | None]:
@@ -139,8 +124,8 @@ def _family(model_name: str, family: str, subfamily: str) -> tuple[str, str | No
         return family, subfamily or None
     from pytest_hfaccel.classify import classify_model
 
-    found = classify_model(model_name)
-    return str(found["family"]), subfamily or found["subfamily"]
+    classified = classify_model(model_name)
+    return str(classified["family"]), subfamily or classified["subfamily"]
 
 
 def _slug(text: str) -> str:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from pytest_hfaccel.backends.base import Placement
+from pytest_hfaccel.backends.memory import out_of_memory_raised
 from pytest_hfaccel.core.devices import kind_named
-from pytest_hfaccel.core.errors import ConfigError, LoadError, OutOfMemory
+from pytest_hfaccel.core.errors import ConfigError, LoadError
 from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.hardware.cpu import Memory, read_memory
 
@@ -73,17 +73,6 @@ def place(value: Any, device: Device, precision: str = "", *, is_emulated: bool 
     return stated
 
 
-@contextmanager
-def out_of_memory_on(device: Device) -> Iterator[None]:
-    """Turn torch's errors about a device's memory into ours, which the pool answers by making room and trying again."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "out of memory" in str(error).lower():  # torch.OutOfMemoryError, and MPS, which has no class of its own
-            raise OutOfMemory(f"{device}: {str(error).splitlines()[0]}", stage="load") from error
-        raise
-
-
 def nbytes_of(value: Any) -> int:
     """Bytes a value holds: of a module's parameters and buffers, or its own `nbytes`; 0 when it does not say."""
     if is_torch_module(value):
@@ -113,7 +102,7 @@ def _place_module(module: Any, device: Device, precision: str, is_emulated: bool
             f"{device}: a torch module does not run there",
             hint=f"For {device.kind}, the constructor must return a model that its runtime has loaded.",
         )
-    with out_of_memory_on(device):
+    with out_of_memory_raised(device.id, "load"):
         module.to(device=target, dtype=_torch_dtype(precision))
     places = sorted({_our_name(tensor.device, device) for tensor in _tensors(module)})
     wanted = "cpu" if device.kind == "openvino" else device.id
@@ -173,11 +162,9 @@ def memory_statistics(memory: Memory) -> dict[str, Any]:
 
 
 def cuda_memory() -> dict[str, Any]:
-    """Return the memory of the GPUs as torch's CUDA interface sees them; ROCm's are among them.
+    """Return the memory of the GPUs as torch's CUDA interface sees them; none while nothing has imported torch.
 
-    Without a GPU, and while nothing in this process has imported torch, there are no devices. `free_mb` counts what
-    other processes have taken; it is `None` for a GPU this process does not use, because asking would take hundreds of
-    megabytes of it.
+    `free_mb` is `None` for a GPU this process does not use, because asking would take hundreds of megabytes of it.
     """
     torch = loaded_torch()
     count = int(torch.cuda.device_count()) if torch is not None and torch.cuda.is_available() else 0

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.backends.base import Placement
+from pytest_hfaccel.backends.memory import out_of_memory_raised
 from pytest_hfaccel.compat.device_choice import Choice, Devices, HardwarePreferences, parse_device
 from pytest_hfaccel.compat.error_reports import DIRECTORY, ErrorReports
 from pytest_hfaccel.compat.model_placement import (
@@ -28,7 +29,6 @@ from pytest_hfaccel.compat.model_placement import (
     is_torch_module,
     memory_statistics,
     nbytes_of,
-    out_of_memory_on,
     place,
     release_caches,
 )
@@ -254,9 +254,7 @@ class ResourcePool(ModelCache):
     def get_stats(self) -> dict[str, Any]:
         """Return what the pool holds, how often it was asked, and the memory around it, as plain JSON.
 
-        `hits`, `misses`, `total_requests`, `hit_ratio` (0-1); `memory_usage` (bytes), `memory_usage_mb`,
-        `cached_resources`, `cached_models`, `cached_tokenizers`; `timestamp`, `low_memory_mode`; `system_memory` and
-        `cuda_memory`. The models of cells count as well, what is being made does not. MB are 2**20 bytes.
+        The models of cells count as well, what is being made does not. MB are 2**20 bytes.
         """
         counted = self._table.stats()
         entries = self._table.view(lambda entry: (entry.state, _kind_of(entry), entry.nbytes))
@@ -282,9 +280,8 @@ class ResourcePool(ModelCache):
     def get_resource_details(self) -> list[dict[str, Any]]:
         """Return what is known of each resource, as plain JSON.
 
-        `key`, `kind`, `type`, `name`, `device`, `precision`, `bytes`, `state`, `leases`, `unused_seconds`,
-        `created_at`, `hardware_preferences`, `placement` (where it is, as torch says), `moved` (why it was moved, if it
-        was) and `passed_over`: the devices that its last request wanted more, with the reasons against them.
+        `placement` is where it is, as torch says; `moved` why it was moved, if it was; `passed_over` the devices that
+        its last request wanted more, with the reasons against them.
         """
         return self._table.view(self._details)
 
@@ -297,8 +294,8 @@ class ResourcePool(ModelCache):
         returned, and the pool lets go of the other.
 
         Args:
-            model_type: As for `get_model`.
-            model_name: As for `get_model`.
+            model_type: As for `get_model`, as is the name.
+            model_name: Its name.
             device: Where it goes.
             from_device: Which instance, where there are several.
             precision: Which instance, where there are several: the precision it was asked for (empty: none).
@@ -360,7 +357,7 @@ class ResourcePool(ModelCache):
     def _construct_model(
         self, key: ResourceKey, constructor: Constructor, preferences: HardwarePreferences, choice: Choice
     ) -> Resource:
-        with out_of_memory_on(choice.device):
+        with out_of_memory_raised(choice.device.id, "load"):
             value = _construct(key, constructor)
         for other in self._table.view(lambda entry: _other_key_of(value, entry, key)):
             if other is not None:

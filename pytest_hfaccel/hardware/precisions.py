@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+from pytest_hfaccel.core.devices import TORCH_KINDS
 from pytest_hfaccel.core.presence import Presence
 
 _TORCH_CPU = {
@@ -19,8 +20,7 @@ _OPENVINO_CPU = {"bf16": ("AVX512_BF16", "AMX_BF16"), "fp16": ("AVX512_FP16", "A
 """dtype -> the instruction sets of which one is needed to compute at it; what the CPU plugin of OpenVINO 2026.4 and
 oneDNN in torch 2.13 ask for."""
 
-_INT8_PACKAGES = {"cpu": "torchao", "cuda": "torchao", "rocm": "torchao", "xpu": "torchao", "mps": "torchao"}
-_INT8_PACKAGES |= {"openvino": "nncf"}
+_INT8_PACKAGES = {**dict.fromkeys(TORCH_KINDS, "torchao"), "openvino": "nncf"}
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class PrecisionSupport:
     Attributes:
         runs: False where it refuses.
         is_native: Whether it has instructions for it; without, its speed follows from no data sheet.
-        reason: Why not, half a sentence; empty where it is native.
+        reason: Why not, without a full stop; empty where it is native.
     """
 
     runs: bool = True

@@ -93,7 +93,7 @@ def test_torchs_out_of_memory_is_ours() -> None:
         def to(self, *_: Any, **__: Any) -> Any:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB\nmore")
 
-    with pytest.raises(OutOfMemory, match=r"^cpu: CUDA out of memory\. Tried to allocate 20 GiB$"):
+    with pytest.raises(OutOfMemory, match=r"^cpu ran out of memory: CUDA out of memory\. Tried to allocate 20 GiB$"):
         place(Huge(), CPU)
 
 
