@@ -30,7 +30,8 @@ sweep: $(INSTALLED)
 
 # The long pages behind docs/support.md.
 support-pages: $(INSTALLED)
-	$(VENV)/bin/hfaccel support docs/data/support_5_23.json.xz --page reports/support/support_5_23.md
+	$(VENV)/bin/hfaccel support docs/data/support_5_23.json.xz --page reports/support/support_5_23.md \
+		--title "Support matrix of transformers 5.23"
 	for name in 5_16 5_24 precision; do \
 		$(PY) -c 'import lzma, sys; print(lzma.open(sys.argv[1], "rt").read(), end="")' docs/data/support_$$name.md.xz > reports/support/support_$$name.md; done
 

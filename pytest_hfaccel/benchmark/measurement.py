@@ -177,8 +177,8 @@ class Point:
 
 def points_of(batches: Iterable[int], lengths: Iterable[int]) -> list[Point]:
     """Return every batch size at every length, the least work first."""
-    found = {Point(batch, length) for batch in batches for length in list(lengths) or [0]}
-    return sorted(found, key=lambda point: (point.work, point))
+    points = {Point(batch, length) for batch in batches for length in list(lengths) or [0]}
+    return sorted(points, key=lambda point: (point.work, point))
 
 
 _ONE_LENGTH = frozenset({"image", "image-points", "chat-image"})

@@ -144,16 +144,16 @@ def _tokens(loaded: LoadedModel, inputs: MeasuredInputs, budget: TimingBudget) -
         return {}
     budget = replace(budget, max_seconds=_SHARE_FOR_TOKENS * budget.max_seconds)
     try:
-        found = time_tokens(loaded, inputs.generate, budget)
+        times = time_tokens(loaded, inputs.generate, budget)
     except (HfAccelError, RuntimeError, ValueError, IndexError) as error:
         # A prompt as long as the model's positions leaves no room for new tokens; the forward pass stands.
         return {"not_generated": f"{type(error).__name__}: {error}"[:200]}
-    if found is None:
+    if times is None:
         return {"not_generated": "this backend does not generate with this model"}
     return {
-        "first_token_ms": found.first_ms,
-        "per_token_ms": found.per_token_ms,
-        "use_cache": found.use_cache,
+        "first_token_ms": times.first_ms,
+        "per_token_ms": times.per_token_ms,
+        "use_cache": times.use_cache,
         "new_tokens": 1 + NEW_TOKENS,
     }
 

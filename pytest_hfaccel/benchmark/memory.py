@@ -58,6 +58,6 @@ class SharedProcess:
 
     def added(self, loaded: LoadedModel) -> tuple[int | None, str]:
         """Return the bytes of the weights plus the rise of the peak while running."""
-        found = loaded.memory()
-        rise = max(0, int(found["peak_bytes"]) - self._before)
-        return loaded.nbytes + rise, f"bytes of the weights, and the rise while running ({found['peak_source']})"
+        memory = loaded.memory()
+        rise = max(0, int(memory["peak_bytes"]) - self._before)
+        return loaded.nbytes + rise, f"bytes of the weights, and the rise while running ({memory['peak_source']})"

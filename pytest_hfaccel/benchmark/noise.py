@@ -92,14 +92,14 @@ def read_clocks(device: str, root: Path = Path("/"), nvml: Any = None) -> Clocks
 
     Args:
         device: Device id; for anything but `cuda:<index>` the CPU's clock is read, which feeds every other device.
-        root: Where `/sys` is looked for.
+        root: Directory that holds `sys`, for tests.
         nvml: NVIDIA's management library; the installed one when not given.
     """
     kind, _, target = device.partition(":")
     if kind == "cuda":
         library = nvml if nvml is not None else load_nvml()
-        found = None if library is None else read_gpu_clock(library, int(target or 0))
-        return Clocks() if found is None else Clocks(found[0], throttled=found[1])
+        reading = None if library is None else read_gpu_clock(library, int(target or 0))
+        return Clocks() if reading is None else Clocks(reading[0], throttled=reading[1])
     return Clocks(_cpu_mhz(root), _throttle_count(root))
 
 
@@ -113,9 +113,11 @@ def throttled_between(before: Clocks, after: Clocks) -> bool | None:
 
 def _cpu_mhz(root: Path) -> float | None:
     """Mean clock of the CPUs this process may use, from cpufreq, else from what psutil finds (/proc/cpuinfo)."""
-    found = [value for cpu in _usable_cpus() if (value := _number(root / _CPUS / f"cpu{cpu}/cpufreq/scaling_cur_freq"))]
-    if found:
-        return statistics.fmean(found) / _KILO
+    frequencies = [
+        value for cpu in _usable_cpus() if (value := _number(root / _CPUS / f"cpu{cpu}/cpufreq/scaling_cur_freq"))
+    ]
+    if frequencies:
+        return statistics.fmean(frequencies) / _KILO
     if root != Path("/"):
         return None
     import psutil

@@ -31,12 +31,12 @@ _STABLE = 0.03
 _LEAST_SLOW_RUNS = 3
 """Runs that are too slow for the time limit are made at least so often."""
 _GROWTH = 10
-"""The interval is computed anew when the runs have grown by a tenth."""
+"""The interval is computed again after ten percent more runs."""
 
 
 @dataclass(frozen=True)
 class TimingBudget:
-    """How much work a measurement may be.
+    """Limits on the timing of one measurement.
 
     Attributes:
         relative_error: Half the width of the median's 95 % confidence interval, as a share of the median, that is

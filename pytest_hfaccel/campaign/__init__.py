@@ -53,7 +53,7 @@ class Campaign:
 
     @property
     def steps(self) -> int:
-        """Results that `run_campaign` will tell: one per verified cell and one per point."""
+        """Number of results of `run_campaign`: one per verified cell and one per point."""
         return sum(len(self.points(cell)) + self.verify for cell in self.cells)
 
 
@@ -61,7 +61,7 @@ Run = Callable[[WorkerRequest], Iterator[CellResult | Measurement | NotMeasured]
 
 
 def run_campaign(
-    campaign: Campaign, tell: Callable[[Cell, CellResult | PointResult], None], run: Run = run_isolated
+    campaign: Campaign, report: Callable[[Cell, CellResult | PointResult], None], run: Run = run_isolated
 ) -> Iterator[CellResult]:
     """Verify and measure the cells.
 
@@ -71,7 +71,7 @@ def run_campaign(
     for cell in campaign.cells:
         record = _empty(cell)
         for result in _results(campaign, cell, run):
-            tell(cell, result)
+            report(cell, result)
             record = _with(record, result)
         yield record
 
@@ -124,7 +124,7 @@ def outcome_of(result: PointResult) -> CheckOutcome:
 
 
 def _facts(record: CellResult, result: PointResult) -> dict[str, Any]:
-    """Fill in what a cell that was not verified only tells by its measurements."""
+    """Take from a measurement what only the checks of a verified cell would record."""
     if isinstance(result, NotMeasured) or record.placement:
         return {}
     timings = {"load": result.load_s, "convert": result.convert_s, "compile": result.compile_s}

@@ -1,4 +1,4 @@
-"""Serving a request in this process, with models from the pool: for systems and devices that allow one process only."""
+"""Measure in this process, with models from the pool: for systems and devices that allow only one process."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from pytest_hfaccel.engine.runner import Runner
 class InProcessWorker:
     """Serves requests one after the other.
 
-    Memory is then that of the weights and the rise while running, and a crash ends everything.
+    Memory is that of the weights plus the rise while running, and a crash ends the whole campaign.
 
     Args:
         config: The run; its cache, and what may be loaded.
-        pooled: Whether a cell that comes again finds its model loaded; else each is loaded for itself.
+        pooled: Whether models stay loaded between cells; else each cell loads its own.
     """
 
     def __init__(self, config: RunConfig, *, pooled: bool = True) -> None:

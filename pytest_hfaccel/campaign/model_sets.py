@@ -70,7 +70,7 @@ def models_of_set(
         raise ConfigError("--models-set custom: name the models with --custom-models.")
     if custom and name != CUSTOM:
         raise ConfigError(f"--custom-models: the set is {name!r}.", hint="Add `--models-set custom`.")
-    names = [found for text in custom for found in _names(text)] if name == CUSTOM else SETS[name]
+    names = [listed for text in custom for listed in _names(text)] if name == CUSTOM else SETS[name]
     specs = list(dict.fromkeys(spec for one in names for spec in resolve_model(one, registry)))
     missing = [pattern for pattern in only if not any(_matches(spec, [pattern]) for spec in specs)]
     if missing:

@@ -100,7 +100,7 @@ class ModelFamilyClassifier:
         """Classify a model by all that is known of it.
 
         With a database, a model given by name alone is answered from there when it is stored; an answer given more
-        evidence is worked out anew and stored, and one of unknown family is not stored.
+        evidence is computed again and stored, and one of unknown family is not stored.
 
         Args:
             model_name: Hub id, local directory or any other name; may be empty.

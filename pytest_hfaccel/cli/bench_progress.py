@@ -26,7 +26,7 @@ RESULTS = "results.json"
 
 
 class Progress:
-    """Runs a campaign and tells how it goes.
+    """Runs a campaign and reports its progress.
 
     Args:
         campaign: What is verified and measured.
@@ -87,20 +87,20 @@ class Progress:
         cells, steps = len(self._campaign.cells), self._campaign.steps
         self._say(f"{cells} cells, {steps} steps, {self._campaign.threads} threads; results: {self._file}")
         self._write()
-        for record in run_campaign(self._campaign, self._tell, serve):
+        for record in run_campaign(self._campaign, self._report, serve):
             self.records.append(record)
             self._unfinished.clear()
             self._write()
 
-    def _tell(self, cell: Cell, found: CellResult | PointResult) -> None:
+    def _report(self, cell: Cell, result: CellResult | PointResult) -> None:
         from pytest_hfaccel.benchmark.measurement import Measurement
 
         self._done += 1
-        if isinstance(found, Measurement):
-            self._unfinished.append(found)
+        if isinstance(result, Measurement):
+            self._unfinished.append(result)
             self._write()
         where = f"[{self._done}/{self._campaign.steps}{self._remaining()}]"
-        self._say(f"{where} {cell.model.name} [{cell.weights.kind}] {cell.device} {cell.dtype} {describe(found)}")
+        self._say(f"{where} {cell.model.name} [{cell.weights.kind}] {cell.device} {cell.dtype} {describe(result)}")
 
     def _remaining(self) -> str:
         left = self._campaign.steps - self._done
@@ -121,18 +121,18 @@ class Progress:
             raise ConfigError(f"--output-dir: {self._file} cannot be written: {error.strerror or error}") from error
 
 
-def describe(found: CellResult | PointResult) -> str:
+def describe(result: CellResult | PointResult) -> str:
     """Return a result in words."""
     from pytest_hfaccel.benchmark.measurement import Measurement
 
-    if isinstance(found, CellResult):
-        first = (found.reason or "").partition("\n")[0]
-        names = ", ".join(check.name for check in found.checks)
-        return f"verified: {names}" if found.status == Status.PASSED else f"not verified: {found.status}: {first}"
-    where = f"batch {found.batch}" + (f" length {found.length}" if found.length else "")
-    if isinstance(found, Measurement):
-        return f"{where}: {_numbers(found)}"
-    return f"{where}: {found.status}: {found.reason.partition(chr(10))[0]}"
+    if isinstance(result, CellResult):
+        first = (result.reason or "").partition("\n")[0]
+        names = ", ".join(check.name for check in result.checks)
+        return f"verified: {names}" if result.status == Status.PASSED else f"not verified: {result.status}: {first}"
+    where = f"batch {result.batch}" + (f" length {result.length}" if result.length else "")
+    if isinstance(result, Measurement):
+        return f"{where}: {_numbers(result)}"
+    return f"{where}: {result.status}: {result.reason.partition(chr(10))[0]}"
 
 
 def _numbers(one: Measurement) -> str:
@@ -159,12 +159,12 @@ PLOTS = "plots"
 
 
 def record(path: Path, progress: Progress) -> None:
-    """Write the run to the database; what is wrong with it is told, and the results on disk stand."""
+    """Write the run to the database; an error of the database is printed, and the results on disk stay."""
     from pytest_hfaccel.history.recording import make_record, record_run
 
     if not progress.records and not progress.unfinished:
         return
-    found = make_record(
+    run = make_record(
         progress.header(),
         test_name="hfaccel bench",
         cells=progress.records,
@@ -172,11 +172,11 @@ def record(path: Path, progress: Progress) -> None:
         success=not progress.failed,
     )
     try:
-        run_id = record_run(path, found)
+        run_id = record_run(path, run)
     except HfAccelError as error:
         print(f"hfaccel: not in the database: {error}", file=sys.stderr)
     else:
-        print(f"database: {path} (run {run_id}: {len(found.measurements)} measurements)")
+        print(f"database: {path} (run {run_id}: {len(run.measurements)} measurements)")
 
 
 def draw(measurements: Sequence[Measurement], output_dir: Path) -> None:

@@ -53,17 +53,17 @@ def _open(arguments: argparse.Namespace, *, create: bool = False) -> BenchmarkDa
 def _info(arguments: argparse.Namespace) -> int:
     from pytest_hfaccel.history.schema import describe
 
-    found = describe(_path(arguments))
+    content = describe(_path(arguments))
     if arguments.json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(content, indent=2))
         return 0
-    age = "current" if found["schema_version"] == found["current_version"] else "older: `hfaccel db migrate`"
-    print(f"{found['path']}: {found['bytes'] / 2**20:.1f} MiB, schema version {found['schema_version']} ({age})")
-    print(f"Last run: {found['last_run'] or 'none'}{' UTC' if found['last_run'] else ''}")
-    for table, rows in found["rows"].items():
+    age = "current" if content["schema_version"] == content["current_version"] else "older: `hfaccel db migrate`"
+    print(f"{content['path']}: {content['bytes'] / 2**20:.1f} MiB, schema version {content['schema_version']} ({age})")
+    print(f"Last run: {content['last_run'] or 'none'}{' UTC' if content['last_run'] else ''}")
+    for table, rows in content["rows"].items():
         print(f"  {table}: {rows}")
-    print("Devices:" if found["devices"] else "Devices: none")
-    for device in found["devices"]:
+    print("Devices:" if content["devices"] else "Devices: none")
+    for device in content["devices"]:
         print(f"  {device['kind']}: {device['name'] or 'unnamed'}")
     return 0
 

@@ -65,9 +65,9 @@ def _recommend(arguments: argparse.Namespace) -> int:
         print(json.dumps(answer, indent=2)) if arguments.json else _show_model(answer)
         is_about_it = arguments.assume_default or answer["dimensions"] == "known"
         return 0 if answer["recommended_hardware"] and is_about_it else 1
-    found = classifier.recommend_model_for_task(arguments.task, arguments.hw)
-    print(json.dumps(found, indent=2)) if arguments.json else _show_task(found)
-    return 0 if found["recommendations"] else 1
+    answer = classifier.recommend_model_for_task(arguments.task, arguments.hw)
+    print(json.dumps(answer, indent=2)) if arguments.json else _show_task(answer)
+    return 0 if answer["recommendations"] else 1
 
 
 def _show_model(answer: dict[str, Any]) -> None:
@@ -102,11 +102,11 @@ def _marks() -> tuple[str, str]:
     return marks
 
 
-def _show_task(found: dict[str, Any]) -> None:
-    print(f"Task: {found['task']}")
-    print(f"Hardware constraints: {', '.join(found['hardware_constraints']) or 'the devices of this machine'}")
+def _show_task(answer: dict[str, Any]) -> None:
+    print(f"Task: {answer['task']}")
+    print(f"Hardware constraints: {', '.join(answer['hardware_constraints']) or 'the devices of this machine'}")
     print("\nRecommended models:")
-    for number, model in enumerate(found["recommendations"], 1):
+    for number, model in enumerate(answer["recommendations"], 1):
         print(f"\n{number}. {model['model_name']}")
         print(f"   Family: {model['family']}")
         print(f"   Subfamily: {model['subfamily'] or 'N/A'}")
@@ -114,11 +114,11 @@ def _show_task(found: dict[str, Any]) -> None:
         print(f"   Memory required: {model['resource_requirements']['recommended_memory_mb']} MB")
         print(f"   Confidence: {model['confidence']:.2f}")
         print(f"   Why: {model['explanation']}")
-    if found["excluded"]:
+    if answer["excluded"]:
         print("\nNot recommended:")
-    for name, why in found["excluded"].items():
+    for name, why in answer["excluded"].items():
         print(f"  {name}: {why}")
-    print(f"\n{found['explanation']}")
+    print(f"\n{answer['explanation']}")
 
 
 def _add_requirements(commands: Any) -> None:
@@ -140,13 +140,13 @@ def _requirements(arguments: argparse.Namespace) -> int:
 
     if arguments.length < 1:
         raise ConfigError(f"--length: {arguments.length} is not allowed; it must be 1 or more.")
-    found = HardwareAwareModelClassifier().get_requirements(
+    requirements = HardwareAwareModelClassifier().get_requirements(
         arguments.model, arguments.model_class, arguments.hw, dtype=arguments.dtype, length=arguments.length
     )
     if arguments.json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(requirements, indent=2))
         return 0
-    for kind, needs in found.items():
+    for kind, needs in requirements.items():
         _show_requirements(arguments.model, kind, needs)
     return 0
 
@@ -192,20 +192,20 @@ def show_pool_config(classifier: HardwareAwareModelClassifier, arguments: argpar
     Returns:
         0, or 1 where dimensions of a model are not known and nothing was to stand in for them.
     """
-    found = classifier.get_optimal_resource_pool_config(arguments.resource_config)
-    is_about_them = all(model["dimensions"] == "known" for model in found["models"].values())
-    print(json.dumps(found, indent=2)) if arguments.json else _show_pool_config(found)
+    answer = classifier.get_optimal_resource_pool_config(arguments.resource_config)
+    is_about_them = all(model["dimensions"] == "known" for model in answer["models"].values())
+    print(json.dumps(answer, indent=2)) if arguments.json else _show_pool_config(answer)
     return 0 if is_about_them or arguments.assume_default else 1
 
 
-def _show_pool_config(found: dict[str, Any]) -> None:
+def _show_pool_config(answer: dict[str, Any]) -> None:
     from pytest_hfaccel.predict.text import dimensions_lines
 
-    for name, model in found["models"].items():
+    for name, model in answer["models"].items():
         for line in dimensions_lines({**model, "model_name": name}):
             print(line)
     pool, needs, hardware = (
-        found[key] for key in ("resource_pool_config", "resource_requirements", "hardware_recommendations")
+        answer[key] for key in ("resource_pool_config", "resource_requirements", "hardware_recommendations")
     )
     print("=== Resource Pool Configuration ===")
     print(f"Low memory mode: {'yes' if pool['low_memory_mode'] else 'no'}")
@@ -217,7 +217,7 @@ def _show_pool_config(found: dict[str, Any]) -> None:
     print(f"Preferred hardware: {hardware['preferred_hardware'] or 'none: no model can run here'}")
     print(f"PyTorch device: {hardware['torch_device'] or 'none'}")
     print("\nModels:")
-    for name, model in found["models"].items():
+    for name, model in answer["models"].items():
         memory = f"{model['recommended_memory_mb']} MB" if model["recommended_memory_mb"] else "memory not known"
         print(f"  {name}: {model['family']} on {model['recommended_hardware'] or 'no device here'} ({memory})")
-    print(f"\n{found['explanation']}")
+    print(f"\n{answer['explanation']}")

@@ -143,15 +143,15 @@ def _show_modules(arguments: argparse.Namespace) -> None:
     from pytest_hfaccel.registry.installed import read_modules, without_module
 
     architectures = dict.fromkeys(spec.architecture for spec in every_pair())
-    found = without_module(architectures, read_modules(arguments.modules))
-    carried = sum(found.values())
-    own = len(architectures) - len(found)
+    missing = without_module(architectures, read_modules(arguments.modules))
+    carried = sum(missing.values())
+    own = len(architectures) - len(missing)
     print(
         f"{arguments.modules}: {own} classes have a module of their own, {carried} are carried by one for every class, "
-        f"{len(found) - carried} have no module"
+        f"{len(missing) - carried} have no module"
     )
     if arguments.classes:
-        print("\n".join(f"no module: {name}" for name, is_carried in found.items() if not is_carried))
+        print("\n".join(f"no module: {name}" for name, is_carried in missing.items() if not is_carried))
 
 
 def _add(arguments: argparse.Namespace) -> int:

@@ -37,7 +37,7 @@ Row = dict[str, Any]
 class Merge:
     """Takes the rows of another database over; inside one transaction.
 
-    Numbers are given anew. A run that is here already, by its key, is left as it is, with all that belongs to it, so
+    Rows get new numbers. A run that is here already, by its key, is left as it is, with all that belongs to it, so
     that taking the same database over twice changes nothing.
     """
 

@@ -1,4 +1,4 @@
-"""What a run found -> the benchmark database."""
+"""Record the results of a run in the benchmark database."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def make_record(
     Args:
         header: Plain JSON about the run: `started`, `finished`, `command`, `machine` and, where known, `commit`.
         test_name: What ran, e.g. `pytest` or `hfaccel bench`.
-        cells: The records of its cells; what they measured is found in them.
-        measurements: What was measured besides.
+        cells: The records of its cells, with their measurements.
+        measurements: Further measurements.
         success: Whether nothing failed; whether no cell failed when not given.
-        directory: Where the repository of the code under test is looked for; the working directory when not given.
+        directory: A directory in the repository of the code under test; by default the working directory.
     """
     from pytest_hfaccel.history.rows import RunRecord
     from pytest_hfaccel.reporting.run_facts import git_branch, git_commit, installed_versions
@@ -71,8 +71,8 @@ def make_record(
 
 def measurements_of(cells: Iterable[CellResult]) -> list[Measurement]:
     """Return what the cells' checks measured."""
-    found = [one for cell in cells for check in cell.checks for one in check.measures.get("measurements", ())]
-    return [Measurement.from_json(one) for one in found]
+    plain = [one for cell in cells for check in cell.checks for one in check.measures.get("measurements", ())]
+    return [Measurement.from_json(one) for one in plain]
 
 
 def with_family(measurement: Measurement) -> Measurement:
@@ -81,5 +81,5 @@ def with_family(measurement: Measurement) -> Measurement:
         return measurement
     from pytest_hfaccel.classify import classify_model
 
-    found = classify_model(measurement.model, measurement.architecture, [measurement.task])["family"]
-    return replace(measurement, family=found or "")
+    family = classify_model(measurement.model, measurement.architecture, [measurement.task])["family"]
+    return replace(measurement, family=family or "")

@@ -56,8 +56,8 @@ def plot_matrix(matrix: Mapping[str, Any], output_dir: str | Path, *, suffix: st
         The files, in the order of the table.
 
     Raises:
-        ConfigError: The matrix has mistakes (all are told) or no number; the suffix is unknown; the directory cannot be
-            written; matplotlib or seaborn is missing.
+        ConfigError: The matrix has mistakes (all of them are listed) or no number; the suffix is unknown; the directory
+            cannot be written; matplotlib or seaborn is missing.
     """
     _check_suffix(suffix)
     table = read_matrix(matrix)

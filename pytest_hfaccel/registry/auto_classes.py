@@ -39,10 +39,10 @@ class AutoEntry(NamedTuple):
 def auto_entries() -> tuple[AutoEntry, ...]:
     """Return what the installed transformers maps, in its order; nothing where it is not installed."""
     # `find_spec` of a top-level package finds it without running it.
-    found = find_spec("transformers")
-    if found is None or not found.submodule_search_locations:
+    package = find_spec("transformers")
+    if package is None or not package.submodule_search_locations:
         return ()
-    path = Path(found.submodule_search_locations[0], _SOURCE)
+    path = Path(package.submodule_search_locations[0], _SOURCE)
     return tuple(read_entries(path.read_text(encoding="utf-8"))) if path.is_file() else ()
 
 

@@ -44,12 +44,12 @@ class Registry:
         """The expected failures by pair, and those of wildcards."""
         exact: dict[str, list[Expectation]] = {}
         wild: list[tuple[str, Expectation]] = []
-        for names, found in self.expected:
+        for names, expectation in self.expected:
             for name in names:
                 if is_wildcard(name):
-                    wild.append((name, found))
+                    wild.append((name, expectation))
                 else:
-                    exact.setdefault(name, []).append(found)
+                    exact.setdefault(name, []).append(expectation)
         return exact, wild
 
     def __contains__(self, name: object) -> bool:
@@ -90,7 +90,10 @@ class Registry:
         shared = self.classes.get(spec.architecture, {})
         known = {key: shared[key] for key in _OF_EVERY_PAIR if key in shared}
         exact, wild = self._expected_of
-        about = [*exact.get(spec.name, ()), *(found for name, found in wild if fnmatchcase(spec.name, name))]
+        about = [
+            *exact.get(spec.name, ()),
+            *(expectation for name, expectation in wild if fnmatchcase(spec.name, name)),
+        ]
         if not (known or about):
             return spec
         return replace(spec, **{**known, "expect": (*known.get("expect", ()), *about)})
@@ -98,13 +101,13 @@ class Registry:
     def unknown_checks(self, known: Iterable[str]) -> list[str]:
         """Say which expected failures are of a check that is none of the `known`: nothing would ever meet them."""
         known = tuple(known)
-        of_models = (found for spec in self.specs for found in spec.expect)
-        of_classes = (found for shared in self.classes.values() for found in shared.get("expect", ()))
-        every = dict.fromkeys((*of_models, *of_classes, *(found for _, found in self.expected)))
+        of_models = (expectation for spec in self.specs for expectation in spec.expect)
+        of_classes = (expectation for shared in self.classes.values() for expectation in shared.get("expect", ()))
+        every = dict.fromkeys((*of_models, *of_classes, *(expectation for _, expectation in self.expected)))
         return [
-            f"{found.source}: check: {not_allowed(found.check, 'a check', known)}"
-            for found in every
-            if found.check not in ("", "*", *known)
+            f"{expectation.source}: check: {not_allowed(expectation.check, 'a check', known)}"
+            for expectation in every
+            if expectation.check not in ("", "*", *known)
         ]
 
     def suggest(self, name: str) -> str:

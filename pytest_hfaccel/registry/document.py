@@ -247,7 +247,7 @@ def validate(document: Document, extra_kinds: Sequence[str] = (), cache_dir: Pat
 
     Args:
         document: A document that was read.
-        extra_kinds: Device kinds of third-party backends, allowed in `expect` besides the known ones.
+        extra_kinds: Device kinds of third-party backends, also allowed in `expect`.
         cache_dir: Where contents that passed are remembered. Such a content is not checked again, which saves
             importing pydantic: most of the time that loading a registry takes.
     """

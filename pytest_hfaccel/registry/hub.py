@@ -101,13 +101,13 @@ def popular_models(architecture: str, tags: list[str], limit: int) -> list[HubMo
         from huggingface_hub import HfApi
 
         _demand_a_connection()
-        found = HfApi().list_models(
+        listed = HfApi().list_models(
             filter=tags,
             sort="downloads",
             limit=_SEARCHED,
             expand=["config", "downloads", "gated", "safetensors"],
         )
-        fitting = (info for info in found if architecture in ((info.config or {}).get("architectures") or ()))
+        fitting = (info for info in listed if architecture in ((info.config or {}).get("architectures") or ()))
         return [
             HubModel(
                 hub_id=info.id,

@@ -39,8 +39,8 @@ def model_classes() -> frozenset[str]:
 def model_types() -> frozenset[str]:
     """Return the `model_type` of every config of the installed transformers."""
     named = {entry.model_type for entry in auto_entries()}
-    found = (_MODEL_TYPE.findall(file.read_text(encoding="utf-8")) for file in _sources("configuration_*.py"))
-    return frozenset(named.union(*found))
+    declared = (_MODEL_TYPE.findall(file.read_text(encoding="utf-8")) for file in _sources("configuration_*.py"))
+    return frozenset(named.union(*declared))
 
 
 def classes_without_entry(registered: Iterable[str]) -> list[str]:
@@ -75,8 +75,8 @@ def pairs_without_checkpoint(rows: Path) -> dict[str, str]:
 
 
 def _sources(pattern: str) -> Iterator[Path]:
-    found = find_spec("transformers")
-    for location in (found.submodule_search_locations or []) if found else []:
+    package = find_spec("transformers")
+    for location in (package.submodule_search_locations or []) if package else []:
         yield from sorted(Path(location, "models").glob(f"*/{pattern}"))
 
 
@@ -161,14 +161,14 @@ def read_modules(directory: Path) -> list[ModuleClass]:
     Raises:
         RegistryError: A file is not Python.
     """
-    return [found for path in sorted(directory.glob("test_*.py")) for found in _classes(path)]
+    return [module_class for path in sorted(directory.glob("test_*.py")) for module_class in _classes(path)]
 
 
 def without_module(architectures: Iterable[str], modules: Iterable[ModuleClass]) -> dict[str, bool]:
     """Return the classes that no module names by a wildcard, and whether one that takes every class has them."""
     known = list(modules)
-    patterns = [pattern for found in known for pattern in found.patterns]
-    carried = any(found.fallback for found in known)
+    patterns = [pattern for module_class in known for pattern in module_class.patterns]
+    carried = any(module_class.fallback for module_class in known)
     return {name: carried for name in architectures if not any(fnmatchcase(name, pattern) for pattern in patterns)}
 
 

@@ -30,7 +30,7 @@ def load_registry(
 
     Args:
         paths: The user's files, later ones over earlier ones.
-        extra_kinds: Device kinds of third-party backends, allowed in `expect` besides the known ones.
+        extra_kinds: Device kinds of third-party backends, also allowed in `expect`.
         cache_dir: Where file contents that were found valid are remembered, so that the next start is quicker.
 
     Raises:
@@ -52,7 +52,7 @@ def load_registry(
 
 
 class MergedFiles:
-    """The entries of all files. Those with mistakes are left out, so that each mistake is told once.
+    """The entries of all files. Those with mistakes are left out, so that each mistake is reported once.
 
     Attributes:
         classes: Per architecture class the fields its models share.

@@ -17,16 +17,16 @@ def installed_dependencies(spec: ModelSpec) -> dict[str, str | None]:
 
     from packaging.requirements import Requirement
 
-    found: dict[str, str | None] = {}
+    versions: dict[str, str | None] = {}
     for text in spec.dependencies:
         requirement = Requirement(text)
         if requirement.marker and not requirement.marker.evaluate():
             continue
         try:
-            found[text] = version(requirement.name)
+            versions[text] = version(requirement.name)
         except PackageNotFoundError:
-            found[text] = None
-    return found
+            versions[text] = None
+    return versions
 
 
 def missing_dependencies(spec: ModelSpec) -> list[str]:

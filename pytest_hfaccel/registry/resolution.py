@@ -43,11 +43,11 @@ def resolve_model(name: str, registry: Registry, *, needs_task: bool = True) -> 
     several = is_wildcard(name)
     if _directory(name) is None:
         # What follows the `/` names a registered model too, unless it looks like a repository of its own.
-        found = registry.match(name) if several or "/" not in name else []
+        specs = registry.match(name) if several or "/" not in name else []
         # Registered models are what a wildcard means first: `bert/*` means the classes of transformers.
-        found = found or registry.informed(match_pairs(name))
-        if found:
-            return found
+        specs = specs or registry.informed(match_pairs(name))
+        if specs:
+            return specs
         if several:
             known = ", ".join(spec.name for spec in registry.specs)
             raise ConfigError(f"{name!r} matches no registered model.", hint=f"Registered: {known}.")
@@ -92,17 +92,17 @@ def with_distinct_ids(specs: Iterable[ModelSpec]) -> list[ModelSpec]:
     by_place: dict[str, ModelSpec] = {}
     for spec in specs:
         by_place.setdefault(spec.path or spec.name, spec)
-    found = list(by_place.values())
+    distinct = list(by_place.values())
     parts = 1
     while True:
-        count = Counter(spec.slug for spec in found)
-        longer = [spec.path and count[spec.slug] > 1 and parts < len(Path(spec.path).parts) - 1 for spec in found]
+        count = Counter(spec.slug for spec in distinct)
+        longer = [spec.path and count[spec.slug] > 1 and parts < len(Path(spec.path).parts) - 1 for spec in distinct]
         if not any(longer):
-            return found
+            return distinct
         parts += 1
-        found = [
+        distinct = [
             replace(spec, label="--".join(Path(spec.path).parts[-parts:])) if more else spec
-            for spec, more in zip(found, longer, strict=True)
+            for spec, more in zip(distinct, longer, strict=True)
         ]
 
 

@@ -151,7 +151,7 @@ _MEDIA: dict[str, _Sizes] = {
 }
 
 _BESIDE_TEXT = ("pixel_values", "input_features")
-"""Given besides text although they may be left out: without them half of the model would not run."""
+"""Optional inputs that are always passed: without them half of the model would not run."""
 
 _WHERE_REQUIRED: dict[str, _Sizes] = {
     "pixel_mask": _mask_of_image,

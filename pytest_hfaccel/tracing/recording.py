@@ -92,7 +92,7 @@ class Recording:
         subject: What was recorded.
         batch: Samples.
         operators: In the order of execution.
-        curve: Bytes and floating-point numbers alive besides weights and inputs, after each operator.
+        curve: Bytes and floating-point numbers alive after each operator, weights and inputs not counted.
         output: Bytes and floating-point numbers of the outputs.
     """
 
@@ -188,7 +188,7 @@ class ScalableTrace:
             dtype: That of the recording; for forward passes recorded in fp32 any.
 
         Raises:
-            LoadError: What runs at this batch cannot be told; `has` says so beforehand.
+            LoadError: What runs at this batch is not known; see `has`.
             ConfigError: There is no such dtype.
         """
         if not self.has(batch, dtype):
@@ -315,8 +315,8 @@ def _each_grown(together: Iterable[Sequence[int]], grown: Callable[..., int]) ->
 
 def _differences(values: Sequence[int]) -> tuple[int, ...]:
     """Newton's forward differences of values at consecutive batches."""
-    found = []
+    differences = []
     while values:
-        found.append(values[0])
+        differences.append(values[0])
         values = [after - before for before, after in pairwise(values)]
-    return tuple(found)
+    return tuple(differences)

@@ -55,7 +55,7 @@ class ModelTrace:
         parameters: Number of parameters, shared ones counted once.
         weight_bytes: Bytes of parameters and buffers.
         multiplied_bytes: Bytes of the weights that go into matrix products and convolutions, each counted once.
-        activation_bytes: Most bytes alive at once besides weights and inputs; in training gradients and the
+        activation_bytes: Peak of bytes alive, weights and inputs not counted; in training gradients and the
             optimizer's state are among them.
         output_bytes: Bytes of the outputs.
         operators: In the order of their first execution.

@@ -121,20 +121,20 @@ def _remembered(kind: type[Found], key: str, cache_dir: Path | None, make: Calla
         if isinstance(known, kind):
             return known
         try:
-            found = make() if cache_dir is None else _on_disk(kind, cache_dir / "traces" / f"{key}.json", make)
+            trace = make() if cache_dir is None else _on_disk(kind, cache_dir / "traces" / f"{key}.json", make)
         except LoadError as error:
             _keep(place, error)  # not on disk: what is missing may be installed before the next process
             raise
-        return _keep(place, found)
+        return _keep(place, trace)
 
 
 def _on_disk(kind: type[Found], file: Path, make: Callable[[], Found]) -> Found:
-    found = _read(kind, file)
-    if found is None:
-        found = make()
+    trace = _read(kind, file)
+    if trace is None:
+        trace = make()
         with suppress(OSError):  # a cache that cannot be written (read-only home) costs time, not correctness
-            replace_file(file, json.dumps(found.to_json(), separators=(",", ":")))
-    return found
+            replace_file(file, json.dumps(trace.to_json(), separators=(",", ":")))
+    return trace
 
 
 def _read(kind: type[Found], file: Path) -> Found | None:

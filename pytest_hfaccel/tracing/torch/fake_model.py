@@ -54,23 +54,25 @@ class FakeModel:
         """
         try:
             with self._mode, quiet:
-                found = self._run(batch)
+                recorded = self._run(batch)
         except HfAccelError:
             raise
         except Exception as error:
             # Models' code can fail in any way.
             problem = f"no pass on fake tensors: {type(error).__name__}: {error}"[:300]
             raise LoadError(f"{self._architecture}: {problem}", stage="run") from error
-        recorder = found.recorder
-        return Recording(self._subject(found), batch, tuple(recorder.operators), tuple(recorder.curve), found.output)
+        recorder = recorded.recorder
+        return Recording(
+            self._subject(recorded), batch, tuple(recorder.operators), tuple(recorder.curve), recorded.output
+        )
 
     def _run(self, batch: int) -> Pass:
         inputs = inputs_for(self._model, batch, self._length)
         run = record_step if self._training else record_forward
         return run(self._model, self._tensors, inputs, lambda model, given: run_forward(model, given, self._length))
 
-    def _subject(self, found: Pass) -> Subject:
-        multiplied = list(found.recorder.multiplied.values())
+    def _subject(self, recorded: Pass) -> Subject:
+        multiplied = list(recorded.recorder.multiplied.values())
         return Subject(
             architecture=self._architecture,
             length=self._length,
@@ -80,7 +82,7 @@ class FakeModel:
             multiplied_bytes=sum(map(tensor_bytes, multiplied)),
             multiplied_matrices=sum(tensor.numel() for tensor in multiplied if tensor.dim() > 1),
             multiplied_vectors=sum(tensor.numel() for tensor in multiplied if tensor.dim() < 2),
-            optimizer_bytes=found.optimizer_bytes,
+            optimizer_bytes=recorded.optimizer_bytes,
         )
 
 
@@ -187,7 +189,7 @@ def run_in_parts(model: Any, inputs: Mapping[str, torch.Tensor], length: int) ->
     Args:
         model: A model with `get_image_features`.
         inputs: Holds `pixel_values`: images, of shape (batch, channels, height, width).
-        length: Tokens per sample besides those of the image.
+        length: Tokens per sample, image tokens not counted.
 
     Returns:
         The outputs of both parts, which are alive together at the end.
@@ -205,10 +207,10 @@ def run_in_parts(model: Any, inputs: Mapping[str, torch.Tensor], length: int) ->
 def _image_features(model: Any, images: torch.Tensor) -> list[torch.Tensor]:
     batch, channels, height, width = images.shape
     if getattr(model.config, "image_grid_pinpoints", None) is None:
-        found = model.get_image_features(pixel_values=images)
+        outputs = model.get_image_features(pixel_values=images)
     else:
         crops = torch.empty(batch, _CROPS, channels, height, width, dtype=images.dtype)
-        found = model.get_image_features(pixel_values=crops, image_sizes=[[2 * height, 2 * width]] * batch)
-    pooled = getattr(found, "pooler_output", None)
-    features = found if pooled is None else pooled
+        outputs = model.get_image_features(pixel_values=crops, image_sizes=[[2 * height, 2 * width]] * batch)
+    pooled = getattr(outputs, "pooler_output", None)
+    features = outputs if pooled is None else pooled
     return [features] if isinstance(features, torch.Tensor) else list(features)

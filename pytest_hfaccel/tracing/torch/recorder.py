@@ -24,7 +24,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[misc]
 
     Attributes:
         operators: In the order of execution, one entry each.
-        memory: What is alive besides weights and inputs.
+        memory: What is alive, weights and inputs not counted.
         curve: Bytes and floating-point numbers alive after each operator.
         multiplied: Storage -> the weight in it, of those that went into matrix products and convolutions.
     """
