@@ -145,7 +145,7 @@ class ResumedOutcomes:
 
     Args:
         earlier: That run; `None` where there was nothing to look for.
-        retry: The statuses of cells that are to be run again (`--hf-retry`).
+        retry: The statuses of cells that are to be run again (`--hf-resume-retry`).
     """
 
     def __init__(self, earlier: EarlierRun | None, retry: Collection[str] = ()) -> None:
@@ -160,7 +160,7 @@ class ResumedOutcomes:
 
     def _reason_to_run(self, cell: CellResult, decided_by: Mapping[str, str]) -> str:
         if cell.status in self._retry:
-            return f"--hf-retry {cell.status}"
+            return f"--hf-resume-retry {cell.status}"
         return ", ".join(what_changed(cell.decided_by, decided_by))
 
     def outcome(
@@ -201,7 +201,7 @@ class ResumedOutcomes:
             assert self._earlier is not None  # noqa: S101
             text = (
                 f"the run {self._earlier.id} ended early while this check was running: it crashed, or was killed from "
-                "outside. It is not run again; `--hf-resume --hf-retry crashed` runs it."
+                "outside. It is not run again; `--hf-resume --hf-resume-retry crashed` runs it."
             )
             return CheckOutcome(check, Status.CRASHED, Stage.RUN, text)
         if check in unfinished.survived:

@@ -25,6 +25,7 @@ import time
 
 from pytest_hfaccel.checks.base import failed, passed, skipped
 from pytest_hfaccel.core import errors
+from pytest_hfaccel.core.results import Stage
 
 
 def pytest_hfaccel_checks(checks):
@@ -46,7 +47,7 @@ def pytest_hfaccel_checks(checks):
 
     @checks.check("expected_failure", stage="run")
     def expected_failure(context):
-        return failed("as expected")
+        return failed("as expected", stage=Stage.RUN)
 
     @checks.check("not_even_run")
     def not_even_run(context):
