@@ -57,7 +57,6 @@ def fill(draft: Draft) -> None:
 
 
 def _fill_demanded(draft: Draft) -> None:
-    """Add what has no default and is not there."""
     for name in draft.parameters:
         if draft.demands(name) and name not in draft.inputs:
             guessed = guess(draft, name)
@@ -83,7 +82,6 @@ def guess(draft: Draft, name: str) -> torch.Tensor | None:
 
 
 def _fill_text(draft: Draft) -> None:
-    """Add text."""
     if not draft.takes("input_ids"):
         return
     draft.inputs["input_ids"] = draft.ids(BATCH, TOKENS)
@@ -97,7 +95,6 @@ def _fill_text(draft: Draft) -> None:
 
 
 def _fill_decoder(draft: Draft) -> None:
-    """Add the beginning of an answer."""
     wanted = getattr(draft.config, "is_encoder_decoder", False) or draft.demands("decoder_input_ids")
     if wanted and draft.takes("decoder_input_ids"):
         ids = draft.ids(BATCH, DECODER_TOKENS, vocabulary=draft.vocabulary(decoder=True))
@@ -123,7 +120,6 @@ def _end_sentences(draft: Draft) -> None:
 
 
 def _fill_images(draft: Draft) -> None:
-    """Add images."""
     if draft.takes("pixel_values"):
         if draft.takes("image_grid_thw") or draft.takes("image_grid_hws") or draft.takes("grid_thws"):
             _patches_of_grids(draft)
@@ -144,12 +140,12 @@ def _fill_image_sizes(draft: Draft) -> None:
 
 
 def _images(draft: Draft) -> torch.Tensor:
-    """Return images: batch, colours, height, width."""
+    """Batch, colours, height, width."""
     return draft.noise(BATCH, draft.channels(), *draft.image_sides())
 
 
 def _video(draft: Draft) -> torch.Tensor:
-    """Return videos: batch, frames, colours, height, width."""
+    """Batch, frames, colours, height, width."""
     frames = first_integer(draft.vision_configs(), "num_frames", "frames_per_clip") or _VIDEO_FRAMES
     return draft.noise(BATCH, frames, draft.channels(), *draft.image_sides())
 
@@ -200,7 +196,6 @@ def _patches_of_any_shape(draft: Draft) -> None:
 
 
 def _fill_sounds(draft: Draft) -> None:
-    """Add sounds."""
     if draft.leads_with("input_values"):
         draft.inputs["input_values"] = _waveforms(draft)
         _fill_sound_mask(draft, "input_values", draft.inputs["input_values"].shape[-1])

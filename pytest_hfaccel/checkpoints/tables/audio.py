@@ -201,17 +201,20 @@ def _noise_per_frame(draft: Draft) -> None:
     set_inputs(noise_sequence=noise(frames, "model_in_channels"))(draft)
 
 
+_MUSIC_DECODER = chain(drop_inputs("input_values", "padding_mask"), _codebooks("decoder_input_ids", "decoder"))
+
+_WAVEFORM_AND_FEATURES = chain(
+    drop_inputs("padding_mask", "input_features_mask"),
+    set_inputs(input_values=noise(1, 3200), input_features=noise(10, 160)),
+)
+
 SPECIAL_INPUTS: dict[str, Change] = {
     "univnet": _noise_per_frame,
     "voxtral_realtime_text": _delayed,
     "musicgen_decoder": _codebooks("input_ids"),
     "musicgen_melody_decoder": _codebooks("input_ids"),
-    "MusicgenForConditionalGeneration": chain(
-        drop_inputs("input_values", "padding_mask"), _codebooks("decoder_input_ids", "decoder")
-    ),
-    "MusicgenMelodyForConditionalGeneration": chain(
-        drop_inputs("input_values", "padding_mask"), _codebooks("decoder_input_ids", "decoder")
-    ),
+    "MusicgenForConditionalGeneration": _MUSIC_DECODER,
+    "MusicgenMelodyForConditionalGeneration": _MUSIC_DECODER,
     "qwen3_asr": _windows("audio_config"),
     "qwen3_asr_encoder": _windows(""),
     # A spectrogram as a picture of one channel, and whether the sound was too long for it.
@@ -237,14 +240,8 @@ SPECIAL_INPUTS: dict[str, Change] = {
     ),
     "speech-encoder-decoder": chain(drop_inputs("inputs", "input_features"), set_inputs(input_values=noise(8000))),
     # The waveform, and the features of a semantic model of it.
-    "neucodec": chain(
-        drop_inputs("padding_mask", "input_features_mask"),
-        set_inputs(input_values=noise(1, 3200), input_features=noise(10, 160)),
-    ),
-    "xcodec2": chain(
-        drop_inputs("padding_mask", "input_features_mask"),
-        set_inputs(input_values=noise(1, 3200), input_features=noise(10, 160)),
-    ),
+    "neucodec": _WAVEFORM_AND_FEATURES,
+    "xcodec2": _WAVEFORM_AND_FEATURES,
     "pe_audio": _ONE_CHANNEL,
     "pe_audio_encoder": _ONE_CHANNEL,
     "pe_audio_video": chain(_ONE_CHANNEL, _FRAMES),

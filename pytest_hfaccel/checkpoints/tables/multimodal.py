@@ -43,6 +43,11 @@ _ONE_TILE = {"image_grid_pinpoints": [[64, 64]], "vision_config": {"image_size":
 _QUANTIZER = {"base_channels": 32, "channel_multiplier": [1, 1], "embed_dim": 16, "latent_channels": 16}
 
 
+def _rope(*sections: int) -> dict[str, Any]:
+    """The rotary embedding of a text with images: its sections add up to half a head."""
+    return {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": list(sections)}
+
+
 CONFIG_ARGUMENTS: dict[str, dict[str, Any]] = {
     # The text config's own defaults are refused: an assistant has no inputs per layer, and shares all of its layers.
     "gemma4_assistant": {
@@ -160,25 +165,15 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "indexer_compress_ratio": 4,
     },
     "deepseek_ocr2_text": {"mlp_layer_types": ["dense", "sparse"]},
-    # Sections of the rotary embedding add up to half a head.
-    "paddleocr_vl_text": {
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
-    },
-    "cosmos3_edge_text": {
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]}
-    },
-    "ernie4_5_vl_moe_text": {
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [3, 3, 2]}
-    },
+    "paddleocr_vl_text": {"rope_parameters": _rope(2, 3, 3)},
+    "cosmos3_edge_text": {"rope_parameters": _rope(4, 2, 2)},
+    "ernie4_5_vl_moe_text": {"rope_parameters": _rope(3, 3, 2)},
     "hunyuan_vl_text": {
         "head_dim": HEAD_DIM,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 2, 2, 2]},
+        "rope_parameters": _rope(2, 2, 2, 2),
     },
     "cohere_compass_text": {
-        "rope_parameters": {
-            kind: {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]}
-            for kind in ("full_attention", "sliding_attention")
-        },
+        "rope_parameters": {kind: _rope(4, 2, 2) for kind in ("full_attention", "sliding_attention")},
         "layer_types": ["sliding_attention", "full_attention"],
         "num_hidden_layers": 2,
     },
@@ -533,29 +528,19 @@ def _llava_processor(config: Any, *, tiled: bool) -> list[Any]:
     ]
 
 
-def _clip_processor(config: Any) -> list[Any]:
-    """Make CLIP's processor: text and images."""
+def _dual_encoder_processor(config: Any, *, image_processor: str, processor: str) -> list[Any]:
+    """Make a processor of text, and of images or the frames of videos."""
     import transformers
 
     tokenizer = train_tokenizer("CLIPTokenizer")
     match_config_to_tokenizer(config, tokenizer)
-    pictures = cropping_image_processor("CLIPImageProcessor", config.vision_config.image_size)
-    return [transformers.CLIPProcessor(image_processor=pictures, tokenizer=tokenizer)]
-
-
-def _xclip_processor(config: Any) -> list[Any]:
-    """Make X-CLIP's processor: text and video."""
-    import transformers
-
-    tokenizer = train_tokenizer("CLIPTokenizer")
-    match_config_to_tokenizer(config, tokenizer)
-    frames = cropping_image_processor("VideoMAEImageProcessor", config.vision_config.image_size)
-    return [transformers.XCLIPProcessor(image_processor=frames, tokenizer=tokenizer)]
+    images = cropping_image_processor(image_processor, config.vision_config.image_size)
+    return [getattr(transformers, processor)(image_processor=images, tokenizer=tokenizer)]
 
 
 PROCESSORS: dict[str, ProcessorMaker] = {
-    "clip": _clip_processor,
-    "xclip": _xclip_processor,
+    "clip": partial(_dual_encoder_processor, image_processor="CLIPImageProcessor", processor="CLIPProcessor"),
+    "xclip": partial(_dual_encoder_processor, image_processor="VideoMAEImageProcessor", processor="XCLIPProcessor"),
     "llava": partial(_llava_processor, tiled=False),
     "llava_next": partial(_llava_processor, tiled=True),
 }
