@@ -197,10 +197,11 @@ class LoadedModel(Protocol):
     def pipeline_model(self) -> Any:
         """Return an object that `transformers.pipeline(model=...)` takes and that runs on this device."""
 
-    def held(self, parameters: Iterable[str]) -> frozenset[str]:
-        """Return those of some parameters that the runtime holds by themselves.
+    def directly_editable(self, parameters: Iterable[str]) -> frozenset[str]:
+        """Return those of some parameters that `perturbed` can change without building the model anew.
 
-        A runtime that merges weights has to build the model anew to make one of the others wrong.
+        A runtime that merges weights has to build it anew to make one of the merged ones wrong. The method was named
+        `held`; a third-party model that has only that is still asked, with a warning.
 
         Args:
             parameters: Names of `named_parameters`.

@@ -47,9 +47,9 @@ def occupied_in_process(nbytes: int) -> Iterator[None]:
     A mapping of its own, each page of which is written to: it does not go through the system's allocator, which keeps
     freed blocks, so that the resident set grows by this much and shrinks by it again.
     """
-    with mmap.mmap(-1, nbytes) as held:
+    with mmap.mmap(-1, nbytes) as pages:
         for page in range(0, nbytes, mmap.PAGESIZE):
-            held[page] = 1
+            pages[page] = 1
         yield
 
 

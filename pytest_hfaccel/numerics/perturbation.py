@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -73,7 +74,7 @@ def _search(
     reference: Reference, loaded: LoadedModel, parameters: Iterable[tuple[str, Parameter]], limits: Mapping[str, float]
 ) -> Perturbation | None:
     candidates = [(name, tensor.numel() // 2, _typical_change(tensor)) for name, tensor in parameters]
-    editable = loaded.held(name for name, _, _ in candidates)
+    editable = _directly_editable(loaded, [name for name, _, _ in candidates])
     candidates.sort(key=lambda candidate: candidate[0] not in editable)
     best = None
     for perturbation in _perturbations(reference, candidates, limits):
@@ -82,6 +83,14 @@ def _search(
         if best.margin >= _WANTED_MARGIN:
             break
     return best if best is not None and best.margin >= _LEAST_MARGIN else None
+
+
+def _directly_editable(loaded: LoadedModel, parameters: list[str]) -> frozenset[str]:
+    if not hasattr(loaded, "directly_editable") and hasattr(loaded, "held"):
+        warnings.warn("a loaded model's method `held` is now `directly_editable`", DeprecationWarning, stacklevel=2)
+        former: frozenset[str] = loaded.held(parameters)
+        return former
+    return loaded.directly_editable(parameters)
 
 
 def _parameters_used(model: Any, forward: Callable[[], object]) -> frozenset[int]:

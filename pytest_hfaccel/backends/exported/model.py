@@ -88,7 +88,7 @@ class GraphModel:
             self._architecture = architecture_without_weights(self._source, self._graphs.run, names)
         return self._architecture
 
-    def held(self, parameters: Iterable[str]) -> frozenset[str]:
+    def directly_editable(self, parameters: Iterable[str]) -> frozenset[str]:
         """Return those that are constants of the graph; the converter merges the others with what follows them."""
         program = self._graphs.graph(self._source.sample().forward).conversion.program
         weights = _weights(self._source.torch_model("fp32"))

@@ -136,7 +136,7 @@ class FakeModel:
         """Refuse: there is no transformers model in it."""
         raise NotImplementedError("the fake backend has no model for a pipeline")
 
-    def held(self, parameters: Iterable[str]) -> frozenset[str]:
+    def directly_editable(self, parameters: Iterable[str]) -> frozenset[str]:
         """Return all of them: any change makes it wrong."""
         return frozenset(parameters)
 

@@ -121,9 +121,9 @@ class DeviceMemory:
         else:
             import openvino as ov
 
-            held = core().get_default_context(self._target).create_tensor(ov.Type.u8, ov.Shape([nbytes]), {})
+            tensor = core().get_default_context(self._target).create_tensor(ov.Type.u8, ov.Shape([nbytes]), {})
             yield
-            del held
+            del tensor
 
     def read(self) -> dict[str, Any]:
         """Return `current_bytes`, `peak_bytes`, `source` and `peak_source`."""

@@ -57,9 +57,9 @@ class DeviceMemory:
             with occupied_in_process(nbytes):
                 yield
         else:
-            held = torch.ones(nbytes, dtype=torch.uint8, device=self._device)
+            tensor = torch.ones(nbytes, dtype=torch.uint8, device=self._device)
             yield
-            del held
+            del tensor
 
     def read(self) -> dict[str, Any]:
         """Return `current_bytes`, `peak_bytes`, `source` and `peak_source`."""
@@ -140,7 +140,7 @@ class TorchModel:
         """Return the transformers model itself."""
         return self._model
 
-    def held(self, parameters: Iterable[str]) -> frozenset[str]:
+    def directly_editable(self, parameters: Iterable[str]) -> frozenset[str]:
         """Return all of them: torch holds parameters as they are."""
         return frozenset(parameters)
 

@@ -138,12 +138,12 @@ def test_a_wrong_weight_that_the_graph_holds_needs_no_new_conversion(loaded: Any
     from pytest_hfaccel.backends.openvino.backend import OpenVINORuntime
 
     names = ["transformer.h.1.mlp.c_fc.bias", "transformer.h.0.ln_1.weight", "no such parameter"]
-    held = loaded.held(names)
-    assert "transformer.h.1.mlp.c_fc.bias" in held
-    assert "no such parameter" not in held
+    editable = loaded.directly_editable(names)
+    assert "transformer.h.1.mlp.c_fc.bias" in editable
+    assert "no such parameter" not in editable
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(OpenVINORuntime, "convert", None)  # a call would fail
-        for name in held:
+        for name in editable:
             with loaded.perturbed(WeightChange(name, 3, 1.0)):
                 pass
 

@@ -203,6 +203,27 @@ def test_canary_fails_when_the_device_does_not_see_the_wrong_weight(bert: TinySo
     assert "yet the device's outputs passed parity" in (outcome.reason or "")
 
 
+def test_a_third_partys_model_may_name_its_editable_weights_as_before(bert: TinySource) -> None:
+    from pytest_hfaccel.numerics.perturbation import find_perturbation
+
+    context = TinyContext(bert)
+    asked: list[str] = []
+
+    class Former:
+        """What the canary's search asks of a loaded model, by the name before."""
+
+        def held(self, parameters: Any) -> frozenset[str]:
+            asked.extend(parameters)
+            return frozenset()
+
+    outputs = context.reference.outputs
+    limits = dict.fromkeys(outputs, 1e-4)
+    with pytest.warns(DeprecationWarning, match="now `directly_editable`"):
+        found = find_perturbation(context.reference, Former(), context.sample.forward, limits)  # type: ignore[arg-type]
+    assert found is not None
+    assert found.change.parameter in asked
+
+
 def test_canary_fails_when_the_weight_stays_wrong(bert: TinySource) -> None:
     context = TinyContext(bert)
     calls = []
