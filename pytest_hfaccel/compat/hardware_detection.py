@@ -205,15 +205,7 @@ class HardwareDetector:
 
 
 class AvailableHardware(TypedDict):
-    """What a machine has.
-
-    Attributes:
-        hardware: Every kind of hardware and whether it is available.
-        details: `device_count` and `devices` of each kind that is available.
-        errors: Why something is not available, or was not taken, by kind or device id.
-        best_available: The preferred kind.
-        torch_device: torch's device for it.
-    """
+    """What a machine has; `errors` says why something is not available or was not taken, by kind or device id."""
 
     hardware: dict[str, bool]
     details: dict[str, dict[str, Any]]

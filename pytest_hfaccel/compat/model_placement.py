@@ -13,7 +13,6 @@ from typing import Any
 
 from pytest_hfaccel.backends.base import Placement
 from pytest_hfaccel.backends.memory import out_of_memory_raised
-from pytest_hfaccel.core.devices import kind_named
 from pytest_hfaccel.core.errors import ConfigError, LoadError
 from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.hardware.cpu import Memory, read_memory
@@ -30,7 +29,6 @@ _PRESSURE_PERCENT = 80.0
 """Share of an accelerator's memory allocated above which it is under pressure."""
 
 _ON, _OFF = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
-_DTYPES = {"fp64": "float64", "fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 _CONVERTED = "OpenVINO runs converted models; this one lies in main memory, where the conversion takes it from"
 
 
@@ -96,47 +94,33 @@ def release_caches() -> None:
 
 
 def _place_module(module: Any, device: Device, precision: str, is_emulated: bool) -> Placement:
-    target = "cpu" if device.kind == "openvino" else device.torch_name
+    from pytest_hfaccel.backends.torch.devices import DTYPES, our_name
+
+    is_converted = device.kind == "openvino"
+    target, wanted = ("cpu", "cpu") if is_converted else (device.torch_name, device.id)
     if not target:
         raise LoadError(
             f"{device}: a torch module does not run there",
             hint=f"For {device.kind}, the constructor must return a model that its runtime has loaded.",
         )
     with out_of_memory_raised(device.id, "load"):
-        module.to(device=target, dtype=_torch_dtype(precision))
-    places = sorted({_our_name(tensor.device, device) for tensor in _tensors(module)})
-    wanted = "cpu" if device.kind == "openvino" else device.id
+        module.to(device=target, dtype=DTYPES[precision] if precision else None)
+    places = sorted({our_name(tensor.device, device.kind) for tensor in _tensors(module)})
     if places not in ([], [wanted]):
         raise LoadError(f"{device}: after the move, tensors of the model are on {', '.join(places)}")
-    found = sorted({_our_dtype(tensor.dtype) for tensor in _tensors(module) if tensor.is_floating_point()})
-    if precision and found not in ([], [precision]):
-        raise LoadError(f"{device}: after the cast to {precision}, tensors of the model are {', '.join(found)}")
-    converted = device.kind == "openvino"
+    names = {dtype: name for name, dtype in DTYPES.items()}
+    floating = {tensor.dtype for tensor in _tensors(module) if tensor.is_floating_point()}
+    dtypes = sorted(names.get(dtype) or str(dtype).removeprefix("torch.") for dtype in floating)
+    if precision and dtypes not in ([], [precision]):
+        raise LoadError(f"{device}: after the cast to {precision}, tensors of the model are {', '.join(dtypes)}")
     return Placement(
         requested_device=device.id,
         actual_devices=tuple(places) or (wanted,),
         requested_dtype=precision or "as constructed",
-        effective_dtype=found[0] if len(found) == 1 else "mixed" if found else "none",
-        implementation="unavailable" if converted else "emulated" if is_emulated else "real",
-        details={"reason": _CONVERTED} if converted else {},
+        effective_dtype=dtypes[0] if len(dtypes) == 1 else "mixed" if dtypes else "none",
+        implementation="unavailable" if is_converted else "emulated" if is_emulated else "real",
+        details={"reason": _CONVERTED} if is_converted else {},
     )
-
-
-def _torch_dtype(precision: str) -> Any:
-    return getattr(loaded_torch(), _DTYPES[precision]) if precision else None
-
-
-def _our_name(device: Any, wanted: Device) -> str:
-    """Our id of a torch device on which a tensor meant for `wanted` was found."""
-    if device.type in ("cpu", "mps", "meta"):
-        return str(device.type)
-    kind = wanted.kind if kind_named(wanted.kind).torch_type == device.type else device.type
-    return f"{kind}:{device.index or 0}"
-
-
-def _our_dtype(dtype: Any) -> str:
-    name = str(dtype).removeprefix("torch.")
-    return next((ours for ours, theirs in _DTYPES.items() if theirs == name), name)
 
 
 def _tensors(module: Any) -> Iterable[Any]:

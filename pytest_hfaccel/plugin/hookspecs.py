@@ -20,7 +20,8 @@ def pytest_hfaccel_backends(backends: Backends) -> None:
     """Register backends of your own.
 
     Called once per process (in every worker of a parallel run), before the first cell is collected. Call
-    `backends.register(kind, backend)`; the return value is ignored. `--hf-device kind` then selects it.
+    `backends.register(kind, backend)`; the return value is ignored. `--hf-device kind` then selects it. A backend with
+    `probe()` and `confirm()` (`pytest_hfaccel.backends.DeviceProbe`) is asked which of its devices the machine has.
 
     Args:
         backends: The registry of the run. Registering a kind that is served already raises `ValueError`.

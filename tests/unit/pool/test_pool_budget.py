@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
@@ -10,7 +9,6 @@ import pytest
 
 from pytest_hfaccel.core.errors import ConfigError, format_bytes
 from pytest_hfaccel.core.spec import Device
-from pytest_hfaccel.hardware.cpu import read_memory
 from pytest_hfaccel.pool import device_budget, parse_budget
 
 GIB = 2**30
@@ -68,57 +66,3 @@ def test_bytes_for_people(count: int, expected: str) -> None:
 @pytest.fixture(autouse=True)
 def _ten_gib_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=10 * GIB, available=10 * GIB))
-
-
-def write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-
-
-def write_cgroup2(folder: Path, limit: str, used: int, inactive: int = 0) -> None:
-    write(folder / "memory.max", limit + "\n")
-    write(folder / "memory.current", f"{used}\n")
-    write(folder / "memory.stat", f"anon 1\ninactive_file {inactive}\n")
-
-
-def test_without_cgroups_the_machine_counts(tmp_path: Path) -> None:
-    assert read_memory(tmp_path).available_bytes == 10 * GIB
-
-
-def test_a_cgroup_limit_counts_less_its_usage_plus_its_page_cache(tmp_path: Path) -> None:
-    write(tmp_path / "proc/self/cgroup", "0::/job\n")
-    write_cgroup2(tmp_path / "sys/fs/cgroup/job", str(4 * GIB), 3 * GIB, inactive=GIB)
-    assert read_memory(tmp_path).available_bytes == 2 * GIB
-
-
-def test_the_tightest_cgroup_above_counts(tmp_path: Path) -> None:
-    write(tmp_path / "proc/self/cgroup", "0::/slice/job\n")
-    write_cgroup2(tmp_path / "sys/fs/cgroup/slice/job", "max", 1 * GIB)
-    write_cgroup2(tmp_path / "sys/fs/cgroup/slice", str(6 * GIB), 5 * GIB)
-    assert read_memory(tmp_path).available_bytes == 1 * GIB
-
-
-def test_a_container_sees_its_cgroup_at_the_root(tmp_path: Path) -> None:
-    write(tmp_path / "proc/self/cgroup", "0::/not/visible/in/here\n")
-    write_cgroup2(tmp_path / "sys/fs/cgroup", str(3 * GIB), 1 * GIB)
-    assert read_memory(tmp_path).available_bytes == 2 * GIB
-
-
-def test_the_first_version_of_cgroups(tmp_path: Path) -> None:
-    write(tmp_path / "proc/self/cgroup", "9:cpu:/x\n5:memory:/docker/abc\n")
-    folder = tmp_path / "sys/fs/cgroup/memory/docker/abc"
-    write(folder / "memory.limit_in_bytes", str(2 * GIB))
-    write(folder / "memory.usage_in_bytes", str(3 * GIB // 2))
-    write(folder / "memory.stat", "inactive_file 7\ntotal_inactive_file 0\n")
-    assert read_memory(tmp_path).available_bytes == GIB // 2
-
-
-def test_a_cgroup_without_a_limit_leaves_the_machine(tmp_path: Path) -> None:
-    write(tmp_path / "proc/self/cgroup", "0::/\n")
-    write_cgroup2(tmp_path / "sys/fs/cgroup", "max", 5 * GIB)
-    assert read_memory(tmp_path).available_bytes == 10 * GIB
-
-
-def test_the_real_machine_has_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
-    assert 0 < read_memory().available_bytes <= psutil.virtual_memory().total
