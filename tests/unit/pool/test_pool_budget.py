@@ -11,7 +11,7 @@ from pytest_hfaccel.core.errors import ConfigError, format_bytes
 from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.pool import device_budget, parse_budget
 
-GIB = 2**30
+GIB, MIB = 2**30, 2**20
 
 
 @pytest.mark.parametrize(
@@ -47,13 +47,15 @@ def test_bytes_hold_for_every_device() -> None:
     assert budget(Device("cpu")) == budget(Device("cuda", "0")) == 2 * GIB
 
 
-def test_a_share_is_of_the_host_or_of_what_the_caller_says() -> None:
+def test_a_share_is_of_the_host_or_of_what_the_caller_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Less than any control group leaves.
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=10 * MIB, available=10 * MIB))
     budget = device_budget("50%", lambda device: 4 * GIB if device.kind == "cuda" else None)
-    assert budget(Device("cpu")) == budget(Device("openvino", "CPU")) == 5 * GIB
+    assert budget(Device("cpu")) == budget(Device("openvino", "CPU")) == 5 * MIB
     assert budget(Device("cuda", "0")) == 2 * GIB
     assert budget(Device("openvino", "GPU.0")) is None
     assert device_budget()(Device("xpu", "0")) is None
-    assert device_budget()(Device("cpu")) == 7 * GIB
+    assert device_budget()(Device("cpu")) == 7 * MIB
 
 
 @pytest.mark.parametrize(
@@ -61,8 +63,3 @@ def test_a_share_is_of_the_host_or_of_what_the_caller_says() -> None:
 )
 def test_bytes_for_people(count: int, expected: str) -> None:
     assert format_bytes(count) == expected
-
-
-@pytest.fixture(autouse=True)
-def _ten_gib_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=10 * GIB, available=10 * GIB))
