@@ -37,7 +37,7 @@ def write_tables(predictions: Sequence[Prediction], calibrations: Sequence[Devic
         parts += [_of_device(calibration, mine)]
     parts += [_order(predictions), _groups(predictions)]
     text = "\n\n".join(parts) + "\n"
-    PAGE.write_text(text, encoding="utf-8")
+    PAGE.write_text(text.rstrip() + "\n\n" + shipped_section(), encoding="utf-8")
     print(text)
 
 
@@ -151,3 +151,12 @@ def _groups(predictions: Sequence[Prediction]) -> str:
 
 def _share(found: np.ndarray) -> str:
     return f"{found.mean():.0%}" if len(found) else "-"
+
+
+SHIPPED = "## Corrections that come with the package"
+"""Heading of the last section, which `shipped_corrections.py` writes."""
+
+
+def shipped_section() -> str:
+    """Return the last section of the page as it is."""
+    return PAGE.read_text(encoding="utf-8")[PAGE.read_text(encoding="utf-8").index(SHIPPED) :]

@@ -393,7 +393,7 @@ class Engine:
         layers: list[Layer] = []
         absent: dict[Source, str] = {}
         if platform.device_name:
-            layers, absent = self._layers_of_known(platform)
+            layers = self._layers_of_known(platform)
         else:
             why = f"{platform.name} is not in this machine, and the database has no rows of it"
             absent = dict.fromkeys((Source.LEARNED, Source.CALIBRATED), why)
@@ -401,22 +401,21 @@ class Engine:
             layers.append(DatasheetLayer(platform.chip, platform.why_chip, platform.precision))
         return DeviceLayers(layers, self.declared, absent)
 
-    def _layers_of_known(self, platform: Platform) -> tuple[list[Layer], dict[Source, str]]:
+    def _layers_of_known(self, platform: Platform) -> list[Layer]:
         """Return the layers that rest on measurements of this very device."""
-        from pytest_hfaccel.predict.layers.roofline import CalibratedLayer
+        from pytest_hfaccel.predict.layers.roofline import CalibratedLayer, CorrectedLayer, LearnedLayer
 
         calibrations = [
             each
             for each in self.evidence.calibrations
             if (each.device, each.device_name) == (platform.device, platform.device_name)
         ]
-        layers: list[Layer] = [CalibratedLayer(calibrations, self.threads)]
         trained = self._trained_for(platform)
         if trained is None:
-            return layers, {Source.LEARNED: f"no trained model of {platform.name} (`hfaccel predict --train`)"}
-        from pytest_hfaccel.predict.layers.roofline import LearnedLayer
-
-        return [LearnedLayer(trained, self.threads), *layers], {}
+            learned: Layer = CorrectedLayer(calibrations, self.threads)
+        else:
+            learned = LearnedLayer(trained, self.threads)
+        return [learned, CalibratedLayer(calibrations, self.threads)]
 
     def _trained_for(self, platform: Platform) -> TrainedModels | None:
         """Return those trained models that are of this chip."""

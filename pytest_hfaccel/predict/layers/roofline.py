@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.core.prediction import Estimate, Prediction, Question, Source
 from pytest_hfaccel.tracing.trace import ModelTrace
@@ -44,18 +47,23 @@ class CalibratedLayer:
             return None
         from pytest_hfaccel.predict.requirements.memory import memory_of
 
-        milliseconds = 1e3 * self._roofline(calibration).seconds(trace)
+        seconds, (low, high), rests_on = self._estimate(trace, self._roofline(calibration))
+        milliseconds = 1e3 * seconds
         noise = f"; {calibration.problem}" if calibration.problem else ""
         basis = (
             f"{len(trace.operators)} kinds of traced operators at the speeds measured on {calibration.device_name} "
-            f"({calibration.threads} threads, {calibration.taken[:10]}); no measured model{noise}"
+            f"({calibration.threads} threads, {calibration.taken[:10]}){rests_on}{noise}"
         )
         # Others on the machine only slowed the calibration down: the model may be faster by as much.
-        below = _BELOW / (1 + calibration.disturbance if calibration.problem else 1)
-        latency = Estimate(milliseconds, below * milliseconds, _ABOVE * milliseconds)
+        below = low / (1 + calibration.disturbance if calibration.problem else 1)
+        latency = Estimate(milliseconds, below * milliseconds, high * milliseconds)
         details = {"calibration_problem": calibration.problem} if calibration.problem else {}
         memory = memory_of(trace, question.device_kind)
         return Prediction(question, self.name, basis, latency, memory, details=details)
+
+    def _estimate(self, trace: ModelTrace, roofline: OperatorRoofline) -> tuple[float, tuple[float, float], str]:
+        """Return the seconds, the factors of their interval, and what they rest on besides the calibration."""
+        return roofline.seconds(trace), (_BELOW, _ABOVE), "; no measured model"
 
     def _find(self, question: Question) -> DeviceCalibration | None:
         found = [one for one in self._calibrations if question.device in (one.device, one.kind)]
@@ -67,6 +75,47 @@ class CalibratedLayer:
         if id(calibration) not in self._rooflines:
             self._rooflines[id(calibration)] = OperatorRoofline(calibration)
         return self._rooflines[id(calibration)]
+
+
+class CorrectedLayer(CalibratedLayer):
+    """Predicts from calibrations and the corrections that come with this package: for who has no rows to learn from.
+
+    The corrections are ratios to the roofline, learned from the published rows (`benchmarks/shipped_corrections.py`).
+    """
+
+    name = Source.LEARNED
+
+    def why_not(self, question: Question) -> str:
+        """Say why this layer has no answer."""
+        kinds = ", ".join(_corrections())
+        none = f"no trained model of {question.device} (`hfaccel predict --train`)"
+        return f"{none}, and the corrections that come with this package are of fp32 inference on {kinds}"
+
+    def _find(self, question: Question) -> DeviceCalibration | None:
+        if question.dtype != "fp32" or question.training:
+            return None
+        found = super()._find(question)
+        return found if found is not None and found.device in _corrections() else None
+
+    def _estimate(self, trace: ModelTrace, roofline: OperatorRoofline) -> tuple[float, tuple[float, float], str]:
+        correction, calibration = _corrections()[roofline.calibration.device], roofline.calibration
+        weights = correction["weights"]
+        seconds = weights["call"] * calibration.call_seconds
+        seconds += weights["launches"] * trace.launches * calibration.module_seconds
+        seconds += sum(weights[group] * each for group, each in roofline.breakdown(trace).items())
+        rests_on = (
+            f", corrected by ratios that come with this package: learned from {correction['rows']} rows of "
+            f"{correction['relatives']} kinds of models on an {correction['machine']}, none of them of this machine; "
+            f"{correction['error']:.0%} mean error there on kinds that were held out"
+        )
+        return seconds, (correction["interval"][0], correction["interval"][1]), rests_on
+
+
+@cache
+def _corrections() -> dict[str, Any]:
+    """Corrections by device; only of devices of which rows were published."""
+    text = files(__package__).joinpath("corrections.json").read_text(encoding="utf-8")
+    return dict(json.loads(text)["devices"])
 
 
 class LearnedLayer:

@@ -117,11 +117,17 @@ class LatencyModel:
         self._residual = Residual().fit(features_of(points), log_errors)
         return self
 
-    def fit_weights(self, rows: Sequence[Row]) -> Array:
-        """Learn the weights of groups, operators and calls alone, as ratios to the calibration, and return them."""
+    def fit_weights(self, rows: Sequence[Row], *, only_ratios: bool = False) -> Array:
+        """Learn the weights of groups, operators and calls alone, as ratios to the calibration, and return them.
+
+        Args:
+            rows: Measured rows.
+            only_ratios: Whether the time of a call, too, is held near its calibrated one. A constant of the rows'
+                machine predicts that machine better, and says nothing of another one.
+        """
         points = [row.point for row in rows]
         seconds = np.array([row.seconds for row in rows])
-        pull = np.array([*(_GROUP_PULL * np.ones(len(GROUPS))), _GROUP_PULL, 0.0])
+        pull = np.array([*(_GROUP_PULL * np.ones(len(GROUPS))), _GROUP_PULL, _GROUP_PULL if only_ratios else 0.0])
         self._weights = fit_weights(self._columns(points), seconds, self._prior, pull)
         return self._weights
 

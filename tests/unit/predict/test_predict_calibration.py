@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,17 @@ from pytest_hfaccel.predict.calibration import (
 )
 from pytest_hfaccel.predict.calibration.records import TimedOperator
 from pytest_hfaccel.predict.calibration.roofline import OperatorRoofline, Rates, Times
-from pytest_hfaccel.predict.layers.roofline import CalibratedLayer
+from pytest_hfaccel.predict.layers.roofline import CalibratedLayer, CorrectedLayer
 from pytest_hfaccel.tracing.trace import ModelTrace, Operator
-from tests.unit.predict.predict_samples import CALL, MODULE, RATE, SECONDS_PER_NUMBER, VIEW, even_calibration
+from tests.unit.predict.predict_samples import (
+    CALL,
+    MODULE,
+    RATE,
+    SECONDS_PER_NUMBER,
+    VIEW,
+    block_trace,
+    even_calibration,
+)
 
 
 def test_a_kept_calibration_is_read_back_equal(tmp_path: Path) -> None:
@@ -206,3 +215,23 @@ def test_the_calibration_with_as_many_threads_is_preferred() -> None:
     found = layer.predict(Question("BertModel", "cpu"), trace(LINEAR))
     assert found is not None
     assert "2 threads" in found.basis
+
+
+def test_corrections_that_come_with_the_package_are_ratios_to_the_roofline() -> None:
+    trace = block_trace("GPT2LMHeadModel", {}, batch=2, length=64)
+    plain = CalibratedLayer([even_calibration("cpu")]).predict(Question("GPT2LMHeadModel", "cpu"), trace)
+    layer = CorrectedLayer([even_calibration("cpu"), even_calibration("cpu", "bf16"), even_calibration("cuda:0")])
+    found = layer.predict(Question("GPT2LMHeadModel", "cpu"), trace)
+    assert plain is not None
+    assert plain.latency_ms is not None
+    assert found is not None
+    assert found.latency_ms is not None
+    assert found.source == Source.LEARNED
+    assert 0.7 < found.latency_ms.value / plain.latency_ms.value < 1.3
+    assert found.latency_ms.low < found.latency_ms.value < found.latency_ms.high
+    assert "164 rows of 24 kinds of models on an AMD EPYC" in found.basis
+    assert found.rows == 0
+    asked = Question("GPT2LMHeadModel", "cpu")
+    for question in (replace(asked, dtype="bf16"), replace(asked, training=True), replace(asked, device="cuda:0")):
+        assert layer.predict(question, trace) is None
+        assert "fp32 inference on cpu, openvino:CPU" in layer.why_not(question)

@@ -336,7 +336,7 @@ def test_models_are_trained_kept_and_used(place: Path) -> None:
     path = database_with(place, *rows_of_six_families())
     predictor = HardwareModelPredictor(report=REPORT)
     before = predictor.predict_performance("gpt2-medium", hardware="cpu")["predictions"]["cpu"]
-    assert before["source"] == "calibrated"
+    assert (before["source"], before["rows"]) == ("learned", 0)
 
     models = train_prediction_models(path, place / "models")
     assert len(models) == 1
@@ -344,7 +344,7 @@ def test_models_are_trained_kept_and_used(place: Path) -> None:
     assert BenchmarkDatabase(path).load_prediction_model(NAME_IN_DATABASE)
     predictor.prediction_models = models
     after = predictor.predict_performance("gpt2-medium", hardware="cpu")["predictions"]["cpu"]
-    assert after["source"] == "learned"
+    assert (after["source"], after["rows"] > 0) == ("learned", True)
     assert after["latency"] == pytest.approx(3 * before["latency"], rel=0.3)
 
     (place / "config.json").write_text(f'{{"models_dir": "{place / "models"}"}}', encoding="utf-8")
@@ -352,7 +352,7 @@ def test_models_are_trained_kept_and_used(place: Path) -> None:
     assert other.predict_performance("gpt2-medium", hardware="cpu")["predictions"]["cpu"]["source"] == "learned"
     predictor.prediction_models = None
     again = predictor.predict_performance("gpt2-medium", hardware="cpu")["predictions"]["cpu"]
-    assert again["source"] == "calibrated"
+    assert again == before
 
 
 @pytest.mark.slow
@@ -373,5 +373,6 @@ def test_trained_models_that_cannot_be_read_are_noted(place: Path) -> None:
     (place / "config.json").write_text('{"models_dir": "models"}', encoding="utf-8")
     save_calibration(replace(even_calibration("cpu", threads=4), device_name=CHIP), place / "cache")
     predictor = HardwareModelPredictor(config_path=place / "config.json", report=REPORT)
-    assert predictor.predict_performance("gpt2", hardware="cpu")["predictions"]["cpu"]["source"] == "calibrated"
+    found = predictor.predict_performance("gpt2", hardware="cpu")["predictions"]["cpu"]
+    assert "ratios that come with this package" in found["basis"]
     assert any("cannot be read" in note for note in predictor.notes)

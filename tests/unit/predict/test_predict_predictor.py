@@ -93,7 +93,8 @@ def test_web_platforms_are_declared_and_have_no_number(make: Make) -> None:
 def test_a_calibration_comes_before_a_data_sheet(make: Make, tmp_path: Path) -> None:
     calibrated(tmp_path, "cpu")
     found = make().predict_performance("gpt2", hardware=["cpu", "openvino"])["predictions"]
-    assert found["cpu"]["source"] == "calibrated"
+    assert found["cpu"]["source"] == "learned"
+    assert "none of them of this machine" in found["cpu"]["basis"]
     assert found["openvino"]["source"] == "datasheet"
     assert "no calibration of openvino:CPU" in found["openvino"]["passed_over"]["calibrated"]
 

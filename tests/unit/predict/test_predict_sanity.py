@@ -57,7 +57,7 @@ def numbers(
 ) -> tuple[float, float]:
     found = predictor.predict_performance(model, hardware=hardware, batch_size=batch, sequence_length=length)
     each = found["predictions"][hardware]
-    assert each["source"] == ("calibrated" if hardware == "cpu" else "datasheet")
+    assert each["source"] == ("learned" if hardware == "cpu" else "datasheet")
     return each["latency"], each["memory_usage"]
 
 
