@@ -187,7 +187,7 @@ class HardwareProfile:
         return self.needs.dtype if self.needs else "fp32"
 
     def describe(self) -> str:
-        """Say in half a sentence what speaks for or against it."""
+        """Say, without a full stop, what speaks for or against it."""
         parts = ["present" if self.facts.is_present else f"not present ({self.facts.reason})"]
         parts.append(f"{self.support.basis} {self.support.support}")
         if self.peak_mb is not None:

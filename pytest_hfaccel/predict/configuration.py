@@ -69,7 +69,7 @@ class PredictorConfig:
         """Read a configuration file.
 
         Raises:
-            ConfigError: It cannot be read, or holds mistakes; all of them are told.
+            ConfigError: It cannot be read, or holds mistakes; the message lists all of them.
         """
         import yaml
 

@@ -155,7 +155,7 @@ class ModelPredictor:
         return self._explained(with_fit(found, self.platform, memory_at))
 
     def trace(self, question: Question) -> ModelTrace | None:
-        """Return what the model does at a question's point; `None` where that cannot be told."""
+        """Return what the model does at a question's point; `None` where it could not be traced."""
         return self._traces.at(
             self.model,
             batch=question.batch,

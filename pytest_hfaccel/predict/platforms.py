@@ -198,9 +198,9 @@ class Platform:
         device_name: What its driver calls it; empty where that is not known.
         is_present: Whether it is in this machine.
         chip: Its data sheet, or that of the chip which stands for it; `None` where there is none.
-        why_chip: Why that chip stands for it, half a sentence; empty where it is the chip itself.
+        why_chip: Why that chip stands for it, without a full stop; empty where it is the chip itself.
         memory_bytes: Its memory; `None` where that is not known.
-        memory_source: Where that is known from, half a sentence.
+        memory_source: Where that is known from, without a full stop.
         presence: What the probe found, where it is in this machine.
     """
 

@@ -82,7 +82,7 @@ class Candidate:
 
     @property
     def against(self) -> str:
-        """What speaks against it, half a sentence; empty where nothing does."""
+        """What speaks against it, without a full stop; empty where nothing does."""
         if not self.is_supported:
             return (
                 f"{self.support.get('basis', 'declared')} {self.support.get('support')}: {self.support.get('reason')}"

@@ -113,7 +113,7 @@ class MeasuredCell:
 
     @property
     def _cause(self) -> str | None:
-        """Whose doing the failure that decided the status is, where that was told."""
+        """The recorded cause of the failure that decided the status, where there is one."""
         status = self.result.status
         return next((check.cause for check in self.result.checks if check.status == status), None)
 
@@ -143,7 +143,7 @@ class MeasuredCell:
 def measured_cells(reports: Path) -> list[MeasuredCell]:
     """Read the cells of all runs in a directory of reports, or of the one run whose folder it is, oldest run first.
 
-    Files that are not ours or are damaged are passed over: a matrix needs no complete history.
+    Files that are not reports, or are damaged, are ignored: a matrix needs no complete history.
     """
     from pytest_hfaccel.reporting.runs import run_folders
 
@@ -281,7 +281,7 @@ def _summary(measured: list[Support], family: str, kind: str) -> dict[str, Any]:
 
 
 class DeclaredLayer:
-    """Answers with the advisor's compatibility matrix: what is declared of a family, overwritten by measured cells."""
+    """Answers with the compatibility matrix: what is declared of a family, overwritten by measured cells."""
 
     name = Source.DECLARED
 

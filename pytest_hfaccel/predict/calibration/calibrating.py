@@ -100,7 +100,7 @@ def calibrate(
                 quieter = noise if disturbance_of(noise) <= disturbance_of(noise_again) else noise_again
                 noise = {**quieter, "passes": 2}
         except (RuntimeError, AssertionError) as error:
-            # torch and OpenVINO both raise these when a device, or a dtype on it, is not to be had.
+            # torch and OpenVINO both raise these when a device, or a dtype on it, is not available.
             raise BackendUnavailable(f"{device} cannot be calibrated at {dtype}: {error}", stage="run") from error
         return DeviceCalibration(
             device=target.id,

@@ -52,7 +52,7 @@ class OpenVINOOperators:
         self._noise = np.random.default_rng(0).standard_normal(_MOST_NUMBERS, dtype=np.float32)
 
     def measure(self, note: Callable[[str], None]) -> Iterator[TimedOperator]:
-        """Time every operator of `sizes`; `note` is told what comes next."""
+        """Time every operator of `sizes`; `note` is called with what comes next."""
         self._call = self.call_seconds()
         for what, times in (
             ("matrix products", self._linear),

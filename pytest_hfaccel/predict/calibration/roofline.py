@@ -139,7 +139,7 @@ KIND_OF = {name: kind for kind, names in _KINDS.items() for name in names.split(
 """Kind of calibration by operator name; what is missing counts as an addition, or in place where it ends in `_`."""
 
 GROUPS = ("matrix", "bmm", "attention", "conv", "depthwise", "norm", "softmax", "activation", "copy", "other", "view")
-"""The groups whose times are told apart, in the order of the learned model's features."""
+"""The groups of operators with a time of their own, in the order of the learned model's features."""
 
 GROUP_OF_KIND = {
     "permute": "copy",

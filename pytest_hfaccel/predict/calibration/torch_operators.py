@@ -43,7 +43,7 @@ class TorchOperators:
         self.spreads: list[float] = []
 
     def measure(self, note: Callable[[str], None]) -> Iterator[TimedOperator]:
-        """Time every operator of `sizes`; `note` is told what comes next."""
+        """Time every operator of `sizes`; `note` is called with what comes next."""
         with torch.inference_mode():
             for what, times in (
                 ("matrix products", self._linear),

@@ -19,7 +19,7 @@ ORDER = tuple(Source)
 class Layer(Protocol):
     """One way to predict.
 
-    A layer may also have `why_not(question) -> str`, half a sentence on why it has no answer; the chain asks for it
+    A layer may also have `why_not(question) -> str`, without a full stop on why it has no answer; the chain asks for it
     when `predict` returned none, or none with a latency.
     """
 
@@ -44,7 +44,7 @@ class LayerChain:
 
     Args:
         layers: The layers, in any order, at most one of each name.
-        absent: Why a layer is not among them, by name; half a sentence.
+        absent: Why a layer is not among them, by name; without a full stop.
     """
 
     def __init__(self, layers: Iterable[Layer], absent: Mapping[Source, str] | None = None) -> None:

@@ -119,7 +119,7 @@ class DatasheetLayer:
 
     Args:
         device: The device's data sheet.
-        why: Why this device stands for the one that was asked about, half a sentence; empty where it is that one.
+        why: Why this device stands for the one that was asked about, without a full stop; empty where it is that one.
         precision: How the device that was asked about computes at a dtype.
     """
 

@@ -19,6 +19,7 @@ from pytest_hfaccel.core.prediction import Question
 from pytest_hfaccel.predict.calibration.records import DeviceCalibration
 from pytest_hfaccel.predict.calibration.roofline import GROUPS
 from pytest_hfaccel.predict.learning.rows import Array, Point, Row, features_of
+from pytest_hfaccel.predict.text import MIB
 
 _CLEAR_ERROR = 0.1
 """Relative error from which a row counts less: one that was disturbed while it was measured must not bend the rest."""
@@ -145,7 +146,6 @@ class LatencyModel:
         return np.asarray(columns * self._scale, dtype=np.float64)
 
 
-_MIB = 2.0**20
 _PRIOR = np.array([1.0, 0.0, 1.0, 0.0, 10.0])
 _MEMORY_PULL = np.array([0.5, 0.1, 0.1, 0.1, 0.0])
 """Of weights, of weights that go into matrix products (some runtimes hold a second copy in their own layout), of
@@ -163,7 +163,7 @@ class MemoryModel:
         """Learn from the rows whose memory was measured."""
         known = [row for row in rows if row.memory_bytes]
         points = [row.point for row in known]
-        measured = np.array([float(row.memory_bytes or 0) / _MIB for row in known])
+        measured = np.array([float(row.memory_bytes or 0) / MIB for row in known])
         self._weights = fit_weights(_columns(points), measured, _PRIOR, _MEMORY_PULL)
         log_errors = np.log(measured / (_columns(points) @ self._weights))
         self._residual = Residual().fit(features_of(points), log_errors)
@@ -179,10 +179,10 @@ def _columns(points: Sequence[Point]) -> Array:
     return np.array(
         [
             [
-                point.trace.weight_bytes / _MIB,
-                point.trace.multiplied_bytes / _MIB,
-                point.trace.activation_bytes / _MIB,
-                point.trace.output_bytes / _MIB,
+                point.trace.weight_bytes / MIB,
+                point.trace.multiplied_bytes / MIB,
+                point.trace.activation_bytes / MIB,
+                point.trace.output_bytes / MIB,
                 1.0,
             ]
             for point in points

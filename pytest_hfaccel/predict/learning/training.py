@@ -18,6 +18,7 @@ from pytest_hfaccel.predict.calibration.records import DeviceCalibration
 from pytest_hfaccel.predict.calibration.roofline import OperatorRoofline
 from pytest_hfaccel.predict.learning.models import DeviceModel, LatencyModel, MemoryModel, TrainedModels
 from pytest_hfaccel.predict.learning.rows import Array, Row, point_of, relatives_of
+from pytest_hfaccel.predict.text import MIB
 from pytest_hfaccel.tracing.traces import trace_of
 
 _MOST_FOLDS = 8
@@ -55,7 +56,6 @@ def interval_factors(log_errors: Array, share: float = INTERVAL) -> tuple[float,
 LEAST_ROWS, LEAST_RELATIVES = 20, 5
 """Fewer rows, or of fewer kinds of models, teach more about those models than about the device."""
 
-_MIB = 2.0**20
 Dims = Callable[[Measurement], Mapping[str, Any] | None]
 
 
@@ -172,7 +172,7 @@ def _memory_of(training: list[Row], held: list[Row]) -> Array:
 
 
 def _mib(row: Row) -> float:
-    return float(row.memory_bytes or 0) / _MIB
+    return float(row.memory_bytes or 0) / MIB
 
 
 def _mean_error(log_errors: Array) -> float:

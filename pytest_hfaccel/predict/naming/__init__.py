@@ -28,7 +28,7 @@ class NamedModel:
 
     Attributes:
         name: What the user called it.
-        origin: Where class and dimensions come from, or why they are not known; half a sentence.
+        origin: Where class and dimensions come from, or why they are not known; without a full stop.
         family: The classifier's family, or the one the user stated; empty where neither knows.
         architecture: transformers class; empty where the dimensions are not known.
         dims: Config fields that differ from the class's default config.

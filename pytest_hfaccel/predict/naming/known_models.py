@@ -85,7 +85,7 @@ class SizedModel:
         architecture: transformers class.
         dims: Config fields that differ from the class's default config.
         parameters: Number of parameters, about.
-        origin: How they were found, half a sentence.
+        origin: How they were found, without a full stop.
     """
 
     architecture: str

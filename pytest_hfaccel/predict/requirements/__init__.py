@@ -258,7 +258,7 @@ def requirements_on(
         dtype: dtype of weights and activations.
         memory_bytes: Memory of the device; `None` where that is not known.
         cores: Cores this process may use.
-        origin: Where the dimensions come from, half a sentence.
+        origin: Where the dimensions come from, without a full stop.
     """
     overhead = overhead_of(kind)
     batch, fits = _batch(cost, overhead, dtype, memory_bytes)

@@ -115,7 +115,7 @@ def with_fit(found: Prediction, platform: Platform, memory_at: MemoryAt) -> Pred
     """Return a prediction with `fits`, and with advice when it does not fit.
 
     It fits when the predicted peak is at most the device's memory; of a device of this machine at most the share of it
-    that the pool fills, so that what is advised can be loaded. Where either is not known, nothing is said.
+    that the pool fills, so that what is advised can be loaded. Where either is not known, `fits` stays `None`.
 
     Args:
         found: The prediction.
