@@ -9,6 +9,7 @@ from pytest_hfaccel.checkpoints.tables import CLASS_OVERRIDES, CONFIG_ARGUMENTS
 from pytest_hfaccel.core.errors import ConfigError, LoadError
 from pytest_hfaccel.core.results import Cause
 from pytest_hfaccel.core.spec import ModelSpec
+from pytest_hfaccel.upstream.transformers import modeling_module
 
 
 def model_class(spec: ModelSpec) -> Any:
@@ -31,13 +32,10 @@ def _unexported(spec: ModelSpec) -> Any:
     """Find a class that an auto mapping names, and that transformers leaves out of its public names."""
     from importlib import import_module
 
-    from transformers.models.auto.configuration_auto import model_type_to_module_name
-
     if "model_type" not in spec.dims:
         return None
-    module = model_type_to_module_name(spec.dims["model_type"])
     try:
-        return getattr(import_module(f"transformers.models.{module}.modeling_{module}"), spec.architecture, None)
+        return getattr(import_module(modeling_module(spec.dims["model_type"])), spec.architecture, None)
     except ImportError:
         return None
 

@@ -14,6 +14,7 @@ from pytest_hfaccel.core.errors import LoadError
 from pytest_hfaccel.core.results import Cause
 from pytest_hfaccel.core.spec import ModelSpec
 from pytest_hfaccel.core.tasks import GENERIC, task_of
+from pytest_hfaccel.upstream.transformers import processor_class_name
 
 _DEFAULT_SIDE = 64
 _TOKENIZER_FILES = frozenset(
@@ -99,11 +100,9 @@ def _tokenizer(config: Any, spec: ModelSpec) -> Any:
 
 
 def _trained(config: Any, spec: ModelSpec) -> Any:
-    from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
-
     usual = "GPT2Tokenizer" if task_of(spec).generates else "BertTokenizer"
-    named = TOKENIZER_MAPPING_NAMES.get(config.model_type) or TOKENIZER_MAPPING_NAMES.get(
-        config.get_text_config().model_type
+    named = processor_class_name("tokenization", config.model_type) or processor_class_name(
+        "tokenization", config.get_text_config().model_type
     )
     try:
         tokenizer = train_tokenizer(named or usual)
@@ -120,14 +119,10 @@ def _trained(config: Any, spec: ModelSpec) -> Any:
 
 
 def _image_processor(config: Any, spec: ModelSpec) -> Any:
-    from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
-
     # Where a model type has none of its own, one that has the task's post-processing.
     usual = "DetrImageProcessor" if spec.task == "object-detection" else "ViTImageProcessor"
-    named = IMAGE_PROCESSOR_MAPPING_NAMES.get(config.model_type)
-    # By kind (torchvision, pil) since transformers 5; the name of the first serves for both.
-    class_name = next(iter(sorted(named.values(), key=len)), None) if isinstance(named, dict) else named
-    return _image_processor_like(class_name or usual, _side(config))
+    named = processor_class_name("image_processing", config.model_type)
+    return _image_processor_like(named or usual, _side(config))
 
 
 def _side(config: Any) -> int:
@@ -139,10 +134,9 @@ def _side(config: Any) -> int:
 
 def _feature_extractor(config: Any, spec: ModelSpec) -> Any:
     import transformers
-    from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING_NAMES
 
     del spec
-    class_name = FEATURE_EXTRACTOR_MAPPING_NAMES.get(config.model_type, "Wav2Vec2FeatureExtractor")
+    class_name = processor_class_name("feature_extraction", config.model_type) or "Wav2Vec2FeatureExtractor"
     bins = getattr(config, "num_mel_bins", None)
     return getattr(transformers, class_name)(**({"num_mel_bins": bins} if isinstance(bins, int) else {}))
 

@@ -167,3 +167,35 @@ def packages_of_dummy(model_class: Any) -> list[str]:
 def model_from_config(model_class: Any, config: Any, dtype: torch.dtype) -> Any:
     """Build a model of a class at a dtype, its parts too: what `AutoModel.from_config` calls for the class it finds."""
     return model_class._from_config(config, dtype=dtype)
+
+
+_PROCESSOR_TABLES = {
+    "tokenization": "TOKENIZER_MAPPING_NAMES",
+    "image_processing": "IMAGE_PROCESSOR_MAPPING_NAMES",
+    "feature_extraction": "FEATURE_EXTRACTOR_MAPPING_NAMES",
+}
+
+
+def processor_class_name(kind: str, model_type: str) -> str | None:
+    """Return the name of the class that transformers' auto class takes for a model type; `None` where it takes none.
+
+    The auto classes read it from a checkpoint's files only; the tables behind them are in no public module.
+
+    Args:
+        kind: `tokenization`, `image_processing` or `feature_extraction`.
+        model_type: As in a config.
+    """
+    from importlib import import_module
+
+    module = import_module(f"transformers.models.auto.{kind}_auto")
+    named = getattr(module, _PROCESSOR_TABLES[kind]).get(model_type)
+    # By kind (torchvision, pil) since transformers 5; the name of the first serves for both.
+    return next(iter(sorted(named.values(), key=len)), None) if isinstance(named, dict) else named
+
+
+def modeling_module(model_type: str) -> str:
+    """Return the dotted name of the module with a model type's classes, those too that transformers does not export."""
+    from transformers.models.auto.configuration_auto import model_type_to_module_name
+
+    name = model_type_to_module_name(model_type)
+    return f"transformers.models.{name}.modeling_{name}"

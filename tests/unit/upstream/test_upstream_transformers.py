@@ -21,8 +21,10 @@ from pytest_hfaccel.upstream.transformers import (
     decoding_step,
     load_in_one_thread,
     model_from_config,
+    modeling_module,
     modules_kept_in_fp32,
     packages_of_dummy,
+    processor_class_name,
     quiet,
     supports_attention,
     traced_names,
@@ -172,3 +174,22 @@ def test_private_functions_of_the_exporters_are_there() -> None:
     metadata = ExportMetadata(kwargs={"input_ids": _describe_traced_kwarg(ids), "sizes": _describe_traced_kwarg([1])})
     assert traced_names(metadata) == {"input_ids", "sizes"}
     assert traced_tensors(metadata) == {"input_ids": ((2, 3), torch.int64)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "model_type", "name"),
+    [
+        ("tokenization", "bert", "BertTokenizer"),
+        ("image_processing", "vit", "ViTImageProcessor"),
+        ("feature_extraction", "whisper", "WhisperFeatureExtractor"),
+        ("tokenization", "no such type", None),
+    ],
+)
+def test_the_tables_of_the_auto_classes_are_there(kind: str, model_type: str, name: str | None) -> None:
+    found = processor_class_name(kind, model_type)
+    assert found == name or (name is not None and (found or "").startswith(name))
+
+
+def test_modules_of_models_are_found_by_type() -> None:
+    assert modeling_module("gpt2") == "transformers.models.gpt2.modeling_gpt2"
+    assert modeling_module("xlm-roberta") == "transformers.models.xlm_roberta.modeling_xlm_roberta"
