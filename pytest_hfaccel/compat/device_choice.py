@@ -94,8 +94,8 @@ class HardwarePreferences:
     def to_json(self) -> dict[str, Any]:
         """Return what differs from the defaults, as plain JSON."""
         default = asdict(HardwarePreferences())
-        found = {key: value for key, value in asdict(self).items() if value != default[key]}
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}
+        changed = {key: value for key, value in asdict(self).items() if value != default[key]}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in changed.items()}
 
 
 @dataclass(frozen=True)
@@ -178,8 +178,8 @@ class Devices:
             failed: Id or kind of the device that it cannot have.
             preferences: What was wanted.
         """
-        here = [device for kind in _BEST_FIRST for device in self.report.present() if device.kind == kind]
-        others = [device for device in here if not device.matches(failed)]
+        present = [device for kind in _BEST_FIRST for device in self.report.present() if device.kind == kind]
+        others = [device for device in present if not device.matches(failed)]
         return [each.id for each in others if not _incompatible(self._presence(each), preferences.hw_compatibility)]
 
     def _wanted(self, preferences: HardwarePreferences) -> Iterator[Device]:
@@ -193,8 +193,8 @@ class Devices:
 
     def _automatic(self, preferences: HardwarePreferences) -> Iterator[str]:
         yield from _IN_BROWSER if preferences.browser_optimized else ()
-        here = {device.kind for device in self.report.present()}
-        yield from (kind for kind in _BEST_FIRST if kind in here)
+        kinds = {device.kind for device in self.report.present()}
+        yield from (kind for kind in _BEST_FIRST if kind in kinds)
 
     def _presence(self, device: Device) -> Presence:
         """What is known of a device: probed, and confirmed unless it is the CPU."""
@@ -213,10 +213,10 @@ class Devices:
         return probed
 
     def _advice(self, preferences: HardwarePreferences) -> str:
-        here = ", ".join(device.id for device in self.report.present())
+        present = ", ".join(device.id for device in self.report.present())
         simulated = " 'fallback_to_simulation' accepts an emulated device, but makes none up."
         return (
-            f"This machine has: {here}. Name others to fall back to, as in {{'priority_list': ['cuda', 'cpu']}}, or "
+            f"This machine has: {present}. Name others to fall back to, as in {{'priority_list': ['cuda', 'cpu']}}, or "
             f"leave the choice to the pool with {{'device': 'auto'}}."
             + (simulated if preferences.fallback_to_simulation else "")
         )

@@ -44,41 +44,41 @@ def probe_rocm(build: TorchBuild, root: Path = Path("/"), environ: Mapping[str, 
     gpus = list_gpus(root)
     if not gpus:
         return [Presence(_FIRST, False, "no AMD GPU (the kernel driver amdgpu lists none in /sys/class/kfd)")]
-    here = f"{len(gpus)} AMD GPU{'s are' if len(gpus) > 1 else ' is'} here"
-    shown = visible_devices(
+    seen = f"{len(gpus)} AMD GPU{'s are' if len(gpus) > 1 else ' is'} here"
+    visible = visible_devices(
         len(gpus), _VARIABLES, os.environ if environ is None else environ, [gpu.unique_id for gpu in gpus]
     )
-    problem = _no_access(root) or build.why_not("rocm") or ("" if shown.order else shown.reason)
+    problem = _no_access(root) or build.why_not("rocm") or ("" if visible.order else visible.reason)
     if problem:
-        return [Presence(_FIRST, False, f"{here}, but {problem}", gpus[0].architecture, gpus[0].memory_bytes)]
+        return [Presence(_FIRST, False, f"{seen}, but {problem}", gpus[0].architecture, gpus[0].memory_bytes)]
     return [
         Presence(
             Device("rocm", str(number)),
             True,
-            "amdgpu driver" + (f"; {shown.reason}" if shown.reason else ""),
+            "amdgpu driver" + (f"; {visible.reason}" if visible.reason else ""),
             f"AMD {gpus[index].architecture}",
             gpus[index].memory_bytes,
             {"architecture": gpus[index].architecture, "unique_id": gpus[index].unique_id},
         )
-        for number, index in enumerate(shown.order)
+        for number, index in enumerate(visible.order)
     ]
 
 
 def list_gpus(root: Path = Path("/")) -> list[AmdGpu]:
     """Return the kernel driver's GPU nodes, in its order; nodes without SIMD units are CPUs."""
     nodes = (root / "sys/class/kfd/kfd/topology/nodes").glob("*/properties")
-    found = []
+    gpus = []
     for file in sorted(nodes, key=lambda path: int(path.parent.name)):
         properties = _properties(file)
         if int(properties.get("simd_count", "0")) > 0:
-            found.append(
+            gpus.append(
                 AmdGpu(
                     _architecture(int(properties.get("gfx_target_version", "0"))),
                     f"GPU-{int(properties.get('unique_id', '0')):016x}",
                     _memory(file.parent),
                 )
             )
-    return found
+    return gpus
 
 
 def _architecture(version: int) -> str:

@@ -115,7 +115,7 @@ def read_cpuinfo(root: Path = Path("/")) -> tuple[str, tuple[str, ...]]:
         key, _, value = line.partition(":")
         fields.setdefault(key.strip(), value.strip())
     words = set(fields.get("flags", fields.get("Features", "")).split())
-    flags = tuple(ours for theirs, ours in _FLAGS.items() if theirs in words)
+    flags = tuple(name for flag, name in _FLAGS.items() if flag in words)
     implementer = fields.get("CPU implementer")
     name = fields.get("model name") or (f"ARM {implementer}:{fields.get('CPU part', '?')}" if implementer else "")
     return name, flags

@@ -49,12 +49,12 @@ def probe_xpu(
     gpus = list_intel(root).gpus
     if not gpus:
         return [Presence(_FIRST, False, "no Intel GPU (the kernel lists none in /sys/class/drm)")]
-    here = f"{len(gpus)} Intel GPU{'s are' if len(gpus) > 1 else ' is'} here"
+    seen = f"{len(gpus)} Intel GPU{'s are' if len(gpus) > 1 else ' is'} here"
     problem = build.why_not("xpu")
     if not problem and not loads("libze_loader.so.1"):
         problem = "Level Zero (libze_loader.so.1), which torch needs, is not installed"
     if problem:
-        return [Presence(_FIRST, False, f"{here}, but {problem}", details={"pci_device": gpus[0]})]
+        return [Presence(_FIRST, False, f"{seen}, but {problem}", details={"pci_device": gpus[0]})]
     return [
         Presence(Device("xpu", str(index)), True, "Level Zero", "Intel GPU", details={"pci_device": gpu})
         for index, gpu in enumerate(gpus)
@@ -82,7 +82,7 @@ def probe_openvino(
         reason = "openvino is not installed; install pytest-hfaccel[openvino]"
         return [Presence(Device("openvino", target), False, reason) for target in ("CPU", "GPU", "NPU")]
     version = installed_version("openvino") or "(version not known)"
-    found = [
+    cpu_presence = [
         Presence(
             Device("openvino", "CPU"),
             True,
@@ -96,11 +96,11 @@ def probe_openvino(
     ]
     if platform != "linux":
         reason = "not looked for on this system; name it (--hf-device) and OpenVINO decides"
-        return [*found, *(Presence(Device("openvino", target), False, reason) for target in ("GPU", "NPU"))]
+        return [*cpu_presence, *(Presence(Device("openvino", target), False, reason) for target in ("GPU", "NPU"))]
     intel = list_intel(root)
     gpu_problem = "" if loads(_GPU_LIBRARY) else f"the OpenCL loader ({_GPU_LIBRARY}) is not installed"
     return [
-        *found,
+        *cpu_presence,
         *_probe("GPU", intel.gpus, package, gpu_problem, "/sys/class/drm"),
         *_probe("NPU", intel.npus, package, "", "/sys/class/accel"),
     ]

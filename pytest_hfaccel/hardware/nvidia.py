@@ -42,16 +42,16 @@ def probe_cuda(build: TorchBuild, nvml: Any = None, environ: Mapping[str, str] |
         return [Presence(_FIRST, False, f"an NVIDIA driver is installed, but does not answer: {error}")]
     if not gpus:
         return [Presence(_FIRST, False, f"the NVIDIA driver {driver} has no GPU")]
-    shown = visible_devices(
+    visible = visible_devices(
         len(gpus), ["CUDA_VISIBLE_DEVICES"], os.environ if environ is None else environ, [gpu.uuid for gpu in gpus]
     )
     unusable = build.why_not("cuda")
-    here = f"an NVIDIA driver is here ({len(gpus)} GPU{'s' if len(gpus) > 1 else ''})"
+    seen = f"an NVIDIA driver is here ({len(gpus)} GPU{'s' if len(gpus) > 1 else ''})"
     if unusable:
-        return [Presence(_FIRST, False, f"{here}, but {unusable}", gpus[0].name, gpus[0].memory_bytes)]
-    if not shown.order:
-        return [Presence(_FIRST, False, f"{here}, but {shown.reason}", gpus[0].name, gpus[0].memory_bytes)]
-    return [_presence(number, gpus[index], driver, shown.reason) for number, index in enumerate(shown.order)]
+        return [Presence(_FIRST, False, f"{seen}, but {unusable}", gpus[0].name, gpus[0].memory_bytes)]
+    if not visible.order:
+        return [Presence(_FIRST, False, f"{seen}, but {visible.reason}", gpus[0].name, gpus[0].memory_bytes)]
+    return [_presence(number, gpus[index], driver, visible.reason) for number, index in enumerate(visible.order)]
 
 
 def _presence(number: int, gpu: NvidiaGpu, driver: str, hidden: str) -> Presence:

@@ -53,8 +53,10 @@ def installed_torch(folder: Path | None = None) -> TorchBuild:
         text = (folder / "version.py").read_text(encoding="utf-8")
     except OSError:
         return TorchBuild()
-    found = dict(_ASSIGNED.findall(text))
-    return TorchBuild(found.get("__version__", ""), found.get("cuda", ""), found.get("hip", ""), found.get("xpu", ""))
+    assigned = dict(_ASSIGNED.findall(text))
+    return TorchBuild(
+        assigned.get("__version__", ""), assigned.get("cuda", ""), assigned.get("hip", ""), assigned.get("xpu", "")
+    )
 
 
 def package_folder(package: str) -> Path | None:

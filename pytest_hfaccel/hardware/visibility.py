@@ -40,21 +40,21 @@ def visible_devices(count: int, variables: Sequence[str], environ: Mapping[str, 
         value = environ.get(name)
         if value is None:
             continue
-        kept = _listed(value, order, ids)
-        if kept != order:
-            reasons.append(f"{name}={value!r} shows {len(kept)} of {len(order)}")
-        order = kept
+        listed = _listed(value, order, ids)
+        if listed != order:
+            reasons.append(f"{name}={value!r} shows {len(listed)} of {len(order)}")
+        order = listed
     return Visibility(order, "; ".join(reasons))
 
 
 def _listed(value: str, order: tuple[int, ...], ids: Sequence[str]) -> tuple[int, ...]:
-    kept: list[int] = []
+    listed: list[int] = []
     for entry in (part.strip() for part in value.split(",")):
         index = _index(entry, order, ids)
-        if index is None or index in kept:
+        if index is None or index in listed:
             break
-        kept.append(index)
-    return tuple(kept)
+        listed.append(index)
+    return tuple(listed)
 
 
 def _index(entry: str, order: tuple[int, ...], ids: Sequence[str]) -> int | None:

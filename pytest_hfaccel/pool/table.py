@@ -229,9 +229,9 @@ class ResourceTable:
     def stats(self) -> dict[str, Any]:
         """The counters as plain JSON; when nothing is loading, `misses == loads + failures`."""
         with self._changed:
-            held: Counter[str] = Counter()
+            nbytes: Counter[str] = Counter()
             for entry in self._entries.values():
-                held[entry.request.device.id] += entry.nbytes
+                nbytes[entry.request.device.id] += entry.nbytes
             counts = self._counts
             return {
                 "requests": counts["hits"] + counts["misses"],
@@ -241,7 +241,7 @@ class ResourceTable:
                 "peak_bytes_by_device": dict(sorted(self._peak_bytes.items())),
                 "close_errors": list(self._close_errors),
                 "moves": counts["moves"],
-                "bytes_by_device": dict(sorted(held.items())),
+                "bytes_by_device": dict(sorted(nbytes.items())),
                 "budget_by_device": {device.id: limit for device, limit in sorted(self._limits.items())},
             }
 
@@ -294,8 +294,8 @@ class ResourceTable:
 
     def _make_within_budget(self, entry: Entry) -> Any:
         request = entry.request
-        known = self._measured.get(request.key)
-        self._make_room(entry, request.estimate() if known is None else known)
+        measured = self._measured.get(request.key)
+        self._make_room(entry, request.estimate() if measured is None else measured)
         value = self._make(entry)
         try:
             with self._changed:
@@ -339,22 +339,24 @@ class ResourceTable:
         limit = self._limit(device)
         while True:
             with self._changed:
-                here = [other for other in self._entries.values() if other.request.device == device]
-                used = sum(other.nbytes for other in here) + more
+                on_device = [other for other in self._entries.values() if other.request.device == device]
+                used = sum(other.nbytes for other in on_device) + more
                 missing = used - (math.inf if limit is None else limit)
-                idle = sum(other.nbytes for other in here if other.is_idle)
+                idle = sum(other.nbytes for other in on_device if other.is_idle)
                 # Resources that nobody leases do not wait for others like them: `_trim` evicts one of them soon.
-                passing = [o for o in here if o.state is State.LOADING and not o.request.is_leased and o is not entry]
+                passing = [
+                    o for o in on_device if o.state is State.LOADING and not o.request.is_leased and o is not entry
+                ]
                 may_exceed = not entry.request.is_leased and missing <= idle + sum(other.nbytes for other in passing)
                 if missing <= 0 or (missing > idle and may_exceed):
                     entry.nbytes += more
                     self._peak_bytes[device.id] = max(self._peak_bytes[device.id], used)
                     return
                 if missing > idle:
-                    freed = sum(other.nbytes for other in here if other.state is State.CLOSING)
+                    freed = sum(other.nbytes for other in on_device if other.state is State.CLOSING)
                     # A move does not wait for what is being freed: that may be a move which waits for this one.
                     if missing > idle + freed or entry.request.is_move:
-                        raise _exhausted(entry, more, int(limit or 0), here)
+                        raise _exhausted(entry, more, int(limit or 0), on_device)
                     self._changed.wait()
                     continue
                 victim = self._take_idle(lambda other: other.request.device == device and other.nbytes > 0)
