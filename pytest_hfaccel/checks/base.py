@@ -178,10 +178,6 @@ class CheckRegistry:
     def __len__(self) -> int:
         return len(self._checks)
 
-    def copy(self) -> CheckRegistry:
-        """Return a registry that can grow (by a user's checks) without changing this one."""
-        return CheckRegistry(self)
-
 
 BUILT_IN = CheckRegistry()
 """The built-in checks of the modules imported so far: use `built_in_checks`, which imports them all."""

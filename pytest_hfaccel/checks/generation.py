@@ -74,7 +74,7 @@ def generation(context: CheckContext) -> CheckOutcome:
         problems += [f"{way.replace('_', ' ')}: {problem}" for problem in of_way]
     if len(unsupported) == len(_WAYS):
         return skipped("; ".join(unsupported.values()), **measures)
-    if not bool(context.reference.step_logits(NEW_TOKENS).isnan().any()):
+    if not bool(context.reference.continuation(NEW_TOKENS).step_logits.isnan().any()):
         problems += _first_token_problems(context, measures)
     else:
         problems.append("the logits that the reference chose its tokens by hold NaN: equal tokens mean nothing")
@@ -101,7 +101,7 @@ def _first_token_problems(context: CheckContext, measures: dict[str, Any]) -> li
 
 
 def _token_problems(context: CheckContext, tokens: torch.Tensor) -> tuple[list[str], str]:
-    expected = context.reference.tokens(NEW_TOKENS)
+    expected = context.reference.continuation(NEW_TOKENS).tokens
     if tokens.shape != expected.shape:
         return [f"tokens of shape {tuple(tokens.shape)}, the reference has {tuple(expected.shape)}"], "wrong shape"
     divergences = _first_divergences(context, tokens, expected)
@@ -112,7 +112,7 @@ def _token_problems(context: CheckContext, tokens: torch.Tensor) -> tuple[list[s
 
 def _first_divergences(context: CheckContext, tokens: torch.Tensor, expected: torch.Tensor) -> list[Divergence]:
     """Return each row's first divergence. What follows one is not compared: it continues another text."""
-    logits = context.reference.step_logits(NEW_TOKENS)
+    logits = context.reference.continuation(NEW_TOKENS).step_logits
     divergences = []
     for row in range(tokens.shape[0]):
         steps = (tokens[row] != expected[row]).nonzero()

@@ -11,15 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_hfaccel.checks.base import (
-    CheckContext,
-    built_in,
-    failed,
-    is_torch_cell,
-    move_to,
-    passed,
-    private_copy,
-)
+from pytest_hfaccel.checks.base import CheckContext, built_in, failed, is_torch_cell, move_to, passed, private_copy
 from pytest_hfaccel.checks.training_loss import RANDOMNESS, Loss, choose_loss, without_dropout
 from pytest_hfaccel.core.results import CheckOutcome, Stage
 from pytest_hfaccel.numerics.tolerances import SECOND_CHANCE_CEILING, SECOND_CHANCE_FACTOR, tolerance_of

@@ -125,13 +125,7 @@ def _stated(inputs: dict[str, torch.Tensor], leaves: Tensors, refusal: str) -> L
 
 
 def _label_inputs(model: Any, inputs: Tensors, outputs: Tensors) -> dict[str, Any] | None:
-    """Return the further inputs that make a model compute its loss; `None` where no rule fits the class.
-
-    Args:
-        model: The transformers model.
-        inputs: The inputs of `forward` without labels.
-        outputs: What it returned for them, by leaf name.
-    """
+    """Return the further inputs that make a model compute its loss; `None` where no rule fits the class."""
     import torch
 
     parameters = inspect.signature(model.forward).parameters

@@ -103,7 +103,7 @@ class Session:
         """The battery: built in, then from hooks."""
         from pytest_hfaccel.checks import built_in_checks
 
-        checks = built_in_checks().copy()
+        checks = built_in_checks()
         if self._extend_checks is not None:
             with _refusals_of("pytest_hfaccel_checks"):
                 self._extend_checks(checks)

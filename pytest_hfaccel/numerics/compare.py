@@ -133,7 +133,7 @@ def _top1(actual: torch.Tensor, reference: torch.Tensor) -> float:
 
 
 Rounding = Callable[[], Mapping[str, LeafDifference]]
-"""Gives, when called, the error of the same dtype on torch's CPU by leaf; empty where that could not be measured."""
+"""Measures the error of the same dtype on torch's CPU by leaf; the result is empty where that is not possible."""
 
 
 @dataclass(frozen=True)

@@ -129,16 +129,12 @@ def _effect(reference: Reference, change: WeightChange, limits: Mapping[str, flo
     return Perturbation(change, rel_l2, rel_l2 / limits[furthest])
 
 
-def _candidates(model: Any, among: frozenset[int] | None = None) -> list[tuple[str, Parameter]]:
+def _candidates(model: Any, among_ids: frozenset[int] | None = None) -> list[tuple[str, Parameter]]:
     """Choose parameters every token passes through: weights of norms first, then other vectors, then matrices.
 
     Biases are left out, because what they add is the same for all inputs: they move the outputs also of a model whose
     other weights are all zero. Embeddings are left out, because the inputs may not use the row, and so are tied and
     reparametrised weights, which a converted model need not hold under one name.
-
-    Args:
-        model: The transformers model.
-        among: The ids of the parameters to choose from; `None` for all.
     """
     from torch.nn import Embedding
 
@@ -149,17 +145,13 @@ def _candidates(model: Any, among: frozenset[int] | None = None) -> list[tuple[s
         if parameter.is_floating_point()
         and "bias" not in name.rpartition(".")[2]
         and id(parameter) not in embeddings
-        and (among is None or id(parameter) in among)
+        and (among_ids is None or id(parameter) in among_ids)
         and "parametrizations" not in name
     ]
-    ranked = sorted(usable, key=lambda item: _rank(*item))
-    return [item for rank in range(3) for item in _spread([i for i in ranked if _rank(*i) == rank])][:_CANDIDATES]
-
-
-def _rank(name: str, parameter: Parameter) -> int:
-    if parameter.ndim == 1:
-        return 0 if name.endswith("weight") else 1
-    return 2
+    norms = [item for item in usable if item[1].ndim == 1 and item[0].endswith("weight")]
+    vectors = [item for item in usable if item[1].ndim == 1 and not item[0].endswith("weight")]
+    matrices = [item for item in usable if item[1].ndim != 1]
+    return [item for group in (norms, vectors, matrices) for item in _spread(group)][:_CANDIDATES]
 
 
 def _spread(items: list[tuple[str, Parameter]], count: int = 8) -> list[tuple[str, Parameter]]:

@@ -66,16 +66,8 @@ class Reference:
             if self._small is None:
                 loaded.close()
 
-    def tokens(self, max_new_tokens: int) -> torch.Tensor:
-        """The greedy continuation of the sample's `generate` inputs: int64, (batch, max_new_tokens)."""
-        return self.continuation(max_new_tokens).tokens
-
-    def step_logits(self, max_new_tokens: int) -> torch.Tensor:
-        """The logits each of `tokens` was chosen by: fp64, (batch, max_new_tokens, vocabulary)."""
-        return self.continuation(max_new_tokens).step_logits
-
     def continuation(self, max_new_tokens: int) -> Continuation:
-        """The greedy continuation of the sample's `generate` inputs with all that is known of it."""
+        """The greedy continuation of the sample's `generate` inputs."""
         if max_new_tokens not in self._continuations:
             self._continuations[max_new_tokens] = self._generate(max_new_tokens)
         return self._continuations[max_new_tokens]

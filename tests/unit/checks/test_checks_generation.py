@@ -35,7 +35,7 @@ def test_a_wrong_token_fails_with_row_step_and_gap(gpt2: TinySource) -> None:
 
     def wrong(inputs: Any, **options: Any) -> torch.Tensor:
         tokens = right(inputs, **options).clone()
-        worst = context.reference.step_logits(8)[1, 2].argmin()
+        worst = context.reference.continuation(8).step_logits[1, 2].argmin()
         tokens[1, 2] = worst
         return tokens
 
@@ -46,8 +46,8 @@ def test_a_wrong_token_fails_with_row_step_and_gap(gpt2: TinySource) -> None:
 
 def test_a_tie_may_go_either_way_and_what_follows_it_is_another_text(gpt2: TinySource) -> None:
     context = TinyContext(gpt2)
-    logits = context.reference.step_logits(8)
-    best = context.reference.tokens(8)
+    logits = context.reference.continuation(8).step_logits
+    best = context.reference.continuation(8).tokens
     second = logits[0, 3].topk(2).indices[1]
     logits[0, 3, second] = logits[0, 3, best[0, 3]] - 1e-7
 
@@ -152,5 +152,5 @@ def test_a_wrong_weight_changes_the_text(gpt2: TinySource) -> None:
 
 def test_the_logits_are_those_the_tokens_were_chosen_by(gpt2: TinySource) -> None:
     reference = TinyContext(gpt2).reference
-    assert reference.step_logits(8).dtype == torch.float64
-    assert torch.equal(reference.step_logits(8).argmax(-1), reference.tokens(8))
+    assert reference.continuation(8).step_logits.dtype == torch.float64
+    assert torch.equal(reference.continuation(8).step_logits.argmax(-1), reference.continuation(8).tokens)

@@ -65,4 +65,4 @@ def test_where_fp64_does_not_generate_the_tokens_are_those_of_fp32_and_it_says_s
         "fp64 does not run: RuntimeError: expected scalar type Double but found Float"
     )
     expected = context.loaded.generate(gpt2.sample().generate, max_new_tokens=8, use_cache=True)
-    assert context.reference.tokens(8).equal(expected)
+    assert context.reference.continuation(8).tokens.equal(expected)
