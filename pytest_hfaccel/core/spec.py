@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ class Device:
         """The name users type and reports show: `cuda:0`, `openvino:CPU`, `cpu`."""
         return f"{self.kind}:{self.target}" if self.target else self.kind
 
-    @property
+    @cached_property
     def slug(self) -> str:
         """The name inside a cell id: `cuda0`, `openvinocpu`, `cpu`."""
         return re.sub(r"[^a-z0-9.]", "", self.id.lower())
@@ -248,7 +249,7 @@ class ModelSpec:
         """Whether its trained weights are made here: converted from what a package carries, or trained."""
         return bool(self.trained or (self.package and self.package.converter))
 
-    @property
+    @cached_property
     def slug(self) -> str:
         """The name inside a cell id and a file name: no `/`, `:` or `@`."""
         text = self.label or (self.path.rstrip("/").rsplit("/", 1)[-1] if self.path else self.name)
@@ -279,7 +280,7 @@ class Cell:
     dtype: str
     weights: WeightsChoice
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Stable id: `gpt2-cuda0-fp16`; for the checks that run once per model, the model's slug alone."""
         if self.device == CLASS_LEVEL:

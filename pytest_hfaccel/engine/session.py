@@ -61,6 +61,7 @@ class Session:
         self._cells: dict[type[ModelClassTests], list[Cell]] = {}
         self._class_level: dict[type[ModelClassTests], list[Cell]] = {}
         self._cells_of_check: dict[tuple[type[ModelClassTests], str], list[Cell]] = {}
+        self._names: dict[type[ModelClassTests], str] = {}
         self._modules: dict[str, type[ModelClassTests]] = {}
         self._decided_by: dict[tuple[str, str], dict[str, str]] = {}
         self._has_runner = False
@@ -197,9 +198,14 @@ class Session:
 
         That is its module's (`bert` for `test_hf_bert.py`), and for a further class of such a module more of its path.
         """
+        if model_class in self._names:
+            return self._names[model_class]
         short = module_name(model_class)
         longer = f"{short}.{model_class.__qualname__}", f"{model_class.__module__}.{model_class.__qualname__}"
-        return next(name for name in (short, *longer) if self._modules.setdefault(name, model_class) is model_class)
+        names = (short, *longer)
+        name = next(name for name in names if self._modules.setdefault(name, model_class) is model_class)
+        self._names[model_class] = name
+        return name
 
     def mistakes(self) -> str:
         """Say what only shows when everything is collected; nothing when nothing is wrong.

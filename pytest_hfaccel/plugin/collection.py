@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -201,21 +201,33 @@ class CollectedTests:
     Attributes:
         header: The lines that say what runs on what.
         usage_error: What is wrong with what the user asked for; empty when nothing is.
-        cells: The identity (`engine.cell_run.identity`) of each cell in each module, and what decides its outcomes.
+        cells: The identity (`engine.cell_run.identity`) of each cell in each module.
         tests: By node id, the index of the test's cell and the name of its check.
+        decide: Returns what decides the outcomes of a cell, by its index; what a worker has written has it in `cells`.
     """
 
     header: list[str] = field(default_factory=list)
     usage_error: str = ""
     cells: list[dict[str, Any]] = field(default_factory=list)
     tests: dict[str, tuple[int, str]] = field(default_factory=dict)
+    decide: Callable[[int], dict[str, str]] | None = None
+
+    def cell(self, index: int) -> dict[str, Any]:
+        """Return the identity of a cell, and what decides its outcomes."""
+        facts = self.cells[index]
+        return facts if self.decide is None else {**facts, "decided_by": self.decide(index)}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plain-JSON form."""
+        cells = [self.cell(index) for index in range(len(self.cells))]
+        return {"header": self.header, "usage_error": self.usage_error, "cells": cells, "tests": self.tests}
 
     def cell_and_check(self, nodeid: str) -> tuple[dict[str, Any], str] | None:
         """Return the identity of a test's cell and its check's name; `None` for a test of no model class."""
         if nodeid not in self.tests:
             return None
         index, check = self.tests[nodeid]
-        return self.cells[index], check
+        return self.cell(index), check
 
     def selected(self, nodeid: str) -> int:
         """Return how many tests the cell of a test has."""
@@ -236,7 +248,7 @@ def collected_tests(session: pytest.Session) -> CollectedTests:
 
 def _describe(session: Session, items: Sequence[pytest.Item]) -> CollectedTests:
     found: dict[tuple[str, str], int] = {}
-    known: list[tuple[Cell, dict[str, Any]]] = []
+    known: list[tuple[Cell, type[ModelClassTests]]] = []
     tests: dict[str, tuple[int, str]] = {}
     for item in items:
         test = item.stash.get(CELL_TEST, None)
@@ -246,17 +258,18 @@ def _describe(session: Session, items: Sequence[pytest.Item]) -> CollectedTests:
         module = session.module_of(model_class)
         index = found.setdefault((module, test.cell.id), len(found))
         if index == len(known):
-            decided_by = session.decided_by(test.cell, model_class)
-            known.append((test.cell, {**identity(test.cell, module), "decided_by": decided_by}))
+            known.append((test.cell, model_class))
         tests[item.nodeid] = (index, test.check)
-    return CollectedTests(_header_lines(session, known), session.mistakes(), [facts for _, facts in known], tests)
+    cells = [identity(cell, session.module_of(model_class)) for cell, model_class in known]
+    header = _header_lines(session, known)
+    return CollectedTests(header, session.mistakes(), cells, tests, lambda index: session.decided_by(*known[index]))
 
 
 def write_collected(directory: Path, collected: CollectedTests) -> None:
     """Write for the controller, unless another worker has."""
     path = directory / _FILE
     if directory.is_dir() and not path.exists():
-        replace_file(path, json.dumps(asdict(collected)))
+        replace_file(path, json.dumps(collected.to_json()))
 
 
 def read_collected(directory: Path) -> CollectedTests:
@@ -270,7 +283,7 @@ def read_collected(directory: Path) -> CollectedTests:
 _NAMES_SHOWN = 6
 
 
-def _header_lines(session: Session, known: Sequence[tuple[Cell, dict[str, Any]]]) -> list[str]:
+def _header_lines(session: Session, known: Sequence[tuple[Cell, type[ModelClassTests]]]) -> list[str]:
     """Describe the selected cells; nothing for a run without model classes."""
     if not known:
         return []
@@ -283,8 +296,10 @@ def _header_lines(session: Session, known: Sequence[tuple[Cell, dict[str, Any]]]
     lines += _weights_lines(cells)
     if session.config.all_hardware:
         lines += [f"hfaccel: not here: {device} ({reason})" for device, reason in session.plan.absent.items()]
-    keys = [((facts["module"], facts["cell"]), facts["decided_by"]) for _, facts in known]
-    return [*lines, *session.resumed.header_lines(keys, resume=bool(session.config.resume))]
+    if not session.config.resume:
+        return [*lines, *session.resumed.header_lines((), resume=False)]
+    keys = [((session.module_of(one), cell.id), session.decided_by(cell, one)) for cell, one in known]
+    return [*lines, *session.resumed.header_lines(keys, resume=True)]
 
 
 def _models(cells: Sequence[Cell]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from functools import cache
 
 from pytest_hfaccel.core.errors import PackageMissing
 from pytest_hfaccel.core.spec import ModelSpec
@@ -13,20 +14,24 @@ def installed_dependencies(spec: ModelSpec) -> dict[str, str | None]:
 
     Those whose marker says that they are not needed here are left out.
     """
-    from importlib.metadata import PackageNotFoundError, version
-
     from packaging.requirements import Requirement
 
     versions: dict[str, str | None] = {}
     for text in spec.dependencies:
         requirement = Requirement(text)
-        if requirement.marker and not requirement.marker.evaluate():
-            continue
-        try:
-            versions[text] = version(requirement.name)
-        except PackageNotFoundError:
-            versions[text] = None
+        if not (requirement.marker and not requirement.marker.evaluate()):
+            versions[text] = _installed_version(requirement.name)
     return versions
+
+
+@cache
+def _installed_version(package: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def missing_dependencies(spec: ModelSpec) -> list[str]:
