@@ -95,6 +95,8 @@ class _MovedModules:
             "checks.reference": "numerics.reference",
             "checks.tolerances": "numerics.tolerances",
             "config": "core.config",
+            "plugin.model_class": "engine.model_class",
+            "plugin.without_pytest": "plugin.script",
             "errors": "core.errors",
             "families": "classify",
             "predict.prediction": "core.prediction",

@@ -11,6 +11,7 @@ from pytest_hfaccel.benchmark.measurement import Measurement, NotMeasured, Point
 from pytest_hfaccel.benchmark.timing import TimingBudget
 from pytest_hfaccel.campaign.processes import WorkerRequest, run_isolated
 from pytest_hfaccel.core.errors import format_bytes
+from pytest_hfaccel.core.events import CheckFinished, RecordBuilder
 from pytest_hfaccel.core.results import CellResult, CheckOutcome, Stage, Status
 from pytest_hfaccel.core.spec import Weights
 
@@ -68,11 +69,20 @@ def run_campaign(
     Yields:
         The record of each cell when it is done, with an outcome of the check `performance` per point.
     """
+    from pytest_hfaccel.engine.cell_run import identity
+
+    builder = RecordBuilder()
     for cell in campaign.cells:
-        record = _empty(cell)
+        facts = identity(cell, MODULE)
+        record = builder.update(facts)
         for result in _results(campaign, cell, run):
             report(cell, result)
-            record = _with(record, result)
+            if isinstance(result, CellResult):
+                known = {name: getattr(result, name) for name in ("implementation", "placement", "timings")}
+                for outcome in result.checks:
+                    builder.add(CheckFinished({**facts, **known}, outcome))
+            else:
+                builder.add(CheckFinished({**facts, **_facts(record, result)}, outcome_of(result)))
         yield record
 
 
@@ -106,13 +116,6 @@ def _empty(cell: Cell) -> CellResult:
     from pytest_hfaccel.engine.cell_run import identity
 
     return CellResult(**identity(cell, MODULE))
-
-
-def _with(record: CellResult, result: CellResult | PointResult) -> CellResult:
-    """Add a result to the record of its cell."""
-    if isinstance(result, CellResult):
-        return replace(result, module=record.module, weights_reason=record.weights_reason)
-    return replace(record, checks=[*record.checks, outcome_of(result)], **_facts(record, result))
 
 
 def outcome_of(result: PointResult) -> CheckOutcome:
