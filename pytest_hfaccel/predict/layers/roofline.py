@@ -89,7 +89,7 @@ class CorrectedLayer(CalibratedLayer):
         """Say why this layer has no answer."""
         kinds = ", ".join(_corrections())
         none = f"no trained model of {question.device} (`hfaccel predict --train`)"
-        return f"{none}, and the corrections that come with this package are of fp32 inference on {kinds}"
+        return f"{none}; the corrections that come with this package need a calibration, of fp32 inference on {kinds}"
 
     def _find(self, question: Question) -> DeviceCalibration | None:
         if question.dtype != "fp32" or question.training:
