@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 from tests.harness import BERT_MODULE, HfRun, Project
 
@@ -21,7 +22,7 @@ _EXPECTED = """
     expect:
       - {device: "fake:*", stage: run, check: placement, reason: "because"}
 """
-_FAILS = {"HFACCEL_FAKE": '{"*": {"fail_stage": "load"}}'}
+_FAILS: dict[str, Any] = {"HFACCEL_FAKE": '{"*": {"fail_stage": "load"}}'}
 """The environment of a run that fails if it runs anything."""
 
 

@@ -6,6 +6,7 @@ Every collected test ends with an outcome, on the right cell, and the run ends w
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -52,7 +53,7 @@ def models(project: Project) -> Project:
     return project
 
 
-def run_models(project: Project, *arguments: str, **env: str) -> HfRun:
+def run_models(project: Project, *arguments: str, **env: Any) -> HfRun:
     named = [argument for model in MODELS for argument in ("--hf-model", model)]
     selected = ("-k", "extra or placement", "--junitxml=junit.xml")
     return project.run("-n", "2", *named, "--hf-device", "fake:0", *selected, *arguments, **env)

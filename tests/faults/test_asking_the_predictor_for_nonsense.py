@@ -85,8 +85,9 @@ def test_a_model_that_is_no_name(name: Any) -> None:
 
 
 def test_preferences_that_are_no_dictionary() -> None:
+    no_dictionary: Any = "cpu"
     with pytest.raises(ConfigError, match="hardware_preferences: 'cpu' is not a dictionary"):
-        ResourcePool().get_model("embedding", "bert", constructor=dict, hardware_preferences="cpu")
+        ResourcePool().get_model("embedding", "bert", constructor=dict, hardware_preferences=no_dictionary)
 
 
 def test_results_that_are_nested_too_deeply_are_noted(tmp_path: Path) -> None:

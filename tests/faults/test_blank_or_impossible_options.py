@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -39,7 +40,7 @@ def refused(run: HfRun, *said: str) -> None:
     ids=str,
 )
 def test_a_run_is_refused(
-    project: Project, arguments: tuple[str, ...], environment: dict[str, str], said: list[str]
+    project: Project, arguments: tuple[str, ...], environment: dict[str, Any], said: list[str]
 ) -> None:
     refused(project.run(*arguments, **environment), *said)
 

@@ -191,7 +191,7 @@ SOUND: dict[str, Callable[[Path], Any]] = {
 }
 
 UNRESOLVABLE: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "empty": (lambda d: [path.unlink() for path in d.iterdir()], "holds no config.json"),
+    "empty": (lambda d: list(map(Path.unlink, d.iterdir())), "holds no config.json"),
     "no-config": (lambda d: (d / "config.json").unlink(), "holds no config.json"),
     "config-cut": (write("config.json", b'{"hidden_size": '), "is not JSON"),
     "config-that-is-a-list": (write("config.json", b"[1]"), "is not a JSON object"),

@@ -81,7 +81,7 @@ def entry(name: str, folder: Path, converter: str = "", **changed: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> tuple[Project, dict[str, str]]:
+def prepared(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> tuple[Project, dict[str, Any]]:
     """A project with packages of every kind."""
     import torch
     from transformers import BertConfig, BertForMaskedLM
@@ -122,14 +122,14 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> tu
     return project, {"PYTHONPATH": str(packages)}
 
 
-def run(prepared: tuple[Project, dict[str, str]], *names: str, selected: str, **options: str) -> HfRun:
+def run(prepared: tuple[Project, dict[str, Any]], *names: str, selected: str, **options: str) -> HfRun:
     project, variables = prepared
     named = [part for name in names for part in ("--hf-registry", f"{name}.yaml", "--hf-model", f"packaged/{name}")]
     given = [part for name, value in options.items() for part in (f"--hf-{name}", value)]
     return project.run(*named, *given, "--hf-device", "cpu", "-k", selected, **variables)
 
 
-def test_sound_weights_are_used_and_all_others_are_refused(prepared: tuple[Project, dict[str, str]]) -> None:
+def test_sound_weights_are_used_and_all_others_are_refused(prepared: tuple[Project, dict[str, Any]]) -> None:
     found = run(prepared, "sound", "changed", "hostile", "lacking", "absent", selected="parity or from_pretrained")
     assert found.code == 1, found.output
     cells = {name.removeprefix("packaged--").removesuffix("-cpu-fp32"): cell for name, cell in found.results.items()}
@@ -154,7 +154,7 @@ def test_sound_weights_are_used_and_all_others_are_refused(prepared: tuple[Proje
 
 
 def test_what_is_not_installed_is_unavailable_where_trained_weights_are_asked_for(
-    prepared: tuple[Project, dict[str, str]],
+    prepared: tuple[Project, dict[str, Any]],
 ) -> None:
     found = run(prepared, "absent", selected="forward", weights="pretrained")
     assert found.code == 0, found.output

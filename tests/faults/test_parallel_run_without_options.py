@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 import pytest
 
@@ -79,7 +80,7 @@ def test_plain_n_2_groups_by_model_limits_threads_and_prints_the_header(recordin
 
 @pytest.mark.parametrize("where", ["addopts", "PYTEST_ADDOPTS"])
 def test_a_distribution_chosen_elsewhere_than_on_the_command_line_holds(recording: Project, where: str) -> None:
-    env = {}
+    env: dict[str, Any] = {}
     if where == "addopts":
         recording.write("pytest.ini", "[pytest]\naddopts = -n 2 --dist worksteal\n")
     else:

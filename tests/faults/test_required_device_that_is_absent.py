@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from tests.harness import Project
 
@@ -25,7 +26,8 @@ def pytest_hfaccel_backends(backends):
 def test_a_device_that_is_not_here(project: Project) -> None:
     # OpenVINO is there without a single device plugin: the probes see that before anything is loaded.
     project.write("broken/openvino/__init__.py", "raise ImportError('libopenvino.so is missing')\n")
-    without = {"PYTHONPATH": os.pathsep.join([str(project.directory / "broken"), os.environ.get("PYTHONPATH", "")])}
+    path = os.pathsep.join([str(project.directory / "broken"), os.environ.get("PYTHONPATH", "")])
+    without: dict[str, Any] = {"PYTHONPATH": path}
     run = project.run("--hf-device", "openvino:CPU", "-k", "placement", **without)
     assert run.code == 0, run.output
     (record,) = run.records.values()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.harness import Project
 
 _FAKE = ("--hf-device", "fake:0,fake:1", "-k", "placement")
-_FAILS = {"HFACCEL_FAKE": '{"*": {"fail_stage": "load"}}'}
+_FAILS: dict[str, Any] = {"HFACCEL_FAKE": '{"*": {"fail_stage": "load"}}'}
 
 
 @pytest.fixture

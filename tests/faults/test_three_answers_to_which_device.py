@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pytest_hfaccel.compat.hardware_model_integration import HardwareAwareModelClassifier, machine_of
+from pytest_hfaccel.core.presence import Presence
+from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.hardware import HardwareDetector
 from pytest_hfaccel.history import BenchmarkDatabase, RunRecord
 from pytest_hfaccel.predict import HardwareModelPredictor
@@ -44,7 +47,10 @@ def answers(model: str) -> dict[str, str | None]:
 
 
 def test_a_model_that_runs_everywhere() -> None:
-    detector = HardwareDetector(probe=lambda: REPORT, confirm=lambda devices: [REPORT.find(each) for each in devices])
+    def confirm(devices: Iterable[Device]) -> list[Presence]:
+        return [here for device in devices if (here := REPORT.find(device))]
+
+    detector = HardwareDetector(probe=lambda: REPORT, confirm=confirm)
     assert set(answers(SMALL).values()) == {detector.get_best_available_hardware()}
 
 

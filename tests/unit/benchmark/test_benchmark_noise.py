@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.test_hardware_cuda import Nvml
 
 from pytest_hfaccel.benchmark.noise import (
     Clocks,
@@ -19,6 +18,7 @@ from pytest_hfaccel.benchmark.noise import (
     read_noise,
     throttled_between,
 )
+from tests.unit.hardware.test_hardware_cuda import Nvml
 
 CPUS = Path("sys/devices/system/cpu")
 
