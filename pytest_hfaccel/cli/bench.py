@@ -78,14 +78,12 @@ def make_campaign(arguments: argparse.Namespace, config: RunConfig) -> Campaign:
 def _cells(arguments: argparse.Namespace, config: RunConfig) -> list[Cell]:
     from pytest_hfaccel.backends import Backends
     from pytest_hfaccel.campaign.model_sets import models_of_set
-    from pytest_hfaccel.core.spec import DTYPES, Device
-    from pytest_hfaccel.engine.plan import expand_matrix
+    from pytest_hfaccel.core.spec import Device
+    from pytest_hfaccel.engine.plan import expand_matrix, require_dtypes
     from pytest_hfaccel.hardware import probe_devices
     from pytest_hfaccel.registry import load_registry
 
-    unknown = [dtype for dtype in arguments.dtypes if dtype not in DTYPES]
-    if unknown:
-        raise ConfigError(f"--dtypes: {unknown[0]!r} is not a dtype. Allowed: {', '.join(DTYPES)}.")
+    require_dtypes(arguments.dtypes, "--dtypes")
     backends = Backends()
     asked = [Device.parse(text, backends.kinds()) for text in arguments.hardware]
     devices = asked or probe_devices(backends=backends).present()

@@ -79,9 +79,7 @@ def make_plan(config: RunConfig, registry: Registry, store: CheckpointStore, bac
     from pytest_hfaccel.hardware import probe_devices
     from pytest_hfaccel.registry import resolve_model, with_distinct_ids
 
-    unknown = [dtype for dtype in config.dtypes if dtype not in DTYPES]
-    if unknown:
-        raise ConfigError(f"--hf-dtype: {unknown[0]!r} is not a dtype. Allowed: {', '.join(DTYPES)}.")
+    require_dtypes(config.dtypes, "--hf-dtype")
     for name in ("batch_sizes", "seq_lengths"):
         if getattr(config, name) and not config.performance:
             raise ConfigError(
@@ -107,6 +105,17 @@ def make_plan(config: RunConfig, registry: Registry, store: CheckpointStore, bac
         plan.weights[spec.name] = store.choose(spec, config.weights, named=True)
     plan.earlier = earlier_run(config.reports_dir, resume=config.resume[-1] if config.resume else "")
     return plan
+
+
+def require_dtypes(dtypes: Iterable[str], place: str) -> None:
+    """Refuse what is not a dtype.
+
+    Raises:
+        ConfigError: One is none; the message begins with `place`.
+    """
+    for dtype in dtypes:
+        if dtype not in DTYPES:
+            raise ConfigError(f"{place}: {dtype!r} is not a dtype. Allowed: {', '.join(DTYPES)}.")
 
 
 def _require_directory(config: RunConfig) -> None:

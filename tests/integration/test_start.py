@@ -76,3 +76,28 @@ def test_a_check_that_applies_to_no_cell_is_not_collected(project: Project) -> N
     assert "test_generation" not in output  # BERT does not generate
     assert "test_task_sense" not in output  # tiny weights
     assert "NOTSET" not in output
+
+
+def test_a_suite_without_model_classes_imports_what_declares_options_and_hooks(project: Project) -> None:
+    (project.directory / "test_hf_bert.py").unlink()
+    project.write("test_plain.py", "def test_plain():\n    pass\n")
+    program = PROGRAM.replace('name.partition(".")[0] for name in', "name for name in")
+    done = subprocess.run(
+        [sys.executable, "-c", program, "-q"],
+        cwd=project.directory,
+        env={name: value for name, value in environment(project.cache).items() if not name.startswith("HFACCEL_")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    line = next(line for line in done.stdout.splitlines() if line.startswith("IMPORTED"))
+    ours = {name for name in eval(line.partition(" ")[2]) if name.startswith("pytest_hfaccel")}  # noqa: S307
+    plugin = {f"pytest_hfaccel.plugin{name}" for name in ("", ".hookspecs", ".options", ".state")}
+    assert ours == {
+        "pytest_hfaccel",
+        "pytest_hfaccel.core",
+        "pytest_hfaccel.core.config",
+        "pytest_hfaccel.core.errors",
+        *plugin,
+    }
