@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -57,14 +59,19 @@ def make_cell(name: str, device: str = "cpu", dtype: str = "fp32") -> Cell:
     return Cell(spec, Device.parse(device), dtype, WeightsChoice(Weights.TINY, "test"))
 
 
+def make_pool(load: Callable[[Cell], Any], **options: Any) -> ResourcePool:
+    """A pool of fake models, which have what the pool uses of a `LoadedModel`."""
+    return ResourcePool(load, **options)
+
+
 def test_a_model_is_loaded_once_and_stays_loaded() -> None:
     loader = Loader()
-    pool = ResourcePool(loader)
+    pool = make_pool(loader)
     with pool.lease(make_cell("bert")) as first:
         pass
     with pool.lease(make_cell("bert")) as second:
         assert second is first
-        assert not second.closed
+        assert not loader.made[0].closed
     stats = pool.stats()
     assert (stats["requests"], stats["hits"], stats["misses"], stats["loads"]) == (2, 1, 1, 1)
     assert stats["loads_by_key"] == {"bert tiny cpu fp32": 1}
@@ -72,24 +79,25 @@ def test_a_model_is_loaded_once_and_stays_loaded() -> None:
 
 @pytest.mark.parametrize("other", [make_cell("gpt2"), make_cell("bert", "cuda:0"), make_cell("bert", dtype="bf16")])
 def test_model_device_and_dtype_have_instances_of_their_own(other: Cell) -> None:
-    pool = ResourcePool(Loader())
+    pool = make_pool(Loader())
     with pool.lease(make_cell("bert")) as one, pool.lease(other) as two:
         assert one is not two
 
 
 def test_a_lease_within_a_lease_of_the_same_model() -> None:
-    pool = ResourcePool(Loader(), budget=lambda _: 100)
+    loader = Loader()
+    pool = make_pool(loader, budget=lambda _: 100)
     with pool.lease(make_cell("bert")) as outer:
         with pool.lease(make_cell("bert")) as inner:
             assert inner is outer
         assert pool.usage()[0]["leases"] == 1
         assert pool.evict_idle() == 0
     assert pool.evict_idle() == 1
-    assert outer.closed
+    assert [model.closed for model in loader.made] == [True]
 
 
 def test_a_released_lease_is_of_no_use_and_counts_once() -> None:
-    pool = ResourcePool(Loader())
+    pool = make_pool(Loader())
     cell = make_cell("bert")
     kept, released = pool.acquire(cell), pool.acquire(cell)
     released.release()
@@ -97,13 +105,14 @@ def test_a_released_lease_is_of_no_use_and_counts_once() -> None:
     assert pool.usage()[0]["leases"] == 1
     with pytest.raises(HfAccelError, match="released"):
         _ = released.loaded
-    assert not kept.loaded.closed
+    loaded: Any = kept.loaded
+    assert not loaded.closed
 
 
 def test_concurrent_requests_load_once() -> None:
     loader = Loader()
     gate = loader.gate("bert")
-    pool = ResourcePool(loader)
+    pool = make_pool(loader)
     with ThreadPoolExecutor(8) as threads:
         asked = [threads.submit(lambda: pool.acquire(make_cell("bert")).loaded) for _ in range(8)]
         assert loader.started["bert"].wait(LIMIT)
@@ -116,19 +125,20 @@ def test_loads_of_different_models_run_side_by_side() -> None:
     loader = Loader()
     loader.gate("bert")
     loader.gate("gpt2")
-    pool = ResourcePool(loader)
+    pool = make_pool(loader)
     with ThreadPoolExecutor(2) as threads:
         asked = [threads.submit(pool.acquire, make_cell(name)) for name in ("bert", "gpt2")]
         # Both are inside their load at the same time, before either may finish.
         assert all(event.wait(LIMIT) for event in loader.started.values())
         for gate in loader.gates.values():
             gate.set()
-        assert [future.result(LIMIT).loaded.name for future in asked] == ["bert-cpu-fp32", "gpt2-cpu-fp32"]
+        loaded: list[Any] = [future.result(LIMIT).loaded for future in asked]
+    assert [model.name for model in loaded] == ["bert-cpu-fp32", "gpt2-cpu-fp32"]
 
 
 def test_a_hit_does_not_wait_for_a_load() -> None:
     loader = Loader()
-    pool = ResourcePool(loader, budget=lambda _: 1000)
+    pool = make_pool(loader, budget=lambda _: 1000)
     with pool.lease(make_cell("bert")):
         pass
     gate = loader.gate("gpt2")
@@ -150,7 +160,7 @@ def test_a_hit_does_not_wait_for_an_eviction() -> None:
             closing.set()
             assert may_close.wait(LIMIT)
 
-    pool = ResourcePool(lambda cell: SlowToClose(cell.id), budget=lambda _: 200, estimate=lambda _: 100)
+    pool = make_pool(lambda cell: SlowToClose(cell.id), budget=lambda _: 200, estimate=lambda _: 100)
     pool.acquire(make_cell("old")).release()
     pool.acquire(make_cell("bert")).release()
     with ThreadPoolExecutor(1) as threads:
@@ -174,7 +184,7 @@ def test_a_failed_load_reaches_all_who_waited_and_is_tried_again_later() -> None
         assert may_fail.wait(LIMIT)
         raise LoadError("broken config")
 
-    pool = ResourcePool(load, budget=lambda _: 100, estimate=lambda _: 100)
+    pool = make_pool(load, budget=lambda _: 100, estimate=lambda _: 100)
     with ThreadPoolExecutor(3) as threads:
         asked = [threads.submit(pool.acquire, make_cell("bert")) for _ in range(3)]
         assert started.wait(LIMIT)
@@ -184,23 +194,24 @@ def test_a_failed_load_reaches_all_who_waited_and_is_tried_again_later() -> None
         errors = [future.exception(LIMIT) for future in asked]
     assert [str(error) for error in errors] == ["broken config"] * 3
     assert pool.usage() == []  # neither the entry nor its reservation is left
-    assert pool.acquire(make_cell("bert")).loaded.name == "bert-cpu-fp32"
+    loaded: Any = pool.acquire(make_cell("bert")).loaded
+    assert loaded.name == "bert-cpu-fp32"
     stats = pool.stats()
     assert (stats["misses"], stats["loads"], stats["failures"]) == (2, 1, 1)
 
 
 def test_a_load_that_asks_for_itself_is_refused() -> None:
-    def load(cell: Cell) -> FakeModel:
+    def load(cell: Cell) -> Any:
         return pool.acquire(cell).loaded
 
-    pool = ResourcePool(load)
+    pool = make_pool(load)
     with pytest.raises(HfAccelError, match="asks for 'bert tiny cpu fp32' itself"):
         pool.acquire(make_cell("bert"))
 
 
 def test_close_frees_everything_also_when_a_close_raises() -> None:
     models = {"bad": FakeModel("bad", problem="driver is gone"), "good": FakeModel("good"), "leased": FakeModel("x")}
-    pool = ResourcePool(lambda cell: models[cell.model.name])
+    pool = make_pool(lambda cell: models[cell.model.name])
     pool.acquire(make_cell("bad")).release()
     pool.acquire(make_cell("good")).release()
     lease = pool.acquire(make_cell("leased"))
@@ -216,7 +227,7 @@ def test_close_frees_everything_also_when_a_close_raises() -> None:
 def test_a_model_that_was_loading_when_the_pool_closed_is_freed() -> None:
     loader = Loader()
     gate = loader.gate("bert")
-    pool = ResourcePool(loader)
+    pool = make_pool(loader)
     with ThreadPoolExecutor(1) as threads:
         asked = threads.submit(pool.acquire, make_cell("bert"))
         assert loader.started["bert"].wait(LIMIT)

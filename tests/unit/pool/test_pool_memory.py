@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -29,6 +31,11 @@ def make_cell(name: str, device: str = "cpu") -> Cell:
     return Cell(spec, Device.parse(device), "fp32", WeightsChoice(Weights.TINY, "test"))
 
 
+def make_pool(load: Callable[[Cell], Any], **options: Any) -> ResourcePool:
+    """A pool of fake models, which have what the pool uses of a `LoadedModel`."""
+    return ResourcePool(load, **options)
+
+
 def held(pool: ResourcePool) -> list[str]:
     return [entry["key"].split()[0] for entry in pool.usage()]
 
@@ -39,7 +46,7 @@ def touch(pool: ResourcePool, *names: str) -> None:
 
 
 def test_the_longest_idle_model_is_evicted_first() -> None:
-    pool = ResourcePool(SizedModel, budget=lambda _: 100 * MIB)
+    pool = make_pool(SizedModel, budget=lambda _: 100 * MIB)
     touch(pool, "a-40", "b-40", "a-40", "c-40")
     assert held(pool) == ["a-40", "c-40"]
     stats = pool.stats()
@@ -49,7 +56,7 @@ def test_the_longest_idle_model_is_evicted_first() -> None:
 
 
 def test_only_as_much_is_evicted_as_is_needed() -> None:
-    pool = ResourcePool(SizedModel, budget=lambda _: 100 * MIB)
+    pool = make_pool(SizedModel, budget=lambda _: 100 * MIB)
     touch(pool, "a-10", "b-30", "c-30", "d-30", "e-35")
     assert held(pool) == ["c-30", "d-30", "e-35"]
 
@@ -61,7 +68,7 @@ def test_without_an_estimate_the_measured_bytes_of_the_first_load_are_reserved()
         seen_while_loading.append([(entry["key"].split()[0], entry["bytes"] // MIB) for entry in pool.usage()])
         return SizedModel(cell)
 
-    pool = ResourcePool(load, budget=lambda _: 100 * MIB)
+    pool = make_pool(load, budget=lambda _: 100 * MIB)
     touch(pool, "a-60", "b-60", "a-60")
     # The first load of b found out its size only afterwards; the second load of a made room beforehand.
     assert seen_while_loading == [[("a-60", 0)], [("a-60", 60), ("b-60", 0)], [("a-60", 60)]]
@@ -74,14 +81,14 @@ def test_an_estimate_makes_room_before_the_load() -> None:
         seen.append([(entry["key"].split()[0], entry["bytes"] // MIB) for entry in pool.usage()])
         return SizedModel(cell)
 
-    pool = ResourcePool(load, budget=lambda _: 100 * MIB, estimate=lambda _: 70 * MIB)
+    pool = make_pool(load, budget=lambda _: 100 * MIB, estimate=lambda _: 70 * MIB)
     touch(pool, "a-60", "b-60")
     assert seen == [[("a-60", 70)], [("b-60", 70)]]
     assert pool.stats()["bytes_by_device"] == {"cpu": 60 * MIB}
 
 
 def test_everything_leased_is_an_error_that_states_the_usage() -> None:
-    pool = ResourcePool(SizedModel, budget=lambda _: 100 * MIB, estimate=lambda _: 40 * MIB)
+    pool = make_pool(SizedModel, budget=lambda _: 100 * MIB, estimate=lambda _: 40 * MIB)
     with pool.lease(make_cell("a-40")), pool.lease(make_cell("b-50")):
         with pytest.raises(PoolExhausted) as caught:
             pool.acquire(make_cell("c-40"))
@@ -104,7 +111,7 @@ def test_a_model_found_too_large_after_loading_is_freed() -> None:
         def close(self) -> None:
             closed.append(self.nbytes // MIB)
 
-    pool = ResourcePool(Model, budget=lambda _: 100 * MIB)
+    pool = make_pool(Model, budget=lambda _: 100 * MIB)
     touch(pool, "a-40")
     with pytest.raises(PoolExhausted, match=r"needs 200\.0 MiB"):
         pool.acquire(make_cell("b-200"))
@@ -113,7 +120,7 @@ def test_a_model_found_too_large_after_loading_is_freed() -> None:
 
 
 def test_other_devices_are_left_alone() -> None:
-    pool = ResourcePool(SizedModel, budget=lambda device: (100 if device.kind == "cpu" else 50) * MIB)
+    pool = make_pool(SizedModel, budget=lambda device: (100 if device.kind == "cpu" else 50) * MIB)
     pool.acquire(make_cell("a-40", "cuda:0")).release()
     touch(pool, "b-60", "c-60")
     assert held(pool) == ["a-40", "c-60"]
@@ -128,7 +135,7 @@ def test_the_budget_of_a_device_is_asked_for_once_and_only_if_used() -> None:
         asked.append(device.id)
         return 100 * MIB
 
-    pool = ResourcePool(SizedModel, budget=budget)
+    pool = make_pool(SizedModel, budget=budget)
     touch(pool, "a-40", "b-40", "c-40")
     assert asked == ["cpu"]
 
@@ -156,7 +163,7 @@ class FlakyLoader:
 @pytest.mark.parametrize("error", [OutOfMemory, MemoryError])
 def test_out_of_memory_evicts_what_is_idle_and_tries_once_more(error: type[Exception]) -> None:
     loader = FlakyLoader(1, error)
-    pool = ResourcePool(loader)
+    pool = make_pool(loader)
     touch(pool, "a-10", "b-10")
     pool.acquire(make_cell("c-10", "cuda:0")).release()
     leased = pool.acquire(make_cell("d-10"))
@@ -170,7 +177,7 @@ def test_out_of_memory_evicts_what_is_idle_and_tries_once_more(error: type[Excep
 
 def test_out_of_memory_twice_is_an_error_that_states_the_usage() -> None:
     loader = FlakyLoader(2)
-    pool = ResourcePool(loader)
+    pool = make_pool(loader)
     touch(pool, "a-10")
     leased = pool.acquire(make_cell("b-10"))
     with pytest.raises(OutOfMemory) as caught:
@@ -196,7 +203,7 @@ def test_a_failed_load_gives_its_reservation_back() -> None:
             raise LoadError("no such layer")
         return SizedModel(cell)
 
-    pool = ResourcePool(load, budget=lambda _: 100 * MIB, estimate=lambda _: 80 * MIB)
+    pool = make_pool(load, budget=lambda _: 100 * MIB, estimate=lambda _: 80 * MIB)
     with pytest.raises(LoadError):
         pool.acquire(make_cell("a-80"))
     assert pool.stats()["bytes_by_device"] == {}
@@ -209,7 +216,7 @@ def test_an_eviction_whose_close_raises_is_reported_and_does_not_hurt_the_reques
         def close(self) -> None:
             raise RuntimeError("driver is gone")
 
-    pool = ResourcePool(Model, budget=lambda _: 100 * MIB)
+    pool = make_pool(Model, budget=lambda _: 100 * MIB)
     touch(pool, "a-60", "b-60")
     assert held(pool) == ["b-60"]
     assert pool.stats()["close_errors"] == ["a-60 tiny cpu fp32: RuntimeError: driver is gone"]

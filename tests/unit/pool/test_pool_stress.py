@@ -6,7 +6,9 @@ import random
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -23,6 +25,11 @@ BUDGET = 5 * SIZE
 def make_cell(index: int) -> Cell:
     spec = ModelSpec(name=f"model-{index}", architecture="BertModel", task="fill-mask")
     return Cell(spec, Device("cpu"), "fp32", WeightsChoice(Weights.TINY, "test"))
+
+
+def make_pool(load: Callable[[Cell], Any], **options: Any) -> ResourcePool:
+    """A pool of fake models, which have what the pool uses of a `LoadedModel`."""
+    return ResourcePool(load, **options)
 
 
 class World:
@@ -76,10 +83,11 @@ class Model:
 @pytest.mark.parametrize("failing", [0.0, 0.1])
 def test_many_threads_few_models_little_memory(seed: int, failing: float) -> None:
     world = World(seed, failing)
-    pool = ResourcePool(world.load, budget=lambda _: BUDGET, estimate=lambda _: SIZE)
+    pool = make_pool(world.load, budget=lambda _: BUDGET, estimate=lambda _: SIZE)
     wanted = [world.random.randrange(KEYS) for _ in range(REQUESTS)]
 
     def ask(index: int) -> str:
+        model: Any
         try:
             with pool.lease(make_cell(index)) as model:
                 assert not model.closed
@@ -130,7 +138,7 @@ def test_a_slow_load_delays_no_hit() -> None:
             finished.set()
         return Loaded()
 
-    pool = ResourcePool(load, budget=lambda _: 100 * SIZE)
+    pool = make_pool(load, budget=lambda _: 100 * SIZE)
     pool.acquire(make_cell(1)).release()
 
     def hit() -> bool:
