@@ -103,7 +103,10 @@ def _resolve(model_class: type[ModelClassTests], name: str, registry: Registry, 
     served = [spec for spec in resolved if model_class.serves(spec)]
     if not served:
         classes = ", ".join(dict.fromkeys(spec.architecture for spec in resolved))
-        raise ConfigError(f"{place} {name!r} is {classes}, and the class tests {_served(model_class)}.")
+        raise ConfigError(
+            f"{place} {name!r} is {classes}, and the class tests {_served(model_class)}.",
+            hint="Name a model of these, or use the model class whose `architectures` match.",
+        )
     return served
 
 
