@@ -109,4 +109,4 @@ class Backends:
             backend = self.for_kind(kind)
             return backend.probe() if isinstance(backend, DeviceProbe) else []
         except Exception as error:
-            return [Presence(Device(kind), False, f"its backend cannot be asked: {type(error).__name__}: {error}")]
+            return [Presence(Device(kind), False, f"its backend failed to answer: {type(error).__name__}: {error}")]

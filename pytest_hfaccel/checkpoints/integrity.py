@@ -134,7 +134,7 @@ def _bad_json(directory: Path) -> CheckpointError | None:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (ValueError, RecursionError) as error:
             return CheckpointError(
-                f"{path} is not valid JSON: {error}.", hint="Download or save the checkpoint again, or mend the file."
+                f"{path} is not valid JSON: {error}.", hint="Download or save the checkpoint again, or repair the file."
             )
         if path.name == "config.json" and not isinstance(content, dict):
             return CheckpointError(f"{path} is not a JSON object, but a {type(content).__name__}.", hint=_AGAIN)
@@ -166,7 +166,7 @@ def _no_weights(directory: Path, *, allow_pickle: bool) -> CheckpointError | Non
     if pickled:
         return CheckpointError(
             f"{directory} has no safetensors weights, only {', '.join(pickled)}.",
-            hint="HFACCEL_ALLOW_PICKLE=1 loads them; unpickling runs code of whoever wrote them.",
+            hint="HFACCEL_ALLOW_PICKLE=1 loads them; unpickling can run code of their author.",
         )
     return CheckpointError(f"{directory} has no complete weights: {missing} is missing.", hint=_AGAIN)
 
@@ -237,7 +237,7 @@ def _shards(index: Path) -> list[str]:
     names = sorted(set(shards.values()))
     for name in names:
         if not name or Path(name).name != name:
-            raise CheckpointError(f"{index} names {name!r}, which is no file of its own directory.", hint=_AGAIN)
+            raise CheckpointError(f"{index} names {name!r}, which is not a file in its directory.", hint=_AGAIN)
     return names
 
 

@@ -80,7 +80,7 @@ def _by_task(config: Any, spec: ModelSpec) -> list[Any]:
     recipe = task_of(spec).recipe
     if recipe not in _PARTS_BY_RECIPE:
         raise LoadError(
-            f"nobody knows how to make the processor of model type {config.model_type!r} for {spec.task}.",
+            f"there is no rule to make a processor for model type {config.model_type!r} for {spec.task}.",
             stage="resolve",
             cause=Cause.TINY_CHECKPOINT,
             hint="An entry in PROCESSORS of checkpoints/tables would; a pretrained checkpoint brings its own.",

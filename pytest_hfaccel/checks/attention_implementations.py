@@ -72,7 +72,7 @@ def _choose_implementations(context: CheckContext) -> tuple[list[str], dict[str,
     model = context.loaded.pipeline_model()
     name = type(model).__name__
     if not can_exchange_attention(model):
-        return [], dict.fromkeys(_OTHERS, f"{name} has one attention of its own, which cannot be exchanged")
+        return [], dict.fromkeys(_OTHERS, f"{name} has its own attention, which cannot be exchanged")
     reasons = {one: "" if supports_attention(model, one) else f"{name} does not support it" for one in _OTHERS}
     reasons[FLASH] = reasons[FLASH] or _why_no_flash(context)
     if context.cell.device.kind not in GPU_KINDS:

@@ -236,7 +236,7 @@ def private_copy(context: CheckContext, dtype: str = "") -> Any:
     copy = context.source.torch_model(dtype or context.cell.dtype, str(device))
     shared = _storages(copy) & _storages(leased)
     if shared:
-        raise LoadError(f"{len(shared)} tensors of the copy lie in the memory of the leased model", stage="load")
+        raise LoadError(f"{len(shared)} tensors of the copy share memory with the leased model", stage="load")
     return copy
 
 

@@ -103,7 +103,7 @@ def _origin(context: CheckContext, at_device: bool) -> str:
     else:
         with context.reference.model() as loaded:
             where, module = "the reference model on the CPU", _first_module(loaded, context)
-        note = f" (the modules of {kind} cannot be watched)" if at_device else ""
+        note = f" (the modules of {kind} cannot be observed)" if at_device else ""
     if module:
         return f"the first module of {where} that makes one is {module}{note}"
     return f"no module of {where} makes one{note}"

@@ -49,7 +49,7 @@ def problems_between(actual: Any, expected: Any, tolerance: Tolerance) -> list[s
     """
     broken = [side for side, result in (("its", actual), ("the direct", expected)) if not _is_finite(result)]
     if broken:
-        return [f"{side} result holds NaN or infinity: {actual!r} instead of {expected!r}" for side in broken]
+        return [f"{side} result contains NaN or infinity: {actual!r} instead of {expected!r}" for side in broken]
     if _is_record_list(expected):
         return _records(actual, expected, tolerance)
     if isinstance(expected, Sequence) and not isinstance(expected, str):

@@ -138,7 +138,7 @@ def analyze_class(class_name: str) -> Analysis:
     """Say what an architecture class is for."""
     name = class_name.rpartition(".")[-1].strip()
     if not name:
-        return nothing(CLASS_SOURCE, "no class was given")
+        return nothing(CLASS_SOURCE, "no class was passed")
     listed = auto_tables().heads_of_class.get(name)
     kind = _listed_kind(name, listed) if listed else None
     if listed and kind:
@@ -204,9 +204,9 @@ def _read(name: str) -> Analysis:
         )
     if marker:
         return analysis(
-            CLASS_SOURCE, *marker.kind, READ_FAINTLY, READ_FAINTLY - 0.1, f"{reason}; its name holds {marker.text!r}"
+            CLASS_SOURCE, *marker.kind, READ_FAINTLY, READ_FAINTLY - 0.1, f"{reason}; its name contains {marker.text!r}"
         )
-    return nothing(CLASS_SOURCE, f"{reason}, and its name tells nothing")
+    return nothing(CLASS_SOURCE, f"{reason}, and its name says nothing")
 
 
 def _stands(head: Kind, stem: Kind) -> bool:

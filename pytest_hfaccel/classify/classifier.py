@@ -204,7 +204,7 @@ class ModelFamilyClassifier:
         if family is None:
             return said
         if family not in self.model_families:
-            return nothing(said["source"], f"{said['reason']}: {family}, which is not among the families given")
+            return nothing(said["source"], f"{said['reason']}: {family}, which is not one of the families")
         if subfamily is None or subfamily in self.model_subfamilies.get(family, {}):
             return said
         return analysis(said["source"], family, None, said["confidence"], 0.0, said["reason"])

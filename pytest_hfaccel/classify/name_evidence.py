@@ -209,7 +209,7 @@ def analyze_name(model_name: str) -> Analysis:
     """Say what a hub id, a directory or a bare name stands for, by built-in knowledge."""
     organisation, tokens = split_name(model_name)
     if not tokens:
-        return nothing(NAME_SOURCE, "no name was given")
+        return nothing(NAME_SOURCE, "no name was passed")
     return (
         _by_marker(organisation, tokens)
         or analyze_registered(model_name, NAME_SOURCE)

@@ -25,7 +25,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
 
     parser = argparse.ArgumentParser(
-        prog="hfaccel", description="Test Hugging Face models on hardware: what is here, what is known, what works."
+        prog="hfaccel", description="Test, measure and predict Hugging Face models on hardware."
     )
     parser.add_argument("--version", action="version", version=f"hfaccel {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)

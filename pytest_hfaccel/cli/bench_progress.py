@@ -206,6 +206,6 @@ def visualize(config: RunConfig, output_dir: Path) -> int:
         raise ConfigError("--visualize-from-db: --no-db-store leaves no database to read.")
     measurements = open_measurements(path)
     if not measurements:
-        raise ConfigError(f"{path}: it holds no measurements.", hint="`hfaccel bench` makes some.")
+        raise ConfigError(f"{path}: it contains no measurements.", hint="`hfaccel bench` makes some.")
     draw(measurements, output_dir)
     return 0

@@ -16,11 +16,11 @@ _JOURNAL = ".jsonl"
 
 def add_parser(commands: Any) -> None:
     """Add `db` and its actions to the parsers of `hfaccel`."""
-    text = "Show what the benchmark database holds, export it, import into it, or migrate it."
+    text = "Show, export, import or migrate the benchmark database."
     actions = commands.add_parser(
         "db", help="show, export, import or migrate the benchmark database", description=text
     ).add_subparsers(title="actions", metavar="ACTION", required=True)
-    info = _add(actions, "info", _info, "show what the database holds")
+    info = _add(actions, "info", _info, "show the contents of the database")
     info.add_argument("--json", action="store_true", help="print it as JSON")
     export = _add(actions, "export", _export, "write it to Parquet files")
     export.add_argument("target", help="a file *.parquet for the measurements, or a directory for everything")

@@ -125,7 +125,7 @@ def _devices_here() -> list[str]:
 def _calibrated(device: str, dtype: str, threads: int | None) -> DeviceCalibration:
     from pytest_hfaccel.predict.calibration import calibrate
 
-    print(f"hfaccel: calibrating {device} at {dtype}; leave the machine alone meanwhile", file=sys.stderr)
+    print(f"hfaccel: calibrating {device} at {dtype}; do not use the machine until it is done", file=sys.stderr)
     return calibrate(device, dtype, threads=threads, note=_note)
 
 

@@ -199,7 +199,7 @@ def _train(arguments: argparse.Namespace) -> int:
     own = None if arguments.output_dir == "visualizations" else arguments.output_dir
     models = train_prediction_models(place, own)
     for model in models:
-        print(f"{model.name}: {model.rows} rows, {model.latency_error:.1%} mean error on kinds of models held out")
+        print(f"{model.name}: {model.rows} rows, {model.latency_error:.1%} mean error on held-out kinds of models")
     for reason in models.left_out:
         print(f"not trained: {reason}")
     return 0 if len(models) else 1

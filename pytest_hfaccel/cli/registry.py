@@ -41,7 +41,7 @@ def add_parser(commands: Any) -> None:
 
     action = _add_action(actions, "add", "Add a model to a registry file.", _add)
     action.add_argument("model", help="local directory or hub id")
-    action.add_argument("--to", required=True, type=Path, metavar="FILE", help="registry file; made if not there")
+    action.add_argument("--to", required=True, type=Path, metavar="FILE", help="registry file; created if missing")
     action.add_argument("--name", help="name of the entry (default: the hub id, or the directory's name)")
 
     action = _add_action(actions, "sync", "Find popular models on the hub and print entries to add.", _sync)
@@ -147,7 +147,7 @@ def _show_modules(arguments: argparse.Namespace) -> None:
     carried = sum(missing.values())
     own = len(architectures) - len(missing)
     print(
-        f"{arguments.modules}: {own} classes have a module of their own, {carried} are carried by one for every class, "
+        f"{arguments.modules}: {own} classes have their own module, {carried} are carried by one for every class, "
         f"{len(missing) - carried} have no module"
     )
     if arguments.classes:

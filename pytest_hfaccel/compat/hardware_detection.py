@@ -159,7 +159,7 @@ class HardwareDetector:
         device = next((device for device in devices if device.id == wanted), devices[0])
         if device.id != wanted:
             present = ", ".join(device.id for device in devices)
-            reason = f"not among those that are here ({present}); {device.id} is taken instead"
+            reason = f"not one of those present ({present}); {device.id} is taken instead"
             with self._lock:
                 self._index_errors[wanted] = reason
         return device.torch_name

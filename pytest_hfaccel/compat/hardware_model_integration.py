@@ -212,7 +212,7 @@ class HardwareProfile:
         if self.needs:
             return self.needs.to_json()
         given = {"min_memory_mb": self.peak_mb, "recommended_memory_mb": self.peak_mb} if self.peak_mb else {}
-        source = "given by the caller's hardware profile" if given else _NOT_KNOWN
+        source = "set by the caller's hardware profile" if given else _NOT_KNOWN
         sources = {name: source if name in given else _NOT_KNOWN for name in _REQUIREMENTS}
         return {**dict.fromkeys(_REQUIREMENTS), **given, "device": self.kind, "fits": None, "sources": sources}
 
@@ -506,7 +506,7 @@ class HardwareAwareModelClassifier:
                 needs = replace(needs, fits=found.fits)
         support = Support(**found.details["support"])
         if "compatible" in said:
-            support = Support("real" if said["compatible"] else "unavailable", "override", "given by the caller")
+            support = Support("real" if said["compatible"] else "unavailable", "override", "set by the caller")
         peak, fits = (needs.min_memory_mb, needs.fits) if needs else (None, None)
         given = (said.get("memory_usage") or {}).get("peak")
         if given is not None:

@@ -29,7 +29,7 @@ _PRESSURE_PERCENT = 80.0
 """Share of an accelerator's memory allocated above which it is under pressure."""
 
 _ON, _OFF = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
-_CONVERTED = "OpenVINO runs converted models; this one lies in main memory, where the conversion takes it from"
+_CONVERTED = "OpenVINO runs converted models; this one is in main memory, ready for conversion"
 
 
 def loaded_torch() -> Any:

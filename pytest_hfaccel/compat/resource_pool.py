@@ -362,7 +362,7 @@ class ResourcePool(ModelCache):
         for other in self._table.view(lambda entry: _other_key_of(value, entry, key)):
             if other is not None:
                 raise LoadError(
-                    f"the constructor of {str(key)!r} returned the object that the pool holds as {str(other)!r}",
+                    f"the constructor of {str(key)!r} returned the object that the pool already has as {str(other)!r}",
                     hint="A constructor must make a new object each time: moving this one would move the other.",
                 )
         placement = self._place(value, choice.device, key.precision, is_emulated=choice.is_emulated)

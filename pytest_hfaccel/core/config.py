@@ -152,8 +152,8 @@ class RunConfig:
     )
     weights = Option(
         "auto",
-        "Weights to test with: pretrained, random (real dimensions), tiny (shrunken), or auto: pretrained where they "
-        "are on this machine or the model was named and the hub answers, else tiny.",
+        "Weights to test with: pretrained, random (real dimensions), tiny (shrunken), or auto: pretrained if they "
+        "are on this machine, or if the model was named and the hub answers; otherwise tiny.",
         flag="--hf-weights",
         env="HFACCEL_WEIGHTS",
         choices=WEIGHTS_CHOICES,
@@ -168,7 +168,7 @@ class RunConfig:
     )
     require: Option[tuple[str, ...]] = Option(
         _NOTHING,
-        "Device that must be there: its absence fails the run instead of being reported.",
+        "Device that must be present: its absence fails the run.",
         flag="--hf-require-device",
         old_flag="--hf-require",
         env="HFACCEL_REQUIRE_DEVICE",
@@ -212,8 +212,8 @@ class RunConfig:
     )
     resume: Option[tuple[str, ...]] = Option(
         _NOTHING,
-        "Go on with the latest run of the reports' directory, or with '=RUN' with another one (see `hfaccel runs`). "
-        "Its finished cells are not run again, their outcomes count as they are. A cell is run again when something "
+        "Continue the latest run of the reports directory, or, with '=RUN', another one (see `hfaccel runs`). "
+        "Its finished cells are not run again and keep their outcomes. A cell is run again when something "
         "that decides its outcome has changed.",
         flag="--hf-resume",
         env="HFACCEL_RESUME",
@@ -222,7 +222,7 @@ class RunConfig:
     )
     retry: Option[tuple[str, ...]] = Option(
         _NOTHING,
-        "With --hf-resume: run the cells again that ended so: crashed, failed, error, ... Comma-separated or repeated.",
+        "With --hf-resume: run cells with this status again: crashed, failed, error, ... Comma-separated or repeated.",
         flag="--hf-resume-retry",
         old_flag="--hf-retry",
         env="HFACCEL_RESUME_RETRY",
@@ -236,14 +236,14 @@ class RunConfig:
     )
     reports_mode = Option(
         "600",
-        "Permissions of the files that a run writes to its reports: they hold command lines and names of models.",
+        "Permissions of the report files, which contain command lines and model names.",
         flag="--hf-reports-mode",
         env="HFACCEL_REPORTS_MODE",
         choices=("600", "640", "644", "660", "664"),
     )
     keep_runs = Option(
         20,
-        "How many runs keep their folder in the reports' directory, this one included; older ones are removed when it "
+        "How many run folders to keep in the reports directory, including this run's; older ones are removed when it "
         "ends.",
         flag="--hf-reports-keep",
         old_flag="--hf-keep-runs",
@@ -260,8 +260,8 @@ class RunConfig:
     )
     trust_remote_code: Option[tuple[str, ...]] = Option(
         _NOTHING,
-        "Run the code of a model's repository: of models whose entry in your registry says that they need it; with "
-        "'=X', of the model with exactly this id or path. May be repeated.",
+        "Run the Python code in a model's repository, if the model's entry in your registry says that it needs it; "
+        "with '=X', for the model with exactly this id or path. May be repeated.",
         flag="--hf-trust-remote-code",
         env="HFACCEL_TRUST_REMOTE_CODE",
         many=True,
@@ -278,13 +278,13 @@ class RunConfig:
     )
     attention = Option(
         False,
-        "Also compare the implementations of attention: eager, sdpa, flash and flex where they run.",
+        "Also compare the implementations of attention that run here: eager, sdpa, flash and flex.",
         flag="--hf-attention",
         env="HFACCEL_ATTENTION",
     )
     compile = Option(
         False,
-        "Also compare the model with torch.compile, by inductor and by OpenVINO where they are.",
+        "Also compare the model with its torch.compile'd form, by inductor and OpenVINO if they are installed.",
         flag="--hf-compile",
         env="HFACCEL_COMPILE",
     )

@@ -184,7 +184,7 @@ class ModelClassTests(metaclass=CallableWithModel):
         for name in ("task", "dependencies", "class_name"):
             if name in vars(cls):
                 raise TypeError(
-                    f"{cls.__qualname__}.{name} cannot be set: a registry file (--hf-registry) says it, under "
+                    f"{cls.__qualname__}.{name} cannot be set here, but in a registry file (--hf-registry), under "
                     "`classes:` for all models of an architecture class and under `models:` for one."
                 )
 

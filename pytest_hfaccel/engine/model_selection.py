@@ -125,7 +125,7 @@ def _require_sound(model_class: type[ModelClassTests]) -> None:
 
     if model_class.__init__ is not ModelClassTests.__init__ or model_class.__new__ is not ModelClassTests.__new__:
         raise ConfigError(
-            "it has an `__init__` or a `__new__`, and pytest collects no such class.",
+            "it has an `__init__` or a `__new__`, and pytest does not collect such classes.",
             hint="Set attributes of the class, or use a fixture of your own.",
         )
     patterns, default = model_class.architectures, model_class.default_model

@@ -144,7 +144,7 @@ def _require(config: RunConfig, present: Sequence[Device], absent: dict[str, str
             here = ", ".join(device.id for device in present)
             raise ConfigError(
                 f"--hf-require-device {pattern}: it is not on this machine. {' '.join(known)}".rstrip(),
-                hint=f"Devices here: {here}. `hfaccel hardware` tells more.",
+                hint=f"Devices here: {here}. `hfaccel hardware` says more.",
             )
 
 

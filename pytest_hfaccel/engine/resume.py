@@ -72,12 +72,12 @@ def earlier_run(reports: Path, *, resume: str = "") -> EarlierRun:
     """
     folder = _named(reports, resume) if resume not in ("", LATEST) else latest_run(reports)
     if folder is None:
-        return EarlierRun(problems=[f"there is no run in {reports} to go on with: everything is run"] if resume else [])
+        return EarlierRun(problems=[f"there is no run in {reports} to continue: everything is run"] if resume else [])
     journal = folder / JOURNAL
     if is_running(folder):
         if resume:
             raise ConfigError(
-                f"--hf-resume: the run {folder.name} still goes on.",
+                f"--hf-resume: the run {folder.name} is still in progress.",
                 hint="Wait for its end, or leave --hf-resume out: runs do not disturb each other.",
             )
         return EarlierRun()
@@ -91,7 +91,7 @@ def earlier_run(reports: Path, *, resume: str = "") -> EarlierRun:
         problem = lines.problems[0] if lines.problems else f"{journal} is empty"
         raise ConfigError(
             f"--hf-resume: what run {folder.name} was cannot be read: {problem}.",
-            hint=f"Leave --hf-resume out, or delete {folder} to go on with the run before it.",
+            hint=f"Leave --hf-resume out, or delete {folder} to continue the run before it.",
         )
     return _earlier(folder.name, lines, resume=bool(resume))
 
@@ -236,7 +236,7 @@ class ResumedOutcomes:
                 if reason:
                     again[reason].append(cell.cell)
         new = len(cells) - kept - sum(map(len, again.values()))
-        yield f"hfaccel: goes on with run {earlier.id}: of {len(cells)} cells {kept} are kept, {new} had not finished"
+        yield f"hfaccel: continues run {earlier.id}: of {len(cells)} cells {kept} are kept, {new} had not finished"
         for reason, names in again.items():
             more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
             yield f"hfaccel: {len(names)} run again ({reason}): {', '.join(names[:_NAMES_SHOWN])}{more}"

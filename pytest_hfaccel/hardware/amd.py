@@ -44,7 +44,7 @@ def probe_rocm(build: TorchBuild, root: Path = Path("/"), environ: Mapping[str, 
     gpus = list_gpus(root)
     if not gpus:
         return [Presence(_FIRST, False, "no AMD GPU (the kernel driver amdgpu lists none in /sys/class/kfd)")]
-    seen = f"{len(gpus)} AMD GPU{'s are' if len(gpus) > 1 else ' is'} here"
+    seen = f"{len(gpus)} AMD GPU{'s are' if len(gpus) > 1 else ' is'} present"
     visible = visible_devices(
         len(gpus), _VARIABLES, os.environ if environ is None else environ, [gpu.unique_id for gpu in gpus]
     )

@@ -49,7 +49,7 @@ def probe_xpu(
     gpus = list_intel(root).gpus
     if not gpus:
         return [Presence(_FIRST, False, "no Intel GPU (the kernel lists none in /sys/class/drm)")]
-    seen = f"{len(gpus)} Intel GPU{'s are' if len(gpus) > 1 else ' is'} here"
+    seen = f"{len(gpus)} Intel GPU{'s are' if len(gpus) > 1 else ' is'} present"
     problem = build.why_not("xpu")
     if not problem and not loads("libze_loader.so.1"):
         problem = "Level Zero (libze_loader.so.1), which torch needs, is not installed"
@@ -114,7 +114,7 @@ def _probe(target: str, ids: Iterable[str], package: Path, problem: str, where: 
     if not _plugin(package, target.lower()):
         problem = f"openvino has no {target} plugin"
     if problem:
-        reason = f"an Intel {target} is here, but {problem}"
+        reason = f"an Intel {target} is present, but {problem}"
         return [Presence(first, False, reason, details={"pci_device": ids[0]})]
     names = [target] if len(ids) == 1 else [f"{target}.{index}" for index in range(len(ids))]
     return [

@@ -46,7 +46,7 @@ def probe_cuda(build: TorchBuild, nvml: Any = None, environ: Mapping[str, str] |
         len(gpus), ["CUDA_VISIBLE_DEVICES"], os.environ if environ is None else environ, [gpu.uuid for gpu in gpus]
     )
     unusable = build.why_not("cuda")
-    seen = f"an NVIDIA driver is here ({len(gpus)} GPU{'s' if len(gpus) > 1 else ''})"
+    seen = f"an NVIDIA driver is present ({len(gpus)} GPU{'s' if len(gpus) > 1 else ''})"
     if unusable:
         return [Presence(_FIRST, False, f"{seen}, but {unusable}", gpus[0].name, gpus[0].memory_bytes)]
     if not visible.order:

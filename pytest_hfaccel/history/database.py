@@ -318,7 +318,7 @@ def _measurements(place: Path) -> Iterator[Measurement]:
         yield from _READERS[place.suffix](place)
     else:
         raise ConfigError(
-            f"{place}: {place.suffix or 'a file without an ending'} is no kind of file that holds measurements. "
+            f"{place}: {place.suffix or 'a file without an ending'} is not a file with measurements. "
             f"Allowed: {', '.join(_READERS)}."
         )
 

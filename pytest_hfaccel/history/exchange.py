@@ -169,7 +169,7 @@ def import_files(connection: Any, path: Path) -> dict[str, int]:
     files = sorted(path.glob(f"*{PARQUET}")) if path.is_dir() else [path]
     if not files:
         raise ConfigError(
-            f"{path}: this directory holds no Parquet file",
+            f"{path}: this directory contains no Parquet file",
             hint="Name a directory or a file that `hfaccel db export` wrote.",
         )
     counts = [import_rows(connection, measured_rows(connection, file)) for file in files]
@@ -294,7 +294,7 @@ def record_of_journal(path: Path) -> tuple[str, RunRecord]:
     run = contents.header.get("run", {})
     if "started" not in run:
         raise ConfigError(
-            f"{path}: the first line of this journal, which tells of the run, is missing or damaged",
+            f"{path}: the first line of this journal, which describes the run, is missing or damaged",
             hint="Name the `journal.jsonl` of a run, as docs/reports.md describes it.",
         )
     bad = any(result.status.is_bad for result in contents.results)

@@ -163,7 +163,7 @@ def migrate(connection: Any, path: Path) -> None:
             _copy(connection, table)
         except (duckdb().ConstraintException, duckdb().ConversionException) as error:
             raise ConfigError(
-                f"{path}: the database is of an older version and its rows of {table} cannot be taken over: {error}",
+                f"{path}: the database is of an older version and its rows of {table} cannot be migrated: {error}",
                 hint="Nothing was changed. Correct or delete those rows, with any DuckDB client, and try again.",
             ) from error
 

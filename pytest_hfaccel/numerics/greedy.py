@@ -53,7 +53,7 @@ def _prompt_logits(
 ) -> tuple[torch.Tensor | None, str]:
     """Return the logits of that shape that `forward` gives after the prompts, or why there are none to compare."""
     if loaded.pipeline_model().config.is_encoder_decoder:
-        return None, "an encoder-decoder begins with tokens of its own"
+        return None, "an encoder-decoder begins with its own tokens"
     if is_padded(inputs):
         return None, "the prompts are padded, which moves positions"
     try:

@@ -47,8 +47,8 @@ _HEAT_ROWS, _HEAT_COLUMNS = 40, 18
 _NAMED = 8
 """So many models without a number are named."""
 _RATIO = (
-    "The interval of a ratio holds every ratio of numbers in the two intervals; a ratio counts as measured when both "
-    "numbers are."
+    "The interval of a ratio covers every ratio of numbers from the two intervals; a ratio counts as measured when "
+    "both numbers are."
 )
 
 

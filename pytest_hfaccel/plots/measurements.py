@@ -188,7 +188,7 @@ def _noise(rows: list[Measurement]) -> Iterator[tuple[str, Figure]]:
     setups = _Setups(rows)
     legend: dict[str, Any] = {name: mark(setups.colours[name], setups.markers[name]) for name in setups.names}
     if any(row.noise.throttled for row in rows):
-        legend["throttled meanwhile"] = mark(RED, solid=False)
+        legend["throttled during the runs"] = mark(RED, solid=False)
     how = (
         "One mark per measured point. Spread: distance between the quartiles of the timed runs. Uncertainty: half the "
         "95 % interval of the median. Drift: how much slower a fixed piece of work was after the measurement than "

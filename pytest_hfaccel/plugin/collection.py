@@ -295,7 +295,7 @@ def _header_lines(session: Session, known: Sequence[tuple[Cell, type[ModelClassT
     lines = [f"hfaccel: {_counted(len(real), 'cell')}: {' x '.join(text for text in spanned if text)}"]
     lines += _weights_lines(cells)
     if session.config.all_hardware:
-        lines += [f"hfaccel: not here: {device} ({reason})" for device, reason in session.plan.absent.items()]
+        lines += [f"hfaccel: absent: {device} ({reason})" for device, reason in session.plan.absent.items()]
     if not session.config.resume:
         return [*lines, *session.resumed.header_lines((), resume=False)]
     keys = [((session.module_of(one), cell.id), session.decided_by(cell, one)) for cell, one in known]

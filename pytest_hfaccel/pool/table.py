@@ -250,7 +250,7 @@ class ResourceTable:
         with self._changed:
             while True:
                 if self._closed:
-                    raise HfAccelError(f"{key_text(request.key)!r} is asked of a pool that is closed")
+                    raise HfAccelError(f"{key_text(request.key)!r} is requested from a closed pool")
                 entry = self._entries.get(request.key)
                 if entry is None or entry.state is not State.CLOSING:
                     break
@@ -413,7 +413,7 @@ def _usage_text(device: Device, entries: Iterable[Entry]) -> str:
         for entry in entries
         if entry.request.device == device
     ]
-    return "\n".join([f"On {device}:", *lines]) if lines else f"On {device} the pool holds nothing else."
+    return "\n".join([f"On {device}:", *lines]) if lines else f"On {device} the pool contains nothing else."
 
 
 def _exhausted(entry: Entry, need: int, limit: int, entries: Iterable[Entry]) -> PoolExhausted:

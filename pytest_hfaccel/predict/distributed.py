@@ -549,7 +549,7 @@ def split(
     def work_at(batch: int) -> Work:
         trace = engine.traces.at(model, batch=batch, length=task.length, dtype=task.dtype, training=task.training)
         if trace is None:
-            raise ConfigError(f"{model.name}: it cannot be split, because what it does is not known. {model.origin}")
+            raise ConfigError(f"{model.name}: it cannot be split, because its operators are not known. {model.origin}")
         milliseconds = predicted(batch).latency_ms
         if milliseconds is None:
             raise ConfigError(f"{model.name}: no time on {platform.title} can be predicted.")

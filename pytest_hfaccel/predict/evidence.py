@@ -120,7 +120,7 @@ class Evidence:
 
     def _read(self, place: Path) -> list[Measurement]:
         if not place.exists():
-            self.notes.append(f"{place}: there is no such file or directory, so no measured row is known from it")
+            self.notes.append(f"{place}: there is no such file or directory, so it has no measured rows")
             return []
         try:
             from pytest_hfaccel.history.database import open_measurements

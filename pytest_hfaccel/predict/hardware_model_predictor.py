@@ -81,7 +81,7 @@ class HardwareModelPredictor:
         if path is None:
             return PredictorConfig()
         if not path.is_file():
-            self._notes.append(f"{path}: there is no such file, so defaults hold")
+            self._notes.append(f"{path}: there is no such file, so the defaults are used")
             return PredictorConfig()
         return PredictorConfig.read(path)
 
@@ -103,7 +103,7 @@ class HardwareModelPredictor:
             if each.platform.is_present and each.prediction.source == Source.DATASHEET
         ]
         note = (
-            f"{', '.join(names)}: not calibrated at this precision, so a data sheet stands in; `hfaccel calibrate` "
+            f"{', '.join(names)}: not calibrated at this precision, so a data sheet is used; `hfaccel calibrate` "
             "measures a device in half a minute"
         )
         if names:

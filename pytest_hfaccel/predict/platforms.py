@@ -298,7 +298,7 @@ class Platforms:
         if target or slug not in self.specifications.by_slug:
             raise ConfigError(
                 f"{name!r} is not a kind of hardware. Allowed: {', '.join(KINDS)}.",
-                hint="A chip that is not here is named after its kind, as in 'cuda:h100-sxm'. Known: "
+                hint="A chip that is not on this machine is named with its kind, as in 'cuda:h100-sxm'. Known: "
                 f"{', '.join(self.specifications.slugs())}.",
             )
         chip = self.specifications.get(slug)

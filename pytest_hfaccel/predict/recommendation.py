@@ -253,7 +253,7 @@ def _explanation(
     usable = [each for each in candidates if each.is_usable]
     reason = _reason(best, [each for each in usable if each.has_number], len(usable))
     absent = "" if best.platform.is_present else " It is not in this machine."
-    rests_on = f"Rests on: {_sentence(best.prediction.basis)}"
+    rests_on = f"Based on: {_sentence(best.prediction.basis)}"
     return f"{_numbers(best)}{reason}.{absent}{others} {considered}{left_out} {rests_on}"
 
 

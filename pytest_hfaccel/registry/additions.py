@@ -27,7 +27,7 @@ def add_entry(file: Path, name: str, entry: dict[str, Any]) -> None:
     before = read_document(file) if file.exists() else Document(str(file), file.resolve().parent, text=_NEW_FILE)
     _must_be_valid(before, is_new=not file.exists())
     if name in (before.data.get("models") or {}):
-        raise ConfigError(f"{before.place(('models', name))}: {name!r} is there already.", hint="Edit it there.")
+        raise ConfigError(f"{before.place(('models', name))}: {name!r} already exists.", hint="Edit it there.")
     after = Document(before.file, before.directory, text=_insert(before, entry_text(name, entry, _indent(before))))
     parse_document(after)
     validate(after)

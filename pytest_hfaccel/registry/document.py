@@ -174,7 +174,7 @@ class _EventReader:
         data = self._value((), self._loader.get_event())
         self._loader.get_event()  # end of the document
         if not isinstance(self._loader.get_event(), yaml.StreamEndEvent):
-            self._document.add_problem((), "holds more than one document ('---').")
+            self._document.add_problem((), "contains more than one document ('---').")
         return data
 
     def _value(self, loc: Loc, event: Any) -> Any:
@@ -210,7 +210,7 @@ class _EventReader:
             first = self._document.lines.setdefault(key, line)
             value = self._value(key, self._loader.get_event())
             if event.value in items:
-                self._document.add_problem(key, f"this key is there already, in line {first}.", line)
+                self._document.add_problem(key, f"this key already exists, in line {first}.", line)
             items.setdefault(event.value, value)
         return items
 

@@ -142,7 +142,7 @@ def _hub_errors(what: str) -> Iterator[None]:
     except errors.RevisionNotFoundError as error:
         raise ConfigError(f"{what}: the hub has the model, but not the revision.") from error
     except errors.RemoteEntryNotFoundError as error:
-        raise ConfigError(f"{what}: its repository holds no config.json.") from error
+        raise ConfigError(f"{what}: its repository has no config.json.") from error
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, network_error) as error:
         raise HubError(f"{what}: {_why_no_answer(error)}", hint=_NO_ANSWER_HINT) from error
     except OSError as error:

@@ -68,7 +68,7 @@ def pairs_without_checkpoint(rows: Path) -> dict[str, str]:
         raise CheckpointError(f"{rows} cannot be read: {error.strerror}.", stage="resolve") from error
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{rows} holds no rows of a sweep: {error}.",
+            f"{rows} has no rows of a sweep: {error}.",
             stage="resolve",
             hint="`python benchmarks/tiny_checkpoints.py --rows FILE` writes them.",
         ) from error

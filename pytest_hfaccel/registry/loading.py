@@ -204,5 +204,5 @@ def build_spec(name: str, fields: Mapping[str, Any], shared: Mapping[str, Any]) 
         merged[key] = tuple(dict.fromkeys((*shared.get(key, ()), *own.get(key, ()))))
     task = merged.get("task") or infer_task(merged["architecture"], merged.get("dims", {}))
     if task is None:
-        raise IncompleteEntryError(f"'task' is missing, and nothing tells that of {merged['architecture']!r}.")
+        raise IncompleteEntryError(f"'task' is missing, and it is not known for {merged['architecture']!r}.")
     return ModelSpec(**{**merged, "name": name, "task": task})

@@ -136,7 +136,7 @@ def read_config(path: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(
-            f"{path.parent} holds no config.json, so it is not a transformers checkpoint.",
+            f"{path.parent} has no config.json, so it is not a transformers checkpoint.",
             stage="resolve",
             hint="Name the directory that `save_pretrained` wrote.",
         ) from error
@@ -174,7 +174,7 @@ def spec_of_config(
         return ModelSpec(**{**fields, "name": name, "architecture": architecture, "task": ""})
     if task is None:
         raise ConfigError(
-            f"{name}: nothing tells the task of {architecture}.",
+            f"{name}: the task is not known for {architecture}.",
             hint=_yaml_hint(f"classes:\n  {architecture}:\n    task: <one of {', '.join(TASKS)}>"),
         )
     fields |= {

@@ -41,16 +41,16 @@ if TYPE_CHECKING:
 __all__ = ["BLIND_SPOTS", "DEFECTS", "JUDGES", "Found", "Verdict", "self_test"]
 
 BLIND_SPOTS = (
-    "It runs two tiny models (BERT, GPT-2) in fp32: a defect of one operator, class, precision or size shows in the "
-    "matrix only.",
-    "A defect smaller than the tolerance is none to it, and one that the device shares with torch's CPU in fp64 "
-    "(transformers' own code, say) is in the reference as well.",
-    "A runtime that lies about its device and computes rightly elsewhere is believed; on torch devices the tensors are "
-    "asked, not the runtime.",
-    "Converted models are held against the reference, not against the files: a wrong weight that moves no output is "
-    "not seen there.",
-    "task_sense, the checks of an option (performance, training, attention, compile) and checks of your own are not "
-    "tried; nor are times, reports, resuming and the parallel run, which have tests of their own.",
+    "It runs two tiny models (BERT, GPT-2) in fp32: only the matrix shows defects of one operator, class, precision "
+    "or size.",
+    "A defect smaller than the tolerance passes, and so does one that the reference (torch's CPU in fp64) has, too, "
+    "for example in transformers' own code.",
+    "A runtime that reports one device and computes correctly on another is not caught; on torch devices the tensors "
+    "themselves are inspected.",
+    "Converted models are compared with the reference, not with the files: a wrong weight that does not change the "
+    "outputs is not caught there.",
+    "task_sense, checks that need an option (performance, training, attention, compile) and your own checks are not "
+    "tried; nor are times, reports, resuming and parallel runs, which this project tests otherwise.",
 )
 """What a green self-test does not say."""
 

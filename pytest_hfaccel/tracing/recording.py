@@ -194,7 +194,7 @@ class ScalableTrace:
         if not self.has(batch, dtype):
             subject = self.first.subject
             raise LoadError(
-                f"{subject.architecture}: its trace in {subject.dtype} tells nothing about batch {batch} in {dtype}.",
+                f"{subject.architecture}: its trace in {subject.dtype} says nothing about batch {batch} in {dtype}.",
                 hint="pytest_hfaccel.tracing.traces.trace_of traces such a case by itself.",
             )
         if batch == self.first.batch:

@@ -191,8 +191,8 @@ SOUND: dict[str, Callable[[Path], Any]] = {
 }
 
 UNRESOLVABLE: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "empty": (lambda d: list(map(Path.unlink, d.iterdir())), "holds no config.json"),
-    "no-config": (lambda d: (d / "config.json").unlink(), "holds no config.json"),
+    "empty": (lambda d: list(map(Path.unlink, d.iterdir())), "has no config.json"),
+    "no-config": (lambda d: (d / "config.json").unlink(), "has no config.json"),
     "config-cut": (write("config.json", b'{"hidden_size": '), "is not JSON"),
     "config-that-is-a-list": (write("config.json", b"[1]"), "is not a JSON object"),
     "config-that-is-a-device": (link("config.json", "/dev/zero"), "config.json is not a file"),

@@ -64,7 +64,7 @@ def test_unknown_dimensions_are_said_in_the_first_line_and_fail(
     assert main([*command, "me/my-clap"]) == 1
     first = capsys.readouterr().out.splitlines()[0]
     assert first.startswith("NO NUMBERS for me/my-clap: dimensions not known: ")
-    assert "ClapModel's default config would stand in with --assume-default" in first
+    assert "ClapModel's default config would be used with --assume-default" in first
 
 
 @pytest.mark.parametrize("words", [("predict", "./nowhere"), ("recommend", "./nowhere"), ("pool-config", "./nowhere")])

@@ -89,7 +89,7 @@ def test_at_once_and_one_of_them_stopped_for_a_while(project: Project) -> None:
         assert [run.status for run in list_runs(second.reports)] == ["running", "passed"]
         refused = project.run("--hf-device", "fake:0", "-k", "extra", "--hf-resume=1")
         assert refused.code == 4, refused.output
-        assert "still goes on" in refused.output
+        assert "is still in progress" in refused.output
     finally:
         first.send_signal(signal.SIGCONT)
         (project.directory / "go").touch()

@@ -94,7 +94,7 @@ def test_a_model_of_another_class_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["task", "dependencies"])
 def test_what_the_registry_says_cannot_be_set_in_the_class(name: str) -> None:
-    with pytest.raises(TypeError, match=f"{name} cannot be set: a registry file .--hf-registry. says it"):
+    with pytest.raises(TypeError, match=f"{name} cannot be set here, but in a registry file .--hf-registry."):
         type("TestMine", (ModelClassTests,), {name: "x"})
 
 

@@ -36,7 +36,7 @@ def require_device(device: Device) -> None:
     ):
         return
     raise BackendUnavailable(
-        f"{device}: OpenVINO {ov.__version__} finds no such device. Found: {', '.join(available) or 'none'}; and "
+        f"{device}: OpenVINO {ov.__version__} finds no such device. Available: {', '.join(available) or 'none'}; and "
         f"{', '.join(sorted(VIRTUAL))}, which choose among them.",
         stage="load",
         hint="A GPU or NPU needs its driver (on Linux: OpenCL and Level Zero) and access to /dev/dri or /dev/accel.",

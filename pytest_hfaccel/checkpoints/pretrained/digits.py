@@ -118,7 +118,7 @@ def train_digits(spec: ModelSpec, directory: Path) -> None:
     accuracy = _accuracy(model, processor)
     if accuracy < LEAST_ACCURACY:
         raise CheckpointError(
-            f"{spec.name}: trained on digits, it recognises {accuracy:.1%} of those held out; "
+            f"{spec.name}: trained on digits, it recognises {accuracy:.1%} of the held-out ones; "
             f"{LEAST_ACCURACY:.0%} is demanded.",
             hint="Its dims are too small to learn from, or this torch computes gradients wrongly.",
         )

@@ -88,7 +88,7 @@ def download(spec: ModelSpec, *, allow_pickle: bool = False) -> Path:
     if not _has_weights(directory, allow_pickle=allow_pickle):
         raise CheckpointError(
             f"{spec.hub_id}: the repository has no safetensors weights.",
-            hint="HFACCEL_ALLOW_PICKLE=1 also loads pickled weights; unpickling runs code of whoever wrote them.",
+            hint="HFACCEL_ALLOW_PICKLE=1 also loads pickled weights; unpickling can run code of their author.",
         )
     return directory
 

@@ -149,7 +149,7 @@ def save_calibration(calibration: DeviceCalibration, cache_dir: Path) -> Path:
         replace_file(file, json.dumps(calibration.to_json(), indent=1))
     except OSError as error:
         raise ConfigError(
-            f"{file}: the calibration cannot be kept: {error.strerror}",
+            f"{file}: the calibration cannot be stored: {error.strerror}",
             hint="Free space or change the permissions, or choose another directory with HFACCEL_CACHE.",
         ) from error
     return file

@@ -106,7 +106,7 @@ class CorrectedLayer(CalibratedLayer):
         rests_on = (
             f", corrected by ratios that come with this package: learned from {correction['rows']} rows of "
             f"{correction['relatives']} kinds of models on an {correction['machine']}, none of them of this machine; "
-            f"{correction['error']:.0%} mean error there on kinds that were held out"
+            f"{correction['error']:.0%} mean error there on held-out kinds"
         )
         return seconds, (correction["interval"][0], correction["interval"][1]), rests_on
 
@@ -173,5 +173,5 @@ def _basis(model: DeviceModel) -> str:
     return (
         f"traced operators, the calibration of {calibration.device_name} ({calibration.threads} threads, "
         f"{calibration.taken[:10]}), corrected by {model.rows} measured rows of {model.relatives} kinds of models, "
-        f"none of them this one's; {model.latency_error:.0%} mean error on kinds that were held out"
+        f"none of them this one's; {model.latency_error:.0%} mean error on held-out kinds"
     )

@@ -150,11 +150,11 @@ class ModelFinder:
             )
         architecture = model_class or _class_of_type_in(name, self._registry)
         if architecture is None:
-            return NamedModel(name, origin=f"dimensions not known: {why}. Its name holds no model type, either")
+            return NamedModel(name, origin=f"dimensions not known: {why}. Its name contains no model type, either")
         if not self._assume_default:
             return NamedModel(
                 name,
-                origin=f"dimensions not known: {why}. {architecture}'s default config would stand in with "
+                origin=f"dimensions not known: {why}. {architecture}'s default config would be used with "
                 "--assume-default (`assume_default=True`)",
                 default_class=architecture,
             )

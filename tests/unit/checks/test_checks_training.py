@@ -69,7 +69,7 @@ def test_a_copy_that_is_the_leased_model_is_refused(gpt2: TinySource) -> None:
 
     context = TinyContext(gpt2)
     context.source = type("Same", (), {"torch_model": lambda *_: context.loaded.pipeline_model()})()  # type: ignore[assignment]
-    with pytest.raises(LoadError, match="in the memory of the leased model"):
+    with pytest.raises(LoadError, match="share memory with the leased model"):
         private_copy(context)
 
 

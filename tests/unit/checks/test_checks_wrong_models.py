@@ -270,7 +270,7 @@ def test_one_nan_in_the_weights_fails_although_the_reference_has_it_too(
         "(Linear, 1 values of its weight are not finite)"
     )
     assert "NaN at 1200 positions, in the reference at 1200" in (run("parity", context).reason or "")
-    assert "result holds NaN or infinity" in (run("pipeline", context).reason or "")
+    assert "result contains NaN or infinity" in (run("pipeline", context).reason or "")
 
 
 def test_where_modules_cannot_be_watched_the_reference_tells(bert: TinySource, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,7 +279,7 @@ def test_where_modules_cannot_be_watched_the_reference_tells(bert: TinySource, m
     context.cell = replace(context.cell, device=Device.parse("openvino:CPU"))
     assert (run("forward", context).reason or "").endswith(
         "the first module of the reference model on the CPU that makes one is bert.encoder.layer.1.intermediate.dense "
-        "(Linear, 1 values of its weight are not finite) (the modules of openvino cannot be watched)"
+        "(Linear, 1 values of its weight are not finite) (the modules of openvino cannot be observed)"
     )
 
 

@@ -215,7 +215,7 @@ def test_requirements_by_device(classifier: HardwareAwareModelClassifier) -> Non
     assert list(classifier.get_requirements("gpt2")) == ["openvino", "cpu"]
     with pytest.raises(ConfigError, match="fp61"):
         classifier.get_requirements("gpt2", dtype="fp61")
-    with pytest.raises(ConfigError, match="Its name holds no model type"):
+    with pytest.raises(ConfigError, match="Its name contains no model type"):
         classifier.get_requirements("my-custom-model")
 
 

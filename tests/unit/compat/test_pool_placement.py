@@ -122,7 +122,7 @@ def test_one_object_is_not_two_instances(tmp_path: Path) -> None:
     pool = ResourcePool(devices=cpu_only(), error_reports=tmp_path)
     module = make_module()
     pool.get_model("bert", "base", lambda: module)
-    with pytest.raises(LoadError, match="returned the object that the pool holds as 'model bert base cpu'"):
+    with pytest.raises(LoadError, match="returned the object that the pool already has as 'model bert base cpu'"):
         pool.get_model("bert", "base", lambda: module, {"precision": "fp16"})
     assert nbytes_of(module) == 80  # the first instance is untouched
 

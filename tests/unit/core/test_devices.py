@@ -78,7 +78,7 @@ def test_a_third_partys_device_is_found_confirmed_and_has_its_traits() -> None:
 def test_a_probe_that_raises_is_an_absence() -> None:
     (presence,) = with_backend(Broken("broken-of-acme")).probe()
     assert not presence.present
-    assert presence.reason == "its backend cannot be asked: OSError: bus error"
+    assert presence.reason == "its backend failed to answer: OSError: bus error"
 
 
 def test_the_fake_backend_is_not_searched_for() -> None:

@@ -73,7 +73,7 @@ def test_gpus_with_name_memory_and_driver() -> None:
 def test_a_torch_without_cuda_is_the_reason(build: TorchBuild) -> None:
     (answer,) = probe_cuda(build, Nvml(), {})
     assert not answer.present
-    assert "an NVIDIA driver is here (2 GPUs), but this torch" in answer.reason
+    assert "an NVIDIA driver is present (2 GPUs), but this torch" in answer.reason
     assert build.version in answer.reason
     assert "without CUDA" in answer.reason
 

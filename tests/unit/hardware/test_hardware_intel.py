@@ -57,7 +57,7 @@ def test_xpu_is_present(laptop: Path) -> None:
 def test_xpu_needs_its_loader(laptop: Path) -> None:
     (answer,) = probe_xpu(XPU_BUILD, laptop, nothing, "linux")
     assert not answer.present
-    assert "1 Intel GPU is here, but Level Zero" in answer.reason
+    assert "1 Intel GPU is present, but Level Zero" in answer.reason
 
 
 def test_xpu_needs_a_torch_built_for_it(laptop: Path) -> None:
@@ -100,7 +100,7 @@ def test_openvino_gpu_without_opencl(laptop: Path, package: Path) -> None:
 def test_openvino_without_the_plugin(laptop: Path, package: Path) -> None:
     (package / "libs/libopenvino_intel_npu_plugin.so").unlink()
     npu = probe_openvino(PROCESSOR, laptop, package, everything, "linux")[2]
-    assert (npu.present, npu.reason) == (False, "an Intel NPU is here, but openvino has no NPU plugin")
+    assert (npu.present, npu.reason) == (False, "an Intel NPU is present, but openvino has no NPU plugin")
 
 
 def test_openvino_on_a_machine_with_a_cpu_only(tmp_path: Path, package: Path) -> None:

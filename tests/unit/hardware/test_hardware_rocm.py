@@ -50,7 +50,7 @@ def test_present(machine: Path) -> None:
 def test_a_torch_for_cuda_is_the_reason(machine: Path) -> None:
     (answer,) = probe_rocm(TorchBuild("2.13.0+cu130", cuda="13.0"), machine, {})
     assert not answer.present
-    assert "2 AMD GPUs are here, but this torch (2.13.0+cu130) is built without ROCm" in answer.reason
+    assert "2 AMD GPUs are present, but this torch (2.13.0+cu130) is built without ROCm" in answer.reason
 
 
 def test_without_the_device_file_the_gpu_cannot_be_used(machine: Path) -> None:

@@ -153,7 +153,7 @@ def test_an_export_of_another_version_is_refused(
 
 def test_an_empty_directory_is_refused(target: BenchmarkDatabase, tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
-    with pytest.raises(ConfigError, match="holds no Parquet file"):
+    with pytest.raises(ConfigError, match="contains no Parquet file"):
         target.import_parquet(tmp_path / "nothing")
 
 
@@ -222,5 +222,5 @@ def test_places_without_measurements(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file or directory"):
         open_measurements(tmp_path / "nowhere")
     (tmp_path / "a.csv").write_text("x")
-    with pytest.raises(ConfigError, match=r"a\.csv: \.csv is no kind of file .* Allowed: \.duckdb"):
+    with pytest.raises(ConfigError, match=r"a\.csv: \.csv is not a file with measurements.* Allowed: \.duckdb"):
         open_measurements(tmp_path / "a.csv")

@@ -154,7 +154,7 @@ def test_rows_that_contradict_each_other_are_named_and_nothing_is_changed(
 ) -> None:
     path = tmp_path / "old.duckdb"
     old = make(path, f"INSERT INTO {table} {orphan}")
-    with pytest.raises(ConfigError, match=rf"old\.duckdb: .* of {table} cannot be taken over: .*{named}") as caught:
+    with pytest.raises(ConfigError, match=rf"old\.duckdb: .* of {table} cannot be migrated: .*{named}") as caught:
         BenchmarkDatabase(path)
     assert "Nothing was changed" in str(caught.value)
     with duckdb.connect(str(path), read_only=True) as connection:

@@ -222,7 +222,7 @@ def test_what_was_measured_otherwise_stands_apart(tmp_path: Path) -> None:
     ):
         assert text in drawn["latency"], text
     assert "peak memory (GiB)" in drawn["measured_memory"]
-    assert "throttled meanwhile" in drawn["noise"]
+    assert "throttled during the runs" in drawn["noise"]
     again = plot_measurements(rows[::-1], tmp_path / "b", suffix=".svg")
     assert words(again) == drawn
 

@@ -98,7 +98,7 @@ def test_a_family_is_a_word_of_the_name() -> None:
 def test_a_class_whose_dimensions_are_assumed(finder: ModelFinder) -> None:
     unknown = finder.find("my-fine-clap")
     assert (unknown.architecture, unknown.dimensions) == ("", "unknown")
-    assert "ClapModel's default config would stand in with --assume-default" in unknown.origin
+    assert "ClapModel's default config would be used with --assume-default" in unknown.origin
     found = ModelFinder(finder._registry, assume_default=True).find("my-fine-clap")
     assert (found.architecture, found.dimensions) == ("ClapModel", "assumed")
     assert "default config, assumed because" in found.origin

@@ -109,7 +109,7 @@ def test_data_sheets_of_this_machine_are_noted(make: Make, tmp_path: Path) -> No
     predictor.predict_performance("gpt2", hardware=["cpu", "cuda"])
     predictor.predict_performance("gpt2", hardware=["cpu", "cuda"])
     assert [note for note in predictor.notes if "`hfaccel calibrate`" in note] == [
-        "cpu: not calibrated at this precision, so a data sheet stands in; `hfaccel calibrate` measures a device in "
+        "cpu: not calibrated at this precision, so a data sheet is used; `hfaccel calibrate` measures a device in "
         "half a minute"
     ]
     calibrated(tmp_path)

@@ -57,7 +57,7 @@ def test_the_indentation_of_the_file(file: Path) -> None:
 
 def test_a_name_that_is_there(file: Path) -> None:
     file.write_text("version: 1\nmodels:\n  a: {architecture: BertModel}\n", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"r\.yaml:3: 'a' is there already"):
+    with pytest.raises(ConfigError, match=r"r\.yaml:3: 'a' already exists"):
         add_entry(file, "a", ENTRY)
 
 

@@ -71,7 +71,7 @@ def test_check_lists_what_has_no_entry_and_no_checkpoint(capsys: pytest.CaptureF
 def test_check_refuses_rows_that_are_none(tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"name": "a/A"}', encoding="utf-8")
-    with pytest.raises(CheckpointError, match=r"rows.jsonl holds no rows of a sweep: 'ok'"):
+    with pytest.raises(CheckpointError, match=r"rows.jsonl has no rows of a sweep: 'ok'"):
         hfaccel("check", "--sweep", str(rows))
 
 

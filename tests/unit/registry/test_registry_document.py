@@ -27,7 +27,7 @@ def test_plain_data_with_the_line_of_every_key_and_item(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("a: 1\nb: 2\na: 3\n", "r.yaml:3: a: this key is there already, in line 1."),
+        ("a: 1\nb: 2\na: 3\n", "r.yaml:3: a: this key already exists, in line 1."),
         ("a: &x 1\nb: *x\n", "r.yaml:2: b: aliases ('*name') are not supported; write the value out."),
         ("a: !!python/name:os.system x\n", "r.yaml:1: a: tags ('tag:yaml.org,2002:python/name:os.system') are not"),
         ("a: 2024-01-01\n", "r.yaml:1: a: YAML reads '2024-01-01' as a timestamp; put it in quotes."),
@@ -35,7 +35,7 @@ def test_plain_data_with_the_line_of_every_key_and_item(tmp_path: Path) -> None:
         ("a:\n  no: 1\n", "r.yaml:2: a: a key must be text; put it in quotes."),
         ("[1]: 2\n", "r.yaml:1: a key must be text; put it in quotes."),
         ("a: [1\nb: 2\n", "r.yaml:2: not YAML: "),
-        ("a: 1\n---\nb: 2\n", "r.yaml:1: holds more than one document ('---')."),
+        ("a: 1\n---\nb: 2\n", "r.yaml:1: contains more than one document ('---')."),
         ("", "r.yaml:1: is empty."),
         (b"a: \xff\n", "r.yaml: cannot be read: it is not UTF-8 text."),
         ("a: \x07\n", "r.yaml: not YAML: "),

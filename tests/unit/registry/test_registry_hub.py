@@ -138,7 +138,7 @@ def test_only_the_config_is_asked_for_and_with_the_token(answers: dict[str, dict
     [
         ("org/gone", "ConfigError", "org/gone: the hub has no such model, or it is private."),
         ("org/gated", "GatedError", "org/gated: its repository wants an accepted licence."),
-        ("org/no-config", "ConfigError", "org/no-config: its repository holds no config.json."),
+        ("org/no-config", "ConfigError", "org/no-config: its repository has no config.json."),
         ("org/forbidden", "HubError", "org/forbidden: the hub at http://127.0.0.1:"),
     ],
 )

@@ -127,7 +127,7 @@ ENTRY = "version: 1\nmodels:\n  m:\n    architecture: BertModel\n    "
         ("version: 1\nmodels:\n  m: {dims: {}}\n", "r.yaml:3: models.m: 'architecture' is missing"),
         (
             "version: 1\nmodels:\n  m: {architecture: SamModell}\n",
-            "r.yaml:3: models.m: 'task' is missing, and nothing tells that of 'SamModell'. Did you mean 'SamModel'?",
+            "r.yaml:3: models.m: 'task' is missing, and it is not known for 'SamModell'. Did you mean 'SamModel'?",
         ),
         (ENTRY + "hub_id: a/b\n    path: c\n", "r.yaml:3: models.m: 'hub_id' and 'path' exclude each other."),
         (

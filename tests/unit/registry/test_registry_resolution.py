@@ -94,7 +94,7 @@ def test_a_class_of_the_users_registry_gives_the_task(tmp_path: Path) -> None:
     name = write(tmp_path / "odd", {"architectures": ["OddModel"]})
     with pytest.raises(ConfigError) as caught:
         resolve_model(name, load_registry())
-    assert "nothing tells the task of OddModel" in str(caught.value)
+    assert "the task is not known for OddModel" in str(caught.value)
     advice = str(caught.value.hint)
     assert "version: 1\nclasses:\n  OddModel:\n    task: <one of fill-mask, " in advice
     file = tmp_path / "r.yaml"
@@ -122,7 +122,7 @@ def test_a_directory_that_does_not_say_what_it_is(
 
 
 def test_a_directory_without_config(registry: Registry, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"holds no config.json.*\nName the directory that `save_pretrained`"):
+    with pytest.raises(CheckpointError, match=r"has no config.json.*\nName the directory that `save_pretrained`"):
         resolve_model(str(tmp_path), registry)
 
 
