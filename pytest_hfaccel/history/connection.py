@@ -109,8 +109,8 @@ def locked(path: Path, error: Exception, waited_s: float) -> ConfigError:
     """Return the error for a file that somebody else kept open for too long."""
     return ConfigError(
         f"{path}: {_who(str(error))} has kept the database locked for {waited_s:g} s",
-        hint="DuckDB lets one process write at a time, and no other process read during that time. Wait until that "
-        "process is done, end it if it hangs, close the notebook or shell that has the file open, or name another file with "
+        hint="DuckDB lets one process write at a time, and no other process read then. Wait until that process is "
+        "done, end it if it hangs, close the notebook or shell that has the file open, or name another file with "
         "BENCHMARK_DB_PATH and bring both together later with `hfaccel db import`.",
     )
 
