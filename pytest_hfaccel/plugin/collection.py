@@ -131,6 +131,7 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
 
 def mark_items(items: Sequence[pytest.Item]) -> None:
     """Note on the items of model classes what they run, and mark them with `hf(...)`, for `-m`."""
+    of_cell: dict[int, dict[str, str]] = {}
     for item in items:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
         cell = parameters.get(CELL)
@@ -138,17 +139,17 @@ def mark_items(items: Sequence[pytest.Item]) -> None:
             continue
         check = parameters.get(EXTRA_CHECK) or item.originalname.removeprefix("test_")  # type: ignore[attr-defined]
         item.stash[CELL_TEST] = CellTest(cell, check, parameters.get(POINT))
-        item.add_marker(
-            pytest.mark.hf(
-                model=cell.model.name,
-                architecture=cell.model.architecture,
-                device=cell.device.kind,
-                dtype=cell.dtype,
-                weights=str(cell.weights.kind),
-                check=check,
-                level="class" if cell.device == CLASS_LEVEL else "cell",
-            )
-        )
+        facts = of_cell.get(id(cell))
+        if facts is None:
+            of_cell[id(cell)] = facts = {
+                "model": cell.model.name,
+                "architecture": cell.model.architecture,
+                "device": cell.device.kind,
+                "dtype": cell.dtype,
+                "weights": str(cell.weights.kind),
+                "level": "class" if cell.device == CLASS_LEVEL else "cell",
+            }
+        item.add_marker(pytest.mark.hf(**facts, check=check))
 
 
 def deselect_shadowed(config: pytest.Config, items: list[pytest.Item]) -> None:
