@@ -129,7 +129,7 @@ class ModelFinder:
             if is_path:
                 raise
             return self._unknown(name, model_class, error.message)
-        if len({(spec.architecture, repr(spec.dims)) for spec in found}) > 1:
+        if len({_size_key(spec) for spec in found}) > 1:
             names = ", ".join(spec.name for spec in found)
             return self._unknown(name, model_class, f"{name!r} is several models: {names}")
         return _known(name, replace(found[0], architecture=model_class or found[0].architecture))
@@ -178,6 +178,12 @@ def _is_path(name: str) -> bool:
         return name.startswith((".", "/", "~")) or Path(name).is_dir()
     except OSError:
         return False
+
+
+def _size_key(spec: ModelSpec) -> str:
+    """Class and dimensions; which tokens a generation suppresses does not change what a model costs."""
+    dims = {key: value for key, value in spec.dims.items() if not key.endswith("suppress_tokens")}
+    return json.dumps([spec.architecture, dims], sort_keys=True, default=str)
 
 
 def _known(name: str, spec: ModelSpec) -> NamedModel:
