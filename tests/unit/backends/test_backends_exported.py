@@ -63,7 +63,7 @@ def split_by_size(self: Any, pixel_values: Any, image_grid_thw: Any) -> Any:
     return BaseModelOutput(last_hidden_state=torch.stack(pooled))
 
 
-def load(source: MadeUpSource) -> Any:
+def load(source: Any) -> Any:
     from pytest_hfaccel.backends.openvino.backend import OpenVINOBackend
 
     return OpenVINOBackend().load(make_cell(source.spec, "openvino:CPU"), source)
@@ -146,7 +146,7 @@ def test_a_model_that_cannot_be_made_without_weights_has_no_such_inputs(tmp_path
 
     from pytest_hfaccel.backends.exported.inputs import ComputedInputs
 
-    source = MadeUpSource(made_up_model(masked), {}, tmp_path)  # no config on disk
+    source: Any = MadeUpSource(made_up_model(masked), {}, tmp_path)  # no config on disk
     assert ComputedInputs(source).of({"input_ids": torch.ones(1, 2)}) == {}
 
 

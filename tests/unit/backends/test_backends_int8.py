@@ -129,7 +129,7 @@ def test_a_product_that_torchao_does_not_round_is_not_called_int8(gpt2: Counting
     pytest.importorskip("torchao", reason="torchao is an extra of this package")
     import torch
 
-    class Bare(torch.nn.Module):
+    class Bare(torch.nn.Module):  # type: ignore[misc]
         """Multiplies with a parameter of its own, which is no linear layer."""
 
         def __init__(self) -> None:

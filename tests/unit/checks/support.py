@@ -14,6 +14,7 @@ from pytest_hfaccel.backends.base import SampleInputs
 from pytest_hfaccel.backends.torch.backend import TorchBackend
 from pytest_hfaccel.checkpoints.described_model import DescribedModel
 from pytest_hfaccel.checks import built_in_checks, planted
+from pytest_hfaccel.checks.base import CheckContext
 from pytest_hfaccel.core.results import CheckOutcome
 from pytest_hfaccel.core.spec import CPU, Cell, Device, ModelSpec, Weights, WeightsChoice
 from pytest_hfaccel.numerics.reference import Reference, compute_reference
@@ -53,6 +54,9 @@ class TinySource:
             for parameter in model.parameters():
                 parameter += 0.2 * torch.randn_like(parameter)
         model.save_pretrained(directory)
+
+    def model_class(self) -> Any:
+        return self._class
 
     def torch_model(self, dtype: str, device: str = "cpu") -> Any:
         return self.torch_model_in(self.directory, dtype).to(device)
@@ -95,7 +99,7 @@ def _right(tensor: torch.Tensor, count: int, value: int) -> torch.Tensor:
     return torch.nn.functional.pad(tensor, (0, count), value=value)
 
 
-def run(name: str, context: TinyContext) -> CheckOutcome:
+def run(name: str, context: CheckContext) -> CheckOutcome:
     """Run a built-in check on a context."""
     return built_in_checks()[name].function(context)
 
@@ -115,6 +119,7 @@ class TinyContext:
     device: Device = CPU
     claims: list[Any] = field(default_factory=list)
     outcomes: dict[str, CheckOutcome] = field(default_factory=dict)
+    performance_request: Any = None
     pipe: Any = None
     """The pipeline; the BERT's own unless a test gives another."""
 

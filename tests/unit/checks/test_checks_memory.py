@@ -31,7 +31,7 @@ def test_memory_fails_when_outputs_are_kept(bert: TinySource) -> None:
 
 
 def test_memory_allows_the_outputs_of_the_last_run_and_reference_cycles(bert: TinySource) -> None:
-    last = []
+    last: list[Any] = []
 
     def holding(right: Any, inputs: Any) -> Any:
         last[:] = [right(inputs)]
@@ -122,7 +122,7 @@ def _loaded_on(kind: str, source: TinySource) -> Any:
         pytest.importorskip("openvino", reason="openvino is an extra of this package")
     device = Device.parse({"cpu": "cpu", "openvino": "openvino:CPU", "fake": "fake:0"}[kind])
     cell = Cell(source.spec, device, "fp32", WeightsChoice(Weights.TINY, "test"))
-    return Backends().for_kind(kind).load(cell, source)  # type: ignore[arg-type]
+    return Backends().for_kind(kind).load(cell, source)
 
 
 @pytest.mark.parametrize("kind", ["cpu", "openvino", "fake"])

@@ -20,9 +20,8 @@ ONCE = TimingBudget(warm_up=1, runs=3)
 
 def context_of(source: TinySource, *points: Point, **options: Any) -> TinyContext:
     """The context of a check that knows where and how to measure."""
-    source.model_class = lambda: source._class  # type: ignore[attr-defined]
     context = TinyContext(source)
-    context.performance_request = PerformanceRequest(points or (Point(1),), ONCE, **options)  # type: ignore[attr-defined]
+    context.performance_request = PerformanceRequest(points or (Point(1),), ONCE, **options)
     return context
 
 

@@ -141,5 +141,5 @@ def _by_wording(text: str) -> list[list[list[float]]]:
 def test_paraphrases_must_be_closer_than_other_sentences(features: Any, holds: bool) -> None:
     pipe: Any = partial(features)
     pipe.tokenizer = SimpleNamespace(get_vocab=lambda: {"man": 0})
-    claims = list(groups_paraphrases(SimpleNamespace(pipe=pipe)))  # type: ignore[arg-type]
+    claims = list(groups_paraphrases(SimpleNamespace(pipe=pipe)))
     assert [claim.holds for claim in claims] == [holds, holds]

@@ -76,7 +76,7 @@ def test_a_model_that_is_not_compiled_at_all_fails(gpt2: TinySource) -> None:
 def test_what_openvino_gives_back_to_torch_is_a_failure() -> None:
     pytest.importorskip("openvino", reason="openvino is an extra of this package")
 
-    class Empty(torch.nn.Module):
+    class Empty(torch.nn.Module):  # type: ignore[misc]
         """Joins an empty vector to a matrix, as an empty cache does; OpenVINO 2026.4 refuses that."""
 
         dtype = torch.float32

@@ -93,7 +93,7 @@ def test_a_smaller_dtype_is_recommended_where_the_full_one_does_not_fit(
 
 
 def test_a_custom_profile_is_believed(classifier: HardwareAwareModelClassifier) -> None:
-    profile = {
+    profile: dict[str, dict[str, Any]] = {
         "cuda": {"compatible": True, "memory_usage": {"peak": 2000}},
         "mps": {"compatible": False},
         "cpu": {"compatible": False},
@@ -116,8 +116,8 @@ def test_an_unknown_model_has_no_made_up_numbers(classifier: HardwareAwareModelC
 
 def test_a_default_config_stands_in_only_where_that_was_asked_for(tmp_path: Path) -> None:
     def classify(*, assume_default: bool) -> dict[str, Any]:
-        options = {"reports": tmp_path, "machine": MACHINE, "assume_default": assume_default}
-        return HardwareAwareModelClassifier(**options).classify_model("me/my-clap")
+        classifier = HardwareAwareModelClassifier(reports=tmp_path, machine=MACHINE, assume_default=assume_default)
+        return classifier.classify_model("me/my-clap")
 
     unknown = classify(assume_default=False)
     assert (unknown["dimensions"], unknown["resource_requirements"]["min_memory_mb"]) == ("unknown", None)
@@ -139,8 +139,9 @@ def test_a_bool_is_a_profile(classifier: HardwareAwareModelClassifier) -> None:
     assert (found["cuda"]["compatible"], found["cuda"]["support"]) == (True, "real")
     assert not found["openvino"]["compatible"]
     assert answer["recommended_hardware"] == "cpu"
+    no_bool: Any = {"cuda": "yes"}
     with pytest.raises(ConfigError, match="hw_compat_override: cuda: 'yes' is not allowed"):
-        classifier.classify_model("gpt2", hw_compat_override={"cuda": "yes"})
+        classifier.classify_model("gpt2", hw_compat_override=no_bool)
 
 
 def test_unknown_hardware_is_refused(classifier: HardwareAwareModelClassifier) -> None:
@@ -179,8 +180,9 @@ def test_recommendations_for_a_task(classifier: HardwareAwareModelClassifier) ->
 
 def test_other_names_of_tasks_and_unknown_ones(classifier: HardwareAwareModelClassifier) -> None:
     assert classifier.recommend_model_for_task("translation")["task"] == "text2text-generation"
+    no_task: Any = None
     with pytest.raises(ConfigError, match="task: None is not a task"):
-        classifier.recommend_model_for_task(None)
+        classifier.recommend_model_for_task(no_task)
     with pytest.raises(ConfigError, match="Did you mean 'text-generation'"):
         classifier.recommend_model_for_task("text-generatoin")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from pytest_hfaccel.compat.model_placement import ENVIRONMENT
@@ -23,6 +25,11 @@ class Thing:
         self.closed = True
 
 
+def load_thing(_: Cell) -> Any:
+    """Return what has as much of a `LoadedModel` as the pool uses."""
+    return Thing(1)
+
+
 class World:
     """A pool, the time, and the main memory."""
 
@@ -30,7 +37,7 @@ class World:
         self.minutes = 0.0
         self.available = 64 * GIB
         self.pool = ResourcePool(
-            lambda _: Thing(1),
+            load_thing,
             devices=cpu_only(),
             error_reports=None,
             clock=lambda: 1000 + 60 * self.minutes,
@@ -105,6 +112,7 @@ def test_a_request_makes_a_resource_young_again(world: World) -> None:
 def test_leased_cells_stay(world: World) -> None:
     spec = ModelSpec(name="gpt2", architecture="GPT2LMHeadModel", task="text-generation")
     cell = Cell(spec, Device("cpu"), "fp32", WeightsChoice(Weights.TINY, "test"))
+    loaded: Any
     with world.pool.lease(cell) as loaded:
         assert world.pool.cleanup_unused_resources(0) == 0
         assert not loaded.closed

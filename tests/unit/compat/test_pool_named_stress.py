@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
@@ -95,7 +96,7 @@ def test_models_of_unknown_size_made_side_by_side_do_not_wait_for_each_other() -
 
     with ThreadPoolExecutor(THREADS) as threads:
         asked = [
-            threads.submit(pool.get_model, "bert", f"model-{index}", lambda index=index: construct(index))
+            threads.submit(pool.get_model, "bert", f"model-{index}", partial(construct, index))
             for index in range(THREADS)
         ]
         assert [future.result(LIMIT).index for future in asked] == list(range(THREADS))
@@ -114,7 +115,8 @@ def test_a_slow_load_delays_no_hit() -> None:
     pool.get_model("bert", "there", lambda: Model(1))
 
     def hit() -> int:
-        return pool.get_model("bert", "there", lambda: Model(2)).index
+        model: Model = pool.get_model("bert", "there", lambda: Model(2))
+        return model.index
 
     with ThreadPoolExecutor(THREADS) as threads:
         loading = threads.submit(pool.get_model, "bert", "slow", slow)

@@ -23,7 +23,7 @@ CPU = Device("cpu")
 def make_module(**options: Any) -> Any:
     import torch
 
-    class Norm(torch.nn.Module):
+    class Norm(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.linear = torch.nn.Linear(4, 4, bias=False, **options)
@@ -89,7 +89,7 @@ def test_a_module_that_does_not_move_is_found_out() -> None:
 def test_torchs_out_of_memory_is_ours() -> None:
     import torch
 
-    class Huge(torch.nn.Module):
+    class Huge(torch.nn.Module):  # type: ignore[misc]
         def to(self, *_: Any, **__: Any) -> Any:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB\nmore")
 

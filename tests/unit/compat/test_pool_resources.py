@@ -102,7 +102,12 @@ def test_an_empty_pool_has_a_hit_ratio_of_zero(tmp_path: Path) -> None:
 def test_a_model_under_construction_is_not_counted(tmp_path: Path) -> None:
     pool = pool_of(tmp_path)
     seen = []
-    pool.get_model("bert", "base", lambda: seen.append(pool.get_stats()) or Thing(5))
+
+    def construct() -> Thing:
+        seen.append(pool.get_stats())
+        return Thing(5)
+
+    pool.get_model("bert", "base", construct)
     assert (seen[0]["cached_models"], seen[0]["memory_usage"], seen[0]["misses"]) == (0, 0, 1)
 
 
