@@ -1,4 +1,4 @@
-"""Many cells verified and measured one after the other, in processes of their own: the work of `hfaccel bench`."""
+"""Verify and measure many cells, each in a separate process: the work of `hfaccel bench`."""
 
 from __future__ import annotations
 

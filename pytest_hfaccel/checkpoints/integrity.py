@@ -1,4 +1,4 @@
-"""The files of a checkpoint: whether they are there and sound, and errors that name file, problem and next step."""
+"""Check that the files of a checkpoint are complete and intact; errors name file, problem and next step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which weights a model runs with, and its checkpoint: built, converted, trained or downloaded once, and kept.
+"""Chooses the weights of a model and provides its checkpoint: built, converted, trained or downloaded once, and kept.
 
 Choosing imports neither torch nor transformers: collection asks for it.
 """

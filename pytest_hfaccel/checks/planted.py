@@ -1,4 +1,4 @@
-"""Known defects to plant in a model that works: whoever trusts a check must have seen it notice one.
+"""Known defects to plant in a working model, for tests that a check catches them.
 
 Each function takes a `LoadedModel` and gives one that behaves like it but for the defect. None of them looks into the
 model, so that they serve every backend; `with_weights` changes a torch module in place. A check is run on the result

@@ -1,4 +1,4 @@
-"""`hfaccel bench`: verify models on the hardware that is here, measure them, store and draw what was measured."""
+"""`hfaccel bench`: verify and measure models on the hardware of this machine, and store and plot the results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `hfaccel bench` writes: a line per result, a results file that is always up to date, database rows, plots."""
+"""Output of `hfaccel bench`: a line per result, a results file that is always current, database rows, plots."""
 
 from __future__ import annotations
 

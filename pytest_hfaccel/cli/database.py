@@ -1,4 +1,4 @@
-"""`hfaccel db`: what the benchmark database holds, into files and out of them."""
+"""`hfaccel db`: show, export, import and migrate the benchmark database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`hfaccel hardware` and `calibrate`: which devices are here, why the others are not, and how fast they are."""
+"""`hfaccel hardware` and `calibrate`: which devices are present, why others are absent, and how fast they are."""
 
 from __future__ import annotations
 

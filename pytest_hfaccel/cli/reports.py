@@ -1,4 +1,4 @@
-"""`hfaccel runs` and `support`: the runs that have left reports, and the support matrix made of their journals."""
+"""`hfaccel runs` and `support`: the runs in a reports directory, and the support matrix from their journals."""
 
 from __future__ import annotations
 

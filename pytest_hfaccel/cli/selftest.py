@@ -1,4 +1,4 @@
-"""`hfaccel selftest`: does the battery notice what is wrong, on the devices of this machine?"""
+"""`hfaccel selftest`: do the checks catch known defects on the devices of this machine?"""
 
 from __future__ import annotations
 

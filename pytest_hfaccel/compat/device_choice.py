@@ -1,4 +1,4 @@
-"""Which device a named model of a resource pool goes to: what its caller prefers, and what this machine has."""
+"""Chooses the device of a named model of a resource pool, from the caller's preferences and this machine's devices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reports of models that could not be brought to a device: what happened, what to do, and where else to run."""
+"""Reports of failed loads and moves of models: the error, what to do, and alternative devices."""
 
 from __future__ import annotations
 

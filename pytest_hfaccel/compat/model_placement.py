@@ -1,4 +1,4 @@
-"""Where the named models of a resource pool are, and the memory around them.
+"""Placement and memory of the named models of a resource pool.
 
 torch is not imported here: an object can only be a torch module if somebody has imported torch already.
 """

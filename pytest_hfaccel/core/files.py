@@ -1,4 +1,4 @@
-"""Files written as a whole, and folders that are built once and kept."""
+"""Files that are replaced atomically, and folders that are built once and cached."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is asked of the predictor, and what it answers. Plain data."""
+"""Questions to the predictor, and its answers. Plain data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One cell from lease to outcomes: the context of its checks, and what an error or an entry makes of an outcome."""
+"""Run the checks of one cell: their context, and how errors and expected failures become outcomes."""
 
 from __future__ import annotations
 

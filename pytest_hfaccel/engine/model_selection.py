@@ -1,4 +1,4 @@
-"""Which models a model class tests: those the user named, all it knows, or its default. Never a substitute."""
+"""The models that a model class tests: those named by the user, all, or its default. Never a substitute."""
 
 from __future__ import annotations
 

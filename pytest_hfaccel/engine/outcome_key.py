@@ -1,4 +1,4 @@
-"""What decides how the checks of a cell end: a resumed run keeps a record only where all of it is as it was."""
+"""Hashes of everything that decides the outcomes of a cell: a resumed run reuses a record only if none has changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run collects: which models, devices and weights, and the cells they span. Decided once, by the controller."""
+"""The plan of a run: its models, devices and weights, and their cells. Made once, by the process that starts it."""
 
 from __future__ import annotations
 

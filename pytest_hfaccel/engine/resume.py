@@ -1,4 +1,4 @@
-"""`--hf-resume`: what an earlier run had finished, and which of its outcomes the run that goes on with it keeps."""
+"""`--hf-resume`: the finished cells of an earlier run, and which of their outcomes the resumed run reuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the cells of a run share: backends, checks, checkpoints and the pool. It runs whole cells; see `cell_run`."""
+"""Runs whole cells, and has what they share: backends, checks, checkpoints and the pool. See also `cell_run`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one process runs with: registry, backends, checks, plan, runner. pytest, scripts and calls all share it."""
+"""The objects of one process: registry, backends, checks, plan, runner. Shared by pytest, scripts and Python calls."""
 
 from __future__ import annotations
 

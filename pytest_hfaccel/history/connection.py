@@ -1,4 +1,4 @@
-"""Opening the file for a moment, and what DuckDB says when that fails.
+"""Opens the database file for a moment, and explains DuckDB's errors.
 
 DuckDB lets one process write, or several read. So that several runs can use one file, every operation opens it, does
 its work and closes it. Whoever finds it locked waits and tries again. The file must never be opened by other means in

@@ -1,4 +1,4 @@
-"""Parquet, frames, journals and other databases: into the database, and out of it."""
+"""Import and export: Parquet files, frames, journals and other databases."""
 
 from __future__ import annotations
 

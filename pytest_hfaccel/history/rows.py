@@ -1,4 +1,4 @@
-"""What is kept, as records and as rows: runs, measurements, cells, calibrations, predictions."""
+"""Records and rows of the database: runs, measurements, cells, calibrations, predictions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The schema of the file: its tables, its version, how it is made, described and brought up to date."""
+"""The schema of the database: tables, version, creation, description and migration."""
 
 from __future__ import annotations
 

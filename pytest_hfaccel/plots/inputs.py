@@ -1,4 +1,4 @@
-"""What the plots are drawn from, read and checked: all mistakes in one error, each with its place.
+"""Reads and checks the input of plots; one error lists all mistakes with their places.
 
 A prediction matrix has the JSON format of the predictor's guide ("Prediction Matrix Format"). Above that format a cell
 may carry `latency_low`, `latency_high`, `memory_low`, `memory_high`, `source`, `memory_source` and `fits`; it may be

@@ -1,4 +1,4 @@
-"""What pytest-xdist changes: controller and workers, their plan, their deaths."""
+"""Support for pytest-xdist: controller and workers, their plan, and crashed workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a model runs on a kind of device: declared by family, overwritten by what earlier runs measured."""
+"""Whether a model runs on a kind of device: declared by family, overridden by the results of earlier runs."""
 
 from __future__ import annotations
 

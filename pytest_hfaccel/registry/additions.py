@@ -1,4 +1,4 @@
-"""Adds a model to a user's registry file without touching what stands in it."""
+"""Adds a model to a user's registry file without changing its other entries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the registry asks of the hub: one config.json, or a list of models. huggingface_hub is imported on first use.
+"""The registry's requests to the hub: one config.json, or a list of models. huggingface_hub is imported on first use.
 
 `HF_TOKEN`, `HF_HUB_OFFLINE` and `HF_ENDPOINT` are huggingface_hub's to read, so they hold here as everywhere.
 """

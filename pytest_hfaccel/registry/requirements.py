@@ -1,4 +1,4 @@
-"""What a model needs to be installed. Reads package metadata; imports none of the packages."""
+"""Checks whether the packages that a model needs are installed, by their metadata, without importing them."""
 
 from __future__ import annotations
 

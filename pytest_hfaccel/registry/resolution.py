@@ -1,4 +1,4 @@
-"""What a user means by a model: a registered name, a wildcard, a directory or a repository on the hub."""
+"""Resolves the name of a model: a registered name, a wildcard, a directory or a repository on the hub."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values on their way into a file: strict JSON, no secret and no name of a home directory in it."""
+"""Values prepared for a file: strict JSON, without secrets and without names of home directories."""
 
 from __future__ import annotations
 

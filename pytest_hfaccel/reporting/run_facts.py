@@ -1,4 +1,4 @@
-"""What every file says about itself and about the run it comes from: schema, machine, versions, commit."""
+"""The origin that every report states: schema, machine, versions, commit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The consumer of a run's events that writes its folder: the journal while it goes on, the reports at its end."""
+"""The reporter that writes the folder of a run: the journal during the run, the reports at its end."""
 
 from __future__ import annotations
 

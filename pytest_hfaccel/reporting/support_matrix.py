@@ -1,4 +1,4 @@
-"""The support matrix: what the journals of one or several runs say of every class, device and check, as JSON."""
+"""The support matrix: the results of every class, device and check in the journals of one or several runs, as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the battery notice what is wrong? Known defects, planted on the devices of this machine.
+"""Do the checks catch known defects? Plants them on the devices of this machine.
 
 A green matrix says that no check failed; whether a check can fail on this hardware it does not say. The self-test runs
 right models first, which must pass, and then the same with one defect after the other (`defects.DEFECTS`), of which

@@ -1,4 +1,4 @@
-"""What models of sound need besides the general rules."""
+"""Special sizes, inputs and processors of audio models."""
 
 from __future__ import annotations
 

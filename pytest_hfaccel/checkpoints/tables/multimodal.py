@@ -1,4 +1,4 @@
-"""What models of text with images, video or sound, and their parts, need besides the general rules."""
+"""Special sizes, inputs and processors of multimodal models and their parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What models of time series, and of decisions over time, need besides the general rules."""
+"""Special sizes and inputs of models of time series and decisions over time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What models of text need besides the general rules."""
+"""Special sizes, inputs and processors of text models."""
 
 from __future__ import annotations
 

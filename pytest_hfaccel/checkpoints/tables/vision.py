@@ -1,4 +1,4 @@
-"""What models of images and videos need besides the general rules."""
+"""Special sizes, inputs and processors of models of images and videos."""
 
 from __future__ import annotations
 
