@@ -83,7 +83,7 @@ def make_plan(config: RunConfig, registry: Registry, store: CheckpointStore, bac
     for name in ("batch_sizes", "seq_lengths"):
         if getattr(config, name) and not config.performance:
             raise ConfigError(
-                f"{config.source_of(name)} says at what performance is measured, and it is not measured.",
+                f"{config.source_of(name)} selects what to measure, but performance is not measured.",
                 hint="Add --hf-performance, or leave it out.",
             )
     if config.pool_memory:

@@ -78,7 +78,7 @@ def earlier_run(reports: Path, *, resume: str = "") -> EarlierRun:
         if resume:
             raise ConfigError(
                 f"--hf-resume: the run {folder.name} is still in progress.",
-                hint="Wait for its end, or leave --hf-resume out: runs do not disturb each other.",
+                hint="Wait until it ends, or leave --hf-resume out: runs do not affect each other.",
             )
         return EarlierRun()
     try:
@@ -90,7 +90,7 @@ def earlier_run(reports: Path, *, resume: str = "") -> EarlierRun:
     if resume and not lines.header:
         problem = lines.problems[0] if lines.problems else f"{journal} is empty"
         raise ConfigError(
-            f"--hf-resume: what run {folder.name} was cannot be read: {problem}.",
+            f"--hf-resume: the journal of run {folder.name} cannot be read: {problem}.",
             hint=f"Leave --hf-resume out, or delete {folder} to continue the run before it.",
         )
     return _earlier(folder.name, lines, resume=bool(resume))

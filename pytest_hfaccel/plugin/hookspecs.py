@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 @pytest.hookspec
 def pytest_hfaccel_backends(backends: Backends) -> None:
-    """Register backends of your own.
+    """Register your own backends.
 
     Called once per process (in every worker of a parallel run), before the first cell is collected. Call
     `backends.register(kind, backend)`; the return value is ignored. `--hf-device kind` then selects it. A backend with
-    `probe()` and `confirm()` (`pytest_hfaccel.backends.DeviceProbe`) is asked which of its devices the machine has.
+    `probe()` and `confirm()` (`pytest_hfaccel.backends.DeviceProbe`) reports which of its devices this machine has.
 
     Args:
-        backends: The registry of the run. Registering a kind that is served already raises `ValueError`.
+        backends: The registry of the run. Registering a kind that already has a backend raises `ValueError`.
     """
 
 
 @pytest.hookspec
 def pytest_hfaccel_checks(checks: CheckRegistry) -> None:
-    """Register checks of your own; each becomes a test `test_extra[<cell>+<check>]` of every model class.
+    """Register your own checks; each becomes a test `test_extra[<cell>+<check>]` of every model class.
 
     Called once per process, before the first cell is collected. Use `@checks.check("name", stage=..., level=...)`
     or `checks.add(Check(...))`; the return value is ignored.

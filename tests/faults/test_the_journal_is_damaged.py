@@ -61,6 +61,6 @@ def test_the_header(project: Project, journal: Path, damage: str) -> None:
         journal.write_bytes(b"")
     run = project.run(*_FAKE, "--hf-resume", **_FAILS)
     assert run.code == 4, run.output
-    assert f"--hf-resume: what run {journal.parent.name} was cannot be read" in run.output
+    assert f"--hf-resume: the journal of run {journal.parent.name} cannot be read" in run.output
     assert "Leave --hf-resume out, or delete" in run.output
     assert project.run(*_FAKE).code == 0  # without it, nothing is the matter
