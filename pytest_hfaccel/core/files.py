@@ -90,7 +90,7 @@ class DamagedCacheWarning(UserWarning):
     """A folder in the cache was not what had been written there; it has been built again."""
 
 
-def build_once(directory: Path, build: Callable[[Path], None], *, stage: str = "load") -> None:
+def build_once(directory: Path, build: Callable[[Path], object], *, stage: str = "load") -> None:
     """Make a folder, unless it is there and sound.
 
     Args:
@@ -156,7 +156,7 @@ def files_below(directory: Path) -> list[tuple[str, Path]]:
     return [(path.relative_to(directory).as_posix(), path) for path in files]
 
 
-def _build_locked(directory: Path, build: Callable[[Path], None], stage: str) -> str:
+def _build_locked(directory: Path, build: Callable[[Path], object], stage: str) -> str:
     """Build under the folder's lock, and return what was wrong with the one that was there; empty when none was."""
     from filelock import FileLock, Timeout
 
@@ -182,7 +182,7 @@ def _build_locked(directory: Path, build: Callable[[Path], None], stage: str) ->
         ) from error
 
 
-def _build_aside(directory: Path, build: Callable[[Path], None]) -> None:
+def _build_aside(directory: Path, build: Callable[[Path], object]) -> None:
     prefix = f".{directory.name}-"
     # We hold the lock, so what lies there was left by a process that was killed.
     for abandoned in directory.parent.glob(f"{prefix}*"):

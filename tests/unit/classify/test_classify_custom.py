@@ -34,7 +34,8 @@ def test_classify_can_be_added_to_the_built_in_ones() -> None:
 
 
 def test_subfamilies_of_ones_own() -> None:
-    subfamilies = {**MODEL_SUBFAMILIES, "retrieval": {"web": {"keywords": ["web"], "tasks": ["web-retrieval"]}}}
+    web: Definition = {"keywords": ["web"], "tasks": ["web-retrieval"]}
+    subfamilies = {**MODEL_SUBFAMILIES, "retrieval": {"web": web}}
     classifier = ModelFamilyClassifier({"retrieval": RETRIEVAL}, subfamilies)
     assert classifier.classify_model("acme/web-search")["subfamily"] == "web"
 

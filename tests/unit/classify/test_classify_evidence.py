@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,7 +42,7 @@ def test_tasks_outweigh_the_name() -> None:
 
 
 def test_a_hardware_profile_alone_is_a_guess() -> None:
-    profile = {
+    profile: dict[str, dict[str, Any]] = {
         "cuda": {"compatible": True, "memory_usage": {"peak": 16000}},
         "mps": {"compatible": False},
         "rocm": {"compatible": False},
@@ -53,7 +54,10 @@ def test_a_hardware_profile_alone_is_a_guess() -> None:
 
 
 def test_hardware_does_not_overrule_a_name() -> None:
-    profile = {"cuda": {"compatible": True, "memory_usage": {"peak": 99000}}, "cpu": {"compatible": True}}
+    profile: dict[str, dict[str, Any]] = {
+        "cuda": {"compatible": True, "memory_usage": {"peak": 99000}},
+        "cpu": {"compatible": True},
+    }
     answer = classify_model("bert-base-uncased", hw_compatibility=profile)
     assert answer["family"] == "embedding"
     assert answer["analyses"][-1]["family"] == "text_generation"

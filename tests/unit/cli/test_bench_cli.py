@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -144,7 +145,14 @@ def test_results_in_words() -> None:
     assert describe(crashed) == "batch 8: crashed: was killed by SIGFPE"
     with_tokens = replace(MEASURED, per_token_ms=2.5)
     assert describe(with_tokens).endswith("512 MiB, 2.50 ms per token")
-    names = {"model": "a", "architecture": "A", "module": "m", "task": "t", "device": "cpu", "dtype": "fp32"}
+    names: dict[str, Any] = {
+        "model": "a",
+        "architecture": "A",
+        "module": "m",
+        "task": "t",
+        "device": "cpu",
+        "dtype": "fp32",
+    }
     record = CellResult(cell="c", weights="tiny", **names, checks=[CheckOutcome("parity")])
     assert describe(record) == "verified: parity"
     failed = CheckOutcome("parity", Status.FAILED, Stage.COMPARE, "logits are off\nby much")

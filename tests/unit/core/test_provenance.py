@@ -30,7 +30,7 @@ def test_asking_for_the_default_is_asking() -> None:
 def test_a_configuration_cannot_be_changed_and_crosses_processes() -> None:
     config = RunConfig.from_values({"devices": ["cpu"]}, {})
     with pytest.raises(AttributeError):
-        config.weights = "tiny"  # type: ignore[misc, assignment]
+        config.weights = "tiny"
     again = pickle.loads(pickle.dumps(config))  # noqa: S301
     assert again == config
     assert again.source_of("devices") == "--hf-device"

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_hfaccel.core.config import REGISTERED
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.results import Stage
 from pytest_hfaccel.core.spec import (
     CLASS_LEVEL,
     CPU,
-    REGISTERED,
     Cell,
     Device,
     Expectation,

@@ -115,9 +115,15 @@ def test_a_frame_of_something_else_is_refused(database: BenchmarkDatabase, targe
         target.import_frame(database.frame("models"))
 
 
+def write_parquet(query: str, path: Path) -> None:
+    rows = duckdb.sql(query)
+    assert rows is not None
+    rows.write_parquet(str(path))
+
+
 def test_a_parquet_file_of_something_else_is_refused(target: BenchmarkDatabase, tmp_path: Path) -> None:
     path = tmp_path / "other's.parquet"
-    duckdb.sql("SELECT 1 AS a").write_parquet(str(path))
+    write_parquet("SELECT 1 AS a", path)
     with pytest.raises(ConfigError, match=r"other's\.parquet: these are not the measurements"):
         target.import_parquet(path)
 
@@ -146,7 +152,7 @@ def test_an_export_of_another_version_is_refused(
 ) -> None:
     database.export_parquet(tmp_path / "out")
     file = tmp_path / "out" / "schema_version.parquet"
-    duckdb.sql("SELECT 77 AS version").write_parquet(str(file))
+    write_parquet("SELECT 77 AS version", file)
     with pytest.raises(ConfigError, match="this export has schema version 77"):
         target.import_parquet(tmp_path / "out")
 

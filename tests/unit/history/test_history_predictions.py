@@ -65,7 +65,7 @@ def test_the_answer_to_another_question_is_not_compared(database: BenchmarkDatab
 
 
 @pytest.mark.parametrize("change", [{"weights": "tiny"}, {"implementation": "emulated"}])
-def test_what_says_nothing_about_the_model_is_not_compared(database: BenchmarkDatabase, change: dict[str, str]) -> None:
+def test_what_says_nothing_about_the_model_is_not_compared(database: BenchmarkDatabase, change: dict[str, Any]) -> None:
     database.save_predictions([prediction()], created_at=BEFORE)
     database.write_run(record(measurements=[replace(MEASURED, **change)]))
     assert database.accuracy().empty

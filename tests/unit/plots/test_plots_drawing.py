@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -353,6 +354,6 @@ def test_no_roofline(points: Any, roof: tuple[Any, Any], problem: str, tmp_path:
 
 
 def test_the_old_import_path_warns() -> None:
-    with pytest.warns(DeprecationWarning, match=r"import from pytest_hfaccel\.plots"):
-        from pytest_hfaccel.predict.plots import plot_roofline as old
-    assert old is plot_roofline
+    with pytest.warns(DeprecationWarning, match=r"import pytest_hfaccel\.plots"):
+        old = importlib.import_module("pytest_hfaccel.predictor.plots")
+    assert old.plot_roofline is plot_roofline

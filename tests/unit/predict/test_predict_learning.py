@@ -164,7 +164,8 @@ def test_models_that_cannot_be_loaded_are_a_clear_error(tmp_path: Path, content:
 def measurement(architecture: str, milliseconds: float = 5.0, **changes: Any) -> Any:
     from pytest_hfaccel.benchmark.measurement import Latency, Measurement, Noise
 
-    latency = Latency(10, 3, *([milliseconds] * 6), 0.1, 0.01)
+    ms = milliseconds
+    latency = Latency(10, 3, ms, ms, ms, ms, ms, ms, iqr_ms=0.1, relative_error=0.01)
     fields = {"batch": 1, "length": 8, "threads": 1, "details": {"dims": {}}, **changes}
     return Measurement(
         "m",

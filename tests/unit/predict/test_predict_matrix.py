@@ -130,11 +130,12 @@ def test_a_cell_says_whether_it_fits_and_where_it_comes_from(predictor: Hardware
 
 
 def test_mistakes(predictor: HardwareModelPredictor) -> None:
-    for changed, message in (
+    mistakes: list[tuple[dict[str, Any], str]] = [
         ({"batch_sizes": [0]}, "batch_size: 0"),
         ({"precision": "fp8"}, "'fp8' is not a precision"),
         ({"hardware_platforms": ["tpu"]}, "'tpu' is not a kind of hardware"),
         ({"models": [{"family": "vision"}]}, "is not a model"),
-    ):
+    ]
+    for changed, message in mistakes:
         with pytest.raises(ConfigError, match=message):
             predictor.create_hardware_prediction_matrix(**{"models": ["gpt2"], **changed})

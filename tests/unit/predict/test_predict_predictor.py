@@ -131,7 +131,8 @@ def test_measured_rows_come_first(make: Make, tmp_path: Path) -> None:
     assert scaled["source"] == "measured"
     assert 7.0 < scaled["latency"] < 80.0
     assert scaled["latency"] != 9.0
-    for changed in ({"precision": "bf16"}, {"mode": "training"}):
+    changes: list[dict[str, Any]] = [{"precision": "bf16"}, {"mode": "training"}]
+    for changed in changes:
         other = predictor.predict_performance("bert-base-uncased", hardware="cpu", **changed)
         assert {**other["predictions"], **other["not_predicted"]}["cpu"]["source"] != "measured"
 
@@ -165,7 +166,7 @@ def test_what_does_not_fit_is_an_answer_with_numbers(make: Make) -> None:
 
 
 def test_llama_70b_goes_to_the_gpus_and_bert_tiny_may_stay(make: Make) -> None:
-    gpus = {"available_hardware": ["cuda:h100-sxm", "cpu"], "is_distributed": True, "gpu_count": 8}
+    gpus: dict[str, Any] = {"available_hardware": ["cuda:h100-sxm", "cpu"], "is_distributed": True, "gpu_count": 8}
     found = make().predict_optimal_hardware("llama-70b", precision="fp16", **gpus)
     assert found["primary_recommendation"] == "cuda:h100-sxm"
     assert "tensor parallel" in found["distributed"]["strategy"]
@@ -267,8 +268,8 @@ def test_three_dots_are_any_model(make: Make) -> None:
 def test_trained_models_can_be_set(make: Make) -> None:
     predictor = make()
     assert predictor.prediction_models is None
-    models: list[Any] = []
-    predictor.prediction_models = models  # type: ignore[assignment]
+    models: Any = []
+    predictor.prediction_models = models
     assert predictor.prediction_models is models
     assert predictor.predict_performance("gpt2", hardware="cpu")["predictions"]["cpu"]["source"] == "datasheet"
 

@@ -11,7 +11,7 @@ import pytest
 from pytest_hfaccel.core.errors import ConfigError, LoadError
 from pytest_hfaccel.core.prediction import Estimate, Prediction
 from pytest_hfaccel.predict.platforms import Platform
-from pytest_hfaccel.predict.requirements import ArchitectureCost, RunCost, cost_of, requirements_on
+from pytest_hfaccel.predict.requirements import ArchitectureCost, Requirements, RunCost, cost_of, requirements_on
 from pytest_hfaccel.predict.requirements.memory import Overhead, overhead_of, with_fit
 from pytest_hfaccel.tracing.traces import trace_of
 from tests.unit.predict.predict_samples import GIB, prediction, question
@@ -24,7 +24,9 @@ RUN = RunCost(
 COST = ArchitectureCost(parameters=100 * MB // 4, buffer_bytes=0, stored_buffer_bytes=0, length=128, run=RUN)
 
 
-def needs(kind: str = "cuda", memory: int | None = None, dtype: str = "fp32", cost: ArchitectureCost = COST):
+def needs(
+    kind: str = "cuda", memory: int | None = None, dtype: str = "fp32", cost: ArchitectureCost = COST
+) -> Requirements:
     return requirements_on(kind, cost, dtype=dtype, memory_bytes=memory, cores=8, origin="a test")
 
 

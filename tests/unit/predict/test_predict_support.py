@@ -14,6 +14,7 @@ from pytest_hfaccel.predict.support import (
     KINDS,
     CompatibilityMatrix,
     MeasuredCell,
+    Support,
     cells_of_measurements,
     declared_support,
     measured_cells,
@@ -49,7 +50,9 @@ def cell(
     return MeasuredCell(result, when, "some CPU")
 
 
-def entry(*cells: MeasuredCell, model: str = "gpt2", kind: str = "openvino", family: str = "text_generation"):
+def entry(
+    *cells: MeasuredCell, model: str = "gpt2", kind: str = "openvino", family: str = "text_generation"
+) -> Support:
     return CompatibilityMatrix(cells).entry(model, "GPT2LMHeadModel", family, kind)
 
 

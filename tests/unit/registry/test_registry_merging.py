@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ from pytest_hfaccel.core.results import Stage
 from pytest_hfaccel.core.spec import Expectation, VersionBound
 from pytest_hfaccel.registry import Registry, load_registry
 
+Load = Callable[..., Registry]
+
 
 @pytest.fixture
-def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> object:
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
     monkeypatch.chdir(tmp_path)
 
     def load(*texts: str) -> Registry:
@@ -24,18 +27,18 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> object:
     return load
 
 
-def test_a_new_model_takes_task_and_dependencies_from_its_class(load) -> None:
+def test_a_new_model_takes_task_and_dependencies_from_its_class(load: Load) -> None:
     spec = load("models:\n  me/gpt: {architecture: GPT2LMHeadModel, dependencies: [regex]}\n").get("me/gpt")
     assert (spec.task, spec.dependencies, spec.hub_id) == ("text-generation", ("tokenizers", "regex"), "me/gpt")
     assert spec.source == "0.yaml:3"
 
 
-def test_a_class_that_is_not_registered_says_its_task_by_name(load) -> None:
+def test_a_class_that_is_not_registered_says_its_task_by_name(load: Load) -> None:
     spec = load("models:\n  facebook/opt-125m: {architecture: OPTForCausalLM}\n").get("facebook/opt-125m")
     assert (spec.task, spec.dtypes, spec.expect) == ("text-generation", ("fp32",), ())
 
 
-def test_an_override_replaces_what_it_names_and_keeps_the_rest_and_the_place(load) -> None:
+def test_an_override_replaces_what_it_names_and_keeps_the_rest_and_the_place(load: Load) -> None:
     before, after = load_registry(), load("models: {gpt2: {dtypes: [bf16]}}\n", "models: {gpt2: {revision: main}}\n")
     spec = after.get("gpt2")
     assert (spec.dtypes, spec.revision, spec.parameters) == (("bf16",), "main", before.get("gpt2").parameters)
@@ -43,14 +46,14 @@ def test_an_override_replaces_what_it_names_and_keeps_the_rest_and_the_place(loa
     assert [s.name for s in after.specs] == [s.name for s in before.specs]
 
 
-def test_null_takes_a_field_or_a_model_away(load) -> None:
+def test_null_takes_a_field_or_a_model_away(load: Load) -> None:
     registry = load("models:\n  facebook/detr-resnet-50: {revision: null}\n  gpt2: null\n")
     assert registry.get("facebook/detr-resnet-50").revision is None
     assert "gpt2" not in registry
     assert "distilgpt2" in registry
 
 
-def test_what_a_class_says_reaches_its_models(load) -> None:
+def test_what_a_class_says_reaches_its_models(load: Load) -> None:
     registry = load(
         "classes:\n  BertModel:\n    dtypes: [bf16]\n    min_transformers: {version: '5.1', reason: r}\n"
         "    expect: [{stage: load, reason: all}]\n"
@@ -63,7 +66,7 @@ def test_what_a_class_says_reaches_its_models(load) -> None:
     assert [expected.reason for expected in own.expect] == ["all", "own"]
 
 
-def test_an_expected_failure_knows_its_line_and_its_check(load) -> None:
+def test_an_expected_failure_knows_its_line_and_its_check(load: Load) -> None:
     registry = load(
         "models:\n  m:\n    architecture: BertModel\n    expect:\n"
         "    - {device: 'openvino:*', dtype: bf16, weights: tiny, stage: compare, reason: a}\n"
@@ -80,7 +83,7 @@ def test_an_expected_failure_knows_its_line_and_its_check(load) -> None:
     ]
 
 
-def test_a_path_starts_at_the_file_that_names_it(load, tmp_path: Path) -> None:
+def test_a_path_starts_at_the_file_that_names_it(load: Load, tmp_path: Path) -> None:
     spec = load("models:\n  mine: {path: sub/model, architecture: BertModel}\n").get("mine")
     assert (spec.path, spec.hub_id) == (str(tmp_path / "sub" / "model"), "")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -21,7 +22,12 @@ REPEATED = "the model did not get this far (error, see 'placement')"
 
 def cell(model: str, device: str, *checks: CheckOutcome) -> CellResult:
     cell_id = f"{model.replace('/', '--')}-{device.replace(':', '').lower()}-fp32"
-    facts = {"architecture": model.partition("/")[2], "module": "auto", "task": "base-model", "weights": "tiny"}
+    facts: dict[str, Any] = {
+        "architecture": model.partition("/")[2],
+        "module": "auto",
+        "task": "base-model",
+        "weights": "tiny",
+    }
     return CellResult(cell_id, model, device=device, dtype="fp32", checks=list(checks), **facts)
 
 

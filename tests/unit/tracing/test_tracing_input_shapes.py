@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 from pytest_hfaccel.tracing.input_shapes import InputShape, input_shapes, text_length
 
 
-def config(**fields: object) -> SimpleNamespace:
+def config(**fields: Any) -> SimpleNamespace:
     return SimpleNamespace(**{"model_type": "some", "is_encoder_decoder": False, **fields})
 
 
-def shapes(arguments: dict[str, bool], main: str = "input_ids", length: int = 8, **fields: object) -> dict[str, tuple]:
+def shapes(
+    arguments: dict[str, bool], main: str = "input_ids", length: int = 8, **fields: Any
+) -> dict[str, tuple[int, ...]]:
     found = input_shapes(config(**fields), arguments, main, 2, length)
     return {name: shape.shape for name, shape in found.items()}
 
@@ -40,19 +43,24 @@ def test_videos_have_frames() -> None:
 
 def test_speech() -> None:
     assert shapes({"input_values": False}, "input_values") == {"input_values": (2, 16000)}
-    whisper = {"model_type": "whisper", "num_mel_bins": 80, "max_source_positions": 1500, "is_encoder_decoder": True}
+    whisper: dict[str, Any] = {
+        "model_type": "whisper",
+        "num_mel_bins": 80,
+        "max_source_positions": 1500,
+        "is_encoder_decoder": True,
+    }
     found = shapes({"input_features": False, "decoder_input_ids": False}, "input_features", **whisper)
     assert found == {"input_features": (2, 80, 3000), "decoder_input_ids": (2, 8)}
 
 
 def test_spectrograms() -> None:
-    ast = {"model_type": "audio-spectrogram-transformer", "max_length": 1024, "num_mel_bins": 128}
+    ast: dict[str, Any] = {"model_type": "audio-spectrogram-transformer", "max_length": 1024, "num_mel_bins": 128}
     assert shapes({"input_values": False}, "input_values", **ast) == {"input_values": (2, 1024, 128)}
-    clap = {"model_type": "clap_audio_model", "spec_size": 256, "num_mel_bins": 64}
+    clap: dict[str, Any] = {"model_type": "clap_audio_model", "spec_size": 256, "num_mel_bins": 64}
     assert shapes({"input_features": True}, "input_features", **clap) == {"input_features": (2, 1, 1024, 64)}
-    speech = {"model_type": "speech_to_text", "input_feat_per_channel": 80, "input_channels": 1}
+    speech: dict[str, Any] = {"model_type": "speech_to_text", "input_feat_per_channel": 80, "input_channels": 1}
     assert shapes({"input_features": True}, "input_features", **speech) == {"input_features": (2, 100, 80)}
-    other = {"feature_projection_input_dim": 160}
+    other: dict[str, Any] = {"feature_projection_input_dim": 160}
     assert shapes({"input_features": True}, "input_features", **other) == {"input_features": (2, 100, 160)}
 
 
@@ -76,10 +84,10 @@ def test_points_for_segment_anything() -> None:
 
 
 def test_time_series() -> None:
-    patches = {"context_length": 32, "num_input_channels": 3}
+    patches: dict[str, Any] = {"context_length": 32, "num_input_channels": 3}
     assert shapes({"past_values": True}, "past_values", **patches) == {"past_values": (2, 32, 3)}
     required = {"past_values": True, "past_time_features": True, "past_observed_mask": True}
-    lags = {"context_length": 32, "lags_sequence": [1, 7], "input_size": 1, "num_time_features": 2}
+    lags: dict[str, Any] = {"context_length": 32, "lags_sequence": [1, 7], "input_size": 1, "num_time_features": 2}
     assert shapes(required, "past_values", **lags) == {
         "past_values": (2, 39),
         "past_time_features": (2, 39, 2),

@@ -17,7 +17,8 @@ def recorded(run: Callable[[], Any], *weights: Any) -> list[Operator]:
 
     with Recorder(weights) as recorder:
         run()
-    return recorder.operators
+    operators: list[Operator] = recorder.operators
+    return operators
 
 
 def the(run: Callable[[], Any], *weights: Any) -> Operator:
@@ -81,7 +82,7 @@ def test_bytes_are_those_that_move(case: str, read: int, written: int) -> None:
     import torch
 
     x, y, row, table = torch.rand(3, 5), torch.rand(3, 5), torch.rand(1, 5), torch.rand(1000, 5)
-    ids = torch.tensor([1, 2, 3])
+    ids, wide = torch.tensor([1, 2, 3]), row.expand(3, 5)
     run = {
         "embedding": lambda: torch.embedding(table, ids),
         "expanded": lambda: torch.add(x, wide),
@@ -92,7 +93,6 @@ def test_bytes_are_those_that_move(case: str, read: int, written: int) -> None:
         "scatter": lambda: torch.ops.aten.index_put_(table, [ids[:2]], x[:2]),
         "in place on many": lambda: torch._foreach_add_([x], [y]),
     }[case]
-    wide = row.expand(3, 5)
     found = recorded(run)[-1]
     assert (found.read_bytes, found.written_bytes) == (read, written)
 

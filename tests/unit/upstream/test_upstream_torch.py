@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import FunctionType
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,7 @@ def functions() -> dict[str, FunctionType]:
 def test_a_tensor_without_numbers_costs_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    filled = []
+    filled: list[Any] = []
     monkeypatch.setattr(torch.nn.init, "normal_", filled.append)
     with skip_init_on_meta, torch.device("meta"):
         torch.nn.Embedding(3, 2)

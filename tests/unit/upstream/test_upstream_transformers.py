@@ -7,6 +7,7 @@ import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -117,9 +118,9 @@ def test_only_a_tiny_checkpoint_is_read_without_a_pool(
     made = []
 
     class Counted(ThreadPoolExecutor):
-        def __init__(self, *args: object, **options: object) -> None:
+        def __init__(self, *args: Any, **options: Any) -> None:
             made.append(self)
-            super().__init__(*args, **options)  # type: ignore[arg-type]
+            super().__init__(*args, **options)
 
     monkeypatch.delenv(SWITCH, raising=False)
     monkeypatch.setattr(loading, "ThreadPoolExecutor", Counted)
