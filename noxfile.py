@@ -28,7 +28,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Type check, strictly: the package, its tests and the model class modules."""
+    """Type check, strictly: the package, tests, model class modules and benchmarks."""
     install(session, "constraints.txt", "--editable", ".[dev]")
     session.run("mypy")
 

@@ -140,8 +140,8 @@ def fit(pairs: Iterable[tuple[float, bool]]) -> list[tuple[float, float]]:
     for _, each in sorted(bins.items()):
         of_bin = [margin for margin, _ in each]
         claimed = 1 / (1 + exp(-sum(of_bin) / len(each) - log(PRIOR / (1 - PRIOR))))
-        right = sum(right for _, right in each) + DRAWN * claimed
-        blocks.append((min(of_bin), max(of_bin), right, len(each) + DRAWN))
+        answers = sum(right for _, right in each) + DRAWN * claimed
+        blocks.append((min(of_bin), max(of_bin), answers, len(each) + DRAWN))
         while len(blocks) > 1 and blocks[-2][2] / blocks[-2][3] >= blocks[-1][2] / blocks[-1][3]:
             (low, _, one, some), (_, high, other, more) = blocks[-2:]
             blocks[-2:] = [(low, high, one + other, some + more)]

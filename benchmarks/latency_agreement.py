@@ -61,7 +61,9 @@ def row(name: str, batch: int, length: int, threads: int, pairs: int, cache: Pat
 
     torch.set_num_threads(threads)
     loaded, inputs = load(name, batch, length, cache)
-    ratios, ours, theirs = [], [], []
+    ratios: list[float] = []
+    ours: list[float] = []
+    theirs: list[float] = []
     for number in range(pairs):
         ways = [(ours, our_median), (theirs, their_median)]
         for medians, measure in ways if number % 2 == 0 else reversed(ways):

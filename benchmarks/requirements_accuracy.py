@@ -214,7 +214,7 @@ def fit(rows: list[dict[str, Any]]) -> list[float]:
     None of the constants is negative.
     """
     import numpy
-    from scipy.optimize import nnls  # type: ignore[import-untyped]
+    from scipy.optimize import nnls
 
     terms = numpy.array([[1.0, *(row[name] for name in TERMS)] for row in rows])
     peaks = numpy.array([row["peak_bytes"] for row in rows], dtype=float)

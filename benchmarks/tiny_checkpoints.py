@@ -203,6 +203,7 @@ def measured(pair: ModelSpec) -> dict[str, Any]:
         }
         try:
             sample, record = checkpoint.sample(), load_smoke_forward(checkpoint.directory)
+            assert record is not None, "the checkpoint was built without its smoke forward"
             model = checkpoint.torch_model("fp32")
             row |= {"parameters": checkpoint.parameters, "processors": sorted(checkpoint.processors())}
             row |= {"inputs": {name: list(value.shape) for name, value in sample.forward.items()}}

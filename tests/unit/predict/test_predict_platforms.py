@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 from urllib.parse import urlparse
 
 import pytest
@@ -231,19 +232,19 @@ def test_a_chip_without_a_published_speed_has_memory_only() -> None:
 
 @pytest.mark.slow
 def test_the_fit_finds_the_shares_rows_were_made_with() -> None:
-    from benchmarks.datasheet_shares import TimedTrace, fit_shares, held_out_interval
+    shares = import_module("benchmarks.datasheet_shares")
 
     truth = Reached(compute=0.6, half=0.35, memory=0.4, launch_seconds=2e-5)
     rows = [
-        TimedTrace(each, device, roofline_seconds(each, device, truth) or 0.0)
+        shares.TimedTrace(each, device, roofline_seconds(each, device, truth) or 0.0)
         for slug in ("a100-40gb", "t4")
         for device in [TABLE.get(slug)]
         for dtype in ("fp32", "fp16")
         for batch, length in ((1, 32), (8, 128), (32, 384))
         for each in [block_trace("BertForMaskedLM", {}, batch=batch, length=length, dtype=dtype)]
     ]
-    found = fit_shares(rows)
+    found = shares.fit_shares(rows)
     for name in ("compute", "half", "memory", "launch_seconds"):
         assert getattr(found, name) == pytest.approx(getattr(truth, name), rel=0.05), name
-    low, high = held_out_interval(rows)
+    low, high = shares.held_out_interval(rows)
     assert 0.9 < low <= high < 1.1
