@@ -1,6 +1,6 @@
 """The protocol between the core and a runtime: what a backend takes, and what a loaded model offers.
 
-A backend is a folder beside this file. Its `__init__` is cheap; whatever imports a runtime lies in `backend.py` and
+A backend is a folder beside this file. Its `__init__` is cheap; whatever imports a runtime is in `backend.py` and
 is resolved through an import string when the first cell needs it.
 """
 
@@ -170,7 +170,7 @@ class LoadedModel(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """Bytes it holds on its device, measured by the device's allocator or summed over the weights."""
+        """Bytes it occupies on its device, measured by the device's allocator or summed over the weights."""
 
     @property
     def timings(self) -> dict[str, float]:
@@ -273,7 +273,7 @@ class DeviceProbe(Protocol):
         """Load the runtime and compute something on a device.
 
         Returns:
-            What the device says of itself; `name` and `memory_bytes` become the fields of its `Presence`.
+            What the device reports about itself; `name` and `memory_bytes` become the fields of its `Presence`.
 
         Raises:
             BackendUnavailable: It does not answer, or cannot compute at the dtype.

@@ -31,7 +31,7 @@ CLASS, CELL = "class", "cell"
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement about what a pretrained model makes of its task, and whether it holds.
+    """A statement about what a pretrained model does at its task, and whether it is true.
 
     Attributes:
         text: The statement, e.g. `fills 'Paris is the capital of [MASK].' with france`.

@@ -18,7 +18,7 @@ T = TypeVar("T")
 WEIGHTS_CHOICES = ("auto", "pretrained", "random", "tiny")
 
 LATEST_RUN = "latest"
-"""The run that `--hf-resume` goes on with when it names none."""
+"""The run that `--hf-resume` resumes when it names none."""
 
 NO_DATABASE = "none"
 """The value of `--hf-database` that keeps a run out of the database."""
@@ -27,7 +27,7 @@ REGISTERED = "registered"
 """The consent to remote code that covers the models whose registry entry says `requires_remote_code`."""
 
 DEFAULT = "default"
-"""The provenance of a value that nobody asked for."""
+"""The source of a value that the user did not set."""
 
 STATUSES = (
     *("passed", "failed", "xfailed", "xpassed", "skipped", "error", "crashed", "timeout", "out_of_memory"),
@@ -41,7 +41,7 @@ class Option(Generic[T]):
 
     Attributes:
         name: The field's name.
-        default: The value when nobody asks for another.
+        default: The value if the user sets none.
         help: Its help text.
         flag: Its name on the command line; empty where it has none.
         env: Its environment variable.
@@ -366,7 +366,7 @@ class RunConfig:
         """The database the run is written to; `None` for none.
 
         Without `--hf-database` that is `hfaccel.duckdb` in the working directory, where `hfaccel predict` looks for it,
-        too - but only for runs that measure performance: any other run leaves no file that nobody asked for.
+        too - but only for runs that measure performance: any other run writes no file without being asked to.
         """
         if self.database:
             is_none = self.database.lower() == NO_DATABASE
@@ -385,10 +385,10 @@ class RunConfig:
         """Build a configuration: from parsed options, else the environment, else a configuration file.
 
         Args:
-            values: Option values by field name; `None` and missing mean "not given".
+            values: Option values by field name; `None` and missing mean "not set".
             environ: Environment to read instead of `os.environ`.
             ini: Returns what the configuration file says of an option, as a variable would; `None` for nothing.
-            warn: Told of variables whose name is old; a `DeprecationWarning` when not given.
+            warn: Called for variables with an old name; by default a `DeprecationWarning`.
 
         Raises:
             ConfigError: A value is blank, or not among the allowed ones.

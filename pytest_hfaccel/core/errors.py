@@ -28,7 +28,7 @@ class HfAccelError(Exception):
     Args:
         message: The place, the problem and, where there is one, the list of allowed values.
         stage: Where in a cell's life it happened; one of `pytest_hfaccel.core.results.Stage`.
-        hint: The next step for the reader, shown on a line of its own.
+        hint: The next step for the reader, shown on a separate line.
         cause: The component responsible, where the raiser knows it: one of `pytest_hfaccel.core.results.Cause`.
     """
 

@@ -2,7 +2,7 @@
 
     RunStarted -> (CellStarted -> (CheckStarted -> CheckFinished)... -> CellFinished)... -> RunFinished
 
-Whoever runs checks (the plugin, `hfaccel bench`, `TestBert(...)`) tells an `EventStream`, which hands each event to its
+Code that runs checks (the plugin, `hfaccel bench`, `TestBert(...)`) notifies an `EventStream`, which calls its
 consumers: journal, reports, database, terminal, and those that a hook adds. The events of several cells mix where
 workers run side by side.
 """

@@ -36,7 +36,7 @@ class Question:
         length: Tokens per sample of text inputs.
         dtype: `fp32`, `bf16`, `fp16` or `int8`.
         training: Whether a training step is meant, not a forward pass.
-        model: The model's name, to find its measured rows; empty for a model nobody measured.
+        model: The model's name, to find its measured rows; empty for a model without measurements.
         family: The classifier's family.
     """
 
@@ -57,7 +57,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with the interval that holds 80 % of the measured values.
+    """A number with the interval that contains 80 % of the measured values.
 
     Attributes:
         value: The number.
@@ -81,7 +81,7 @@ class Prediction:
     Attributes:
         question: What was asked.
         source: The layer the latency comes from.
-        basis: What it rests on, for people: rows, calibration, data sheet, their dates and names.
+        basis: What it is based on, for people: rows, calibration, data sheet, their dates and names.
         latency_ms: Of a forward pass (a training step); `None` where nothing is known.
         memory_mb: What the model adds to the device's memory at the peak, in MiB; `None` where nothing is known.
         rows: Measured rows behind it.

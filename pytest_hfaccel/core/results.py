@@ -18,7 +18,7 @@ TWIN, BLIND_TO = "twin", "blind_to"
 parity would not notice it."""
 
 NOT_REACHED = "the model did not get this far"
-"""How a check refers to a failure that another check of the cell has told."""
+"""How a check refers to a failure that another check of the cell has reported."""
 
 CellKey = tuple[str, str]
 """Model class module and cell id: what a run has one record of."""
@@ -75,7 +75,7 @@ class Ended(StrEnum):
     INTERRUPTED = "interrupted"
     """Ctrl-C, SIGTERM, `-x`, an error of pytest's: not everything that was selected has run."""
     RUNNING = "running"
-    """What a run says of itself before its end, and a killed one for ever."""
+    """The state of a run before its end, and forever if it was killed."""
 
 
 class Stage(StrEnum):
@@ -137,7 +137,7 @@ class CheckOutcome:
     def from_json(cls, data: dict[str, Any]) -> CheckOutcome:
         """Rebuild an outcome from what `to_json` returned."""
         stage, measures = data.get("stage"), data.get("measures", {})
-        cause = data.get("cause") or measures.get("cause", "")  # where it stood before it had a field of its own
+        cause = data.get("cause") or measures.get("cause", "")  # in reports of older versions
         return cls(
             **{**data, "status": Status(data["status"]), "stage": Stage(stage) if stage else None, "cause": cause}
         )
@@ -185,7 +185,7 @@ class CellResult:
 
     @property
     def key(self) -> CellKey:
-        """What tells records of one run apart: the module and the cell."""
+        """The key of a record within a run: the module and the cell."""
         return (self.module, self.cell)
 
     @property

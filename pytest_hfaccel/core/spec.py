@@ -105,7 +105,7 @@ class Device:
 
 CPU = Device("cpu")
 CLASS_LEVEL = Device("class")
-"""Stands for "no device": the checks that run once per model. Not among `DEVICE_KINDS`, so nobody can ask for it."""
+"""Stands for "no device": the checks that run once per model. Not among `DEVICE_KINDS`, so users cannot select it."""
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,8 @@ class Expectation:
         reason: Why, with a link where there is one.
         weights: Wildcard over the kinds of weights.
         source: `file:line` of the entry, for the message that says which line to delete.
-        cause: Whose doing it is, one of `pytest_hfaccel.core.results.Cause`; empty where the stage says it.
-        run: Whether the check runs at all; not where it takes the process down, never ends, or ends now so and now so.
+        cause: The responsible component, a `pytest_hfaccel.core.results.Cause`; empty if it follows from the stage.
+        run: Whether the check runs at all; False for checks that crash, hang or are flaky.
     """
 
     device: str
@@ -156,7 +156,7 @@ class PackageSource:
     """A checkpoint that an installed Python package carries. Its files are read; the package is never imported.
 
     Attributes:
-        folder: Where its files lie, below the directory in which packages are installed.
+        folder: The folder of its files, below the directory in which packages are installed.
         install: What to install for it, as `name==version`.
         sha256: Hash by file name, relative to `folder`; a file of another hash is refused. Their order is that in which
             a converter puts parts together.
@@ -197,7 +197,7 @@ class ModelSpec:
         dtypes: The dtypes it is tested with when the user names none.
         dependencies: Requirement strings, of its class and its own.
         requires_remote_code: Whether its repository carries the model's code, by its entry or its config.json.
-        remote_code_registered: Whether its registry entry says so. What a checkpoint says of itself is no consent.
+        remote_code_registered: Whether its registry entry says so. What a checkpoint says about itself does not count.
         gated: Whether its repository wants an accepted licence.
         revision: Git revision of the repository.
         parameters: Number of parameters of the real checkpoint, where the registry states it.
@@ -262,7 +262,7 @@ class WeightsChoice:
 
     Attributes:
         kind: The kind of weights.
-        reason: Half a sentence for header and reports, e.g. `not in the local cache`.
+        reason: A short phrase for header and reports, e.g. `not in the local cache`.
         path: Directory of a checkpoint that is already on disk (`pretrained`), else empty.
     """
 

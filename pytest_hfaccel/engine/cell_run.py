@@ -263,7 +263,7 @@ _TRACEBACK_FRAMES = 4
 
 
 def outcome_of(check: Check, error: Exception) -> CheckOutcome:
-    """The outcome of a check that raised: ours have a status and a stage, others are told with where they come from."""
+    """The outcome of a check that raised: ours have a status and a stage, others are reported with their origin."""
     cause = cause_of_error(error)
     if isinstance(error, HfAccelError):
         return CheckOutcome(check.name, Status(error.status), Stage(error.stage), str(error), cause=cause)
@@ -275,7 +275,7 @@ def outcome_of(check: Check, error: Exception) -> CheckOutcome:
 
 
 def outcome_for_known_error(name: str, error: Exception, first: str) -> CheckOutcome:
-    """The outcome of a check that met an error which the check `first` has told."""
+    """The outcome of a check that met an error that the check `first` has reported."""
     status = getattr(error, "status", Status.ERROR)
     stage = Stage(getattr(error, "stage", Stage.RUN))
     if status == Status.UNAVAILABLE:

@@ -38,7 +38,7 @@ _OLD_NAMES = {"yields": "fallback", "unregistered": "extra_models"}
 class CallableWithModel(type):
     """Makes a test class callable with a model, and its checks with a device, while pytest collects it as before.
 
-    pytest collects no class that has a constructor of its own. So `TestBert("bert-base-uncased")` is served here, and
+    pytest does not collect classes with a constructor. So `TestBert("bert-base-uncased")` is served here, and
     `test_pipeline("cpu")` by wrapping the function that pytest calls with the fixture `hf_check`.
     """
 
@@ -108,7 +108,7 @@ def run_battery(instance: ModelClassTests, hardware: str, model_id: str | None, 
 
 
 def _plain(value: dict[str, Any]) -> dict[str, Any]:
-    """Return what JSON makes of a value: an enum's member prints as a riddle."""
+    """Return a value as plain JSON types, without enum members."""
     plain: dict[str, Any] = json.loads(json.dumps(value))
     return plain
 

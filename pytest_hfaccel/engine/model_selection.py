@@ -37,7 +37,7 @@ def models_of_class(model_class: type[ModelClassTests], plan: Plan, registry: Re
         registered = [spec for spec in registry.specs if model_class.serves(spec)]
         default = _default_models(model_class, (*own, *registered), registry)
         if plan.config.all_models:
-            # A class that lists models of its own is about those; the registered ones have modules of their own.
+            # A class that lists its own models tests only those; registered models have their own modules.
             found = own or registered
             return [*found, *(spec for spec in default if spec not in (*own, *registered))]
         if not (default or registered):

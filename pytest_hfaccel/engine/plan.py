@@ -72,7 +72,7 @@ def make_plan(config: RunConfig, registry: Registry, store: CheckpointStore, bac
         ConfigError: A dtype, device or model that cannot be, a required device that is not here, a directory for
             reports that cannot be one, or a run that cannot be resumed.
         RegistryError: A registry file with mistakes.
-        HubError: The class of an unregistered model had to be asked of the hub, and it did not answer.
+        HubError: The class of an unregistered model was needed from the hub, and the hub did not answer.
     """
     from pytest_hfaccel.backends import Backends
     from pytest_hfaccel.engine.resume import earlier_run

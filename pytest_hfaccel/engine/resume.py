@@ -46,7 +46,7 @@ class EarlierRun:
         unfinished: The cells that took the process down; empty where that cannot be told from an end that has another
             cause, as of a run with workers, which are replaced when they die.
         running: The tests it was running when it ended early: one, or one per worker.
-        ended_early: Whether it neither came to its end nor goes on.
+        ended_early: Whether it neither finished nor is still in progress.
         problems: What of its journal could not be read.
     """
 
@@ -63,11 +63,11 @@ def earlier_run(reports: Path, *, resume: str = "") -> EarlierRun:
 
     Args:
         reports: The directory of the reports.
-        resume: The run that this one goes on with: `latest`, an id, the number an id begins with, or a run's folder.
+        resume: The run to resume: `latest`, an id, the number an id begins with, or a run's folder.
             When empty, only how the latest run ended is looked at.
 
     Raises:
-        ConfigError: The run to be resumed is not there, still goes on, or its journal cannot be read or has lost its
+        ConfigError: The run does not exist, is still in progress, or its journal cannot be read or has lost its
             first line.
     """
     folder = _named(reports, resume) if resume not in ("", LATEST) else latest_run(reports)
@@ -210,11 +210,11 @@ class ResumedOutcomes:
         return CheckOutcome(check, Status.SKIPPED, Stage.RUN, text)
 
     def header_lines(self, cells: Sequence[tuple[CellKey, Mapping[str, str]]], *, resume: bool) -> Iterator[str]:
-        """Say how the run before this one ended, and what a run that goes on with it keeps and runs again.
+        """Say how the run before this one ended, and what a run that resumes it reuses and runs again.
 
         Args:
             cells: The selected cells, each with what decides its outcomes now.
-            resume: Whether this run goes on with that one.
+            resume: Whether this run resumes that one.
         """
         earlier = self._earlier
         if earlier is None:

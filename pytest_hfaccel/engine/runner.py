@@ -111,7 +111,7 @@ class Runner:
         return [check for check in self.checks if has_check(cell, check, self.config)]
 
     def close(self) -> None:
-        """Free everything the pool holds."""
+        """Free everything in the pool."""
         self.pool.close()
 
     def _shared(self, key: Hashable, make: Callable[[], Any]) -> Any:

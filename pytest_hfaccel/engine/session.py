@@ -163,7 +163,7 @@ class Session:
         """The cells a class module spans in this run.
 
         Raises:
-            HfAccelError: What the class says of itself cannot be, or its model cannot be found.
+            HfAccelError: The class has invalid attributes, or its model cannot be found.
         """
         if model_class not in self._cells:
             specs = models_of_class(model_class, self.plan, self.registry)

@@ -118,7 +118,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Note what is collected, and refuse a named model that nobody tests."""
+    """Note what is collected, and refuse a named model that no class tests."""
     if SESSION in session.config.stash:
         from pytest_hfaccel.plugin.collection import finish_collection
 
@@ -142,7 +142,7 @@ def pytest_runtestloop(session: pytest.Session) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Leave a test alone that ended the run which this one goes on with."""
+    """Do not run a test that crashed the resumed run."""
     if CELL_TEST in item.stash:
         from pytest_hfaccel.plugin.fixtures import refuse_crashed
 

@@ -1,4 +1,4 @@
-"""pytest-benchmark, where it is installed: its `benchmark` fixture carries the timing of `test_performance`.
+"""pytest-benchmark, if it is installed: the timing of `test_performance` goes through its `benchmark` fixture.
 
 So `--benchmark-json`, `-save`, `-compare`, `-histogram`, `-only`, `-skip` and `-disable` work as its users expect. The
 runs are ours: its own modes fix their number in advance, ours end when the median is known well enough. Under
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 _PLUGIN = _FIXTURE = "benchmark"
 _WORKERS = "PYTEST_XDIST_WORKER_COUNT"
-"""What pytest-xdist tells its workers: how many of them share the machine."""
+"""The variable in which pytest-xdist gives its workers their number."""
 _MIN_ROUNDS, _MAX_TIME = 5, 1.0
-"""pytest-benchmark's own defaults: any other value is the user's, and holds for us, too."""
+"""pytest-benchmark's own defaults: any other value was set by the user, and is respected."""
 _EXTRA_INFO = ("architecture", "task", "effective_dtype", "device_name", "implementation", "threads", "noise")
 
 

@@ -57,7 +57,7 @@ def decide_early(config: pytest.Config) -> None:
 
 
 def _require_database_package(config: RunConfig) -> None:
-    """Refuse a run whose database could not be written for want of a package: before it starts, not after hours.
+    """Refuse, before the run starts, a database that could not be written because a package is missing.
 
     Raises:
         ConfigError: A database was asked for, and duckdb is not installed, or its place is a directory.
@@ -173,7 +173,7 @@ def finish_collection(session: pytest.Session) -> None:
     """Describe what is collected.
 
     Raises:
-        pytest.UsageError: The user named a model that nobody tests.
+        pytest.UsageError: The user named a model that no class tests.
     """
     collected = collected_tests(session)
     is_worker = hasattr(session.config, "workerinput")  # the controller speaks for its workers
@@ -304,7 +304,7 @@ def _header_lines(session: Session, known: Sequence[tuple[Cell, type[ModelClassT
 
 
 def _models(cells: Sequence[Cell]) -> str:
-    """What is tested, with the weights: nobody is to take the numbers of tiny weights for those of the real ones."""
+    """What is tested, with the weights: so that numbers of tiny weights are not taken for real ones."""
     weights = {cell.model.name: cell.weights.kind for cell in cells}
     if len(weights) == 1:
         return " ".join(f"{name} [{kind}]" for name, kind in weights.items())

@@ -1,7 +1,7 @@
 """The fixtures for tests of model classes, registered when the first model class is collected.
 
 Their names begin with `hf_`, so that none shadows a fixture of the user's or of another plugin. The names they had
-before work inside model classes, for one release, where nobody else has a fixture of that name.
+before work inside model classes, for one release, unless another fixture has that name.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def hf_pipeline(request: pytest.FixtureRequest, hf_cell_run: CellRun) -> Any:
 
 
 def provide_fixtures(collector: pytest.Collector, model_class: type) -> None:
-    """Make the fixtures known; by their former names in this class only, where nobody else has one of that name."""
+    """Make the fixtures known; by their former names in this class only, unless another fixture has that name."""
     plugins = collector.config.pluginmanager
     if not plugins.hasplugin("hfaccel-fixtures"):
         plugins.register(sys.modules[__name__], "hfaccel-fixtures")
@@ -157,7 +157,7 @@ def refuse_crashed(item: pytest.Item) -> None:
 
 
 def _or_raise(request: pytest.FixtureRequest, run: CellRun, make: Callable[[], Any]) -> Any:
-    """Make what a test of the user's asks for; a failure gets its status here, too, and is told once."""
+    """Make what a test of the user's asks for; a failure gets its status here, too, and is reported once."""
     try:
         return make()
     except HfAccelError as error:

@@ -112,7 +112,7 @@ class ParallelHooks:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport, sched: Any) -> None:
-        """Say in xdist's report of a worker's death how it died, and book it on the cell of the test it was running."""
+        """Add to xdist's report of a crashed worker how it died, and record it for the cell that it was running."""
         reason = str(report.longrepr)  # not `longreprtext`: it begins with the path of the interpreter
         if self._death:
             report.longrepr = reason = f"{reason} ({self._death})"
@@ -123,7 +123,7 @@ class ParallelHooks:
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """In the controller: once a worker's death is told, tell of the tests that are not run because of it."""
+        """In the controller: after a worker's crash is reported, report the tests that are not run because of it."""
         if report.when != "setup" or not report.passed:
             self._decided.add(report.nodeid)
         if report.nodeid not in self._not_run_after:
@@ -135,7 +135,7 @@ class ParallelHooks:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self) -> Generator[None, object, object]:
-        """In the controller: a test that is not run, though nobody has asked the run to stop, fails."""
+        """In the controller: a test that is not run, although the run was not stopped, fails."""
         reason = "not run: no worker was left to run it (--max-worker-restart says how many may be replaced)"
         try:
             result = yield

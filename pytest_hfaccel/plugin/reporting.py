@@ -193,7 +193,7 @@ def attach(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestRe
     """Put the outcome of a model class's test into its report, as JSON text.
 
     A test that ran a check carries the check's outcome; a test the user wrote carries what pytest says of it. A
-    teardown that fails (the model could not be freed) is an outcome of its own.
+    teardown that fails (the model could not be freed) is a separate outcome.
     """
     decided = call.when == "call" or not report.passed
     is_known = any(name == PROPERTY for name, _ in item.user_properties)

@@ -71,7 +71,7 @@ class _Worker:
 
 
 class ModelScheduling:
-    """Groups by model; any other test is a group of its own.
+    """Groups by model; any other test is a separate group.
 
     It is a plugin of the controller, too: by what pytest reports it knows which tests have begun and ended.
 
@@ -161,7 +161,7 @@ class ModelScheduling:
         what it died of, and cost another worker each.
 
         Returns:
-            The test the worker died of; `None` when it died between tests, or was told to end.
+            The test the worker died of; `None` when it died between tests, or was asked to end.
 
         Raises:
             KeyError: It has been taken out before; xdist expects that.

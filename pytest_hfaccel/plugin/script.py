@@ -18,7 +18,7 @@ def main(path: str, arguments: Sequence[str] | None = None) -> int:
 
     Args:
         path: The module's `__file__`.
-        arguments: Command-line arguments; those of this process when not given.
+        arguments: Command-line arguments; by default those of this process.
 
     Returns:
         pytest's exit code.

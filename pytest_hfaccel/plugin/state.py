@@ -23,7 +23,7 @@ OPTIONS: pytest.StashKey[RunConfig] = pytest.StashKey()
 """On the config: what the user asked for."""
 
 STARTED: pytest.StashKey[tuple[float, float]] = pytest.StashKey()
-"""On the config: when the run began: wall clock, and a clock that nobody sets."""
+"""On the config: when the run began: wall clock, and monotonic clock."""
 
 SESSION: pytest.StashKey[Session] = pytest.StashKey()
 """On the config: what this process collects and runs with; missing until a model class, or an option, asks for it."""

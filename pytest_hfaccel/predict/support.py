@@ -32,7 +32,7 @@ class Support:
             (the real runtime on a software adapter), `failing` (it was tried there and failed) or `unavailable`.
         basis: `declared`, `measured`, `detected` (of the device's instruction sets or the installed packages), or
             `override` when the caller said so.
-        reason: Half a sentence.
+        reason: A short phrase.
         cell: Id of the measured cell, empty when declared.
         when: Start of the run that measured it, ISO 8601, empty when declared.
         where: The device and machine that measured it, empty when declared.
