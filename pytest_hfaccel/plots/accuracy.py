@@ -10,7 +10,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pytest_hfaccel.plots.inputs import INTERVAL, AccuracyRow
+from pytest_hfaccel.core.prediction import INTERVAL
+from pytest_hfaccel.plots.inputs import AccuracyRow
 from pytest_hfaccel.plots.style import (
     COLOURS,
     GREY,

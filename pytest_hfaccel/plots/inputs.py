@@ -15,14 +15,11 @@ from typing import Any
 
 from pytest_hfaccel.benchmark.measurement import Measurement
 from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.prediction import Source
 
 ACCURACY_COLUMNS = ("predicted", "measured", "low", "high", "device", "family", "model")
 ROOFLINE_COLUMNS = ("model", "flops", "moved_bytes", "seconds")
 
-INTERVAL = 0.8
-"""Share of measured values that the predictor's intervals are meant to hold (its own `INTERVAL`; a test compares)."""
-
-_MEASURED = "measured"
 _SHOWN_PROBLEMS = 20
 _ROUNDING = 1e-6
 _MATRIX_HINT = "A matrix has the form that HardwareModelPredictor.create_hardware_prediction_matrix returns."
@@ -180,7 +177,7 @@ class Roof:
 
 def is_measured(source: str) -> bool:
     """Whether numbers of this source were measured on the device, not predicted."""
-    return source == _MEASURED
+    return source == Source.MEASURED
 
 
 class _Problems:

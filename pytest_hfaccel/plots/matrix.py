@@ -11,7 +11,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from pytest_hfaccel.plots.inputs import INTERVAL, Bounded, MatrixCell, MatrixModel, MatrixTable, is_measured
+from pytest_hfaccel.core.prediction import INTERVAL
+from pytest_hfaccel.plots.inputs import Bounded, MatrixCell, MatrixModel, MatrixTable, is_measured
 from pytest_hfaccel.plots.style import (
     COLOURS,
     FAINT,

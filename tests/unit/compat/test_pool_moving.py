@@ -198,6 +198,7 @@ def test_a_parked_model_is_dropped_when_it_is_due(world: World) -> None:
     assert world.held() == []
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("seed", [1, 2])
 def test_many_threads_ask_move_park_and_fail(world: World, seed: int) -> None:
     chance = random.Random(seed)  # noqa: S311 - reproducible, not secret

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pytest_hfaccel.core.errors import ConfigError
-from pytest_hfaccel.plots.inputs import INTERVAL, MatrixCell, read_matrix
+from pytest_hfaccel.plots.inputs import MatrixCell, read_matrix
 from tests.unit.plots.samples import name_of, sample_matrix
 
 
@@ -149,9 +149,3 @@ def test_importing_the_plots_imports_nothing_heavy() -> None:
     code = f"import sys, pytest_hfaccel.plots; print(sorted(set(sys.modules) & {heavy}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-def test_intervals_promise_what_the_predictor_promises() -> None:
-    from pytest_hfaccel.predict import prediction
-
-    assert INTERVAL == prediction.INTERVAL
