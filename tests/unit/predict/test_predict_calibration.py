@@ -65,7 +65,7 @@ def test_a_calibration_of_another_format_is_refused() -> None:
 
 def test_a_directory_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "calibrations").write_text("a file where a folder should be")
-    with pytest.raises(ConfigError, match="cannot be kept"):
+    with pytest.raises(ConfigError, match="cannot be stored"):
         save_calibration(even_calibration(), tmp_path)
 
 
