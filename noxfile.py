@@ -42,9 +42,10 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def oldest(session: nox.Session) -> None:
-    """The quick tests with the oldest versions that pyproject.toml allows."""
+    """The quick unit tests and the golden journal with the oldest versions that pyproject.toml allows."""
     install(session, "constraints-oldest.txt", "--editable", ".[dev]")
-    session.run("pytest", "tests", "-n", "2", "--dist", "loadfile", "-m", "not nightly", *session.posargs)
+    quick = ("tests/unit", "tests/test_layers.py", "tests/integration/test_golden_journal.py")
+    session.run("pytest", *quick, "-n", "2", "--dist", "loadfile", "-m", "not nightly and not slow", *session.posargs)
 
 
 @nox.session

@@ -41,6 +41,7 @@ def test_accuracy(accuracy: ModuleType, half: str, mode: str, family: float, sub
     assert accuracy.calibration_error(pairs) <= 0.05
 
 
+@pytest.mark.tables
 @pytest.mark.parametrize(
     ("mode", "family", "subfamily"), [("name", 0.95, 0.93), ("class", 0.91, 0.7), ("name and class", 0.985, 0.96)]
 )

@@ -48,6 +48,7 @@ def test_list_as_json_with_the_users_file(capsys: pytest.CaptureFixture[str], tm
     assert listed[-1]["task"] == "feature-extraction"
 
 
+@pytest.mark.tables
 def test_check_of_the_shipped_registry(capsys: pytest.CaptureFixture[str]) -> None:
     assert hfaccel("check") == 0
     first, second, *_ = capsys.readouterr().out.splitlines()
@@ -55,6 +56,7 @@ def test_check_of_the_shipped_registry(capsys: pytest.CaptureFixture[str]) -> No
     assert re.fullmatch(r"1\d{3} classes by name, such as opt/OPTForCausalLM; \d+ have no entry", second)
 
 
+@pytest.mark.tables
 def test_check_lists_what_has_no_entry_and_no_checkpoint(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     failed = {"name": "a/A", "ok": False, "stage": "build", "error": "too large"}
@@ -75,6 +77,7 @@ def test_check_refuses_rows_that_are_none(tmp_path: Path) -> None:
         hfaccel("check", "--sweep", str(rows))
 
 
+@pytest.mark.tables
 @pytest.mark.parametrize(
     ("table", "name"),
     [(OVERRIDES, "OVERRIDES"), (CLASS_OVERRIDES, "CLASS_OVERRIDES"), (SPECIAL_INPUTS, "SPECIAL_INPUTS")],

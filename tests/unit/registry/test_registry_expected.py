@@ -56,6 +56,7 @@ def test_mistakes(tmp_path: Path, entry: str, problem: str) -> None:
     assert problem in "\n".join(caught.value.problems)
 
 
+@pytest.mark.tables
 def test_the_shipped_ones_name_classes_of_the_installed_transformers_and_a_cause() -> None:
     names = {spec.name for spec in every_pair()}
     for patterns, found in load_registry().expected:
