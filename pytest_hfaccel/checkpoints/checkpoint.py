@@ -95,7 +95,7 @@ class Checkpoint:
         """Return what a loaded model has differently from the files; see `ModelSource.weight_problems`."""
         info = self.loading_info()
         ignored = [*info["unexpected_keys"], *info["other_heads"]]
-        return self.require_fit().differences(model, ignored=ignored)
+        return self.require_fit().differences(model, ignored=ignored, has_run=True)
 
     def require_fit(self) -> DescribedModel:
         """Return the model that the files describe, once they are known to be sound and to fit the class.

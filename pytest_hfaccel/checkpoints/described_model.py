@@ -95,12 +95,14 @@ class DescribedModel:
         self._settings = settings_of(blank)
         self.vocabulary = _embedding_rows(blank)
 
-    def differences(self, model: Any, *, ignored: Iterable[str] = ()) -> list[str]:
+    def differences(self, model: Any, *, ignored: Iterable[str] = (), has_run: bool = False) -> list[str]:
         """Return what a loaded model has differently from the files, a line for each kind; none when it is the same.
 
         Args:
             model: The transformers model, on any device and at any floating-point dtype.
             ignored: Tensors of the files that the model has no place for.
+            has_run: Whether the model has run already. Some layers keep what a forward pass finds among their settings
+                (RWKV's rescaled layers, NLLB's capacity of experts), so that settings are compared before it only.
         """
         import torch
 
@@ -113,7 +115,7 @@ class DescribedModel:
             )
         if different:
             lines.append(f"tensors with other values than in the files: {_first_few(different)}")
-        changed = _changed(self._settings or {}, settings_of(model))
+        changed = [] if has_run else _changed(self._settings or {}, settings_of(model))
         if changed:
             lines.append(f"settings of layers that do not follow from config.json: {_first_few(changed)}")
         return lines

@@ -60,3 +60,15 @@ def test_weights_that_the_checkpoint_lacks_are_those_of_the_model(tmp_path: Path
     assert torch.equal(exact.get_parameter(lacking), model.get_parameter(lacking).double())
     half = checkpoint.torch_model("bf16").get_parameter(lacking)
     assert torch.equal(half, model.get_parameter(lacking).bfloat16())
+
+
+def test_what_a_forward_pass_changes_in_a_layer_is_no_difference_from_the_files(tmp_path: Path) -> None:
+    import torch
+
+    checkpoint = checkpoint_of("rwkv/RwkvForCausalLM", tmp_path)
+    model = checkpoint.torch_model("fp32")
+    before = model.rwkv.layers_are_rescaled
+    with torch.no_grad():
+        model(**checkpoint.sample().forward)
+    assert model.rwkv.layers_are_rescaled != before, "RWKV no longer keeps this: the test needs another class"
+    assert checkpoint.weight_problems(model) == []
