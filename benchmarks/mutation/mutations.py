@@ -404,13 +404,13 @@ MUTATIONS: tuple[Mutation, ...] = (
     *_in(
         "units",
         "predict/recommendation.py",
-        "test_predictor_recommendation.py test_predictor_selector.py",
+        "test_predict_recommendation.py",
         ("MiB are taken for bytes", "memory.value * MIB / have", "memory.value / have"),
     ),
     *_in(
         "units",
         "predict/layers/datasheet.py",
-        "test_predictor_datasheet.py",
+        "test_predict_platforms.py",
         ("what is written is free", "(one.read_bytes + one.written_bytes) / bandwidth", "one.read_bytes / bandwidth"),
     ),
     *_in(

@@ -7,7 +7,7 @@ else reads an option. pytest imports this module at every start: it imports noth
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
 
@@ -41,27 +41,26 @@ class Option(Generic[T]):
 
     Attributes:
         name: The field's name.
+        flag: Its name on the command line; empty where it has none.
         default: The value if the user sets none.
         help: Its help text.
-        flag: Its name on the command line; empty where it has none.
-        env: Its environment variable.
+        env: Its environment variable: `HFACCEL_` and the flag's name, unless another is given.
         ini: Its name in pytest's configuration file: the flag's, with underscores.
         many: Whether it may be repeated.
         split: Whether a value may also be a list, separated by commas.
         counts: Whether its values are whole numbers of at least 1.
-        bare: What it means when it is given without a value; empty where it needs one.
+        bare: The value of the flag alone; empty where it needs one.
         is_path: Whether it names a file or a directory; `~` and `~user` are home directories.
         choices: The allowed values; any when empty.
-        old_flag: The flag's spelling in the release before; it works, with a warning.
-        old_env: The variable's name in the release before; it works, with a warning.
+        old_flag: The flag in the release before. It works, with a warning, and so does its environment variable.
     """
 
     def __init__(
         self,
+        flag: str,
         default: T,
         text: str,
         *,
-        flag: str = "",
         env: str = "",
         many: bool = False,
         split: bool = False,
@@ -70,25 +69,18 @@ class Option(Generic[T]):
         is_path: bool = False,
         choices: tuple[str, ...] = (),
         old_flag: str = "",
-        old_env: str = "",
     ) -> None:
         self.name = ""
-        self.default = default
-        self.help = text
-        self.flag = flag
-        self.env = env
+        self.flag, self.default, self.help = flag, default, text
+        self.env = env or _variable(flag)
         self.ini = flag.lstrip("-").replace("-", "_")
-        self.many = many
-        self.split = split
-        self.counts = counts
-        self.bare = bare
-        self.is_path = is_path
-        self.choices = choices
-        self.old_flag = old_flag
-        self.old_env = old_env
+        self.many, self.split, self.counts, self.bare = many, split, counts, bare
+        self.is_path, self.choices = is_path, choices
+        self.old_flag, self.old_env = old_flag, _variable(old_flag)
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
+        self.env = self.env or _variable(name)
 
     @overload
     def __get__(self, instance: None, owner: type) -> Option[T]: ...
@@ -111,187 +103,133 @@ class Option(Generic[T]):
         return isinstance(self.default, bool)
 
 
-_NOTHING: Any = ()
-"""The default of options that may be repeated, whose type it does not tell."""
+def _variable(name: str) -> str:
+    """Return the environment variable of a flag, or of a field without one: `--hf-model` -> `HFACCEL_MODEL`."""
+    return f"HFACCEL_{name.removeprefix('--').removeprefix('hf-').replace('-', '_').upper()}" if name else ""
+
+
+def _list(flag: str, text: str, **traits: Any) -> Any:
+    """Declare an option that may be repeated."""
+    return Option(flag, (), text, many=True, **traits)
 
 
 class RunConfig:
     """What the user asked for. Every value is plain data, so that a controller can hand it to its workers."""
 
-    all_models = Option(
-        False,
-        "Test every registered model of each selected class module.",
-        flag="--all-models",
-        env="HFACCEL_ALL_MODELS",
+    all_models = Option("--all-models", False, "Test every registered model of each selected class module.")
+    all_hardware = Option("--all-hardware", False, "Test on every device found on this machine.")
+    models: Option[tuple[str, ...]] = _list(
+        "--hf-model", "Model to test: registry name, wildcard ('bert*'), hub id or local directory. May be repeated."
     )
-    all_hardware = Option(
-        False, "Test on every device found on this machine.", flag="--all-hardware", env="HFACCEL_ALL_HARDWARE"
-    )
-    models: Option[tuple[str, ...]] = Option(
-        _NOTHING,
-        "Model to test: registry name, wildcard ('bert*'), hub id or local directory. May be repeated.",
-        flag="--hf-model",
-        env="HFACCEL_MODEL",
-        many=True,
-    )
-    devices: Option[tuple[str, ...]] = Option(
-        _NOTHING,
+    devices: Option[tuple[str, ...]] = _list(
+        "--hf-device",
         "Device to test on: cpu, cuda:0, mps, openvino:CPU, ... Comma-separated or repeated.",
-        flag="--hf-device",
-        env="HFACCEL_DEVICE",
-        many=True,
         split=True,
     )
-    dtypes: Option[tuple[str, ...]] = Option(
-        _NOTHING,
-        "Precision to test at: fp32, bf16, fp16, int8. Comma-separated or repeated.",
-        flag="--hf-dtype",
-        env="HFACCEL_DTYPE",
-        many=True,
-        split=True,
+    dtypes: Option[tuple[str, ...]] = _list(
+        "--hf-dtype", "Precision to test at: fp32, bf16, fp16, int8. Comma-separated or repeated.", split=True
     )
     weights = Option(
+        "--hf-weights",
         "auto",
         "Weights to test with: pretrained, random (real dimensions), tiny (shrunken), or auto: pretrained if they "
         "are on this machine, or if the model was named and the hub answers; otherwise tiny.",
-        flag="--hf-weights",
-        env="HFACCEL_WEIGHTS",
         choices=WEIGHTS_CHOICES,
     )
-    registries: Option[tuple[str, ...]] = Option(
-        _NOTHING,
+    registries: Option[tuple[str, ...]] = _list(
+        "--hf-registry",
         "Registry file (YAML or JSON) that adds to or overrides the shipped one. May be repeated.",
-        flag="--hf-registry",
-        env="HFACCEL_REGISTRY",
-        many=True,
         is_path=True,
     )
-    require: Option[tuple[str, ...]] = Option(
-        _NOTHING,
+    require: Option[tuple[str, ...]] = _list(
+        "--hf-require-device",
         "Device that must be present: its absence fails the run.",
-        flag="--hf-require-device",
-        old_flag="--hf-require",
-        env="HFACCEL_REQUIRE_DEVICE",
-        old_env="HFACCEL_REQUIRE",
-        many=True,
         split=True,
+        old_flag="--hf-require",
     )
-    performance = Option(
-        False, "Also measure latency and throughput of each cell.", flag="--hf-performance", env="HFACCEL_PERFORMANCE"
-    )
-    batch_sizes: Option[tuple[int, ...]] = Option(
-        _NOTHING,
+    performance = Option("--hf-performance", False, "Also measure latency and throughput of each cell.")
+    batch_sizes: Option[tuple[int, ...]] = _list(
+        "--hf-performance-batch-sizes",
         "With --hf-performance: batch sizes to measure at (default: 1). Comma-separated or repeated.",
-        flag="--hf-performance-batch-sizes",
-        old_flag="--hf-batch-sizes",
-        env="HFACCEL_PERFORMANCE_BATCH_SIZES",
-        old_env="HFACCEL_BATCH_SIZES",
-        many=True,
         split=True,
         counts=True,
+        old_flag="--hf-batch-sizes",
     )
-    seq_lengths: Option[tuple[int, ...]] = Option(
-        _NOTHING,
+    seq_lengths: Option[tuple[int, ...]] = _list(
+        "--hf-performance-seq-lengths",
         "With --hf-performance: tokens per sample to measure at (default: as many as the sample inputs have). "
         "Comma-separated or repeated.",
-        flag="--hf-performance-seq-lengths",
-        old_flag="--hf-seq-lengths",
-        env="HFACCEL_PERFORMANCE_SEQ_LENGTHS",
-        old_env="HFACCEL_SEQ_LENGTHS",
-        many=True,
         split=True,
         counts=True,
+        old_flag="--hf-seq-lengths",
     )
     database = Option(
+        "--hf-database",
         "",
         "Benchmark database the run is written to, or 'none' (default: hfaccel.duckdb in the working directory when "
         "performance is measured, else none).",
-        flag="--hf-database",
         env="BENCHMARK_DB_PATH",
         is_path=True,
     )
-    resume: Option[tuple[str, ...]] = Option(
-        _NOTHING,
+    resume: Option[tuple[str, ...]] = _list(
+        "--hf-resume",
         "Continue the latest run of the reports directory, or, with '=RUN', another one (see `hfaccel runs`). "
         "Its finished cells are not run again and keep their outcomes. A cell is run again when something "
         "that decides its outcome has changed.",
-        flag="--hf-resume",
-        env="HFACCEL_RESUME",
-        many=True,
         bare=LATEST_RUN,
     )
-    retry: Option[tuple[str, ...]] = Option(
-        _NOTHING,
+    retry: Option[tuple[str, ...]] = _list(
+        "--hf-resume-retry",
         "With --hf-resume: run cells with this status again: crashed, failed, error, ... Comma-separated or repeated.",
-        flag="--hf-resume-retry",
-        old_flag="--hf-retry",
-        env="HFACCEL_RESUME_RETRY",
-        old_env="HFACCEL_RETRY",
-        many=True,
         split=True,
         choices=STATUSES,
+        old_flag="--hf-retry",
     )
-    reports = Option(
-        "reports", "Directory for the reports of this run.", flag="--hf-reports", env="HFACCEL_REPORTS", is_path=True
-    )
+    reports = Option("--hf-reports", "reports", "Directory for the reports of this run.", is_path=True)
     reports_mode = Option(
+        "--hf-reports-mode",
         "600",
         "Permissions of the report files, which contain command lines and model names.",
-        flag="--hf-reports-mode",
-        env="HFACCEL_REPORTS_MODE",
         choices=("600", "640", "644", "660", "664"),
     )
     keep_runs = Option(
+        "--hf-reports-keep",
         20,
         "How many run folders to keep in the reports directory, including this run's; older ones are removed when it "
         "ends.",
-        flag="--hf-reports-keep",
-        old_flag="--hf-keep-runs",
-        env="HFACCEL_REPORTS_KEEP",
-        old_env="HFACCEL_KEEP_RUNS",
         counts=True,
+        old_flag="--hf-keep-runs",
     )
     cache = Option(
+        "--hf-cache",
         "",
         "Directory for built checkpoints and converted models (default: the user's cache directory).",
-        flag="--hf-cache",
-        env="HFACCEL_CACHE",
         is_path=True,
     )
-    trust_remote_code: Option[tuple[str, ...]] = Option(
-        _NOTHING,
+    trust_remote_code: Option[tuple[str, ...]] = _list(
+        "--hf-trust-remote-code",
         "Run the Python code in a model's repository, if the model's entry in your registry says that it needs it; "
         "with '=X', for the model with exactly this id or path. May be repeated.",
-        flag="--hf-trust-remote-code",
-        env="HFACCEL_TRUST_REMOTE_CODE",
-        many=True,
         bare=REGISTERED,
     )
-    allow_pickle = Option(
-        False, "Also load weights that are not safetensors; unpickling runs code.", env="HFACCEL_ALLOW_PICKLE"
-    )
+    allow_pickle = Option("", False, "Also load weights that are not safetensors; unpickling runs code.")
     training = Option(
-        False,
-        "Also train each cell for one step: loss, gradients, gradient checkpointing.",
-        flag="--hf-training",
-        env="HFACCEL_TRAINING",
+        "--hf-training", False, "Also train each cell for one step: loss, gradients, gradient checkpointing."
     )
     attention = Option(
+        "--hf-attention",
         False,
         "Also compare the implementations of attention that run here: eager, sdpa, flash and flex.",
-        flag="--hf-attention",
-        env="HFACCEL_ATTENTION",
     )
     compile = Option(
+        "--hf-compile",
         False,
         "Also compare the model with its torch.compile'd form, by inductor and OpenVINO if they are installed.",
-        flag="--hf-compile",
-        env="HFACCEL_COMPILE",
     )
     pool_memory = Option(
         "",
+        "",
         "Memory budget of the pool per device, as '8GiB' or as a share of what is free ('50%'; the default is 70%).",
-        env="HFACCEL_POOL_MEMORY",
     )
 
     def __init__(self, **values: Any) -> None:
@@ -387,7 +325,7 @@ class RunConfig:
         Args:
             values: Option values by field name; `None` and missing mean "not set".
             environ: Environment to read instead of `os.environ`.
-            ini: Returns what the configuration file says of an option, as a variable would; `None` for nothing.
+            ini: Returns the text of an option in the configuration file; `None` where it is not there.
             warn: Called for variables with an old name; by default a `DeprecationWarning`.
 
         Raises:
@@ -399,9 +337,16 @@ class RunConfig:
         for option in cls.options():
             value, place = values.get(option.name), option.flag or option.name
             if value is None:
-                text, place = _from_elsewhere(option, environ, ini, warn or _deprecate)
+                text = None
+                if option.env in environ:
+                    text, place = environ[option.env], option.env
+                elif option.old_env and option.old_env in environ:
+                    (warn or _deprecate)(f"The environment variable {option.old_env} is now called {option.env}.")
+                    text, place = environ[option.old_env], option.old_env
+                elif option.flag:
+                    text, place = ini(option), option.ini
                 if text is not None:
-                    value = _from_text(text, place, option.default, option.bare)
+                    value = _from_text(text, place, option)
             if value is not None:
                 out[option.name] = _checked(value, place, option)
                 sources[option.name] = place
@@ -410,49 +355,52 @@ class RunConfig:
         return config
 
 
-def _from_elsewhere(
-    option: Option[Any],
-    environ: Mapping[str, str],
-    ini: Callable[[Option[Any]], str | None],
-    warn: Callable[[str], object],
-) -> tuple[str | None, str]:
-    """Return what the environment or the configuration file says of an option, and where it stands."""
-    if option.env in environ:
-        return environ[option.env], option.env
-    if option.old_env and option.old_env in environ:
-        warn(f"The environment variable {option.old_env} is now called {option.env}.")
-        return environ[option.old_env], option.old_env
-    return (ini(option), option.ini) if option.flag else (None, "")
-
-
 def _deprecate(text: str) -> None:
     import warnings
 
-    warnings.warn(text, DeprecationWarning, stacklevel=4)
+    warnings.warn(text, DeprecationWarning, stacklevel=3)
 
 
-def _checked(given: Any, place: str, option: Option[Any]) -> Any:
+def _from_text(text: str, place: str, option: Option[Any]) -> Any:
+    """Read an environment variable as what the command line would have given."""
+    switch = text.strip().lower()
+    if option.is_switch:
+        if switch not in (*_YES, *_NO):
+            _not_blank(text, text, place)
+            raise ConfigError(f"{place}: {text!r} is not allowed. Allowed: {', '.join((*_YES, *_NO))}.")
+        return switch in _YES
+    if option.bare and switch in (*_YES, *_NO):
+        return (option.bare,) if switch in _YES else ()
+    if option.many:
+        return text.split(",") if text.strip() else [text]
+    return text
+
+
+_YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+
+
+def _checked(value: Any, place: str, option: Option[Any]) -> Any:
     """Return the value of an option as its field holds it.
 
     Args:
-        given: What was given: texts where the option may be repeated.
+        value: As given: texts where the option may be repeated.
         place: The flag, the environment variable, or the name in the configuration file.
         option: The option.
     """
-    if option.many:
-        given = tuple(dict.fromkeys(_parts(given, place, split=option.split)))
-    elif isinstance(given, str):
-        given = _not_blank(given, given, place)
-    if option.is_path:
-        for text in given if option.many else (given,):
-            expand_path(text, place)
+    if option.is_switch:
+        return value
+    read: list[Any] = []
+    for text in map(str, value if option.many else (value,)):
+        parts = text.split(",") if option.split else (text,)
+        read += [_not_blank(part.strip() if option.many else part, text, place) for part in parts]
+    for part in read:
+        if option.is_path:
+            expand_path(part, place)
+        if option.choices and part not in option.choices:
+            raise ConfigError(f"{place}: {part!r} is not allowed. Allowed: {', '.join(option.choices)}.")
     if option.counts:
-        numbers = tuple(_count(str(text), place) for text in _values(given))
-        given = numbers if option.many else numbers[0]
-    for value in _values(given) if option.choices else ():
-        if value not in option.choices:
-            raise ConfigError(f"{place}: {value!r} is not allowed. Allowed: {', '.join(option.choices)}.")
-    return given
+        read = [_count(part, place) for part in read]
+    return tuple(dict.fromkeys(read)) if option.many else read[0]
 
 
 def expand_path(text: str, place: str) -> Path:
@@ -468,24 +416,11 @@ def expand_path(text: str, place: str) -> Path:
         raise ConfigError(f"{place}: {text}: there is no home directory {user}.") from error
 
 
-_YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
-
-
-def _parts(given: Iterable[Any], place: str, *, split: bool) -> Iterator[str]:
-    for item in given:
-        for part in str(item).split(",") if split else [str(item)]:
-            yield _not_blank(part.strip(), str(item), place)
-
-
-def _values(given: Any) -> tuple[Any, ...]:
-    return given if isinstance(given, tuple) else (given,)
-
-
-def _not_blank(text: str, given: str, place: str) -> str:
+def _not_blank(text: str, whole: str, place: str) -> str:
     """Refuse what is blank: the default would run instead of what somebody meant to name."""
     if text.strip():
         return text
-    what = "is blank" if not given.strip() else f"{given!r} has a blank in it"
+    what = "is blank" if not whole.strip() else f"{whole!r} has a blank in it"
     raise ConfigError(
         f"{place}: {what}; perhaps a variable that is not set, in a shell or in CI.",
         hint=f"Give it a value, or leave {place} out for the default.",
@@ -498,18 +433,3 @@ def _count(text: str, place: str) -> int:
             f"{place}: {text!r} is not allowed. Allowed: whole numbers of at least 1, as in '{place} 1,8'."
         )
     return int(text)
-
-
-def _from_text(text: str, place: str, default: Any, bare: str) -> Any:
-    """Read an environment variable as what the command line would have given."""
-    switch = text.strip().lower()
-    if isinstance(default, bool):
-        if switch not in (*_YES, *_NO):
-            _not_blank(text, text, place)
-            raise ConfigError(f"{place}: {text!r} is not allowed. Allowed: {', '.join((*_YES, *_NO))}.")
-        return switch in _YES
-    if bare and switch in (*_YES, *_NO):
-        return (bare,) if switch in _YES else ()
-    if isinstance(default, tuple):
-        return tuple(text.split(",")) if text.strip() else (text,)
-    return text
