@@ -94,6 +94,14 @@ def traced_tensors(metadata: Any) -> dict[str, TracedTensor]:
     }
 
 
+def cache_shapes(inputs: Mapping[str, Any]) -> dict[str, TracedTensor]:
+    """Return the tensors of the caches among some inputs, by the names that the exporters give them in a graph."""
+    from transformers.exporters.utils import get_leaf_tensors
+
+    leaves = get_leaf_tensors({name: value for name, value in inputs.items() if not hasattr(value, "shape")})
+    return {path: TracedTensor(tuple(tensor.shape), tensor.dtype) for path, tensor in leaves.items()}
+
+
 class WithoutOptionalInputs:
     """Mixed into an architecture class: `generate` and pipelines offer none of the inputs that only some classes take.
 

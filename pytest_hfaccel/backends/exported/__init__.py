@@ -1,10 +1,12 @@
-"""What runtimes share that run a model as an exported graph (OpenVINO today; ONNX Runtime, ExecuTorch, browsers next).
+"""What runtimes share that run a model as an exported graph (OpenVINO, ONNX Runtime).
 
 | module | what it does |
 |---|---|
 | `capture.py` | traces and converts, keeping open the axes that can be kept open |
 | `inputs.py` | what two calls must have in common to share a graph, and the inputs that are computed before tracing |
 | `conversions.py` | converted models on disk |
+| `constants.py` | finds a weight among the constants of a converted model |
+| `onnx_programs.py` | ONNX graphs: the `ExportedRuntime` of all that run them, but for compiling |
 | `graphs.py` | finds, converts and compiles the graph that a call needs |
 | `model.py` | the `LoadedModel`: forward, generation with and without cache, the canary's wrong weight |
 | `architecture.py` | the transformers class without weights, for `generate` and pipelines |
@@ -82,7 +84,7 @@ class ExportedRuntime(Protocol):
     """A runtime that takes models as graphs. A *program* is its own object for one, before it is compiled.
 
     Attributes:
-        name: Its folder in the cache of conversions.
+        name: Its folder in the cache of conversions; runtimes that convert alike share one.
         title: Its name in messages.
         packages: The distributions whose versions decide what a conversion gives, besides transformers and torch.
     """

@@ -42,7 +42,17 @@ _FOLDED = "folded"
 # The exporter patches torch and the model's class while it traces.
 _ONE_AT_A_TIME = threading.Lock()
 
-_CHATTY = ("transformers", "torch.export", "torch._export", "torch.fx.experimental", "torch._dynamo", "torch._inductor")
+_CHATTY = (
+    "transformers",
+    "torch.export",
+    "torch._export",
+    "torch.fx.experimental",
+    "torch._dynamo",
+    "torch._inductor",
+    "torch.onnx",
+    "onnxscript",
+    "onnx_ir",
+)
 
 
 def export_model(runtime: ExportedRuntime, model: Any, inputs: Mapping[str, torch.Tensor], *, static: bool) -> Exported:

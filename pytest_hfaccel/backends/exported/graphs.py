@@ -225,7 +225,9 @@ class Graphs:
 
         # A change is made to the weights as they were; they are compressed after it.
         is_int8 = self._builder.dtype == INT8
-        conversion = self._builder.convert(kind, export, compress=is_int8 and self._edit is None)
+        # Runtimes that share conversions may differ in this: a graph traced for any shape can have the same signature.
+        shared = f"static {kind}" if self._static else kind
+        conversion = self._builder.convert(shared, export, compress=is_int8 and self._edit is None)
         program = self._edit(conversion.program) if self._edit else conversion.program
         if self._edit and is_int8:
             program = runtime.compress(program, source.spec.architecture)
