@@ -160,7 +160,8 @@ PLOTS = "plots"
 
 def record(path: Path, progress: Progress) -> None:
     """Write the run to the database; an error of the database is printed, and the results on disk stay."""
-    from pytest_hfaccel.history.recording import make_record, record_run
+    from pytest_hfaccel.history import BenchmarkDatabase
+    from pytest_hfaccel.history.recording import make_record
 
     if not progress.records and not progress.unfinished:
         return
@@ -172,7 +173,7 @@ def record(path: Path, progress: Progress) -> None:
         success=not progress.failed,
     )
     try:
-        run_id = record_run(path, run)
+        run_id = BenchmarkDatabase(path).write_run(run)
     except HfAccelError as error:
         print(f"hfaccel: not in the database: {error}", file=sys.stderr)
     else:

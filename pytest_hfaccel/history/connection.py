@@ -16,30 +16,65 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pytest_hfaccel.core.errors import ConfigError
 
+WAIT_S = 60.0
+"""How long a locked file is waited for. A write takes less than a second, also one of thousands of rows."""
+_PAUSE_S = (0.01, 0.2)
+_LOCKED = ("could not set lock", "being used by another process", "with a different configuration than existing")
+_LONGEST_COMMAND = 100
+# DuckDB would look for extensions in the network when it meets, say, an SQLite file.
+_CONFIG = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
 
-def duckdb() -> Any:
-    """Return the module duckdb.
+_ANOTHER = "or name another file with BENCHMARK_DB_PATH"
+_PROBLEMS = (
+    (r"No magic bytes", "this file is damaged, or no Parquet file", "Export it again with `hfaccel db export`."),
+    (r"No files found", "there is no such file", "Name a file or a directory of `hfaccel db export`."),
+    (r"not a valid DuckDB|sqlite_scanner", "this file is not a DuckDB database", f"Move it away {_ANOTHER}."),
+    (
+        r"newer version of DuckDB|with version number|storage version|serialization version|older version",
+        "this DuckDB cannot read the file's format",
+        "Install the version of duckdb that wrote it, or a newer one.",
+    ),
+    (
+        r"No space left|File too large|disk full|Disk quota|Could not write",
+        "there is no space left",
+        "Free space and write again; what was committed before is intact, and the reports of the run hold its results.",
+    ),
+    (
+        r"Permission denied|[Rr]ead-only file system",
+        "the permissions do not allow it",
+        f"Change those of the file and its directory {_ANOTHER}.",
+    ),
+    (r"Is a directory", "this is a directory", f"Remove it {_ANOTHER}."),
+    (
+        r"No such file or directory|database does not exist",
+        "there is no such file or directory",
+        f"Make it {_ANOTHER}.",
+    ),
+    (
+        r"[Cc]orrupt|checksum|Could not read (enough bytes|from file|all)|[Ff]ailed to deserialize|Serialization Error"
+        r"|WAL|INTERNAL",
+        "this file is damaged",
+        "Nothing was changed. Copy the file, and the `.wal` beside it, away to keep what can be saved. Then bring back "
+        f"a backup, {_ANOTHER}; `hfaccel db import` takes over a Parquet export or the `journal.jsonl` of a run.",
+    ),
+    (r"Constraint Error", "a row contradicts another one", "This is a mistake in the data: nothing was stored."),
+)
+"""What DuckDB's message says (the first pattern that fits counts), the problem in our words, and what to do."""
+
+_threads: dict[Path, threading.Lock] = {}
+"""A lock per file for the threads of this process: DuckDB's own lock is between processes."""
+
+
+def imported(name: str) -> Any:
+    """Return the module `duckdb`, or `pandas`, which DuckDB imports by itself when it makes a frame.
 
     Raises:
         ConfigError: It is not installed.
     """
-    return _imported("duckdb")
-
-
-def pandas() -> Any:
-    """Return the module pandas, which DuckDB imports by itself when it makes a frame.
-
-    Raises:
-        ConfigError: It is not installed.
-    """
-    return _imported("pandas")
-
-
-def _imported(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
@@ -47,85 +82,6 @@ def _imported(name: str) -> Any:
             f"the benchmark database needs the package {name}, which cannot be imported: {error}",
             hint="Install it with: pip install 'pytest-hfaccel[predict]'",
         ) from error
-
-
-_LOCKED = ("could not set lock", "being used by another process", "with a different configuration than existing")
-_LONGEST_COMMAND = 100
-_HOLDER = re.compile(r"\(PID (\d+)\)")
-
-
-class _Known(NamedTuple):
-    """A problem by what DuckDB's message says."""
-
-    pattern: str
-    problem: str
-    hint: str
-
-
-_ANOTHER = "or name another file with BENCHMARK_DB_PATH"
-_DAMAGED = (
-    "Nothing was changed. Copy the file, and the `.wal` beside it, away to keep what can be saved. Then bring back a "
-    f"backup, {_ANOTHER}; `hfaccel db import` takes over a Parquet export or the `journal.jsonl` of a run."
-)
-_SPACE = "Free space and write again; what was committed before is intact, and the reports of the run hold its results."
-# The first that fits counts.
-_KNOWN = (
-    _Known(r"No magic bytes", "this file is damaged, or no Parquet file", "Export it again with `hfaccel db export`."),
-    _Known(r"No files found", "there is no such file", "Name a file or a directory of `hfaccel db export`."),
-    _Known(r"not a valid DuckDB|sqlite_scanner", "this file is not a DuckDB database", f"Move it away {_ANOTHER}."),
-    _Known(
-        r"newer version of DuckDB|with version number|storage version|serialization version|older version",
-        "this DuckDB cannot read the file's format",
-        "Install the version of duckdb that wrote it, or a newer one.",
-    ),
-    _Known(r"No space left|File too large|disk full|Disk quota|Could not write", "there is no space left", _SPACE),
-    _Known(
-        r"Permission denied|[Rr]ead-only file system",
-        "the permissions do not allow it",
-        f"Change those of the file and its directory {_ANOTHER}.",
-    ),
-    _Known(r"Is a directory", "this is a directory", f"Remove it {_ANOTHER}."),
-    _Known(
-        r"No such file or directory|database does not exist",
-        "there is no such file or directory",
-        f"Make it {_ANOTHER}.",
-    ),
-    _Known(
-        r"[Cc]orrupt|checksum|Could not read (enough bytes|from file|all)|[Ff]ailed to deserialize|Serialization Error"
-        r"|WAL|INTERNAL",
-        "this file is damaged",
-        _DAMAGED,
-    ),
-    _Known(r"Constraint Error", "a row contradicts another one", "This is a mistake in the data: nothing was stored."),
-)
-
-
-def is_locked(error: Exception) -> bool:
-    """Whether the file could not be opened because somebody else has it open."""
-    return any(text in str(error).lower() for text in _LOCKED)
-
-
-def locked(path: Path, error: Exception, waited_s: float) -> ConfigError:
-    """Return the error for a file that somebody else kept open for too long."""
-    return ConfigError(
-        f"{path}: {_who(str(error))} has kept the database locked for {waited_s:g} s",
-        hint="DuckDB lets one process write at a time, and no other process read then. Wait until that process is "
-        "done, end it if it hangs, close the notebook or shell that has the file open, or name another file with "
-        "BENCHMARK_DB_PATH and bring both together later with `hfaccel db import`.",
-    )
-
-
-def explain(path: Path, error: Exception) -> ConfigError:
-    """Return what an error of DuckDB means for this file."""
-    return _explained(path, "DuckDB", str(error))
-
-
-def _explained(path: Path, who: str, message: str) -> ConfigError:
-    said = f"{who}: {message.strip().partition(chr(10))[0]}"
-    known = next((known for known in _KNOWN if re.search(known.pattern, message)), None)
-    if known is not None:
-        return ConfigError(f"{path}: {known.problem} ({said})", hint=known.hint)
-    return ConfigError(f"{path}: refused by {said}", hint="Nothing was changed: what was committed before is intact.")
 
 
 @contextmanager
@@ -137,42 +93,10 @@ def explained(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except duckdb().Error as error:
-        raise explain(path, error) from error
+    except imported("duckdb").Error as error:
+        raise _explanation(path, "DuckDB", str(error)) from error
     except OSError as error:
-        raise _explained(path, "the system", error.strerror or str(error)) from error
-
-
-def _who(message: str) -> str:
-    """Name the process that holds the lock, as far as it may be asked."""
-    found = _HOLDER.search(message)
-    if found is None:
-        return "this process itself" if "different configuration" in message else "another process"
-    import psutil
-
-    pid = int(found[1])
-    if pid == os.getpid():
-        return "this process itself"
-    try:
-        process = psutil.Process(pid)
-        return f"process {pid} ({_short(process.cmdline()) or process.name()}, of {process.username()})"
-    except psutil.Error:
-        return f"process {pid}"
-
-
-def _short(command: list[str]) -> str:
-    """A command line as the start of one line."""
-    return " ".join(" ".join(command).split())[:_LONGEST_COMMAND]
-
-
-WAIT_S = 60.0
-"""How long a locked file is waited for. A write takes less than a second, also one of thousands of rows."""
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S, _GROWTH = 0.01, 0.25, 1.5
-# DuckDB would look for extensions in the network when it meets, say, an SQLite file.
-_CONFIG = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
-
-_threads: dict[Path, threading.Lock] = {}
-"""A lock per file for the threads of this process: DuckDB's own lock is between processes."""
+        raise _explanation(path, "the system", error.strerror or str(error)) from error
 
 
 @contextmanager
@@ -183,13 +107,21 @@ def connected(path: Path, *, write: bool, wait_s: float = WAIT_S) -> Iterator[An
         ConfigError: It stays locked, cannot be opened, is damaged or full; names the file and the next step.
     """
     deadline = time.monotonic() + wait_s
-    with _alone(path, wait_s):
-        connection = _open(path, write=write, deadline=deadline, wait_s=wait_s)
-        try:
-            with explained(path):
+    lock = _threads.setdefault(path.resolve(), threading.Lock())
+    if not lock.acquire(timeout=wait_s):
+        raise ConfigError(
+            f"{path}: another thread of this process has kept the database open for {wait_s:g} s",
+            hint="Do not use the database inside a block that already has it open.",
+        )
+    try:
+        with explained(path):
+            connection = _open(path, write, deadline, wait_s)
+            try:
                 yield connection
-        finally:
-            connection.close()
+            finally:
+                connection.close()
+    finally:
+        lock.release()
 
 
 @contextmanager
@@ -206,30 +138,47 @@ def transaction(path: Path, *, wait_s: float = WAIT_S) -> Iterator[Any]:
         connection.execute("COMMIT")
 
 
-def _open(path: Path, *, write: bool, deadline: float, wait_s: float) -> Any:
-    pause = _FIRST_PAUSE_S
+def _open(path: Path, write: bool, deadline: float, wait_s: float) -> Any:
+    duckdb = imported("duckdb")
     while True:
-        try:
-            return duckdb().connect(str(path.absolute()), read_only=not write, config=_CONFIG)
-        except duckdb().Error as error:
-            if not is_locked(error):
-                raise explain(path, error) from error
-            if time.monotonic() + pause > deadline:
-                raise locked(path, error, wait_s) from error
         # Processes that were locked out together must not come back together.
-        time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - not for secrets
-        pause = min(_LONGEST_PAUSE_S, _GROWTH * pause)
+        pause = random.uniform(*_PAUSE_S)  # noqa: S311 - not for secrets
+        try:
+            return duckdb.connect(str(path.absolute()), read_only=not write, config=_CONFIG)
+        except duckdb.Error as error:
+            if not any(text in str(error).lower() for text in _LOCKED):
+                raise
+            if time.monotonic() + pause > deadline:
+                raise ConfigError(
+                    f"{path}: {_lock_holder(str(error))} has kept the database locked for {wait_s:g} s",
+                    hint="DuckDB lets one process write at a time, and no other process read then. Wait until that "
+                    "process is done, end it if it hangs, close the notebook or shell that has the file open, or name "
+                    "another file with BENCHMARK_DB_PATH and bring both together later with `hfaccel db import`.",
+                ) from error
+        time.sleep(pause)
 
 
-@contextmanager
-def _alone(path: Path, wait_s: float) -> Iterator[None]:
-    lock = _threads.setdefault(path.resolve(), threading.Lock())
-    if not lock.acquire(timeout=wait_s):
-        raise ConfigError(
-            f"{path}: another thread of this process has kept the database open for {wait_s:g} s",
-            hint="Do not use the database inside a block that already has it open.",
-        )
+def _explanation(path: Path, who: str, message: str) -> ConfigError:
+    quoted = f"{who}: {message.strip().partition(chr(10))[0]}"
+    for pattern, problem, hint in _PROBLEMS:
+        if re.search(pattern, message):
+            return ConfigError(f"{path}: {problem} ({quoted})", hint=hint)
+    return ConfigError(f"{path}: refused by {quoted}", hint="Nothing was changed: what was committed before is intact.")
+
+
+def _lock_holder(message: str) -> str:
+    """Name the process that holds the lock, as far as the system says."""
+    found = re.search(r"\(PID (\d+)\)", message)
+    if found is None:
+        return "this process itself" if "different configuration" in message else "another process"
+    import psutil
+
+    pid = int(found[1])
+    if pid == os.getpid():
+        return "this process itself"
     try:
-        yield
-    finally:
-        lock.release()
+        process = psutil.Process(pid)
+        command = " ".join(" ".join(process.cmdline()).split())[:_LONGEST_COMMAND]
+        return f"process {pid} ({command or process.name()}, of {process.username()})"
+    except psutil.Error:
+        return f"process {pid}"

@@ -4,47 +4,53 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from pytest_hfaccel.benchmark.measurement import Measurement
 from pytest_hfaccel.core.errors import ConfigError
-from pytest_hfaccel.history.connection import WAIT_S, connected, duckdb, transaction
-from pytest_hfaccel.history.exchange import (
-    PARQUET,
-    Merge,
-    export,
-    import_files,
-    import_frame,
-    import_journal,
-    import_tables,
-    is_whole,
-    measured_rows,
-    rows_of_database,
-)
+from pytest_hfaccel.core.spec import Weights
+from pytest_hfaccel.history import exchange
+from pytest_hfaccel.history.connection import WAIT_S, connected, imported, transaction
+from pytest_hfaccel.history.recording import RunRecord, measurements_in
 from pytest_hfaccel.history.rows import (
-    Calibration,
-    RunRecord,
-    StoredModel,
+    COLUMNS,
+    as_json,
     calibration_row,
     insert,
     measurement_of,
-    measurements_in,
-    model_row,
-    prediction_rows,
-    query_frame,
-    read_calibrations,
-    read_frame,
-    read_measurements,
-    read_model,
+    prediction_row,
+    utc,
     write,
 )
-from pytest_hfaccel.history.schema import create_schema, default_database_path, prepare
+from pytest_hfaccel.history.schema import ORDERS, VIEWS, create_schema, default_database_path, prepare
 
 if TYPE_CHECKING:
     from pytest_hfaccel.core.prediction import Prediction
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A trained prediction model as the database keeps it.
+
+    Attributes:
+        name: Its name.
+        trained_at: When, in UTC.
+        rows: Measured rows it was trained on.
+        metrics: Plain JSON: how good it is.
+        payload: The model in its own format. The database never unpickles it; whoever does must trust the file.
+        versions: Versions of the packages it was written with.
+    """
+
+    name: str
+    trained_at: datetime
+    rows: int
+    metrics: dict[str, Any]
+    payload: bytes
+    versions: dict[str, Any] = field(default_factory=dict)
 
 
 class BenchmarkDatabase:
@@ -65,14 +71,14 @@ class BenchmarkDatabase:
     def __init__(self, path: Path | str | None = None, *, create: bool = True, wait_s: float = WAIT_S) -> None:
         self.path = default_database_path() if path is None else Path(path)
         self._wait_s = wait_s
+        self._read = partial(connected, self.path, write=False, wait_s=wait_s)
+        self._write = partial(transaction, self.path, wait_s=wait_s)
         prepare(self.path, create=create, wait_s=wait_s)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         """Nothing is held open."""
 
     def write_run(self, record: RunRecord) -> int:
@@ -81,7 +87,7 @@ class BenchmarkDatabase:
         Returns:
             Its `run_id`.
         """
-        with transaction(self.path, wait_s=self._wait_s) as connection:
+        with self._write() as connection:
             return write(connection, record)
 
     def measurements(
@@ -120,8 +126,8 @@ class BenchmarkDatabase:
             "weights": weights,
             "mode": mode,
         }
-        with connected(self.path, write=False, wait_s=self._wait_s) as connection:
-            return read_measurements(connection, filters, only_real_dimensions=only_real_dimensions)
+        with self._read() as connection:
+            return _select_measurements(connection, filters, only_real_dimensions=only_real_dimensions)
 
     def frame(self, name: str) -> Any:
         """Return a table or a view as a pandas frame.
@@ -129,8 +135,13 @@ class BenchmarkDatabase:
         Args:
             name: Its name, e.g. `latest_performance_metrics`.
         """
-        with connected(self.path, write=False, wait_s=self._wait_s) as connection:
-            return read_frame(connection, name)
+        orders = {**ORDERS, **VIEWS}
+        if name not in orders:
+            raise ConfigError(
+                f"{name!r} is no table or view of the benchmark database. Allowed: {', '.join(orders)}.",
+                hint="For anything else, write a query: BenchmarkDatabase.sql('SELECT ...').",
+            )
+        return self.sql(f"SELECT * FROM {name} ORDER BY {orders[name]}")  # noqa: S608 - one of our names
 
     def sql(self, query: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> Any:
         """Return the answer to a query as a pandas frame; the query can read this database and nothing else.
@@ -139,13 +150,14 @@ class BenchmarkDatabase:
             query: SQL with `?` or `$name` for the parameters.
             parameters: Their values.
         """
-        with connected(self.path, write=False, wait_s=self._wait_s) as connection:
+        imported("pandas")
+        with self._read() as connection:
             connection.execute("SET enable_external_access = false")
-            return query_frame(connection, query, parameters)
+            return connection.execute(query, parameters or None).df()
 
-    def save_calibration(self, calibration: Calibration) -> int:
-        """Keep a calibration taken outside a run, and return its number."""
-        with transaction(self.path, wait_s=self._wait_s) as connection:
+    def save_calibration(self, calibration: Any) -> int:
+        """Keep a calibration taken outside a run, or its plain-JSON form, and return its number."""
+        with self._write() as connection:
             return insert(connection, "device_calibrations", [calibration_row(calibration)])[0]
 
     def calibrations(
@@ -165,8 +177,12 @@ class BenchmarkDatabase:
             threads: CPU threads of the runtime.
         """
         filters = {"device": device, "device_name": device_name, "dtype": dtype, "threads": threads}
-        with connected(self.path, write=False, wait_s=self._wait_s) as connection:
-            return read_calibrations(connection, filters)
+        conditions, values = _where(filters)
+        query = (
+            f"SELECT payload FROM device_calibrations WHERE {conditions} ORDER BY taken_at DESC, calibration_id DESC"  # noqa: S608
+        )
+        with self._read() as connection:
+            return [json.loads(payload) for (payload,) in connection.execute(query, values).fetchall()]
 
     def save_predictions(
         self,
@@ -187,14 +203,18 @@ class BenchmarkDatabase:
             git_commit: Commit of the code that predicted.
             created_at: When; now where it is not given.
         """
-        rows = prediction_rows(
-            list(predictions),
-            created_at=created_at or datetime.now(UTC),
-            git_commit=git_commit,
-            device_name=device_name,
-            threads=threads,
-        )
-        with transaction(self.path, wait_s=self._wait_s) as connection:
+        created = utc(created_at or datetime.now(UTC))
+        rows = [
+            {
+                "created_at": created,
+                "git_commit": git_commit,
+                "device_name": str(each.details.get("device_name", device_name)),
+                "threads": each.details.get("threads", threads),
+                **prediction_row(each),
+            }
+            for each in predictions
+        ]
+        with self._write() as connection:
             return insert(connection, "predictions", rows)
 
     def accuracy(self) -> Any:
@@ -221,15 +241,29 @@ class BenchmarkDatabase:
             versions: Versions of the packages that wrote it.
             trained_at: When; now where it is not given.
         """
-        trained = trained_at or datetime.now(UTC)
-        row = model_row(name, payload, rows=rows, metrics=metrics, versions=versions or {}, trained_at=trained)
-        with transaction(self.path, wait_s=self._wait_s) as connection:
+        row = {
+            "name": name,
+            "trained_at": utc(trained_at or datetime.now(UTC)),
+            "rows": rows,
+            "metrics": as_json(metrics),
+            "versions": as_json(versions or {}),
+            "payload": payload,
+        }
+        with self._write() as connection:
             return insert(connection, "prediction_models", [row])[0]
 
     def load_prediction_model(self, name: str) -> StoredModel | None:
         """Return the newest prediction model of a name; `None` when there is none."""
-        with connected(self.path, write=False, wait_s=self._wait_s) as connection:
-            return read_model(connection, name)
+        query = (
+            "SELECT name, trained_at, rows, metrics, payload, versions FROM prediction_models WHERE name = ? "
+            "ORDER BY trained_at DESC, prediction_model_id DESC LIMIT 1"
+        )
+        with self._read() as connection:
+            row = connection.execute(query, [name]).fetchone()
+        if row is None:
+            return None
+        name, trained_at, rows, metrics, payload, versions = row
+        return StoredModel(name, trained_at, rows, json.loads(metrics), bytes(payload), json.loads(versions))
 
     def export_parquet(self, target: Path | str) -> list[Path]:
         """Write the database to Parquet files and return them.
@@ -238,8 +272,8 @@ class BenchmarkDatabase:
             target: A file `*.parquet`, for all measurements with the runs they come from; or a directory, which gets
                 a file per table.
         """
-        with connected(self.path, write=False, wait_s=self._wait_s) as connection:
-            return export(connection, Path(target))
+        with self._read() as connection:
+            return exchange.export(connection, Path(target))
 
     def import_parquet(self, source: Path | str) -> dict[str, int]:
         """Take over what `export_parquet` wrote, also on another machine, and return how many rows were new, by table.
@@ -249,8 +283,8 @@ class BenchmarkDatabase:
         Args:
             source: The file, or the directory.
         """
-        with transaction(self.path, wait_s=self._wait_s) as connection:
-            return import_files(connection, Path(source))
+        with self._write() as connection:
+            return exchange.import_files(connection, Path(source))
 
     def import_journal(self, journal: Path | str) -> dict[str, int]:
         """Take over the run that a `journal.jsonl` tells of, and return how many rows were new, by table.
@@ -260,13 +294,13 @@ class BenchmarkDatabase:
         Args:
             journal: The journal, also that of a run that was killed.
         """
-        with transaction(self.path, wait_s=self._wait_s) as connection:
-            return import_journal(connection, Path(journal))
+        with self._write() as connection:
+            return exchange.import_journal(connection, Path(journal))
 
     def import_frame(self, frame: Any) -> int:
         """Take over measurements from a pandas frame with the columns of `measured_rows`; return how many were new."""
-        with transaction(self.path, wait_s=self._wait_s) as connection:
-            return import_frame(connection, frame)[1]
+        with self._write() as connection:
+            return exchange.import_frame(connection, frame)[1]
 
     def merge(self, other: Path | str) -> dict[str, int]:
         """Take over all of another database, and return how many rows were new, by table.
@@ -274,13 +308,25 @@ class BenchmarkDatabase:
         Args:
             other: Its file; it is only read.
         """
-        tables = rows_of_database(Path(other), wait_s=self._wait_s)
-        with transaction(self.path, wait_s=self._wait_s) as connection:
-            return Merge(connection, tables.__getitem__).run()
+        return exchange.import_database(Path(other), self._write, wait_s=self._wait_s)
 
 
-_DATABASES = (".duckdb", ".db")
-_REPORTS = (".json", ".jsonl")
+def _where(filters: Mapping[str, Any]) -> tuple[str, list[Any]]:
+    """The condition that columns have these values (`None`: any), and its parameters."""
+    asked = {column: value for column, value in filters.items() if value is not None}
+    return " AND ".join(["true", *(f"{column} = ?" for column in asked)]), list(asked.values())
+
+
+def _select_measurements(
+    connection: Any, filters: Mapping[str, Any], *, only_real_dimensions: bool = False
+) -> list[Measurement]:
+    conditions, values = _where(filters)
+    if only_real_dimensions:
+        conditions += f" AND weights <> '{Weights.TINY}'"
+    query = f"SELECT {', '.join(COLUMNS)} FROM measured_rows WHERE {conditions} ORDER BY run_id, result_id"  # noqa: S608
+    return [
+        measurement_of(dict(zip(COLUMNS, row, strict=True))) for row in connection.execute(query, values).fetchall()
+    ]
 
 
 def open_measurements(path: Path | str) -> list[Measurement]:
@@ -297,7 +343,7 @@ def open_measurements(path: Path | str) -> list[Measurement]:
     if not place.exists():
         raise ConfigError(
             f"{place}: there is no such file or directory",
-            hint=f"Name a benchmark database ({_DATABASES[0]}), a file {PARQUET} or a directory of them or of reports.",
+            hint="Name a benchmark database (.duckdb), a file .parquet or a directory of them or of reports.",
         )
     found: dict[str, Measurement] = {}
     for measured in _measurements(place):
@@ -307,12 +353,12 @@ def open_measurements(path: Path | str) -> list[Measurement]:
 
 def _measurements(place: Path) -> Iterator[Measurement]:
     if place.is_dir():
-        if is_whole(place):
+        has_all_tables = exchange.has_all_tables(place)
+        if has_all_tables:
             yield from _of_tables(place)
         for child in sorted(place.iterdir()):
-            if child.name.startswith("."):
-                continue
-            if child.is_dir() or (child.suffix in _READERS and not (child.suffix == PARQUET and is_whole(place))):
+            is_table = has_all_tables and child.suffix == exchange.PARQUET
+            if not child.name.startswith(".") and (child.is_dir() or (child.suffix in _READERS and not is_table)):
                 yield from _measurements(child)
     elif place.suffix in _READERS:
         yield from _READERS[place.suffix](place)
@@ -328,42 +374,43 @@ def _of_database(path: Path) -> Iterator[Measurement]:
 
 
 def _of_parquet(path: Path) -> Iterator[Measurement]:
-    with duckdb().connect() as connection:
-        rows = measured_rows(connection, path)
+    with imported("duckdb").connect() as connection:
+        rows = exchange.measured_rows(connection, path)
     yield from map(measurement_of, rows)
 
 
 def _of_tables(directory: Path) -> Iterator[Measurement]:
-    with duckdb().connect() as connection:
+    with imported("duckdb").connect() as connection:
         create_schema(connection)
-        import_tables(connection, directory)
-        yield from read_measurements(connection, {}, only_real_dimensions=False)
+        exchange.import_tables(connection, directory)
+        yield from _select_measurements(connection, {})
 
 
 def _of_report(path: Path) -> Iterator[Measurement]:
-    lines = path.suffix == ".jsonl"
+    is_journal = path.suffix == ".jsonl"
     try:
         text = path.read_text(encoding="utf-8")
-        parts = text.splitlines() if lines else [text]
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: this report cannot be read: {error}") from error
+    parts = text.splitlines() if is_journal else [text]
     for number, part in enumerate(parts, 1):
         try:
             data = json.loads(part)
-        except (ValueError, RecursionError) as error:
-            if lines and number == len(parts):
-                return  # a killed run may leave its last line torn
-            raise ConfigError(f"{path}:{number}: this is not JSON: {error}", hint="Move the file away.") from error
-        try:
             yield from measurements_in(data)
         except ConfigError as error:
             raise ConfigError(f"{path}:{number}: {error.message}", hint=error.hint) from error
+        except ValueError as error:
+            if is_journal and number == len(parts):
+                return  # a killed run may leave its last line torn
+            raise ConfigError(f"{path}:{number}: this is not JSON: {error}", hint="Move the file away.") from error
         except RecursionError as error:
             raise ConfigError(f"{path}:{number}: this is nested too deeply.", hint="Move the file away.") from error
 
 
 _READERS = {
-    **dict.fromkeys(_DATABASES, _of_database),
-    PARQUET: _of_parquet,
-    **dict.fromkeys(_REPORTS, _of_report),
+    ".duckdb": _of_database,
+    ".db": _of_database,
+    exchange.PARQUET: _of_parquet,
+    ".json": _of_report,
+    ".jsonl": _of_report,
 }

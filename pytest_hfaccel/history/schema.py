@@ -14,16 +14,7 @@ from typing import Any
 
 from pytest_hfaccel import __version__
 from pytest_hfaccel.core.errors import ConfigError
-from pytest_hfaccel.history.connection import WAIT_S, connected, duckdb, explained, transaction
-
-VARIABLE = "BENCHMARK_DB_PATH"
-FILE = "hfaccel.duckdb"
-
-
-def default_database_path(environ: Mapping[str, str] | None = None) -> Path:
-    """Return the path of the database: `BENCHMARK_DB_PATH`, or `hfaccel.duckdb` in the working directory."""
-    given = (os.environ if environ is None else environ).get(VARIABLE, "")
-    return Path(given).expanduser() if given else Path(FILE)
+from pytest_hfaccel.history.connection import WAIT_S, connected, explained, imported, transaction
 
 
 @dataclass(frozen=True)
@@ -55,17 +46,17 @@ HARDWARE_KEY = (
 )
 """A new driver or system makes another device, because it measures otherwise."""
 
-_SUBJECTS = {"model_id": "models", "hardware_id": "hardware_platforms"}
 _RUN = {"run_id": "test_runs"}
+_RESULT = {**_RUN, "model_id": "models", "hardware_id": "hardware_platforms"}
 
 TABLES: Mapping[str, Table] = {
     "hardware_platforms": Table("hardware_id", HARDWARE_KEY, shared=True),
     "models": Table("model_id", ("model_name", "architecture"), shared=True),
     "test_runs": Table("run_id", ("run_key",)),
-    "performance_results": Table("result_id", refers={**_RUN, **_SUBJECTS}),
+    "performance_results": Table("result_id", refers=_RESULT),
     "performance_batch_results": Table("batch_result_id", refers={"result_id": "performance_results"}),
-    "hardware_compatibility": Table("compatibility_id", refers={**_RUN, **_SUBJECTS}),
-    "integration_test_results": Table("test_result_id", refers={**_RUN, **_SUBJECTS}),
+    "hardware_compatibility": Table("compatibility_id", refers=_RESULT),
+    "integration_test_results": Table("test_result_id", refers=_RESULT),
     "integration_test_assertions": Table("assertion_id", refers={"test_result_id": "integration_test_results"}),
     "device_calibrations": Table("calibration_id", ("device", "device_name", "dtype", "threads", "taken_at"), _RUN),
     "predictions": Table("prediction_id", ("prediction_key",)),
@@ -82,6 +73,8 @@ VIEWS: Mapping[str, str] = {
 }
 """All views, and the order in which their rows are shown."""
 
+ORDERS: Mapping[str, str] = {"schema_version": "version", **{name: each.number for name, each in TABLES.items()}}
+"""All tables, and the column by which their rows are shown."""
 
 SCHEMA_VERSION = 2
 """Raised when a table or a view changes. Version 1 is the schema of the guides, which had no table `schema_version`."""
@@ -89,9 +82,14 @@ SCHEMA_VERSION = 2
 _MARKS = {"test_runs", "performance_results"}
 """Tables by which a database without `schema_version` is recognised as one of version 1."""
 
+_OLD_COPY = "before_migration_"
+"""Prefix of the copy of an old table that has columns the new one has not."""
 
-class ForeignDatabase(ValueError):
-    """A DuckDB database that somebody made for something else."""
+
+def default_database_path(environ: Mapping[str, str] | None = None) -> Path:
+    """Return the path of the database: `BENCHMARK_DB_PATH`, or `hfaccel.duckdb` in the working directory."""
+    named = (os.environ if environ is None else environ).get("BENCHMARK_DB_PATH", "")
+    return Path(named).expanduser() if named else Path("hfaccel.duckdb")
 
 
 def create_schema(connection: Any, *, first_ids: Mapping[str, int] | None = None) -> None:
@@ -108,94 +106,10 @@ def create_schema(connection: Any, *, first_ids: Mapping[str, int] | None = None
     connection.execute("INSERT INTO schema_version VALUES (?, ?, ?)", [SCHEMA_VERSION, now, __version__])
 
 
-def schema_version(connection: Any) -> int:
-    """Return the version of an open database; 0 when it is empty.
-
-    Raises:
-        ForeignDatabase: It holds tables, but not ours.
-    """
-    present = tables_of(connection)
-    if "schema_version" in present and present >= _MARKS:
-        return int(connection.execute("SELECT max(version) FROM schema_version").fetchone()[0])
-    if present >= _MARKS:
-        return 1
-    if present:
-        raise ForeignDatabase(f"it holds {', '.join(sorted(present))}, but not {', '.join(sorted(_MARKS - present))}")
-    return 0
-
-
-def tables_of(connection: Any) -> set[str]:
-    """Return the names of the tables of an open database."""
-    found = connection.execute(
-        "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database() AND schema_name = 'main' "
-        "AND NOT temporary"
-    )
-    return {name for (name,) in found.fetchall()}
-
-
 def columns_of(connection: Any, table: str) -> dict[str, str]:
     """Return the columns of a table of an open database, with their types."""
     # Ten times as fast as a query to duckdb_columns().
     return dict(connection.execute("SELECT name, type FROM pragma_table_info(?)", [table]).fetchall())
-
-
-KEPT = "before_migration_"
-"""Prefix of the copy of an old table that has columns the new one has not."""
-
-
-def migrate(connection: Any, path: Path) -> None:
-    """Bring a database of an older version to the current one; inside a transaction.
-
-    All rows keep their numbers. A table with columns that the schema does not know is kept as a whole under another
-    name as well: nothing of it is lost.
-
-    Raises:
-        ConfigError: The old rows contradict each other, e.g. a result without its run.
-    """
-    old = [table for table in TABLES if table in tables_of(connection)]
-    for table in old:
-        connection.execute(f"CREATE TEMP TABLE old_{table} AS FROM {table}")
-    _drop(connection, old)
-    first_ids = {table: _first_id(connection, table) for table in old}
-    create_schema(connection, first_ids=first_ids)
-    for table in old:
-        try:
-            _copy(connection, table)
-        except (duckdb().ConstraintException, duckdb().ConversionException) as error:
-            raise ConfigError(
-                f"{path}: the database is of an older version and its rows of {table} cannot be migrated: {error}",
-                hint="Nothing was changed. Correct or delete those rows, with any DuckDB client, and try again.",
-            ) from error
-
-
-def _drop(connection: Any, old: list[str]) -> None:
-    for view in VIEWS:
-        connection.execute(f"DROP VIEW IF EXISTS {view}")
-    for table in reversed(old):
-        connection.execute(f"DROP TABLE {table}")
-    connection.execute("DROP TABLE IF EXISTS schema_version")
-
-
-def _first_id(connection: Any, table: str) -> int:
-    """Return the number after the last one."""
-    query = f"SELECT coalesce(max({TABLES[table].number}), 0) + 1 FROM old_{table}"  # noqa: S608 - our own names
-    return int(connection.execute(query).fetchone()[0])
-
-
-def _copy(connection: Any, table: str) -> None:
-    old, new = columns_of(connection, f"temp.old_{table}"), columns_of(connection, table)
-    shared = [column for column in old if column in new]
-    values = [_as_json(column) if new[column] == "JSON" else column for column in shared]
-    connection.execute(f"INSERT INTO {table} ({', '.join(shared)}) SELECT {', '.join(values)} FROM old_{table}")  # noqa: S608
-    if set(old) - set(new):
-        connection.execute(f"CREATE TABLE {KEPT}{table} AS FROM old_{table}")
-    connection.execute(f"DROP TABLE temp.old_{table}")
-
-
-def _as_json(column: str) -> str:
-    """What older versions kept as text need not be JSON; then it becomes a JSON text."""
-    text = f"{column}::VARCHAR"
-    return f"CASE WHEN {column} IS NULL OR json_valid({text}) THEN {text} ELSE to_json({text}) END"
 
 
 def prepare(path: Path, *, create: bool, wait_s: float) -> None:
@@ -207,40 +121,75 @@ def prepare(path: Path, *, create: bool, wait_s: float) -> None:
     """
     with explained(path):
         there = path.exists()
-    if not there:
-        if not create:
-            raise missing(path)
+    if not there and create:
         _create(path)
-    version = version_of(path, wait_s=wait_s)
-    if version < SCHEMA_VERSION:
+    if version_of(path, wait_s=wait_s) < SCHEMA_VERSION:
         with transaction(path, wait_s=wait_s) as connection:
             # Meanwhile another process may have done it.
-            if schema_version(connection) < SCHEMA_VERSION:
-                migrate(connection, path)
-
-
-def missing(path: Path) -> ConfigError:
-    """Return the error for a database that is not there."""
-    return ConfigError(
-        f"{path}: there is no benchmark database",
-        hint="Measure something first (`hfaccel bench`), or name another file with BENCHMARK_DB_PATH.",
-    )
+            if _schema_version(connection, path) < SCHEMA_VERSION:
+                _migrate(connection, path)
 
 
 def version_of(path: Path, *, wait_s: float) -> int:
-    """Return the schema version of a file that is there.
+    """Return the schema version of a file.
 
     Raises:
-        ConfigError: It is none of ours, or newer than this package.
+        ConfigError: It is missing, none of ours, or newer than this package.
     """
-    try:
-        with connected(path, write=False, wait_s=wait_s) as connection:
-            version = schema_version(connection)
-    except ForeignDatabase as error:
+    if not path.exists():
         raise ConfigError(
-            f"{path}: this DuckDB database is not one of pytest-hfaccel: {error}",
+            f"{path}: there is no benchmark database",
+            hint="Measure something first (`hfaccel bench`), or name another file with BENCHMARK_DB_PATH.",
+        )
+    with connected(path, write=False, wait_s=wait_s) as connection:
+        return _schema_version(connection, path)
+
+
+def describe(path: Path, *, wait_s: float = WAIT_S) -> dict[str, Any]:
+    """Return what a database holds, as plain JSON.
+
+    Returns:
+        `path`, `bytes`, `schema_version`, `current_version`, `rows` by table, `devices` (kind and chip of each) and
+        `last_run` (its time in UTC, as text; `None` without a run).
+
+    Raises:
+        ConfigError: The file is missing, locked, damaged, or not ours.
+    """
+    version = version_of(path, wait_s=wait_s)
+    with connected(path, write=False, wait_s=wait_s) as connection:
+
+        def ask(query: str) -> list[tuple[Any, ...]]:
+            answer: list[tuple[Any, ...]] = connection.execute(query).fetchall()
+            return answer
+
+        present = [table for table in TABLES if table in _tables_of(connection)]
+        rows = {table: ask(f"SELECT count(*) FROM {table}")[0][0] for table in present}  # noqa: S608 - ours
+        devices = "SELECT DISTINCT hardware_type, coalesce(device_name, '') FROM hardware_platforms ORDER BY ALL"
+        chips = ask(devices) if "hardware_platforms" in present else []
+        last = ask("SELECT max(started_at) FROM test_runs")[0][0] if present else None
+    return {
+        "path": str(path),
+        "bytes": path.stat().st_size,
+        "schema_version": version,
+        "current_version": SCHEMA_VERSION,
+        "rows": rows,
+        "devices": [{"kind": kind, "name": name} for kind, name in chips],
+        "last_run": last.isoformat(timespec="seconds") if last else None,
+    }
+
+
+def _schema_version(connection: Any, path: Path) -> int:
+    """The version of an open database; 0 when it is empty."""
+    present = _tables_of(connection)
+    if present and not present >= _MARKS:
+        content = f"it holds {', '.join(sorted(present))}, but not {', '.join(sorted(_MARKS - present))}"
+        raise ConfigError(
+            f"{path}: this DuckDB database is not one of pytest-hfaccel: {content}",
             hint="Nothing was changed. Name another file with BENCHMARK_DB_PATH.",
-        ) from error
+        )
+    if "schema_version" not in present:
+        return int(bool(present))
+    version = int(connection.execute("SELECT max(version) FROM schema_version").fetchone()[0])
     if version > SCHEMA_VERSION:
         raise ConfigError(
             f"{path}: the database has schema version {version}; this pytest-hfaccel knows versions 1 to "
@@ -248,6 +197,62 @@ def version_of(path: Path, *, wait_s: float) -> int:
             hint="Nothing was changed. Update pytest-hfaccel, or name another file with BENCHMARK_DB_PATH.",
         )
     return version
+
+
+def _tables_of(connection: Any) -> set[str]:
+    rows = connection.execute(
+        "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database() AND schema_name = 'main' "
+        "AND NOT temporary"
+    )
+    return {name for (name,) in rows.fetchall()}
+
+
+def _migrate(connection: Any, path: Path) -> None:
+    """Bring a database of an older version to the current one; inside a transaction.
+
+    All rows keep their numbers. A table with columns that the schema does not know is kept as a whole under another
+    name as well: nothing of it is lost.
+
+    Raises:
+        ConfigError: The old rows contradict each other, e.g. a result without its run.
+    """
+    duckdb = imported("duckdb")
+    present = _tables_of(connection)
+    old = [table for table in TABLES if table in present]
+    first_ids = {}
+    for table in old:
+        connection.execute(f"CREATE TEMP TABLE old_{table} AS FROM {table}")
+        query = f"SELECT coalesce(max({TABLES[table].number}), 0) + 1 FROM old_{table}"  # noqa: S608 - our own names
+        first_ids[table] = connection.execute(query).fetchone()[0]
+    for view in VIEWS:
+        connection.execute(f"DROP VIEW IF EXISTS {view}")
+    for table in (*reversed(old), "schema_version"):
+        connection.execute(f"DROP TABLE IF EXISTS {table}")
+    create_schema(connection, first_ids=first_ids)
+    for table in old:
+        try:
+            _copy_old(connection, table)
+        except (duckdb.ConstraintException, duckdb.ConversionException) as error:
+            raise ConfigError(
+                f"{path}: the database is of an older version and its rows of {table} cannot be migrated: {error}",
+                hint="Nothing was changed. Correct or delete those rows, with any DuckDB client, and try again.",
+            ) from error
+
+
+def _copy_old(connection: Any, table: str) -> None:
+    old, new = columns_of(connection, f"temp.old_{table}"), columns_of(connection, table)
+    shared = [column for column in old if column in new]
+    values = [_as_json(column) if new[column] == "JSON" else column for column in shared]
+    connection.execute(f"INSERT INTO {table} ({', '.join(shared)}) SELECT {', '.join(values)} FROM old_{table}")  # noqa: S608
+    if set(old) - set(new):
+        connection.execute(f"CREATE TABLE {_OLD_COPY}{table} AS FROM old_{table}")
+    connection.execute(f"DROP TABLE temp.old_{table}")
+
+
+def _as_json(column: str) -> str:
+    """What older versions kept as text need not be JSON; then it becomes a JSON text."""
+    text = f"{column}::VARCHAR"
+    return f"CASE WHEN {column} IS NULL OR json_valid({text}) THEN {text} ELSE to_json({text}) END"
 
 
 def _create(path: Path) -> None:
@@ -268,17 +273,17 @@ def _create(path: Path) -> None:
     try:
         with explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with duckdb().connect(str(draft.absolute())) as connection:
+            with imported("duckdb").connect(str(draft.absolute())) as connection:
                 connection.execute("BEGIN")
                 create_schema(connection)
                 connection.execute("COMMIT")
-            _put(draft, path)
+            _link(draft, path)
     finally:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
 
 
-def _put(draft: Path, path: Path) -> None:
+def _link(draft: Path, path: Path) -> None:
     """Give the draft its name, unless another process was first."""
     try:
         os.link(draft, path)
@@ -287,37 +292,3 @@ def _put(draft: Path, path: Path) -> None:
     except OSError:  # a file system without hard links
         if not path.exists():
             draft.rename(path)
-
-
-def describe(path: Path, *, wait_s: float = WAIT_S) -> dict[str, Any]:
-    """Return what a database holds, as plain JSON.
-
-    Returns:
-        `path`, `bytes`, `schema_version`, `current_version`, `rows` by table, `devices` (kind and chip of each) and
-        `last_run` (its time in UTC, as text; `None` without a run).
-
-    Raises:
-        ConfigError: The file is missing, locked, damaged, or not ours.
-    """
-    if not path.exists():
-        raise missing(path)
-    version = version_of(path, wait_s=wait_s)
-    with connected(path, write=False, wait_s=wait_s) as connection:
-        present = [table for table in TABLES if table in tables_of(connection)]
-        rows = {table: _one(connection, f"SELECT count(*) FROM {table}") for table in present}  # noqa: S608 - ours
-        devices = "SELECT DISTINCT hardware_type, coalesce(device_name, '') FROM hardware_platforms ORDER BY ALL"
-        found = connection.execute(devices).fetchall() if "hardware_platforms" in present else []
-        last = _one(connection, "SELECT max(started_at) FROM test_runs") if "test_runs" in present else None
-    return {
-        "path": str(path),
-        "bytes": path.stat().st_size,
-        "schema_version": version,
-        "current_version": SCHEMA_VERSION,
-        "rows": rows,
-        "devices": [{"kind": kind, "name": name} for kind, name in found],
-        "last_run": last.isoformat(timespec="seconds") if last else None,
-    }
-
-
-def _one(connection: Any, query: str) -> Any:
-    return connection.execute(query).fetchone()[0]

@@ -123,11 +123,12 @@ class _Database:
         path = self._config.stash[OPTIONS].database_path
         if not isinstance(event, RunFinished) or not event.results or path is None:
             return
-        from pytest_hfaccel.history.recording import make_record, record_run
+        from pytest_hfaccel.history import BenchmarkDatabase
+        from pytest_hfaccel.history.recording import make_record
 
         try:
             record = make_record(event.header, test_name="pytest", cells=event.results, directory=self._config.rootpath)
-            run_id = record_run(path, record)
+            run_id = BenchmarkDatabase(path).write_run(record)
         except HfAccelError as error:
             self.problem = str(error)
             return

@@ -164,7 +164,7 @@ def cells_of_measurements(rows: Iterable[Measurement]) -> list[MeasuredCell]:
 
 def measurements_of(cells: Iterable[MeasuredCell]) -> list[Measurement]:
     """Return the measurements that cells carry; those of tiny models say nothing of the model whose name they bear."""
-    from pytest_hfaccel.history.rows import measurements_in
+    from pytest_hfaccel.history.recording import measurements_in
 
     found: list[Measurement] = []
     for cell in cells:

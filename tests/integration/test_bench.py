@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_hfaccel.history.rows import measurements_in
+from pytest_hfaccel.history.recording import measurements_in
 from tests.harness import environment
 
 pytestmark = pytest.mark.slow

@@ -12,8 +12,7 @@ import pytest
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.results import CheckOutcome
 from pytest_hfaccel.history import BenchmarkDatabase, open_measurements
-from pytest_hfaccel.history.rows import NAMES
-from pytest_hfaccel.history.schema import TABLES
+from pytest_hfaccel.history.schema import ORDERS, TABLES, VIEWS
 from pytest_hfaccel.reporting import Journal
 from tests.unit.history.store_samples import CALIBRATION, FULL, MEASURED, MEASUREMENTS, TINY, cell, prediction, record
 
@@ -39,7 +38,7 @@ def target(tmp_path: Path) -> BenchmarkDatabase:
 
 
 def contents(database: BenchmarkDatabase) -> dict[str, pd.DataFrame]:
-    return {name: database.frame(name) for name in NAMES}
+    return {name: database.frame(name) for name in (*ORDERS, *VIEWS)}
 
 
 def test_a_directory_holds_everything(database: BenchmarkDatabase, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.results import CellResult, CheckOutcome, Status
-from pytest_hfaccel.history.recording import make_record, measurements_of, record_run, with_family
+from pytest_hfaccel.history import BenchmarkDatabase
+from pytest_hfaccel.history.recording import make_record, measurements_of, with_family
 from pytest_hfaccel.reporting.run_facts import git_branch
 from tests.unit.history.store_samples import MEASURED
 
@@ -47,24 +48,20 @@ def test_a_record_of_a_run(tmp_path: Path) -> None:
 
 
 def test_rows_of_the_database(tmp_path: Path) -> None:
-    pytest.importorskip("duckdb")
-    from pytest_hfaccel.history import BenchmarkDatabase
-
     path = tmp_path / "new" / "hfaccel.duckdb"
     record = make_record(HEADER, test_name="pytest", cells=[cell()], directory=tmp_path)
-    assert record_run(path, record) == 1
-    assert record_run(path, record) == 2
+    assert BenchmarkDatabase(path).write_run(record) == 1
+    assert BenchmarkDatabase(path).write_run(record) == 2
     database = BenchmarkDatabase(path, create=False)
     assert [one.family for one in database.measurements()] == ["embedding"] * 2
     assert len(database.frame("hardware_compatibility")) == 2
 
 
 def test_a_damaged_file_is_a_clear_error_and_left_alone(tmp_path: Path) -> None:
-    pytest.importorskip("duckdb")
     path = tmp_path / "hfaccel.duckdb"
     path.write_bytes(b"something else entirely" * 1000)
     with pytest.raises(ConfigError, match=r"hfaccel\.duckdb: this file is not a DuckDB database"):
-        record_run(path, make_record(HEADER, test_name="pytest", directory=tmp_path))
+        BenchmarkDatabase(path).write_run(make_record(HEADER, test_name="pytest", directory=tmp_path))
     assert path.read_bytes().startswith(b"something else")
 
 
