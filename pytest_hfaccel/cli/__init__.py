@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel import __version__
-from pytest_hfaccel.core.errors import HfAccelError
+from pytest_hfaccel.core.errors import ConfigError, HfAccelError
+
+if TYPE_CHECKING:
+    from pytest_hfaccel.core.spec import Device
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Build the parser; each subcommand's module adds its own."""
-    from pytest_hfaccel.cli import (
-        bench,
-        classify,
-        database,
-        hardware,
-        predict,
-        recommend,
-        registry,
-        reports,
-        selftest,
-    )
+    from pytest_hfaccel.cli import bench, classify, database, hardware, predict, recommend, registry, reports, selftest
 
     parser = argparse.ArgumentParser(
         prog="hfaccel", description="Test, measure and predict Hugging Face models on hardware."
@@ -40,12 +36,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0, or 1 when the subcommand found a problem; argparse exits with 2 on bad usage.
     """
-    given = make_parser().parse_args(arguments)
+    parsed = make_parser().parse_args(arguments)
     try:
-        return int(given.run(given))
+        return int(parsed.run(parsed))
     except HfAccelError as error:
         print(f"hfaccel: {error}", file=sys.stderr)
         return 1
-    except BrokenPipeError:
-        # The reader (`head`, a pager) has seen enough.
+    except BrokenPipeError:  # the reader (`head`, a pager) has seen enough
         return 0
+
+
+def print_json(answer: Any) -> None:
+    """Print an answer as JSON."""
+    print(json.dumps(answer, indent=2))
+
+
+def format_table(rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return rows as lines with aligned columns."""
+    listed = list(rows)
+    widths = [max(map(len, column)) for column in zip(*listed, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in listed]
+
+
+def write_file(path: Path, content: str, option: str) -> None:
+    """Replace a file.
+
+    Raises:
+        ConfigError: It cannot be written; the message begins with `option`, which named it.
+    """
+    from pytest_hfaccel.core.files import replace_file
+
+    try:
+        replace_file(path.expanduser(), content)
+    except OSError as error:
+        raise ConfigError(f"{option}: {path} cannot be written: {error.strerror or error}.") from error
+
+
+def devices_of(names: Iterable[str]) -> list[Device]:
+    """Return the devices of these names, or those of this machine when there are none.
+
+    Raises:
+        ConfigError: A name is none of a device.
+    """
+    from pytest_hfaccel.backends import Backends
+    from pytest_hfaccel.core.spec import Device
+    from pytest_hfaccel.hardware import probe_devices
+
+    backends = Backends()
+    named = [Device.parse(name, backends.kinds()) for name in names]
+    return list(dict.fromkeys(named or probe_devices(backends=backends).present()))

@@ -10,14 +10,18 @@ from typing import Any
 
 from pytest_hfaccel.classify import UNKNOWN, Classification, ModelFamilyClassifier
 from pytest_hfaccel.classify.records import HardwareProfile
+from pytest_hfaccel.cli import print_json
 from pytest_hfaccel.core.errors import ConfigError
 
-_TEXT = "Say which family a model belongs to, how certain that is, and why."
+_PROFILE_HINT = (
+    'Write it as \'{"cuda": {"compatible": true, "memory_usage": {"peak": 1500}}, "mps": {"compatible": false}}\'.'
+)
 
 
 def add_parser(commands: Any) -> None:
     """Add `classify` to the parsers of `hfaccel`."""
-    parser = commands.add_parser("classify", help="say which family a model belongs to, and why", description=_TEXT)
+    text = "Say which family a model belongs to, how certain that is, and why."
+    parser = commands.add_parser("classify", help="say which family a model belongs to, and why", description=text)
     parser.add_argument("name", help="hub id, local directory or any other name")
     parser.add_argument("--class", dest="model_class", metavar="CLASS", help="architecture class, e.g. BertForMaskedLM")
     parser.add_argument("--tasks", default="", metavar="A,B", help="tasks, e.g. fill-mask,feature-extraction")
@@ -45,7 +49,7 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"hfaccel: {warning.message}", file=sys.stderr)
     template = classifier.get_template_for_family(answer["family"], answer["subfamily"])
     if arguments.json:
-        print(json.dumps({**answer, "recommended_template": template}, indent=2))
+        print_json({**answer, "recommended_template": template})
     else:
         print(_text(answer, template))
     return 0 if answer["family"] != UNKNOWN else 1
@@ -56,11 +60,6 @@ def _listed(text: str) -> list[str]:
 
 
 def _profile(text: str) -> HardwareProfile | None:
-    """Read the value of `--hw`.
-
-    Raises:
-        ConfigError: It is not a JSON object of objects.
-    """
     if not text:
         return None
     try:
@@ -70,11 +69,6 @@ def _profile(text: str) -> HardwareProfile | None:
     if not isinstance(profile, dict) or not all(isinstance(entry, dict) for entry in profile.values()):
         raise ConfigError(f"--hw: {text!r} is not an object of objects", hint=_PROFILE_HINT)
     return profile
-
-
-_PROFILE_HINT = (
-    'Write it as \'{"cuda": {"compatible": true, "memory_usage": {"peak": 1500}}, "mps": {"compatible": false}}\'.'
-)
 
 
 def _text(answer: Classification, template: str) -> str:

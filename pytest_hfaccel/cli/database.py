@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_hfaccel.cli import print_json
+
 if TYPE_CHECKING:
     from pytest_hfaccel.history import BenchmarkDatabase
-
-_DATABASES = (".duckdb", ".db")
-_JOURNAL = ".jsonl"
 
 
 def add_parser(commands: Any) -> None:
@@ -55,7 +53,7 @@ def _info(arguments: argparse.Namespace) -> int:
 
     content = describe(_path(arguments))
     if arguments.json:
-        print(json.dumps(content, indent=2))
+        print_json(content)
         return 0
     age = "current" if content["schema_version"] == content["current_version"] else "older: `hfaccel db migrate`"
     print(f"{content['path']}: {content['bytes'] / 2**20:.1f} MiB, schema version {content['schema_version']} ({age})")
@@ -77,9 +75,9 @@ def _export(arguments: argparse.Namespace) -> int:
 def _import(arguments: argparse.Namespace) -> int:
     database = _open(arguments, create=True)
     source = Path(arguments.source)
-    if source.suffix in _DATABASES:
+    if source.suffix in (".duckdb", ".db"):
         added = database.merge(source)
-    elif source.suffix == _JOURNAL:
+    elif source.suffix == ".jsonl":
         added = database.import_journal(source)
     else:
         added = database.import_parquet(source)

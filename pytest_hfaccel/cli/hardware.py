@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
+from pytest_hfaccel.cli import format_table, print_json
 from pytest_hfaccel.core.errors import BackendUnavailable, ConfigError
 
 if TYPE_CHECKING:
@@ -16,15 +17,11 @@ if TYPE_CHECKING:
 
 
 _HEADINGS = ("device", "status", "name", "memory", "reason")
+_DTYPES = ("fp32", "bf16", "fp16")
 
 
 def add_parser(commands: Any) -> None:
     """Add `hardware` and `calibrate` to the parsers of `hfaccel`."""
-    _add_hardware(commands)
-    _add_calibrate(commands)
-
-
-def _add_hardware(commands: Any) -> None:
     parser = commands.add_parser(
         "hardware",
         help="list the devices of this machine, with the reason for each one that is absent",
@@ -35,56 +32,8 @@ def _add_hardware(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_list)
 
-
-def _list(arguments: argparse.Namespace) -> int:
-    from pytest_hfaccel.hardware import confirm_devices, probe_devices
-
-    report = probe_devices()
-    confirmed = [] if arguments.probe_only else confirm_devices(report.present())
-    if arguments.json:
-        print(json.dumps({"probe": report.to_json(), "confirmed": [c.to_json() for c in confirmed]}, indent=2))
-    else:
-        print(format_devices(report, confirmed))
-    # A device that seems to be present and does not compute is a problem.
-    return int(any(not presence.present for presence in confirmed))
-
-
-def format_devices(report: HardwareReport, confirmed: Sequence[Presence] = ()) -> str:
-    """Return a table with one line per device.
-
-    Args:
-        report: The first step.
-        confirmed: The second step; empty when it was left out.
-    """
-    by_device = {presence.device: presence for presence in confirmed}
-    rows = [_HEADINGS, *(_row(presence, by_device.get(presence.device)) for presence in report.presences)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS) - 1)]
-    lines = [
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows
-    ]
-    return "\n".join([*lines, "", f"A plain run tests on {report.best()}."])
-
-
-def _row(probed: Presence, confirmed: Presence | None) -> tuple[str, ...]:
-    last = confirmed or probed
-    status = "absent" if not probed.present else "present" if confirmed is None else "confirmed"
-    if confirmed is not None and not confirmed.present:
-        status = "failed"
-    reason = probed.reason if last.present else last.reason
-    memory = last.memory_bytes or probed.memory_bytes
-    return (probed.device.id, status, probed.name or last.name, _gigabytes(memory), reason)
-
-
-def _gigabytes(count: int | None) -> str:
-    return "" if count is None else f"{count / 2**30:.1f} GiB"
-
-
-_DTYPES = ("fp32", "bf16", "fp16")
-
-
-def _add_calibrate(commands: Any) -> None:
     text = (
-        "Measure each device for half a minute (up to two at a precision that a CPU emulates); predictions for models "
+        "Measure each device for half a minute (up to two at a precision that a CPU emulates). Predictions for models "
         "that were not measured are based on it."
     )
     parser = commands.add_parser("calibrate", help="measure how fast the devices of this machine are", description=text)
@@ -95,56 +44,71 @@ def _add_calibrate(commands: Any) -> None:
     parser.set_defaults(run=_calibrate)
 
 
+def _list(arguments: argparse.Namespace) -> int:
+    from pytest_hfaccel.hardware import confirm_devices, probe_devices
+
+    report = probe_devices()
+    confirmed = [] if arguments.probe_only else confirm_devices(report.present())
+    if arguments.json:
+        print_json({"probe": report.to_json(), "confirmed": [presence.to_json() for presence in confirmed]})
+    else:
+        print(format_devices(report, confirmed))
+    # A device that seems to be present and does not compute is a problem.
+    return int(any(not presence.present for presence in confirmed))
+
+
+def format_devices(report: HardwareReport, confirmed: Sequence[Presence] = ()) -> str:
+    """Return a table with a line per device of a report; `confirmed` says which of them could compute."""
+    by_device = {presence.device: presence for presence in confirmed}
+    rows = [_HEADINGS, *(_row(presence, by_device.get(presence.device)) for presence in report.presences)]
+    return "\n".join([*format_table(rows), "", f"A plain run tests on {report.best()}."])
+
+
+def _row(probed: Presence, confirmed: Presence | None) -> tuple[str, ...]:
+    last = confirmed or probed
+    status = "absent" if not probed.present else "present" if confirmed is None else "confirmed"
+    if confirmed is not None and not confirmed.present:
+        status = "failed"
+    reason = probed.reason if last.present else last.reason
+    memory = last.memory_bytes or probed.memory_bytes
+    gigabytes = "" if memory is None else f"{memory / 2**30:.1f} GiB"
+    return (probed.device.id, status, probed.name or last.name, gigabytes, reason)
+
+
 def _calibrate(arguments: argparse.Namespace) -> int:
     if arguments.threads is not None and arguments.threads < 1:
         raise ConfigError(f"--threads: {arguments.threads} is not allowed. Wanted: 1 or more.")
-    devices = arguments.device or _devices_here()
+    from pytest_hfaccel.core.config import RunConfig
+    from pytest_hfaccel.hardware import probe_devices
+    from pytest_hfaccel.predict.calibration import calibrate, save_calibration
+    from pytest_hfaccel.predict.calibration.calibrating import CALIBRATED_KINDS
+
+    here = [device.id for device in probe_devices().present() if device.kind in CALIBRATED_KINDS]
     failures = 0
-    for device in devices:
-        for dtype in arguments.dtype:
-            try:
-                calibration = _calibrated(device, dtype, arguments.threads)
-            except BackendUnavailable as error:
-                print(f"{device} at {dtype}: {error}", file=sys.stderr)
-                failures += 1
-                continue
-            _store(calibration, arguments.database)
-            print(_line(calibration))
-            if calibration.problem:
-                print(f"hfaccel: {calibration.problem}", file=sys.stderr)
+    for device, dtype in product(arguments.device or here, arguments.dtype):
+        print(f"hfaccel: calibrating {device} at {dtype}; do not use the machine until it is done", file=sys.stderr)
+        try:
+            calibration = calibrate(device, dtype, threads=arguments.threads, note=_note)
+        except BackendUnavailable as error:
+            print(f"{device} at {dtype}: {error}", file=sys.stderr)
+            failures += 1
+            continue
+        _note("")
+        save_calibration(calibration, RunConfig.from_values({}).cache_dir)
+        if arguments.database is not None:
+            from pytest_hfaccel.history import BenchmarkDatabase
+
+            BenchmarkDatabase(arguments.database).save_calibration(calibration)
+        print(_line(calibration))
+        if calibration.problem:
+            print(f"hfaccel: {calibration.problem}", file=sys.stderr)
     return int(failures > 0)
 
 
-def _devices_here() -> list[str]:
-    from pytest_hfaccel.hardware import probe_devices
-    from pytest_hfaccel.predict.calibration.calibrating import CALIBRATED_KINDS
-
-    return [device.id for device in probe_devices().present() if device.kind in CALIBRATED_KINDS]
-
-
-def _calibrated(device: str, dtype: str, threads: int | None) -> DeviceCalibration:
-    from pytest_hfaccel.predict.calibration import calibrate
-
-    print(f"hfaccel: calibrating {device} at {dtype}; do not use the machine until it is done", file=sys.stderr)
-    return calibrate(device, dtype, threads=threads, note=_note)
-
-
 def _note(what: str) -> None:
+    """Show on a terminal what is measured now, in place of what was shown before."""
     if sys.stderr.isatty():
-        print(f"\r\033[K  {what}", end="", file=sys.stderr, flush=True)
-
-
-def _store(calibration: DeviceCalibration, database: str | None) -> None:
-    from pytest_hfaccel.core.config import RunConfig
-    from pytest_hfaccel.predict.calibration import save_calibration
-
-    if sys.stderr.isatty():
-        print("\r\033[K", end="", file=sys.stderr)
-    save_calibration(calibration, RunConfig.from_values({}).cache_dir)
-    if database is not None:
-        from pytest_hfaccel.history import BenchmarkDatabase
-
-        BenchmarkDatabase(database).save_calibration(calibration)
+        print(f"\r\033[K{what and '  '}{what}", end="", file=sys.stderr, flush=True)
 
 
 def _line(calibration: DeviceCalibration) -> str:

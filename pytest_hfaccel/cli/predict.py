@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_hfaccel.cli import print_json, write_file
 from pytest_hfaccel.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from pytest_hfaccel.predict import HardwareModelPredictor
 
-_MODES = ("inference", "training")
 _PATIENCE_S = 1.5
 
 
@@ -27,13 +27,11 @@ def add_parser(commands: Any) -> None:
         "Predict latency, throughput and memory of a model on hardware that is present or not, and recommend hardware."
     )
     parser = commands.add_parser("predict", help="predict the speed and memory of a model", description=text)
-    _add_question(parser)
-    _add_sources(parser)
-    _add_actions(parser)
+    _add_options(parser)
     parser.set_defaults(run=_run)
 
 
-def _add_question(parser: argparse.ArgumentParser) -> None:
+def _add_options(parser: argparse.ArgumentParser) -> None:
     from pytest_hfaccel.classify.definitions import MODEL_FAMILIES
     from pytest_hfaccel.core.spec import DTYPES
 
@@ -43,38 +41,23 @@ def _add_question(parser: argparse.ArgumentParser) -> None:
     asked.add_argument("--family", choices=sorted(MODEL_FAMILIES), help="family of the model")
     asked.add_argument("--batch-size", type=int, default=None, metavar="N", help="samples (default: 1)")
     asked.add_argument("--seq-length", type=int, default=128, metavar="N", help="tokens per sample (default: 128)")
-    asked.add_argument("--mode", choices=_MODES, default="inference")
-    asked.add_argument(
-        "--precision",
-        nargs="+",
-        choices=DTYPES,
-        default=None,
-        help="precision (default: fp32); for a matrix also several (default: fp32 fp16 int8)",
-    )
-    asked.add_argument(
-        "--hardware",
-        nargs="+",
-        metavar="NAME",
-        help="hardware to consider: a kind (cuda), a device (cuda:0) or a chip (cuda:h100-sxm); by default the devices "
-        "of this machine",
-    )
+    text = "a forward pass or a training step (default: inference)"
+    asked.add_argument("--mode", choices=("inference", "training"), default="inference", help=text)
+    text = "precision (default: fp32); with --generate-matrix also several (default: fp32 fp16 int8)"
+    asked.add_argument("--precision", nargs="+", choices=DTYPES, metavar="DTYPE", help=text)
+    text = "a kind (cuda), a device (cuda:0) or a chip (cuda:h100-sxm); by default the devices of this machine"
+    asked.add_argument("--hardware", nargs="+", metavar="NAME", help=text)
     asked.add_argument("--distributed", action="store_true", help="split the model over several devices")
-    asked.add_argument("--gpu-count", type=int, default=1, metavar="N", help="how many (default: 1)")
+    text = "with --distributed: how many devices (default: 1)"
+    asked.add_argument("--gpu-count", type=int, default=1, metavar="N", help=text)
 
-
-def _add_sources(parser: argparse.ArgumentParser) -> None:
     known = parser.add_argument_group("data")
     known.add_argument("--benchmark-dir", metavar="DIR", help="directory with benchmark results")
     known.add_argument("--database", metavar="FILE", help="benchmark database to read; predictions are stored in it")
-    known.add_argument(
-        "--assume-default",
-        action="store_true",
-        help="predict with the default config of a model's class where its own dimensions are not known",
-    )
+    text = "predict with the default config of a model's class where its own dimensions are not known"
+    known.add_argument("--assume-default", action="store_true", help=text)
     known.add_argument("--config", metavar="FILE", help="configuration file (JSON or YAML)")
 
-
-def _add_actions(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_argument_group("actions and output")
     actions.add_argument("--generate-matrix", action="store_true", help="predict many models on many platforms")
     actions.add_argument("--output-file", metavar="FILE", help="write the answer as JSON")
@@ -104,7 +87,10 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.accuracy:
         return _accuracy(arguments)
     if arguments.detect_hardware:
-        _detect()
+        from pytest_hfaccel.cli.hardware import format_devices
+        from pytest_hfaccel.hardware import probe_devices
+
+        print(format_devices(probe_devices()), end="\n\n")
     if not (model or arguments.generate_matrix):
         return 0
     from pytest_hfaccel.predict import HardwareModelPredictor
@@ -112,20 +98,15 @@ def _run(arguments: argparse.Namespace) -> int:
     predictor = HardwareModelPredictor(
         arguments.benchmark_dir, arguments.database, arguments.config, assume_default=arguments.assume_default
     )
-    code = (
-        _matrix(predictor, arguments, model) if arguments.generate_matrix else _recommend(predictor, arguments, model)
-    )
+    answer = _matrix if arguments.generate_matrix else _recommend
+    code = answer(predictor, arguments, model)
     for note in predictor.notes:
         print(f"hfaccel: {note}", file=sys.stderr)
     return code
 
 
 def _check_places(arguments: argparse.Namespace) -> None:
-    """Refuse places that were named and are not there: a typing mistake must not become a worse prediction.
-
-    Raises:
-        ConfigError: One of them is not there.
-    """
+    """Refuse places that do not exist: a typing mistake must not become a worse prediction."""
     for option in ("config", "benchmark_dir"):
         place = getattr(arguments, option)
         if place and not Path(place).expanduser().exists():
@@ -148,7 +129,7 @@ def _recommend(predictor: HardwareModelPredictor, arguments: argparse.Namespace,
             arguments.gpu_count,
         )
     _write(answer, arguments.output_file)
-    print(json.dumps(answer, indent=2) if arguments.json else recommendation_text(answer, why=arguments.debug))
+    print_json(answer) if arguments.json else print(recommendation_text(answer, why=arguments.debug))
     return 0 if answer["primary_recommendation"] and _is_about_the_model([answer], arguments) else 1
 
 
@@ -168,26 +149,14 @@ def _matrix(predictor: HardwareModelPredictor, arguments: argparse.Namespace, mo
         arguments.precision,
         arguments.mode,
         sequence_length=arguments.seq_length,
-        progress=_progress,
+        progress=lambda done, total, name: print(f"hfaccel: {done + 1} of {total}: {name}", file=sys.stderr),
     )
     _write(matrix, arguments.output_file)
-    print(json.dumps(matrix, indent=2) if arguments.json else matrix_text(matrix))
+    print_json(matrix) if arguments.json else print(matrix_text(matrix))
     if arguments.visualize:
         for file in predictor.visualize_matrix(matrix, arguments.output_dir):
             print(f"Wrote {file}", file=sys.stderr if arguments.json else sys.stdout)
     return 0 if _is_about_the_model(matrix["models"].values(), arguments) else 1
-
-
-def _progress(done: int, total: int, name: str) -> None:
-    print(f"hfaccel: {done + 1} of {total}: {name}", file=sys.stderr)
-
-
-def _detect() -> None:
-    from pytest_hfaccel.cli.hardware import format_devices
-    from pytest_hfaccel.hardware import probe_devices
-
-    print(format_devices(probe_devices()))
-    print()
 
 
 def _train(arguments: argparse.Namespace) -> int:
@@ -210,14 +179,13 @@ def _accuracy(arguments: argparse.Namespace) -> int:
     from pytest_hfaccel.predict.text import accuracy_lines, accuracy_text
 
     database = BenchmarkDatabase(arguments.database, create=False)
-    frame = database.accuracy()
-    pairs = frame.to_dict("records")
+    pairs = database.accuracy().to_dict("records")
     if not pairs:
         print(f"{database.path}: no prediction has been measured yet. Predict with --database, then measure the cell.")
         return 1
     lines = accuracy_lines(pairs)
-    _write([vars(line) for line in lines], arguments.output_file)
-    print(json.dumps([vars(line) for line in lines], indent=2) if arguments.json else accuracy_text(lines))
+    _write(list(map(vars, lines)), arguments.output_file)
+    print_json(list(map(vars, lines))) if arguments.json else print(accuracy_text(lines))
     if arguments.visualize:
         from pytest_hfaccel.plots import plot_accuracy
 
@@ -229,25 +197,14 @@ def _accuracy(arguments: argparse.Namespace) -> int:
 
 
 def _write(answer: Any, file: str | None) -> None:
-    """Write the answer as JSON.
-
-    Raises:
-        ConfigError: The file cannot be written.
-    """
-    if file is None:
-        return
-    from pytest_hfaccel.core.files import replace_file
-
-    try:
-        replace_file(Path(file).expanduser(), json.dumps(answer, indent=2) + "\n")
-    except OSError as error:
-        raise ConfigError(f"--output-file: {file} cannot be written: {error.strerror}.") from error
-    print(f"Wrote {file}", file=sys.stderr)
+    if file is not None:
+        write_file(Path(file), json.dumps(answer, indent=2) + "\n", "--output-file")
+        print(f"Wrote {file}", file=sys.stderr)
 
 
 @contextmanager
 def _patience(what: str) -> Iterator[None]:
-    """Say what is going on when it takes longer than a moment: a model's first trace takes seconds."""
+    """Say what takes so long, if it does: a model's first trace takes seconds."""
     said = threading.Timer(_PATIENCE_S, lambda: print(f"hfaccel: {what} (kept for next time)", file=sys.stderr))
     said.daemon = True
     said.start()

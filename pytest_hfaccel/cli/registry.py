@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from pytest_hfaccel.cli import format_table, print_json
 from pytest_hfaccel.core.config import RunConfig
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.spec import ModelSpec
 from pytest_hfaccel.registry import Registry, load_registry, missing_dependencies, unsupported_transformers
 
-_TEXT = "List the registered models, check registry files, add models to them, and find popular models on the hub."
-
 
 def add_parser(commands: Any) -> None:
     """Add `registry` and its subcommands to the parsers of `hfaccel`."""
-    registry = commands.add_parser("registry", help="list, check, add and find models", description=_TEXT)
+    text = "List the registered models, check registry files, add models to them, and find popular models on the hub."
+    registry = commands.add_parser("registry", help="list, check, add and find models", description=text)
     actions = registry.add_subparsers(title="actions", metavar="ACTION", required=True)
 
     action = _add_action(actions, "list", "Show the registered models.", _list)
@@ -29,15 +28,12 @@ def add_parser(commands: Any) -> None:
 
     action = _add_action(actions, "check", "Check registry files, and that what they name is installed.", _check)
     action.add_argument("files", nargs="*", type=Path, help="files to check (default: the shipped registry)")
-    action.add_argument(
-        "--classes", action="store_true", help="list the classes of transformers that have no entry or no module"
-    )
-    action.add_argument(
-        "--modules", type=Path, metavar="DIR", default=Path("model_classes"), help="model class modules (%(default)s)"
-    )
-    action.add_argument(
-        "--sweep", type=Path, metavar="ROWS", help="rows of benchmarks/tiny_checkpoints.py: list what has no checkpoint"
-    )
+    text = "list the classes of transformers that have no entry or no module"
+    action.add_argument("--classes", action="store_true", help=text)
+    text = "model class modules (default: %(default)s)"
+    action.add_argument("--modules", type=Path, metavar="DIR", default=Path("model_classes"), help=text)
+    text = "rows of benchmarks/tiny_checkpoints.py: list what has no checkpoint"
+    action.add_argument("--sweep", type=Path, metavar="ROWS", help=text)
 
     action = _add_action(actions, "add", "Add a model to a registry file.", _add)
     action.add_argument("model", help="local directory or hub id")
@@ -68,12 +64,10 @@ def _load(arguments: argparse.Namespace) -> Registry:
 def _list(arguments: argparse.Namespace) -> int:
     specs = _load(arguments).match(arguments.pattern)
     if arguments.json:
-        print(json.dumps([asdict(spec) for spec in specs], indent=2))
+        print_json([asdict(spec) for spec in specs])
         return 0
     rows = [("MODEL", "CLASS", "TASK", "PARAMETERS", "GATED")] + [_row(spec) for spec in specs]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print(*format_table(rows), sep="\n")
     return 0
 
 

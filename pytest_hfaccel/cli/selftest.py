@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from pytest_hfaccel.cli import devices_of, print_json
+
 if TYPE_CHECKING:
     from pytest_hfaccel.selftest import Verdict
-
-_NAME, _DEVICE, _FOUND, _DETAIL = 44, 14, 12, 110
 
 
 def add_parser(commands: Any) -> None:
@@ -34,26 +33,21 @@ def run(arguments: argparse.Namespace) -> int:
     Returns:
         0, or 1 when a defect was not caught or could not be planted, or when a right model does not pass.
     """
-    from pytest_hfaccel.backends import Backends
     from pytest_hfaccel.core.config import RunConfig
-    from pytest_hfaccel.core.spec import Device
-    from pytest_hfaccel.hardware import probe_devices
     from pytest_hfaccel.selftest import BLIND_SPOTS, self_test
 
-    backends = Backends()
-    named = [Device.parse(text, backends.kinds()) for text in arguments.device]
-    devices = named or probe_devices(backends=backends).present()
+    devices = devices_of(arguments.device)
     verdicts: list[Verdict] = []
     if not arguments.json:
         print(_row("defect", "device", "", "by"))
-    for verdict in self_test(RunConfig.from_values({}), list(dict.fromkeys(devices))):
+    for verdict in self_test(RunConfig.from_values({}), devices):
         verdicts.append(verdict)
         if not arguments.json:
             _print(verdict)
     bad = [verdict for verdict in verdicts if verdict.is_bad]
     if arguments.json:
         rows = [{**asdict(verdict), "is_bad": verdict.is_bad} for verdict in verdicts]
-        print(json.dumps({"passed": not bad, "verdicts": rows, "blind_spots": BLIND_SPOTS}, indent=2))
+        print_json({"passed": not bad, "verdicts": rows, "blind_spots": BLIND_SPOTS})
         return int(bool(bad))
     seconds = sum(verdict.seconds for verdict in verdicts)
     caught = sum(verdict.found == "caught" for verdict in verdicts)
@@ -61,9 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
     print("What this cannot see:", *(f"- {text}" for text in BLIND_SPOTS), sep="\n")
     if bad:
         print("\nDo not trust a green matrix on this machine before these are understood:")
-        print(
-            *(f"- {verdict.device}: {verdict.defect}: {verdict.found}: {verdict.detail}" for verdict in bad), sep="\n"
-        )
+        for verdict in bad:
+            print(f"- {verdict.device}: {verdict.defect}: {verdict.found}: {verdict.detail}")
     return int(bool(bad))
 
 
@@ -75,4 +68,4 @@ def _print(verdict: Verdict) -> None:
 
 
 def _row(name: str, device: str, found: str, detail: str) -> str:
-    return f"{name:<{_NAME}}  {device:<{_DEVICE}}  {found:<{_FOUND}}  {detail[:_DETAIL]}".rstrip()
+    return f"{name:<44}  {device:<14}  {found:<12}  {detail[:110]}".rstrip()
