@@ -184,7 +184,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     *_in(
         "forward",
-        "checks/forward.py",
+        "checks/outputs.py",
         _WRONG_MODELS,
         ("numbers that are not finite pass", "    if not problems:\n", "    if problems:\n"),
         ("another shape passes", "    if leaf.shape != reference.shape:\n", "    if False:\n"),
@@ -206,7 +206,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     *_in(
         "sensitivity",
-        "checks/sensitivity.py",
+        "checks/dependence.py",
         _WRONG_MODELS,
         ("a dead model passes", "        if there[furthest] <= _UNMOVED:\n", "        if False:\n"),
         (
@@ -232,7 +232,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     *_in(
         "determinism",
-        "checks/parity.py",
+        "checks/outputs.py",
         _WRONG_MODELS,
         ("processors may be inexact", "    if exact and largest > 0.0:\n", "    if False:\n"),
     ),
@@ -240,7 +240,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "generation",
         "checks/generation.py",
         "test_checks_generation.py",
-        ("every divergence is rounding", "return self.gap <= self.allowed", "return True"),
+        ("every divergence is rounding", "        if not gap <= allowed:\n", "        if False:\n"),
         ("tokens are not compared", "        if not len(steps):\n", "        if True:\n"),
     ),
     *_in(

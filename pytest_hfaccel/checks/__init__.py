@@ -1,4 +1,4 @@
-"""The battery. Each check is registered where it is written: `@built_in("parity")` in `parity.py`.
+"""The battery. Each check is registered where it is written: `@built_in("parity")` in `outputs.py`.
 
 Importing the checks imports neither torch nor transformers: which checks a cell has is decided at collection.
 """
@@ -13,17 +13,14 @@ __all__ = ["Check", "CheckContext", "CheckRegistry", "Claim", "built_in_checks"]
 
 _MODULES = (
     "loading",
-    "forward",
-    "parity",
-    "sensitivity",
-    "invariance",
+    "outputs",
+    "dependence",
     "generation",
     "pipeline",
     "task_sense",
     "memory",
     "canary",
-    "attention_implementations",
-    "torch_compile",
+    "implementations",
     "training",
     "performance",
 )

@@ -31,11 +31,9 @@ CLASS, CELL = "class", "cell"
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement about what a pretrained model does at its task, and whether it is true.
+    """A statement about what a pretrained model does at its task (`fills '[MASK] is ...' with ...`), and its truth.
 
     Attributes:
-        text: The statement, e.g. `fills 'Paris is the capital of [MASK].' with france`.
-        holds: Whether it does.
         measures: JSON values it rests on.
     """
 
@@ -114,11 +112,7 @@ class Check:
     option: str = ""
 
     def is_asked_for(self, options: object) -> bool:
-        """Whether a run has this check: optional ones only where their option is set.
-
-        Args:
-            options: The run's `RunConfig`.
-        """
+        """Whether a run with these options (a `RunConfig`) has this check: optional ones only with their option."""
         return not self.option or bool(getattr(options, self.option))
 
     @property
@@ -175,9 +169,6 @@ class CheckRegistry:
     def __iter__(self) -> Iterator[Check]:
         return iter(self._checks.values())
 
-    def __len__(self) -> int:
-        return len(self._checks)
-
 
 BUILT_IN = CheckRegistry()
 """The built-in checks of the modules imported so far: use `built_in_checks`, which imports them all."""
@@ -222,27 +213,20 @@ def is_torch_cell(cell: Cell) -> bool:
 def private_copy(context: CheckContext, dtype: str = "") -> Any:
     """Load the cell's checkpoint once more, on the leased model's device, for a check that modifies its model.
 
-    The leased model belongs to the pool and to the cell's other checks.
-
-    Args:
-        context: The check's context.
-        dtype: The precision; that of the cell when not given.
+    The leased model belongs to the pool and to the cell's other checks. `dtype` is that of the cell when not given.
 
     Raises:
         LoadError: The copy shares memory with the leased model, so that what is done to it would be done to both.
     """
     leased = context.loaded.pipeline_model()
-    device = next(leased.parameters()).device
-    copy = context.source.torch_model(dtype or context.cell.dtype, str(device))
-    shared = _storages(copy) & _storages(leased)
-    if shared:
-        raise LoadError(f"{len(shared)} tensors of the copy share memory with the leased model", stage="load")
+    copy = context.source.torch_model(dtype or context.cell.dtype, str(next(leased.parameters()).device))
+    theirs, ours = (
+        {tensor.untyped_storage().data_ptr() for tensor in (*one.parameters(), *one.buffers()) if tensor.numel()}
+        for one in (leased, copy)
+    )
+    if theirs & ours:
+        raise LoadError(f"{len(theirs & ours)} tensors of the copy share memory with the leased model", stage="load")
     return copy
-
-
-def _storages(model: Any) -> set[int]:
-    tensors = (*model.parameters(), *model.buffers())
-    return {tensor.untyped_storage().data_ptr() for tensor in tensors if tensor.numel()}
 
 
 def move_to(model: Any, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from pytest_hfaccel.checks.base import CheckContext, built_in, failed, passed, skipped
-from pytest_hfaccel.checks.parity import compare_with_reference, limits_of
+from pytest_hfaccel.checks.outputs import compare_with_reference, limits_of
 from pytest_hfaccel.checks.planted import rounded
 from pytest_hfaccel.core.errors import HfAccelError
 from pytest_hfaccel.core.results import BLIND_TO, TWIN, CheckOutcome

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.checks.base import CheckContext, built_in, passed_unless, skipped
@@ -19,38 +18,6 @@ _SAME_LOGITS = 1e-5
 """Rel-L2 between two computations of the reference. Of 175 classes the equal ones are within 3e-8 (fp32: 2e-7), those
 with other positions beyond 0.6."""
 _WAYS = {"with_cache": True, "without_cache": False}
-
-
-@dataclass(frozen=True)
-class Divergence:
-    """The first token of a row that is not the reference's.
-
-    Attributes:
-        row: Which sample.
-        step: Which new token, from 0.
-        expected: The reference's token id.
-        actual: The device's token id.
-        gap: How much larger the reference's logit of `expected` is than its logit of `actual`.
-        allowed: How large a gap rounding can close.
-    """
-
-    row: int
-    step: int
-    expected: int
-    actual: int
-    gap: float
-    allowed: float
-
-    @property
-    def is_rounding(self) -> bool:
-        """Whether the two tokens were so close that the dtype cannot tell them apart."""
-        return self.gap <= self.allowed
-
-    def __str__(self) -> str:
-        return (
-            f"row {self.row}, token {self.step}: {self.actual} instead of {self.expected}; the reference's logits are "
-            f"{self.gap:.3g} apart, rounding explains {self.allowed:.3g}"
-        )
 
 
 @built_in("generation", applies=lambda cell: generates(cell.model))
@@ -101,28 +68,31 @@ def _first_token_problems(context: CheckContext, measures: dict[str, Any]) -> li
 
 
 def _token_problems(context: CheckContext, tokens: torch.Tensor) -> tuple[list[str], str]:
-    expected = context.reference.continuation(NEW_TOKENS).tokens
+    """Return what is wrong with the tokens, and what is recorded of them.
+
+    Of each row the first token that differs counts; what follows is not compared: it continues another text.
+    """
+    continuation = context.reference.continuation(NEW_TOKENS)
+    expected = continuation.tokens
     if tokens.shape != expected.shape:
         return [f"tokens of shape {tuple(tokens.shape)}, the reference has {tuple(expected.shape)}"], "wrong shape"
-    divergences = _first_divergences(context, tokens, expected)
-    if not divergences:
-        return [], "equal"
-    return [str(one) for one in divergences if not one.is_rounding], "; ".join(map(str, divergences))
-
-
-def _first_divergences(context: CheckContext, tokens: torch.Tensor, expected: torch.Tensor) -> list[Divergence]:
-    """Return each row's first divergence. What follows one is not compared: it continues another text."""
-    logits = context.reference.continuation(NEW_TOKENS).step_logits
-    divergences = []
+    problems, divergences = [], []
     for row in range(tokens.shape[0]):
         steps = (tokens[row] != expected[row]).nonzero()
         if not len(steps):
             continue
         step = int(steps[0])
-        token, actual = int(expected[row, step]), int(tokens[row, step])
-        gap = float(logits[row, step, token] - logits[row, step, actual])
-        divergences.append(Divergence(row, step, token, actual, gap, _allowed_gap(context, logits[row, step], token)))
-    return divergences
+        right, actual = int(expected[row, step]), int(tokens[row, step])
+        logits = continuation.step_logits[row, step]
+        gap, allowed = float(logits[right] - logits[actual]), _allowed_gap(context, logits, right)
+        divergence = (
+            f"row {row}, token {step}: {actual} instead of {right}; the reference's logits are {gap:.3g} apart, "
+            f"rounding explains {allowed:.3g}"
+        )
+        divergences.append(divergence)
+        if not gap <= allowed:
+            problems.append(divergence)
+    return problems, "; ".join(divergences) or "equal"
 
 
 def _allowed_gap(context: CheckContext, logits: torch.Tensor, token: int) -> float:

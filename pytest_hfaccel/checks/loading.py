@@ -29,7 +29,7 @@ def resolves(context: CheckContext) -> CheckOutcome:
     measures = {"transformers": _transformers_version()}
     if spec.requires_remote_code:
         return passed(**measures, defined_in="the model's repository")
-    problem = next(iter(unknown_architectures([spec])), None) or _missing_backends(spec.architecture)
+    problem = next(iter(unknown_architectures([spec])), "") or _missing_backends(spec.architecture)
     if problem:
         return failed(problem, stage=Stage.RESOLVE, **measures)
     return passed(**measures, defined_in="transformers")
@@ -93,11 +93,8 @@ def _outputs(model: Any, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Ten
 
 
 def _differing(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor], tolerance: float) -> list[str]:
-    return [
-        name
-        for name in sorted(before.keys() | after.keys())
-        if name not in before or name not in after or not _is_same(before[name], after[name], tolerance)
-    ]
+    names = sorted(before.keys() | after.keys())
+    return [n for n in names if n not in before or n not in after or not _is_same(before[n], after[n], tolerance)]
 
 
 def _is_same(before: torch.Tensor, after: torch.Tensor, tolerance: float) -> bool:

@@ -51,7 +51,10 @@ def memory(context: CheckContext) -> CheckOutcome:
     runs = _RUNS if by_allocator else _ROUND_RUNS
     context.loaded.reset_peak_memory()
     growth, alive = _run_round(context, runs)
-    measures = {**_usage(context), **known, "output_bytes": output_bytes, "runs": runs, "growth_bytes": growth}
+    usage = context.loaded.memory()
+    recorded = ("peak_bytes", "current_bytes", "source", "peak_source")
+    measures: dict[str, Any] = {key: usage[key] for key in recorded if key in usage}
+    measures |= {**known, "output_bytes": output_bytes, "runs": runs, "growth_bytes": growth}
     if alive > 1:  # one run's outputs may stay until the next run
         return failed(f"the outputs of {alive} of {runs} finished runs are still in memory", **measures)
     problem = _allocator_problem(growth, output_bytes) if by_allocator else _process_problem(context, growth)
@@ -72,11 +75,6 @@ def _count_known_amount(loaded: LoadedModel) -> tuple[str, dict[str, Any]]:
     if not unseen:
         return "", measures
     return f"{_KNOWN_BYTES} bytes more were occupied, and {' and '.join(unseen)} did not show it: {shown}", measures
-
-
-def _usage(context: CheckContext) -> dict[str, Any]:
-    usage = context.loaded.memory()
-    return {key: usage[key] for key in ("peak_bytes", "current_bytes", "source", "peak_source") if key in usage}
 
 
 def _allocator_problem(growth: int, output_bytes: int) -> str:
@@ -100,14 +98,14 @@ def _process_problem(context: CheckContext, growth: int) -> str:
 def _run_round(context: CheckContext, count: int) -> tuple[int, int]:
     """Run repeatedly; return by how many bytes memory grew, and how many runs' outputs are still alive."""
     before = int(context.loaded.memory()["current_bytes"])
-    runs = [_watched(context.loaded.forward(context.sample.forward)) for _ in range(count)]
+    runs = []
+    for _ in range(count):
+        outputs = context.loaded.forward(context.sample.forward)
+        runs.append([weakref.ref(leaf) for leaf in outputs.values() if hasattr(leaf, "__weakref__")])
+        del outputs
     if _alive(runs) > 1:
         gc.collect()  # a reference cycle is not a leak: the collector frees it
     return int(context.loaded.memory()["current_bytes"]) - before, _alive(runs)
-
-
-def _watched(outputs: dict[str, torch.Tensor]) -> list[weakref.ref[torch.Tensor]]:
-    return [weakref.ref(leaf) for leaf in outputs.values() if hasattr(leaf, "__weakref__")]
 
 
 def _alive(runs: list[list[weakref.ref[torch.Tensor]]]) -> int:

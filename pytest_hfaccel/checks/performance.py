@@ -11,7 +11,7 @@ from pytest_hfaccel.benchmark.inputs import TEXT, make_inputs
 from pytest_hfaccel.benchmark.measurement import summary_of
 from pytest_hfaccel.benchmark.measuring import PerformanceRequest, measure
 from pytest_hfaccel.checks.base import CheckContext, built_in, passed, skipped
-from pytest_hfaccel.checks.parity import compare_with_reference
+from pytest_hfaccel.checks.outputs import compare_with_reference
 from pytest_hfaccel.core.results import CheckOutcome, Stage, Status
 
 if TYPE_CHECKING:
@@ -33,9 +33,12 @@ def performance(context: CheckContext) -> CheckOutcome:
         for inputs in points:
             context.loaded.forward(inputs.forward)
         return passed(batch=points[0].batch, length=points[0].length, timed=False)
+    # Where the checkpoint has been loaded by torch already; it is not loaded for this.
+    parameters: int | None = getattr(context.source, "_parameters", None)
     options: dict[str, Any] = {"budget": request.budget, "timer": request.timer, "facts": request.facts}
-    options["parameters"] = _parameters(context)
-    measurements = [measure(context.loaded, context.cell, inputs, **options) for inputs in points]
+    measurements = [
+        measure(context.loaded, context.cell, inputs, parameters=parameters, **options) for inputs in points
+    ]
     return passed(**summary_of(measurements[0]), measurements=[one.to_json() for one in measurements])
 
 
@@ -44,11 +47,6 @@ def _inputs(context: CheckContext, point: Point) -> MeasuredInputs:
     sample = context.sample.forward
     length = point.length or next((tensor.shape[1] for name, tensor in sample.items() if name in TEXT), 0)
     return make_inputs(context.source, point.batch, length, like=sample)  # type: ignore[arg-type]  # the implementation
-
-
-def _parameters(context: CheckContext) -> int | None:
-    """Number of parameters, where the checkpoint has been loaded by torch already: it is not loaded for this."""
-    return getattr(context.source, "_parameters", None)
 
 
 def _results_are_right(context: CheckContext) -> bool:

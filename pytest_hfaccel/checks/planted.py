@@ -1,8 +1,7 @@
 """Known defects to plant in a working model, for tests that a check catches them.
 
 Each function takes a `LoadedModel` and gives one that behaves like it but for the defect. None of them looks into the
-model, so that they serve every backend; `with_weights` changes a torch module in place. A check is run on the result
-with `around`, which makes a check's context from another one's.
+model, so that they serve every backend. A check is run on the result with `around`.
 """
 
 from __future__ import annotations
@@ -28,12 +27,7 @@ SIGNIFICANT_BITS = {"fp16": 11, "bf16": 8, "fp8": 4}
 
 
 class Planted:
-    """A loaded model, or a context, that behaves like another one, but for what is overridden.
-
-    Args:
-        original: What it behaves like.
-        overrides: Attributes and methods that replace the original's.
-    """
+    """A loaded model, or a context, that behaves like `original`, but for the attributes and methods in `overrides`."""
 
     def __init__(self, original: Any, **overrides: Any) -> None:
         self._original = original
@@ -66,12 +60,7 @@ def with_forward(loaded: LoadedModel, change: Callable[[Forward, Tensors], dict[
 
 
 def rounding(loaded: LoadedModel, dtype: str) -> LoadedModel:
-    """Round the outputs to another precision: less than a model that computes in it all along would lose.
-
-    Args:
-        loaded: The model.
-        dtype: A key of `SIGNIFICANT_BITS`.
-    """
+    """Round the outputs to another precision (a key of `SIGNIFICANT_BITS`): less than computing in it would lose."""
     return with_forward(loaded, lambda right, inputs: rounded(right(inputs), dtype))
 
 
@@ -112,25 +101,3 @@ def with_constant_memory(loaded: LoadedModel) -> LoadedModel:
 def ignoring(loaded: LoadedModel, name: str, value: torch.Tensor) -> LoadedModel:
     """Always see the same value of one input, whatever the caller passes."""
     return with_forward(loaded, lambda right, inputs: right({**inputs, name: value}))
-
-
-@contextmanager
-def with_weights(module: Any, change: Callable[[str, torch.Tensor], None]) -> Iterator[None]:
-    """Change the parameters of a torch module in place, and restore them bit by bit.
-
-    Args:
-        module: The module, e.g. what `LoadedModel.pipeline_model` gives on a torch device.
-        change: Called with each parameter's name and tensor.
-    """
-    import torch
-
-    originals = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
-    try:
-        with torch.no_grad():
-            for name, parameter in module.named_parameters():
-                change(name, parameter)
-        yield
-    finally:
-        with torch.no_grad():
-            for name, parameter in module.named_parameters():
-                parameter.copy_(originals[name])

@@ -48,7 +48,7 @@ _ARROW = ">>"
 _FACTS = (("Paris is the capital of {}.", "france"), ("The opposite of hot is {}.", "cold"))
 _TOP = 5
 
-# (a reaction in SMILES with a gap, the token that the laws of nature demand there)
+# (a reaction in SMILES with a gap, the token that the laws of nature demand there): it must come first.
 _REACTIONS_WITH_GAP = (
     ("CC(=O)O.OCC>>CC(=O){}CC", "O"),  # an ester keeps the oxygen of its alcohol
     ("CC(=O)Cl.{}Cc1ccccc1>>CC(=O)NCc1ccccc1", "N"),  # an amide's nitrogen comes from the amine
@@ -62,32 +62,23 @@ def fills_masks(context: CheckContext) -> Iterator[Claim]:
     A vocabulary of reaction SMILES gets reactions, and the expected token must come first.
     """
     tokenizer = context.pipe.tokenizer
-    if _ARROW in tokenizer.get_vocab():
-        yield from _completes_reactions(context)
+    vocabulary = tokenizer.get_vocab()
+    if _ARROW in vocabulary:
+        for reaction, answer in _REACTIONS_WITH_GAP:
+            text = reaction.format(tokenizer.mask_token)
+            best = context.pipe(text, top_k=1)[0]
+            measures = {"token": best["token_str"], "score": best["score"]}
+            yield Claim(f"completes {text!r} with {answer!r}", best["token_str"].strip() == answer, measures)
         return
-    words = {str(token).lstrip("Ġ▁").lower() for token in tokenizer.get_vocab()}
+    words = {str(token).lstrip("Ġ▁").lower() for token in vocabulary}
     for sentence, answer in _FACTS:
         if answer not in words:
             continue
         text = sentence.format(tokenizer.mask_token)
         fills = context.pipe(text, top_k=_TOP)
         tokens = [str(fill["token_str"]).strip().lower() for fill in fills]
-        yield Claim(
-            f"fills {text!r} with {answer!r} among its first {_TOP}",
-            answer in tokens,
-            {"fills": tokens, "scores": [fill["score"] for fill in fills]},
-        )
-
-
-def _completes_reactions(context: CheckContext) -> Iterator[Claim]:
-    for reaction, answer in _REACTIONS_WITH_GAP:
-        text = reaction.format(context.pipe.tokenizer.mask_token)
-        best = context.pipe(text, top_k=1)[0]
-        yield Claim(
-            f"completes {text!r} with {answer!r}",
-            best["token_str"].strip() == answer,
-            {"token": best["token_str"], "score": best["score"]},
-        )
+        measures = {"fills": tokens, "scores": [fill["score"] for fill in fills]}
+        yield Claim(f"fills {text!r} with {answer!r} among its first {_TOP}", answer in tokens, measures)
 
 
 # (sentence, a paraphrase, something else): far enough apart for models that were not trained on similarity.
@@ -110,26 +101,21 @@ _REACTION_KINDS = (
 
 def groups_paraphrases(context: CheckContext) -> Iterator[Claim]:
     """Mean-pooled features of paraphrases are closer than those of unrelated sentences; likewise those of reactions."""
+    import torch
+    from torch.nn.functional import cosine_similarity
+
     is_chemical = _ARROW in context.pipe.tokenizer.get_vocab()
     for sentence, paraphrase, other in _REACTION_KINDS if is_chemical else _PARAPHRASES:
-        base, near, far = (_pooled(context, text) for text in (sentence, paraphrase, other))
-        similar, unrelated = _cosine(base, near), _cosine(base, far)
+        # One text at a time: every token is real, so that the plain mean is the masked mean.
+        pooled = [
+            torch.tensor(context.pipe(text), dtype=torch.float64)[0].mean(0) for text in (sentence, paraphrase, other)
+        ]
+        similar, unrelated = (float(cosine_similarity(pooled[0], one, dim=0)) for one in pooled[1:])
         yield Claim(
             f"puts {sentence!r} closer to {paraphrase!r} than to {other!r}",
             similar > unrelated,
             {"paraphrase_cosine": similar, "unrelated_cosine": unrelated},
         )
-
-
-def _pooled(context: CheckContext, text: str) -> torch.Tensor:
-    import torch
-
-    # One text at a time: every token is real, so that the plain mean is the masked mean.
-    return torch.tensor(context.pipe(text), dtype=torch.float64)[0].mean(0)
-
-
-def _cosine(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float(a.dot(b) / (a.norm() * b.norm()))
 
 
 # (a sentence, the same words in another order)
@@ -295,8 +281,7 @@ def names_colours(context: CheckContext) -> Iterator[Claim]:
     for name, colour in _COLOURS.items():
         image = Image.new("RGB", (224, 224), colour)
         best = context.pipe(image, candidate_labels=list(_COLOURS), hypothesis_template="the colour {}")[0]
-        measures = {"label": best["label"], "score": best["score"]}
-        yield Claim(f"calls a {name} image {name}", best["label"] == name, measures)
+        yield Claim(f"calls a {name} image {name}", best["label"] == name, dict(best))
 
 
 CLAIMS_OF_TASK: dict[str, Callable[[CheckContext], Iterable[Claim]]] = {

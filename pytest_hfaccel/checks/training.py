@@ -1,24 +1,29 @@
 """Check `training`: the model learns on this device. Only with `--hf-training`.
 
-A copy of the model, without dropout, is run forward and backward on the sample; then the optimizer makes one step.
+A copy of the model, without dropout, is run forward and backward on the sample; then the optimizer makes one step. It
+is trained on its own loss where there are labels for it, made from what it takes and returns; else on its outputs.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from pytest_hfaccel.backends.base import flatten_outputs
 from pytest_hfaccel.checks.base import CheckContext, built_in, failed, is_torch_cell, move_to, passed, private_copy
-from pytest_hfaccel.checks.training_loss import RANDOMNESS, Loss, choose_loss, without_dropout
 from pytest_hfaccel.core.results import CheckOutcome, Stage
+from pytest_hfaccel.core.tasks import GENERIC, task_of
 from pytest_hfaccel.numerics.tolerances import SECOND_CHANCE_CEILING, SECOND_CHANCE_FACTOR, tolerance_of
+from pytest_hfaccel.upstream.torch import is_dropout
 
 if TYPE_CHECKING:
     import torch
 
+    Tensors = Mapping[str, torch.Tensor]
     Gradients = dict[str, torch.Tensor]
 
 _RATES = (1e-3, 1e-4, 1e-5)
@@ -31,6 +36,9 @@ _SAME_LOSS = 1e-6
 
 _UNREACHED = "the loss does not depend on it: with other values it is the same"
 _NAMES_SHOWN = 8
+
+_SEED = 0
+_RANDOMNESS = "dropout, layer drop and SpecAugment are off; what chance remains is seeded"
 
 
 @built_in("training", stage=Stage.RUN, applies=is_torch_cell, option="training")
@@ -53,13 +61,16 @@ class TrainingStep:
 
     def __init__(self, context: CheckContext) -> None:
         self._context = context
-        names = trainable_names(context.loaded.pipeline_model())
-        self._model = _trainable_copy(context, names, context.cell.dtype)
-        self._names = names
+        self._names = trainable_names(context.loaded.pipeline_model())
+        self._model = self._trainable_copy(context.cell.dtype)
         self._loss = choose_loss(self._model, move_to(self._model, context.sample.forward), context.cell.model)
         self._before = math.nan
         self._gradients: Gradients = {}
-        self.measures: dict[str, Any] = {"loss": self._loss.what, "chance": RANDOMNESS, "trainable": len(names)}
+        self.measures: dict[str, Any] = {
+            "loss": self._loss.what,
+            "chance": _RANDOMNESS,
+            "trainable": len(self._names),
+        }
 
     def compute_gradients(self) -> str:
         """Forward and backward: the loss is finite, and so is every gradient; none is missing that it depends on."""
@@ -74,7 +85,13 @@ class TrainingStep:
         broken = [name for name, gradient in self._gradients.items() if not bool(gradient.isfinite().all())]
         if broken:
             return f"gradients with NaN or infinity: {_shortened(broken)}"
-        return self._missing_gradients()
+        missing = sorted(self._names - self._gradients.keys())
+        cut_off = self._changing_loss(missing)
+        unreached = [name for name in missing if name not in cut_off]
+        self.measures |= {"gradients": len(self._gradients), "unreached": dict.fromkeys(unreached, _UNREACHED)}
+        if not self._gradients:
+            return "no parameter gets a gradient"
+        return f"no gradient, although the loss depends on them: {_shortened(cut_off)}" if cut_off else ""
 
     def compare_checkpointing(self) -> str:
         """Gradient checkpointing, where the class has it, gives the same gradients."""
@@ -104,53 +121,66 @@ class TrainingStep:
             f"one step of AdamW does not lower the loss of {self._before:.6g}, at no rate of {rates}: now {after:.6g}"
         )
 
+    def _trainable_copy(self, dtype: str) -> Any:
+        model = without_dropout(private_copy(self._context, dtype)).train()
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in self._names)
+        return model
+
+    def _changing_loss(self, names: list[str]) -> list[str]:
+        """Return those of some parameters whose values change the loss.
+
+        All are changed at once and, if that changes the loss, one by one. A parameter without gradient that the loss
+        does not depend on is right; one that it depends on has been cut off.
+        """
+        before = self._value({})
+        weights = dict(self._model.named_parameters())
+
+        def changes(changed: list[str]) -> bool:
+            after = self._value({name: 1.0 - 2.0 * weights[name].detach() for name in changed})
+            return not math.isclose(after, before, rel_tol=_SAME_LOSS)
+
+        if not names or not changes(names):
+            return []
+        return [name for name in names if changes([name])] or names
+
+    def _value(self, weights: Tensors) -> float:
+        """Return the loss with other values of some parameters."""
+        import torch
+
+        parameters = {name: weight for name, weight in self._model.named_parameters() if name in weights}
+        originals = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+        with torch.no_grad():
+            try:
+                for name, parameter in parameters.items():
+                    parameter.copy_(weights[name])
+                return float(self._loss(self._model))
+            finally:
+                for name, parameter in parameters.items():
+                    parameter.copy_(originals[name])
+
     def _second_chance(self, limit: float) -> float:
         """Return the distance that rounding explains: T5 takes another kernel of attention while it checkpoints.
 
         The rule is that of parity: so many times the distance of this dtype's gradients from those in fp32, up to a
         multiple of the table's number.
         """
-        exact = _trainable_copy(self._context, self._names, "fp32")
         inputs = {name: _to_fp32(value) for name, value in self._loss.inputs.items()}
-        _, gradients, _ = backward(replace(self._loss, inputs=inputs), exact)
+        _, gradients, _ = backward(replace(self._loss, inputs=inputs), self._trainable_copy("fp32"))
         rounding, _ = largest_distance(self._gradients, gradients)
         self.measures["gradient_rounding"] = rounding
         return min(max(limit, SECOND_CHANCE_FACTOR * rounding), SECOND_CHANCE_CEILING * limit)
 
-    def _missing_gradients(self) -> str:
-        missing = sorted(self._names - self._gradients.keys())
-        cut_off = _dependencies(missing, self._loss, self._model)
-        unreached = [name for name in missing if name not in cut_off]
-        self.measures |= {"gradients": len(self._gradients), "unreached": dict.fromkeys(unreached, _UNREACHED)}
-        if not self._gradients:
-            return "no parameter gets a gradient"
-        return f"no gradient, although the loss depends on them: {_shortened(cut_off)}" if cut_off else ""
-
     def _loss_after(self, rate: float) -> float:
-        """Make a step, look at the loss, and take the step back. The optimizer works in fp32 whatever the model is."""
+        """Return the loss after a step, which is not kept. The optimizer works in fp32 whatever the model is."""
         import torch
 
-        trained = {name: p for name, p in self._model.named_parameters() if name in self._gradients}
-        originals = {name: parameter.detach().clone() for name, parameter in trained.items()}
-        copies = {name: torch.nn.Parameter(original.float()) for name, original in originals.items()}
+        trained = {name: weight for name, weight in self._model.named_parameters() if name in self._gradients}
+        copies = {name: torch.nn.Parameter(weight.detach().float().clone()) for name, weight in trained.items()}
         for name, copy in copies.items():
             copy.grad = self._gradients[name].float()
         torch.optim.AdamW(copies.values(), lr=rate).step()
-        with torch.no_grad():
-            for name, parameter in trained.items():
-                parameter.copy_(copies[name])
-            after = float(self._loss(self._model))
-            for name, parameter in trained.items():
-                parameter.copy_(originals[name])
-        return after
-
-
-def _trainable_copy(context: CheckContext, names: set[str], dtype: str) -> Any:
-    """Return a copy of the model in training mode, without dropout, some of its parameters trainable."""
-    model = without_dropout(private_copy(context, dtype)).train()
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in names)
-    return model
+        return self._value(copies)
 
 
 def _to_fp32(value: Any) -> Any:
@@ -213,30 +243,13 @@ def _checkpointing(model: Any) -> Iterator[None]:
 
     transformers 5.23 renamed the methods; the old names go in version 6.
     """
-    for kind in ("activation", "gradient"):
-        enable = getattr(model, f"{kind}_checkpointing_enable", None)
-        if enable is not None:
-            enable(**{f"{kind}_checkpointing_kwargs": {"use_reentrant": False}})
-            try:
-                yield
-            finally:
-                getattr(model, f"{kind}_checkpointing_disable")()
-            return
-
-
-def _dependencies(names: list[str], loss: Loss, model: Any) -> list[str]:
-    """Return those of some parameters whose values change the loss.
-
-    All are changed at once and, if that changes the loss, one by one. A parameter without gradient that the loss does
-    not depend on is right; one that it depends on has been cut off.
-    """
-    before = _value(loss, model)
-    if not names or math.isclose(_value_with(names, loss, model), before, rel_tol=_SAME_LOSS):
-        return []
-    changing = [
-        name for name in names if not math.isclose(_value_with([name], loss, model), before, rel_tol=_SAME_LOSS)
-    ]
-    return changing or names
+    kind = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
+    enable = getattr(model, f"{kind}_checkpointing_enable")
+    enable(**{f"{kind}_checkpointing_kwargs": {"use_reentrant": False}})
+    try:
+        yield
+    finally:
+        getattr(model, f"{kind}_checkpointing_disable")()
 
 
 def largest_distance(actual: Gradients, expected: Gradients) -> tuple[float, str]:
@@ -258,20 +271,185 @@ def largest_distance(actual: Gradients, expected: Gradients) -> tuple[float, str
     return worst, where
 
 
-def _value(loss: Loss, model: Any) -> float:
+_LARGE = 1e4
+"""Outputs beyond this are fill values ("never"), which no training moves."""
+
+STATED = "the mean squared distance of the outputs from seeded normal numbers, relative to their own mean square"
+
+_BOX = (0.5, 0.5, 0.2, 0.2)
+"""Centre, width and height in shares of the image."""
+
+
+@dataclass
+class Loss:
+    """How a batch becomes a number.
+
+    Attributes:
+        inputs: What the model is called with, labels included.
+        what: In words: the model's own loss and its labels, or the stated one.
+        targets: Of the stated loss: by output what it is compared with, and its mean square at the start. `None` for
+            the model's own loss.
+    """
+
+    inputs: dict[str, Any]
+    what: str
+    targets: dict[str, tuple[torch.Tensor, float]] | None = None
+
+    def __call__(self, model: Any) -> torch.Tensor:
+        """Return the loss, a number in fp32 with its graph; the same for the same weights."""
+        import torch
+
+        with _seeded(next(model.parameters()).device):
+            output = model(**self.inputs)
+        if self.targets is None:
+            own: torch.Tensor = output["loss"].float().mean()
+            return own
+        leaves = flatten_outputs(output)
+        terms = []
+        for name, (target, square) in self.targets.items():
+            used = target.isfinite()
+            terms.append((leaves[name].float() - target)[used].square().mean() / (1.0 + square))
+        return torch.stack(terms).mean()
+
+
+def choose_loss(model: Any, inputs: dict[str, torch.Tensor], spec: Any) -> Loss:
+    """Choose what a model is trained on.
+
+    Args:
+        model: The transformers model in training mode.
+        inputs: The inputs of `forward`, on its device.
+        spec: The model's registry entry. Only where its task is one of those without a recipe of their own may the
+            labels be wrong; there the stated loss is taken if the class refuses them.
+    """
     import torch
 
-    with torch.no_grad():
-        return float(loss(model))
+    with torch.no_grad(), _seeded(next(model.parameters()).device):
+        leaves = flatten_outputs(model(**inputs))
+    refusal = ""
+    labels = _label_inputs(model, inputs, leaves)
+    if labels is not None:
+        names = ", ".join(labels)
+        own = Loss({**inputs, **labels}, f"the model's own, from {names}")
+        if task_of(spec).recipe != GENERIC:
+            return own
+        try:
+            with torch.no_grad():
+                own(model)
+            return own
+        except Exception as error:
+            refusal = f" (the class refuses {names.split()[-1]}: {type(error).__name__}: {error})".replace("\n", " ")
+    targets = _targets(leaves)
+    return Loss(dict(inputs), f"{STATED}: {', '.join(targets)}{refusal}", targets)
 
 
-def _value_with(names: list[str], loss: Loss, model: Any) -> float:
-    parameters = dict(model.named_parameters())
-    originals = {name: parameters[name].detach().clone() for name in names}
-    try:
-        for name in names:
-            parameters[name].data.mul_(-2.0).add_(1.0)
-        return _value(loss, model)
-    finally:
-        for name, original in originals.items():
-            parameters[name].data.copy_(original)
+def _targets(leaves: Tensors) -> dict[str, tuple[torch.Tensor, float]]:
+    import torch
+
+    targets = {}
+    generator = torch.Generator().manual_seed(_SEED)
+    for name, leaf in leaves.items():
+        if not leaf.is_floating_point() or not leaf.numel():
+            continue
+        now = leaf.float()
+        target = torch.randn(leaf.shape, generator=generator).to(leaf.device)
+        target[~(now.isfinite() & (now.abs() < _LARGE))] = float("nan")  # left out by the loss
+        used = now[target.isfinite()]
+        if used.numel():
+            targets[name] = target, float(used.square().mean())
+    return targets
+
+
+def _label_inputs(model: Any, inputs: Tensors, outputs: Tensors) -> dict[str, Any] | None:
+    """Return the further inputs that make a model compute its loss; `None` where no rule fits the class."""
+    import torch
+
+    parameters = inspect.signature(model.forward).parameters
+    if "labels" in parameters and "logits" in outputs:
+        labels = _labels(type(model).__name__, inputs, outputs)
+        if labels is not None:
+            return {"labels": labels}
+    if "return_loss" in parameters:
+        return {"return_loss": True}
+    if {"start_positions", "end_positions"} <= parameters.keys() and "start_logits" in outputs:
+        rows = torch.arange(outputs["start_logits"].shape[0], device=outputs["start_logits"].device)
+        return {"start_positions": torch.zeros_like(rows), "end_positions": torch.ones_like(rows)}
+    return None
+
+
+def _labels(architecture: str, inputs: Tensors, outputs: Tensors) -> Any:
+    import torch
+
+    logits = outputs["logits"]
+    samples, count, device = logits.shape[0], logits.shape[-1], logits.device
+    if "pred_boxes" in outputs:
+        boxes = torch.tensor([_BOX], device=device, dtype=outputs["pred_boxes"].dtype)
+        one = {"class_labels": torch.zeros(1, dtype=torch.long, device=device), "boxes": boxes}
+        return [dict(one) for _ in range(samples)]
+    if architecture.endswith("ForCTC"):
+        # Letters 1 and 2 for every sample: short enough for any number of frames, and not the blank.
+        return torch.tensor([[1, 2]] * samples, device=device)
+    if "decoder_input_ids" in inputs:
+        return inputs["decoder_input_ids"]
+    ids = inputs.get("input_ids")
+    if ids is not None and logits.ndim == 3 and logits.shape[:2] == ids.shape:
+        return ids % count  # of a language model the tokens themselves, else classes of tokens
+    if logits.ndim == 2:
+        rows = torch.arange(samples, device=device)
+        return rows.to(logits.dtype) if count == 1 else rows % count
+    return None
+
+
+def without_dropout(model: Any) -> Any:
+    """Switch off what a model drops or masks at random in training mode; in place.
+
+    Whatever is named after dropping (`dropout`, `layerdrop`, `drop_path`) is set to 0, in the modules and in the
+    configs, which some classes read while they run. Caches are switched off, too: gradient checkpointing has no use
+    for them, and says so in a warning.
+    """
+    for module in model.modules():
+        if is_dropout(module):
+            module.p = 0.0
+        _zero_drops(module)
+    for config in _configs(model):
+        _zero_drops(config)
+        for name in ("apply_spec_augment", "use_cache"):
+            if hasattr(config, name):
+                setattr(config, name, False)
+    return model
+
+
+def _zero_drops(owner: Any) -> None:
+    for name, value in list(vars(owner).items()):
+        if isinstance(value, float) and "drop" in name:
+            setattr(owner, name, 0.0)
+
+
+def _configs(model: Any) -> list[Any]:
+    """Return every config in a model once: those of its modules, too, because T5's decoder works on a copy."""
+    from transformers import PretrainedConfig
+
+    waiting = [getattr(module, "config", None) for module in model.modules()]
+    seen: dict[int, Any] = {}
+    while waiting:
+        config = waiting.pop()
+        if isinstance(config, PretrainedConfig) and id(config) not in seen:
+            seen[id(config)] = config
+            waiting += vars(config).values()
+    return list(seen.values())
+
+
+@contextmanager
+def _seeded(device: torch.device) -> Iterator[None]:
+    """Draw the same random numbers in every such block, and leave the generators outside as they were."""
+    import numpy as np
+    import torch
+
+    state = np.random.get_state()  # of the generator that transformers draws masks from
+    devices = [device.index or 0] if device.type in ("cuda", "xpu") else []
+    with torch.random.fork_rng(devices=devices, device_type=device.type if devices else "cuda"):
+        torch.manual_seed(_SEED)
+        np.random.seed(_SEED)
+        try:
+            yield
+        finally:
+            np.random.set_state(state)

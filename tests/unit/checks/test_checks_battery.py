@@ -9,7 +9,7 @@ import pytest
 
 from pytest_hfaccel.checks import built_in_checks
 from pytest_hfaccel.checks.base import CELL, CLASS, Check, failed, passed
-from pytest_hfaccel.checks.pipeline_expected import EXPECTED
+from pytest_hfaccel.checks.pipeline import EXPECTED
 from pytest_hfaccel.checks.task_sense import CLAIMS_OF_TASK
 from pytest_hfaccel.core.results import CheckOutcome, Stage
 from pytest_hfaccel.core.spec import CPU, Cell, ModelSpec, Weights, WeightsChoice

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_hfaccel.checks.pipeline import problems_between
-from pytest_hfaccel.checks.pipeline_expected import GREEDY
+from pytest_hfaccel.checks.pipeline import GREEDY, problems_between
 from pytest_hfaccel.core.config import RunConfig
 from pytest_hfaccel.core.results import Status
 from pytest_hfaccel.core.spec import CPU, Cell, Weights, WeightsChoice

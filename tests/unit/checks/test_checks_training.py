@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from pytest_hfaccel.checks.training import largest_distance, trainable_names
+from pytest_hfaccel.checks.training import STATED, choose_loss, largest_distance, trainable_names, without_dropout
 from pytest_hfaccel.core.results import Status
 from tests.unit.checks.support import TinyContext, TinySource, run
 
@@ -144,12 +144,10 @@ def test_checkpointing_that_changes_gradients_fails(gpt2: TinySource) -> None:
 
 
 def test_a_class_without_labels_learns_a_stated_loss(bert: TinySource) -> None:
-    from pytest_hfaccel.checks.training_loss import STATED, choose_loss, without_dropout
-
     model = without_dropout(bert.torch_model("fp32").bert).train()
     loss = choose_loss(model, dict(bert.sample().forward), bert.spec)
     assert loss.what.startswith(STATED)
-    assert list(loss.targets) == ["last_hidden_state"]
+    assert list(loss.targets or ()) == ["last_hidden_state"]
     first, second = (float(loss(model).detach()) for _ in range(2))
     assert first == second > 0
 

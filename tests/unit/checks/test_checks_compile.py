@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from pytest_hfaccel.checks import torch_compile
-from pytest_hfaccel.checks.torch_compile import Compiler, NotCompiled, compilers, run_compiled
+from pytest_hfaccel.checks import implementations
+from pytest_hfaccel.checks.implementations import NotCompiled, compilers, run_compiled
 from pytest_hfaccel.core.results import Stage, Status
 from pytest_hfaccel.core.spec import CPU, Device
 from tests.unit.checks.support import TinyContext, TinySource, run
@@ -28,7 +28,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
         return behaviour[0](graph) if behaviour else graph.forward
 
     register_backend(tried, name="tried")
-    monkeypatch.setattr(torch_compile, "compilers", lambda *_: ([Compiler("tried")], {}))
+    monkeypatch.setattr(implementations, "compilers", lambda *_: ({"tried": {}}, {}))
     yield behaviour
     for registry in (_BACKENDS, _COMPILER_FNS):
         registry.pop("tried", None)
@@ -70,7 +70,7 @@ def test_a_model_that_is_not_compiled_at_all_fails(gpt2: TinySource) -> None:
     model = context.loaded.pipeline_model()
     model.forward = torch.compiler.disable(model.forward)
     with pytest.raises(NotCompiled, match="no graph"):
-        run_compiled(model, context.sample.forward, Compiler("tried"))
+        run_compiled(model, context.sample.forward, "tried", {})
 
 
 def test_what_openvino_gives_back_to_torch_is_a_failure() -> None:
@@ -89,12 +89,12 @@ def test_what_openvino_gives_back_to_torch_is_a_failure() -> None:
             return {"out": torch.cat([torch.tensor([]), x * self.scale], dim=-2)}
 
     with pytest.raises(NotCompiled, match=r"(?s)OpenVINO ran 0 graphs.*cat"):
-        run_compiled(Empty(), {"x": torch.ones(2, 3)}, compilers(CPU, "fp32")[0][-1])
+        run_compiled(Empty(), {"x": torch.ones(2, 3)}, "openvino", compilers(CPU, "fp32")[0]["openvino"])
 
 
 def test_who_compiles_where() -> None:
     found, left_out = compilers(CPU, "fp16")
-    assert "openvino" not in {compiler.name for compiler in found}
+    assert "openvino" not in found
     assert left_out["openvino"]
     assert "openvino" in compilers(Device.parse("cuda:0"), "fp32")[1]
 

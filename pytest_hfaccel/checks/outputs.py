@@ -1,22 +1,28 @@
-"""Check `forward`: the outputs have the names, shapes and kinds of numbers they must have, and are finite."""
+"""Checks `forward`, `parity` and `determinism`: the outputs are numbers, those of the reference, and stay the same."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.backends.base import flatten_outputs
-from pytest_hfaccel.checks.base import CheckContext, built_in, passed_unless
+from pytest_hfaccel.checks.base import CheckContext, built_in, failed, passed_unless
 from pytest_hfaccel.core.results import CheckOutcome, Stage
+from pytest_hfaccel.numerics.compare import Comparison, compare, largest_passing
+from pytest_hfaccel.numerics.positions import real_positions
+from pytest_hfaccel.numerics.tolerances import Tolerance, tolerance_of
 
 if TYPE_CHECKING:
     import torch
 
     from pytest_hfaccel.backends.base import LoadedModel
 
+    Tensors = Mapping[str, torch.Tensor]
 
-# A finite reference beyond this is a fill value for "never"; the device may turn it into an infinity of the same sign.
+
 _FILL = 1e8
+"""A finite reference beyond this means "never"; the device may turn it into an infinity of the same sign."""
 
 INFINITE_BY_DESIGN: tuple[tuple[str, str, str], ...] = (
     ("*GroundingDino*", "*logits", "-inf where max_text_len goes beyond the text, +inf for proposals at the border"),
@@ -54,22 +60,26 @@ def forward(context: CheckContext) -> CheckOutcome:
     return passed_unless("\n".join(problems), stage=Stage.RUN, **measures)
 
 
-def _other_kind(leaf: torch.Tensor, reference: torch.Tensor) -> str | None:
+def _other_kind(leaf: torch.Tensor, reference: torch.Tensor) -> str:
     if leaf.shape != reference.shape:
         return f"shape {tuple(leaf.shape)}, the reference has {tuple(reference.shape)}"
     # The reference is in fp64, and a runtime may return fp32 whatever it computes in: compare the kind of number.
-    kinds = (leaf.is_floating_point(), leaf.is_complex()), (reference.is_floating_point(), reference.is_complex())
-    if kinds[0] != kinds[1]:
+    if (leaf.is_floating_point(), leaf.is_complex()) != (reference.is_floating_point(), reference.is_complex()):
         return f"dtype {_kind(leaf)}, the reference has {_kind(reference)}"
-    return None
+    return ""
+
+
+def _kind(leaf: torch.Tensor) -> str:
+    return str(leaf.dtype).removeprefix("torch.")
 
 
 def _non_finite_leaves(context: CheckContext) -> dict[str, tuple[str, bool]]:
     """Return by output what is wrong with its numbers, and whether it is the device's or the reference's only."""
+    architecture = context.cell.model.architecture
     broken = {}
     for name, reference in context.reference.outputs.items():
         leaf = context.outputs[name]
-        by_design = is_infinite_by_design(context.cell.model.architecture, name)
+        by_design = any(fnmatchcase(architecture, a) and fnmatchcase(name, b) for a, b, _ in INFINITE_BY_DESIGN)
         here, there = _count(leaf, reference, by_design), _count(reference, reference, by_design)
         if here:
             also = ", in the reference as well" if there else ""
@@ -77,11 +87,6 @@ def _non_finite_leaves(context: CheckContext) -> dict[str, tuple[str, bool]]:
         elif there:
             broken[name] = f"{there} of {leaf.numel()} values of the reference are NaN or infinite", False
     return broken
-
-
-def is_infinite_by_design(architecture: str, leaf: str) -> bool:
-    """Whether `INFINITE_BY_DESIGN` names an output of a class."""
-    return any(fnmatchcase(architecture, a) and fnmatchcase(leaf, b) for a, b, _ in INFINITE_BY_DESIGN)
 
 
 def _count(leaf: torch.Tensor, reference: torch.Tensor, by_design: bool) -> int:
@@ -96,14 +101,13 @@ def _count(leaf: torch.Tensor, reference: torch.Tensor, by_design: bool) -> int:
 
 def _origin(context: CheckContext, at_device: bool) -> str:
     """Say where a number that is not finite comes from, and on which model that was seen."""
-    kind = context.cell.device.kind
-    if at_device and context.cell.device.traits.torch_module:
-        where, module = f"the model on {context.cell.device}", _first_module(context.loaded, context)
-        note = ""
+    device = context.cell.device
+    if at_device and device.traits.torch_module:
+        where, module, note = f"the model on {device}", _first_module(context.loaded, context), ""
     else:
         with context.reference.model() as loaded:
             where, module = "the reference model on the CPU", _first_module(loaded, context)
-        note = f" (the modules of {kind} cannot be observed)" if at_device else ""
+        note = f" (the modules of {device.kind} cannot be observed)" if at_device else ""
     if module:
         return f"the first module of {where} that makes one is {module}{note}"
     return f"no module of {where} makes one{note}"
@@ -134,5 +138,60 @@ def _broken_weights(module: Any) -> str:
     return "".join(f", {count} values of its {name} are not finite" for name, count in counts.items() if count)
 
 
-def _kind(leaf: torch.Tensor) -> str:
-    return str(leaf.dtype).removeprefix("torch.")
+@built_in("parity")
+def parity(context: CheckContext) -> CheckOutcome:
+    """The outputs equal those of the same weights on the CPU in fp64, within the tolerance of the dtype.
+
+    Positions of padding are left out.
+    """
+    comparison = compare_with_reference(context, context.outputs)
+    measures = {"reference": context.reference.dtype, **comparison.measures()}
+    if context.reference.reason:
+        measures["reference_reason"] = context.reference.reason
+    return passed_unless(comparison.text(), **measures)
+
+
+def compare_with_reference(context: CheckContext, outputs: Tensors) -> Comparison:
+    """Compare what a model gave for the sample with what the reference gives."""
+    return compare_on_cell(context, real_positions(outputs, context.sample.forward), context.reference.real_outputs)
+
+
+def compare_on_cell(
+    context: CheckContext, actual: Tensors, expected: Tensors, tolerance: Tolerance | None = None
+) -> Comparison:
+    """Compare by the tolerance of the cell, or a wider one, and grant what this dtype costs on torch's CPU."""
+    dtype = context.cell.dtype
+    return compare(actual, expected, tolerance or tolerance_of(context.cell), lambda: context.reference.error_of(dtype))
+
+
+def limits_of(context: CheckContext) -> dict[str, float]:
+    """The rel-L2 by floating-point leaf beyond which nothing passes parity on this cell, second chance included."""
+    tolerance = tolerance_of(context.cell)
+    errors = context.reference.error_of(context.cell.dtype) if tolerance.second_chance else {}
+    return {
+        name: largest_passing(errors[name].rel_l2 if name in errors else 0.0, tolerance)
+        for name, leaf in context.reference.outputs.items()
+        if leaf.is_floating_point()
+    }
+
+
+_SHARE_OF_TOLERANCE = 0.1
+"""Parallel accelerators may sum with atomic additions, whose order changes from run to run and with it the rounding.
+Such noise is far below the error of the dtype itself; a tenth of the tolerance tells it from a race."""
+
+
+@built_in("determinism")
+def determinism(context: CheckContext) -> CheckOutcome:
+    """Two runs on the same inputs give the same outputs: bit by bit on processors, up to rounding on accelerators."""
+    device = context.cell.device
+    first, second = context.outputs, context.loaded.forward(context.sample.forward)
+    exact = device.traits.is_exact(device.target)  # whether it sums in a fixed order
+    noise = Tolerance(rel_l2=_SHARE_OF_TOLERANCE * tolerance_of(context.cell).rel_l2, second_chance=False)
+    comparison = compare(second, first, noise)
+    differences = [verdict.difference for verdict in comparison.verdicts]
+    largest = max((one.max_abs for one in differences), default=0.0)
+    measures: dict[str, Any] = {"max_abs": largest, "exact_required": exact}
+    if exact and largest > 0.0:
+        worst = max(differences, key=lambda one: one.max_abs)
+        return failed(f"{worst.leaf}: two runs differ by {worst.max_abs:.3g}", **measures)
+    return passed_unless(comparison.text(), **measures)
