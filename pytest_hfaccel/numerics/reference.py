@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any
 
+from pytest_hfaccel.backends.base import is_padded
 from pytest_hfaccel.core.errors import HfAccelError, format_bytes
 from pytest_hfaccel.numerics.compare import LeafDifference, difference
-from pytest_hfaccel.numerics.greedy import Continuation, generate_greedily
 from pytest_hfaccel.numerics.positions import real_positions
 
 if TYPE_CHECKING:
@@ -16,16 +18,35 @@ if TYPE_CHECKING:
 
     from pytest_hfaccel.backends.base import LoadedModel, ModelSource, WeightChange
 
+    Tensors = dict[str, torch.Tensor]
     Load = Callable[[str], LoadedModel]
     Borrow = Callable[[str], AbstractContextManager[LoadedModel]]
 
 
-_BYTES = {"fp64": 8, "fp32": 4}
-# Loading holds the checkpoint's own tensors beside the converted ones for a while, and a forward pass needs room.
+_BYTES_OF_FP64 = 8
 _HEADROOM = 1.5
+"""Loading holds the checkpoint's own tensors beside the converted ones for a while, and a forward pass needs room."""
 
 SMALL_BYTES = 256 * 2**20
 """A model up to this size stays in memory for later use."""
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """The greedy continuation of prompts.
+
+    Attributes:
+        tokens: int64, (batch, new tokens).
+        step_logits: The logits each of them was chosen by: fp64, (batch, new tokens, vocabulary).
+        prompt_logits: What `forward` predicts after the prompts, which the first of `step_logits` should equal: fp64,
+            (batch, vocabulary). `None` where the two cannot be compared.
+        prompt_reason: Why not; empty where `prompt_logits` are there.
+    """
+
+    tokens: torch.Tensor
+    step_logits: torch.Tensor
+    prompt_logits: torch.Tensor | None
+    prompt_reason: str
 
 
 class Reference:
@@ -52,7 +73,7 @@ class Reference:
         self._continuations: dict[int, Continuation] = {}
         self._errors: dict[str, dict[str, LeafDifference]] = {}
         with self.model() as loaded:
-            self.outputs: dict[str, torch.Tensor] = self._forward(loaded)
+            self.outputs: Tensors = self._forward(loaded)
         self.real_outputs = self._real(self.outputs)
 
     @contextmanager
@@ -67,7 +88,7 @@ class Reference:
                 loaded.close()
 
     def continuation(self, max_new_tokens: int) -> Continuation:
-        """The greedy continuation of the sample's `generate` inputs."""
+        """The greedy continuation of the sample's `generate` inputs, with a cache."""
         if max_new_tokens not in self._continuations:
             self._continuations[max_new_tokens] = self._generate(max_new_tokens)
         return self._continuations[max_new_tokens]
@@ -82,7 +103,7 @@ class Reference:
             self._errors[dtype] = self._measure_error(dtype)
         return self._errors[dtype]
 
-    def outputs_with(self, change: WeightChange) -> dict[str, torch.Tensor]:
+    def outputs_with(self, change: WeightChange) -> Tensors:
         """The outputs at real positions with one weight made wrong."""
         with self.model() as loaded, loaded.perturbed(change) as wrong:
             return self._real(self._forward(wrong))
@@ -93,11 +114,11 @@ class Reference:
             self._small.close()
             self._small = None
 
-    def _forward(self, loaded: LoadedModel) -> dict[str, torch.Tensor]:
+    def _forward(self, loaded: LoadedModel) -> Tensors:
         outputs = loaded.forward(self._source.sample().forward)
         return {name: leaf.double() if leaf.is_floating_point() else leaf for name, leaf in outputs.items()}
 
-    def _real(self, outputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def _real(self, outputs: Tensors) -> Tensors:
         return real_positions(outputs, self._source.sample().forward)
 
     def _measure_error(self, dtype: str) -> dict[str, LeafDifference]:
@@ -115,14 +136,48 @@ class Reference:
             raise HfAccelError(f"{self._source.spec.name} has no inputs for generate", stage="run")
         try:
             with self.model() as loaded:
-                return generate_greedily(loaded, inputs, max_new_tokens)
+                return _continuation(loaded, inputs, max_new_tokens)
         except (RuntimeError, NotImplementedError, TypeError) as error:
             if self.dtype == "fp32":
                 raise
             # A forward pass in fp64 that works says nothing of the code for one more token (XLNet).
             self.generation_reason = _not_in_fp64(error)
         with self._borrow("fp32") as loaded:
-            return generate_greedily(loaded, inputs, max_new_tokens)
+            return _continuation(loaded, inputs, max_new_tokens)
+
+
+def _continuation(loaded: LoadedModel, inputs: Tensors, max_new_tokens: int) -> Continuation:
+    import torch
+
+    captured: list[torch.Tensor] = []
+
+    def keep(_module: Any, _inputs: Any, output: Any) -> None:
+        if hasattr(output, "logits"):
+            captured.append(output.logits[:, -1].detach().double().cpu())
+
+    handle = loaded.pipeline_model().register_forward_hook(keep)
+    try:
+        tokens = loaded.generate(inputs, max_new_tokens=max_new_tokens, use_cache=True)
+    finally:
+        handle.remove()
+    # One pass per token; passes before the first token (language detection) are left out.
+    step_logits = torch.stack(captured[-tokens.shape[1] :], dim=1)
+    return Continuation(tokens, step_logits, *_prompt_logits(loaded, inputs, step_logits[:, 0].shape))
+
+
+def _prompt_logits(loaded: LoadedModel, inputs: Tensors, shape: torch.Size) -> tuple[torch.Tensor | None, str]:
+    """Return the logits of that shape that `forward` gives after the prompts, or why there are none to compare."""
+    if loaded.pipeline_model().config.is_encoder_decoder:
+        return None, "an encoder-decoder begins with its own tokens"
+    if is_padded(inputs):
+        return None, "the prompts are padded, which moves positions"
+    try:
+        logits = loaded.forward(inputs).get("logits")
+    except (RuntimeError, TypeError, ValueError) as error:
+        return None, f"forward does not take what generate does: {type(error).__name__}: {error}"
+    if logits is None or logits.ndim != 3 or logits[:, -1].shape != shape:
+        return None, "forward gives no logits of the shape that generate chooses tokens by"
+    return logits[:, -1].double(), ""
 
 
 def compute_reference(source: ModelSource, load: Load, borrow: Borrow) -> Reference:
@@ -137,7 +192,7 @@ def compute_reference(source: ModelSource, load: Load, borrow: Borrow) -> Refere
         HfAccelError: The model cannot be loaded at all.
         RuntimeError: It runs in neither dtype; torch's message says why.
     """
-    reason = too_large_for(source, "fp64")
+    reason = _too_large_for_fp64(source)
     if reason:
         return Reference(source, load, borrow, "fp32", reason)
     try:
@@ -160,32 +215,22 @@ def _has_nan(reference: Reference) -> bool:
     return any(bool(leaf.isnan().any()) for leaf in reference.outputs.values() if leaf.is_floating_point())
 
 
-def too_large_for(source: ModelSource, dtype: str) -> str:
-    """Return why the model does not fit into memory at `dtype`; empty when it does.
-
-    Checkpoints without safetensors files count as fitting: their sizes are not known without loading them.
-    """
+def _too_large_for_fp64(source: ModelSource) -> str:
+    """Return why the model does not fit into memory; empty when it does, or has no safetensors files to tell by."""
     import psutil
+    from safetensors import safe_open
 
-    need = int(_elements(source) * _BYTES[dtype] * _HEADROOM)
+    elements = 0
+    for file in source.directory.glob("*.safetensors"):
+        with safe_open(file, framework="pt") as tensors:
+            elements += sum(prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+    need = int(elements * _BYTES_OF_FP64 * _HEADROOM)
     available = psutil.virtual_memory().available
     if need <= available:
         return ""
-    return f"{dtype} needs about {format_bytes(need)} of memory, {format_bytes(available)} are available"
+    return f"fp64 needs about {format_bytes(need)} of memory, {format_bytes(available)} are available"
 
 
 def is_small(source: ModelSource) -> bool:
     """Whether a model stays in memory for later use; judged by the files of its checkpoint."""
     return sum(file.stat().st_size for file in source.directory.glob("*") if file.is_file()) <= SMALL_BYTES
-
-
-def _elements(source: ModelSource) -> int:
-    from math import prod
-
-    from safetensors import safe_open
-
-    count = 0
-    for file in sorted(source.directory.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as tensors:
-            count += sum(prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
-    return count

@@ -58,6 +58,7 @@ _BF16 = Tolerance(rel_l2=2e-2, rtol=1.6e-2, atol=1e-2)
 _INT8 = Tolerance(rel_l2=0.10, cosine=0.995, second_chance=False)
 # Nine of ten: quantisation may flip near-ties, of which real text has few.
 _INT8_TOP1 = 0.9
+_BETWEEN_RUNS = 3.0
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,6 @@ class NeedsMore:
     atol: float
     reason: str
 
-    def covers(self, cell: Cell) -> bool:
-        """Whether the entry is about a cell in fp32."""
-        return fnmatchcase(cell.model.architecture, self.architecture) and cell.device.matches(self.device)
-
 
 NEEDS_MORE: tuple[NeedsMore, ...] = (
     NeedsMore(
@@ -97,11 +94,6 @@ NEEDS_MORE: tuple[NeedsMore, ...] = (
 precision twin says that the cell is blind."""
 
 
-def is_exported(cell: Cell) -> bool:
-    """Whether the cell runs a converted graph instead of the transformers code itself."""
-    return cell.device.traits.exported
-
-
 def tolerance_of(cell: Cell) -> Tolerance:
     """Return the row of the table that applies to a cell.
 
@@ -113,9 +105,9 @@ def tolerance_of(cell: Cell) -> Tolerance:
         return replace(_INT8, top1=_INT8_TOP1) if kind == Weights.PRETRAINED else _INT8
     if cell.dtype != "fp32":
         return {"fp16": _FP16, "bf16": _BF16}[cell.dtype]
-    row = _FP32_TINY if kind == Weights.TINY and not is_exported(cell) else _FP32
+    row = _FP32_TINY if kind == Weights.TINY and not cell.device.traits.exported else _FP32
     for entry in NEEDS_MORE:
-        if entry.covers(cell):
+        if fnmatchcase(cell.model.architecture, entry.architecture) and cell.device.matches(entry.device):
             return replace(row, rel_l2=entry.rel_l2, atol=max(entry.atol, row.atol or 0.0))
     return row
 
@@ -128,6 +120,3 @@ def tolerance_between_runs(cell: Cell) -> Tolerance:
     """
     tolerance = tolerance_of(cell)
     return replace(tolerance, rel_l2=_BETWEEN_RUNS * tolerance.rel_l2)
-
-
-_BETWEEN_RUNS = 3.0

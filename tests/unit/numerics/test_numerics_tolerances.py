@@ -11,7 +11,6 @@ from pytest_hfaccel.numerics.tolerances import (
     NEEDS_MORE,
     SECOND_CHANCE_CEILING_FP32,
     Tolerance,
-    is_exported,
     tolerance_of,
 )
 
@@ -49,8 +48,8 @@ def test_int8_asks_for_the_same_best_answer_only_of_trained_weights() -> None:
     ("device", "exported"),
     [("cpu", False), ("cuda:0", False), ("mps", False), ("openvino:CPU", True), ("webgpu", True), ("wasm", True)],
 )
-def test_a_device_with_a_converter_runs_an_exported_graph(device: str, exported: bool) -> None:
-    assert is_exported(_cell("fp32", device)) is exported
+def test_an_exported_graph_may_be_further_off_than_torch_with_tiny_weights(device: str, exported: bool) -> None:
+    assert tolerance_of(_cell("fp32", device)).rel_l2 == (2e-5 if exported else 1e-5)
 
 
 def test_a_class_that_needs_more_has_an_entry_that_still_fails_fp16() -> None:
