@@ -11,29 +11,32 @@ import math
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from pytest_hfaccel.checkpoints.configs import model_class, tiny_config
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from pytest_hfaccel.backends.base import flatten_outputs
+from pytest_hfaccel.checkpoints.configs import ShrinkOptions, model_class, tiny_config
+from pytest_hfaccel.checkpoints.fingerprint import SMOKE_FORWARD_FILE
+from pytest_hfaccel.checkpoints.generic_inputs import generic_inputs
 from pytest_hfaccel.checkpoints.processors import make_processors
-from pytest_hfaccel.checkpoints.shrink import ShrinkOptions
 from pytest_hfaccel.core.errors import CheckpointError, HfAccelError, LoadError, format_bytes
 from pytest_hfaccel.core.results import Cause
 from pytest_hfaccel.core.spec import ModelSpec
 from pytest_hfaccel.core.tasks import GENERIC, task_of
 from pytest_hfaccel.upstream.transformers import quiet
 
-if TYPE_CHECKING:
-    import torch
+Tensors = Mapping[str, torch.Tensor]
 
-    Tensors = Mapping[str, torch.Tensor]
+SEED = 0
 
-SMOKE_FORWARD_FILE = "trial.safetensors"
-
-InputRecipe = Callable[[Path], "Tensors"]
+InputRecipe = Callable[[Path], Tensors]
 """Makes the inputs of the checkpoint in a directory by the recipe of its task."""
 
 _ROTARY_HALF = re.compile(r"split_sizes to sum exactly to (\d+)")
@@ -59,24 +62,21 @@ _SEED_LOCK = threading.Lock()
 """torch's generator belongs to the process: two models that draw from it at once would get each other's numbers."""
 
 
-def build_checkpoint(spec: ModelSpec, config: Any, directory: Path, *, seed: int) -> None:
+def build_checkpoint(spec: ModelSpec, config: Any, directory: Path) -> None:
     """Fill an empty directory with a checkpoint that `from_pretrained` and `pipeline` load.
 
     Args:
         spec: The model.
         config: The config of its class, tiny or of the real dimensions.
         directory: Where it goes.
-        seed: The same seed gives the same weights.
 
     Raises:
         CheckpointError: The disk has no room for it.
         LoadError: transformers could not build the model.
     """
-    config = deepcopy(config)
     with build_errors(spec, directory):
-        processors = make_processors(config, spec)
         _require_disk_space(directory, model_class(spec), config)
-        _write(spec, config, processors, directory, seed=seed)
+        _write(spec, config, directory)
 
 
 class SmokeForward(NamedTuple):
@@ -96,14 +96,13 @@ def needs_smoke_forward(spec: ModelSpec) -> bool:
     return "model_type" in spec.dims or task_of(spec).recipe == GENERIC
 
 
-def build_until_it_runs(spec: ModelSpec, directory: Path, recipe: InputRecipe, *, seed: int) -> None:
+def build_until_it_runs(spec: ModelSpec, directory: Path, recipe: InputRecipe) -> None:
     """Fill an empty directory with a checkpoint whose forward pass runs.
 
     Args:
         spec: The model.
         directory: Where it goes.
         recipe: Makes the inputs where the checkpoint has processors.
-        seed: The same seed gives the same weights.
 
     Raises:
         CheckpointError: It cannot be written.
@@ -114,7 +113,7 @@ def build_until_it_runs(spec: ModelSpec, directory: Path, recipe: InputRecipe, *
         without_processors: Exception | None = None
         for has_processors, options in _strategies(spec, errors):
             try:
-                return _build_and_run(spec, has_processors, options, directory, recipe, seed)
+                return _build_and_run(spec, has_processors, options, directory, recipe)
             except Exception as error:
                 # Whether a processor can be made says less about a model than whether it runs.
                 without_processors = without_processors or (None if has_processors else error)
@@ -127,9 +126,7 @@ def build_until_it_runs(spec: ModelSpec, directory: Path, recipe: InputRecipe, *
 def _strategies(spec: ModelSpec, errors: list[Exception]) -> Iterator[tuple[bool, ShrinkOptions]]:
     """Yield the ways to build a model: whether it gets processors, and its inputs from them, and how it is shrunk.
 
-    Args:
-        spec: The model.
-        errors: What went wrong with those before; filled by the caller.
+    The caller appends to `errors` what went wrong with those before.
     """
     for has_processors in (False,) if task_of(spec).recipe == GENERIC else (True, False):
         yield has_processors, ShrinkOptions()
@@ -142,15 +139,9 @@ def _strategies(spec: ModelSpec, errors: list[Exception]) -> Iterator[tuple[bool
 
 
 def _build_and_run(
-    spec: ModelSpec, has_processors: bool, options: ShrinkOptions, directory: Path, recipe: InputRecipe, seed: int
+    spec: ModelSpec, has_processors: bool, options: ShrinkOptions, directory: Path, recipe: InputRecipe
 ) -> None:
-    from safetensors.torch import save_file
-
-    from pytest_hfaccel.checkpoints.generic_inputs import generic_inputs
-
-    config = deepcopy(tiny_config(spec, options))
-    processors = make_processors(config, spec) if has_processors else []
-    model = _write(spec, config, processors, directory, seed=seed)
+    model = _write(spec, tiny_config(spec, options), directory, has_processors=has_processors)
     inputs = {} if has_processors else generic_inputs(model)
     outputs = run_forward(model, inputs or recipe(directory))
     named = {f"inputs:{name}": value for name, value in inputs.items()}
@@ -162,10 +153,6 @@ def _build_and_run(
 
 def run_forward(model: Any, inputs: Tensors) -> dict[str, torch.Tensor]:
     """Return the outputs of one forward pass by dotted name, the same ones whenever a model draws random numbers."""
-    import torch
-
-    from pytest_hfaccel.backends.base import flatten_outputs
-
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return flatten_outputs(model(**inputs))
@@ -173,8 +160,6 @@ def run_forward(model: Any, inputs: Tensors) -> dict[str, torch.Tensor]:
 
 def load_smoke_forward(directory: Path) -> SmokeForward | None:
     """Return what a checkpoint keeps of the forward pass it was built with, or `None` if there was none."""
-    from safetensors.torch import load_file
-
     if not (directory / SMOKE_FORWARD_FILE).is_file():
         return None
     kinds: dict[str, dict[str, torch.Tensor]] = {"inputs": {}, "outputs": {}}
@@ -192,8 +177,6 @@ def build_errors(spec: ModelSpec, directory: Path) -> Iterator[None]:
         CheckpointError: The weights cannot be written.
         LoadError: transformers could not build the model.
     """
-    from safetensors import SafetensorError
-
     try:
         with quiet:
             yield
@@ -212,22 +195,16 @@ def build_errors(spec: ModelSpec, directory: Path) -> Iterator[None]:
         ) from error
 
 
-def _write(spec: ModelSpec, config: Any, processors: Sequence[Any], directory: Path, *, seed: int) -> Any:
+def _write(spec: ModelSpec, config: Any, directory: Path, *, has_processors: bool = True) -> Any:
     """Save a seeded model of a config, and the processors that go with it; return the model."""
-    model = _seeded_model(model_class(spec), config, seed)
-    model.save_pretrained(directory)
-    for processor in processors:
-        processor.save_pretrained(directory)
-    return model
-
-
-def _seeded_model(cls: Any, config: Any, seed: int) -> Any:
-    import torch
-
+    config = deepcopy(config)
+    processors = make_processors(config, spec) if has_processors else []  # may change the config
     with _SEED_LOCK, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = cls(config).eval()
+        torch.manual_seed(SEED)
+        model = model_class(spec)(config).eval()
         _perturb(model)
+    for part in (model, *processors):
+        part.save_pretrained(directory)
     return model
 
 
@@ -236,13 +213,13 @@ def _perturb(model: Any) -> None:
 
     Fresh weights hide an exporter's mistakes: biases are zero and vanish, normalisations are identical and merge.
     """
-    import torch
-
     with torch.no_grad():
         for parameter in model.parameters():
-            if _is_learned(parameter):
+            # Without a gradient it is a table of sines, which a class computes again when it is loaded.
+            if parameter.is_floating_point() and parameter.numel() and parameter.requires_grad:
+                inputs = parameter.numel() / parameter.shape[0] if parameter.dim() > 1 else 0
                 noise = torch.randn(parameter.shape, dtype=parameter.dtype)
-                parameter.add_(noise, alpha=_noise_level(parameter))
+                parameter.add_(noise, alpha=float(_GAIN / math.sqrt(inputs)) if inputs else _VECTOR_NOISE)
         for module in model.modules():
             if _is_near_zero_norm(module):
                 module.weight += _NORM_WEIGHT_OFFSET
@@ -256,30 +233,14 @@ def _is_near_zero_norm(module: Any) -> bool:
 
     EfficientNet draws them so: after twenty layers nothing was left of the image, and the outputs were constants.
     """
-    from torch.nn import GroupNorm, LayerNorm
-    from torch.nn.modules.batchnorm import _BatchNorm
-
     # Only torch's own: others may multiply by one plus the weight.
-    weight = module.weight if isinstance(module, (_BatchNorm, GroupNorm, LayerNorm)) else None
+    norms = (torch.nn.modules.batchnorm._BatchNorm, torch.nn.GroupNorm, torch.nn.LayerNorm)
+    weight = module.weight if isinstance(module, norms) else None
     return weight is not None and float(weight.abs().mean()) < _LEAST_NORM_WEIGHT
-
-
-def _is_learned(parameter: Any) -> bool:
-    """Whether a parameter is more than a table of sines, which a class computes again when it is loaded."""
-    return bool(parameter.is_floating_point() and parameter.numel() and parameter.requires_grad)
-
-
-def _noise_level(parameter: Any) -> float:
-    if parameter.dim() < 2:
-        return _VECTOR_NOISE
-    inputs = parameter.numel() / parameter.shape[0]
-    return float(_GAIN / math.sqrt(inputs))
 
 
 def _require_disk_space(directory: Path, cls: Any, config: Any) -> None:
     """Refuse before the work is done: a full disk would disturb every process on the machine."""
-    import torch
-
     with torch.device("meta"):
         parameters = sum(parameter.numel() for parameter in cls(deepcopy(config)).parameters())
     need, free = int(_DISK_MARGIN * _BYTES_PER_PARAMETER * parameters), shutil.disk_usage(directory).free

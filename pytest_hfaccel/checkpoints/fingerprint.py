@@ -17,6 +17,8 @@ from pytest_hfaccel.core.spec import ModelSpec, Weights, WeightsChoice
 
 _VERSIONED = ("torch", "transformers", "tokenizers")
 _END = 2**16
+SMOKE_FORWARD_FILE = "trial.safetensors"
+"""What a forward pass gave when the checkpoint was built. Its last digits may differ: it does not count."""
 NOT_HERE = "not here"
 """The fingerprint of a checkpoint that has yet to be downloaded."""
 
@@ -47,16 +49,10 @@ def fingerprint_of_making(spec: ModelSpec) -> str:
     return _hash({**entry, "maker": hash_of(maker), "versions": _versions()})
 
 
-def fingerprint_of_built(spec: ModelSpec, directory: Path, *, ignored: str) -> str:
-    """Hash what was built rather than how: what is derived from it holds until a new recipe builds something else.
-
-    Args:
-        spec: The model.
-        directory: A checkpoint made by `build_once`.
-        ignored: A file that says nothing about the model.
-    """
-    content = [(name, digest) for name, digest in sorted(hashes_in(directory).items()) if name != ignored]
-    return _hash([spec.architecture, spec.task, content])
+def fingerprint_of_built(spec: ModelSpec, directory: Path) -> str:
+    """Hash what `build_once` made rather than how: what is derived from it holds until a new recipe makes another."""
+    hashes = sorted(hashes_in(directory).items())
+    return _hash([spec.architecture, spec.task, [facts for facts in hashes if facts[0] != SMOKE_FORWARD_FILE]])
 
 
 def fingerprint_of_source(spec: ModelSpec, weights: WeightsChoice, *, allow_pickle: bool = False) -> str:
@@ -116,7 +112,7 @@ def _versions() -> dict[str, str]:
 @cache
 def _recipe() -> str:
     """Hash the code that builds: a change of it must not find the checkpoints of yesterday."""
-    sources = sorted(Path(__file__).parent.rglob("*.py"))
+    sources = sorted(path for path in Path(__file__).parent.rglob("*.*") if path.suffix in (".py", ".yaml"))
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()
 
 

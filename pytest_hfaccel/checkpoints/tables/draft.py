@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from pytest_hfaccel.checkpoints.tables.sizes import SPECIAL_IDS, VOCABULARY
-
-if TYPE_CHECKING:
-    import torch
 
 BATCH = 2
 TOKENS = 10
@@ -34,8 +33,6 @@ class Draft:
     """
 
     def __init__(self, model: Any, layout: int = 0) -> None:
-        import torch
-
         self.model, self.config, self.layout = model, model.config, layout
         self.architecture = type(model).__name__
         self.model_type = str(getattr(self.config, "model_type", ""))
@@ -67,20 +64,14 @@ class Draft:
 
     def noise(self, *dims: Dim) -> torch.Tensor:
         """Return normally distributed numbers."""
-        import torch
-
         return torch.randn(*map(self.size, dims), generator=self._generator)
 
     def uniform(self, *dims: Dim) -> torch.Tensor:
         """Return numbers between 0 and 1."""
-        import torch
-
         return torch.rand(*map(self.size, dims), generator=self._generator)
 
     def integers(self, low: int, high: int, *dims: Dim) -> torch.Tensor:
         """Return integers from `low` up to, and without, `high`."""
-        import torch
-
         return torch.randint(low, high, tuple(map(self.size, dims)), generator=self._generator)
 
     def ids(self, *dims: Dim, vocabulary: int | None = None) -> torch.Tensor:
@@ -92,9 +83,11 @@ class Draft:
 
     def ones(self, *dims: Dim) -> torch.Tensor:
         """Return integer ones: a mask that hides nothing."""
-        import torch
-
         return torch.ones(tuple(map(self.size, dims)), dtype=torch.long)
+
+    def rows(self, *values: int) -> torch.Tensor:
+        """Return the same integers for every sample, such as the height and width of its image."""
+        return torch.tensor([values] * BATCH)
 
     def vocabulary(self, *, decoder: bool = False) -> int:
         """Return the size of the vocabulary, of the decoder where it has its own."""
@@ -108,6 +101,10 @@ class Draft:
     def vision_configs(self) -> list[Any]:
         """Return the configs in the order in which facts about images are looked for."""
         return configs_about(self.config, "vision", "image", "backbone")
+
+    def vision_part(self) -> Any:
+        """Return the config of the vision part, or that of a model which is one."""
+        return getattr(self.config, "vision_config", None) or self.config
 
     def image_sides(self) -> tuple[int, int]:
         """Return the height and width of an image."""
@@ -130,6 +127,10 @@ class Draft:
         if kind == "image":
             names += ["media_token_id", "image_patch_id", "im_patch_id"]
         return first_integer([self.config, *configs_about(self.config, "text")], *names)
+
+    def insert_image(self, count: int) -> None:
+        """Make a new text in which every row has `count` tokens that stand for pieces of an image."""
+        self.insert_placeholders(self.placeholder("image"), count)
 
     def insert_placeholders(self, token: int | None, count: int) -> None:
         """Make a new text in which every row has `count` tokens that stand for pieces of an image, sound or video."""
@@ -178,7 +179,7 @@ def _first_value(configs: Iterable[Any], *names: str, kinds: tuple[type, ...]) -
 Change = Callable[[Draft], None]
 """Changes the inputs of a draft."""
 
-TensorMaker = Callable[[Draft], "torch.Tensor"]
+TensorMaker = Callable[[Draft], torch.Tensor]
 
 
 def set_inputs(**makers: TensorMaker) -> Change:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pytest_hfaccel.checkpoints import Checkpoint, CheckpointStore
-from pytest_hfaccel.checkpoints.build import SMOKE_FORWARD_FILE, load_smoke_forward, run_forward
+from pytest_hfaccel.checkpoints.build import load_smoke_forward, run_forward
+from pytest_hfaccel.checkpoints.fingerprint import SMOKE_FORWARD_FILE
 from pytest_hfaccel.core.config import RunConfig
 from pytest_hfaccel.core.errors import LoadError
 from pytest_hfaccel.core.results import Status

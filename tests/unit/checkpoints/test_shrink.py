@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from pytest_hfaccel.checkpoints.configs import real_config, tiny_config
-from pytest_hfaccel.checkpoints.shrink import TokenIds, merge, shrink
+from pytest_hfaccel.checkpoints import tables
+from pytest_hfaccel.checkpoints.configs import TokenIds, merge, real_config, shrink, tiny_config
 from pytest_hfaccel.checkpoints.tables import sizes
 from pytest_hfaccel.core.errors import ConfigError, LoadError
 from pytest_hfaccel.core.spec import ModelSpec
@@ -114,3 +116,15 @@ def test_dims_that_do_not_fit_name_their_place() -> None:
 def test_an_unknown_class_is_named() -> None:
     with pytest.raises(LoadError, match="has no model class 'BertForPoetry'"):
         tiny_config(spec("BertForPoetry"))
+
+
+def test_the_tables_name_nothing_twice() -> None:
+    text = Path(tables.__file__).with_name("overrides.yaml").read_text(encoding="utf-8")
+    root = yaml.compose(text)
+    assert isinstance(root, yaml.MappingNode)
+    for _, table in root.value:
+        names = [key.value for key, _ in table.value]
+        assert sorted(set(names)) == sorted(names)
+    assert len(tables.SPECIAL_INPUTS) == sum(
+        len(module.SPECIAL_INPUTS) for module in (tables.audio, tables.multimodal, tables.text, tables.vision)
+    )

@@ -148,6 +148,6 @@ def test_a_missing_processor_is_named(tiny: Tiny, tmp_path: Path) -> None:
 
 def test_a_model_type_whose_processor_cannot_be_made_is_named(tiny: Tiny) -> None:
     with pytest.raises(
-        LoadError, match=r"processor for model type 'blip' for image-text-to-text[^\0]*checkpoints/tables"
+        LoadError, match=r"processor for model type 'blip' for image-text-to-text[^\0]*checkpoints/processors"
     ):
         tiny("BlipForConditionalGeneration", "image-text-to-text")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_hfaccel.checkpoints.tables.tokenizers import CORPUS, train_tokenizer
+from pytest_hfaccel.checkpoints.tokenizers import CORPUS, train_tokenizer
 
 # transformers' tokenizers import torch.
 pytestmark = pytest.mark.slow

@@ -8,15 +8,14 @@ import random
 import string
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from pytest_hfaccel.checkpoints.tables.sizes import NOT_TOKEN_IDS, TOKEN_ID, VOCABULARY
+import transformers
 
-ProcessorMaker = Callable[[Any], list[Any]]
-"""Takes a config, changes it where it must agree with the tokenizer, and returns what is saved beside the weights."""
+from pytest_hfaccel.checkpoints.tables.sizes import NOT_TOKEN_IDS, TOKEN_ID, VOCABULARY
 
 CORPUS = (
     "Paris is the capital of France, and Berlin is the capital of Germany.",
@@ -46,13 +45,6 @@ _TRAINED = 600
 _SPECIAL = ("pad", "bos", "eos", "sep", "cls", "mask")
 
 
-def text_tokenizer(config: Any, tokenizer_class: str, **special: str) -> list[Any]:
-    """Make a tokenizer of a class, with further named special tokens such as `pad_token`."""
-    tokenizer = train_tokenizer(tokenizer_class, **special)
-    match_config_to_tokenizer(config, tokenizer)
-    return [tokenizer]
-
-
 def train_tokenizer(class_name: str, extra: Sequence[str] = (), **special: str) -> Any:
     """Train a tokenizer of a transformers class on the corpus.
 
@@ -61,8 +53,6 @@ def train_tokenizer(class_name: str, extra: Sequence[str] = (), **special: str) 
         extra: Further special tokens.
         special: Named special tokens, e.g. `pad_token="<pad>"`.
     """
-    import transformers
-
     blank = getattr(transformers, class_name)()
     tokenizer = blank.train_new_from_iterator(_training_lines(), vocab_size=_TRAINED, show_progress=False)
     _fix_vocabulary(tokenizer, CORPUS)
@@ -75,8 +65,6 @@ def train_tokenizer(class_name: str, extra: Sequence[str] = (), **special: str) 
 
 def ctc_tokenizer() -> Any:
     """Make the character tokenizer of speech models that label every frame."""
-    import transformers
-
     with tempfile.TemporaryDirectory() as directory:
         vocabulary = Path(directory) / "vocab.json"
         vocabulary.write_text(json.dumps({token: id_ for id_, token in enumerate(CTC_CHARACTERS)}), encoding="utf-8")
