@@ -11,147 +11,31 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_hfaccel.classify import MODEL_FAMILIES, UNKNOWN
+from pytest_hfaccel.classify import MODEL_FAMILIES, UNKNOWN, ModelFamilyClassifier
 from pytest_hfaccel.core.config import RunConfig
+from pytest_hfaccel.core.devices import TORCH_KINDS
 from pytest_hfaccel.core.errors import ConfigError, HfAccelError
+from pytest_hfaccel.core.presence import HardwareReport, Presence
 from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.core.tasks import TASKS
-from pytest_hfaccel.hardware import HardwareReport, Presence
 from pytest_hfaccel.predict.configuration import WEIGHTS
-from pytest_hfaccel.predict.naming import NamedModel
 from pytest_hfaccel.predict.recommendation import Candidate, recommend
-from pytest_hfaccel.predict.requirements import (
-    DEFAULT_LENGTH,
-    ArchitectureCost,
-    Requirements,
-    cost_of,
-    requirements_on,
-)
+from pytest_hfaccel.predict.requirements import DEFAULT_LENGTH, ArchitectureCost, Requirements, cost_of, requirements_on
 from pytest_hfaccel.predict.requirements.memory import USABLE_SHARE
 from pytest_hfaccel.predict.support import KINDS, CompatibilityMatrix, Support
 from pytest_hfaccel.predict.text import MIB
 from pytest_hfaccel.tracing.trace import PRECISIONS
 
 if TYPE_CHECKING:
-    from pytest_hfaccel.classify import ModelFamilyClassifier
     from pytest_hfaccel.core.prediction import Prediction
-    from pytest_hfaccel.hardware import HardwareReport, Presence
     from pytest_hfaccel.predict.engine import Engine
+    from pytest_hfaccel.predict.naming import NamedModel
     from pytest_hfaccel.predict.platforms import Platform
     from pytest_hfaccel.registry import Registry
 
-
-@dataclass(frozen=True)
-class DeviceFacts:
-    """A kind of device.
-
-    Attributes:
-        is_present: Whether its runtime answered.
-        memory_bytes: Memory of the largest device of the kind; `None` where that is not known.
-        reason: What was found, or why it is absent.
-    """
-
-    is_present: bool
-    memory_bytes: int | None = None
-    reason: str = ""
-
-
-_ABSENT = DeviceFacts(False, None, "not found on this machine")
-
-
-@dataclass(frozen=True)
-class Machine:
-    """A machine as far as advice needs to know it.
-
-    Attributes:
-        devices: Facts by kind of device; a kind that is missing is absent.
-        cores: Cores this process may use.
-        available_bytes: Main memory this process can still take.
-        total_bytes: Main memory this process may have at most.
-        report: The devices one by one; made of the facts where it is not given.
-    """
-
-    devices: Mapping[str, DeviceFacts]
-    cores: int = 1
-    available_bytes: int = 0
-    total_bytes: int = 0
-    report: HardwareReport | None = None
-
-    def facts(self, kind: str) -> DeviceFacts:
-        """Return what is known of a kind of device."""
-        return self.devices.get(kind, _ABSENT)
-
-    @property
-    def present(self) -> list[str]:
-        """The kinds of device that are here, preferred ones first."""
-        return [kind for kind in KINDS if self.facts(kind).is_present]
-
-    @property
-    def hardware(self) -> HardwareReport:
-        """The devices one by one."""
-        if self.report is not None:
-            return self.report
-        presences = []
-        for kind, facts in self.devices.items():
-            details = {"cores": self.cores} if kind == "cpu" else {}
-            presences.append(
-                Presence(Device.parse(kind), facts.is_present, facts.reason, kind, facts.memory_bytes, details)
-            )
-        return HardwareReport(tuple(presences))
-
-
-def detect_machine(hardware_cache: str | os.PathLike[str] | None = None, *, force_refresh: bool = False) -> Machine:
-    """Find out what this machine has.
-
-    Without a cache the cheap probes are believed (milliseconds). With one, each device counts only if its runtime
-    confirmed it, and the confirmation is kept in that file (see `pytest_hfaccel.hardware.confirmed_report`).
-
-    Args:
-        hardware_cache: File in which confirmations are kept.
-        force_refresh: Ask the runtimes again, whatever that file says.
-    """
-    from pytest_hfaccel.hardware import confirmed_report, probe_devices
-    from pytest_hfaccel.hardware.cpu import read_cpu
-
-    is_confirmed = hardware_cache is not None
-    report = confirmed_report(hardware_cache, force_refresh) if is_confirmed else probe_devices()
-    cpu = read_cpu()
-    return replace(
-        machine_of(report), cores=cpu.cores, available_bytes=cpu.available_bytes, total_bytes=cpu.memory_bytes
-    )
-
-
-def machine_of(report: HardwareReport) -> Machine:
-    """Summarise a report by kind of device: of several of a kind, the one with the most memory of its own."""
-    facts = {}
-    for kind in KINDS:
-        found = [presence for presence in report.presences if presence.device.kind == kind]
-        if found:
-            best = max(found, key=_rank)
-            facts[kind] = DeviceFacts(best.present, best.memory_bytes if best.present else None, best.reason)
-    return Machine(facts, report=report)
-
-
-def _rank(presence: Presence) -> tuple[bool, bool, int]:
-    return presence.present, presence.device.target.startswith("GPU"), presence.memory_bytes or 0
-
-
 AnyPath = str | os.PathLike[str]
 
-__all__ = [
-    "ArchitectureCost",
-    "CompatibilityMatrix",
-    "DeviceFacts",
-    "HardwareAwareModelClassifier",
-    "Machine",
-    "Requirements",
-    "cost_of",
-    "get_hardware_aware_model_classification",
-    "requirements_on",
-]
-
-_DTYPES = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "bf16"), "rocm": ("fp32", "bf16"), "xpu": ("fp32", "bf16")}
-_DTYPES |= {"mps": ("fp32", "fp16")}
+_DTYPES = {**dict.fromkeys(("cpu", "cuda", "rocm", "xpu"), ("fp32", "bf16")), "mps": ("fp32", "fp16")}
 """The dtypes tried on a kind of device until one fits; fp32 alone elsewhere, where a smaller one is not kept small."""
 
 _REQUIREMENTS = ("min_memory_mb", "recommended_memory_mb", "cpu_cores", "disk_space_mb", "batch_size")
@@ -166,20 +50,23 @@ class HardwareProfile:
     """What is known for and against a model on a kind of device.
 
     Attributes:
-        kind: Kind of device.
-        facts: What this machine has of that kind.
+        device: What this machine has of that kind.
         support: Whether the model runs there.
         needs: What it needs there; `None` where its dimensions are not known.
         peak_mb: Peak memory with one sample, computed or given; `None` where neither.
         fits: Whether that fits the device; `None` where that is not known.
     """
 
-    kind: str
-    facts: DeviceFacts
+    device: Presence
     support: Support
     needs: Requirements | None
     peak_mb: int | None
     fits: bool | None
+
+    @property
+    def kind(self) -> str:
+        """The kind of device."""
+        return self.device.device.kind
 
     @property
     def dtype(self) -> str:
@@ -188,7 +75,7 @@ class HardwareProfile:
 
     def describe(self) -> str:
         """Say, without a full stop, what speaks for or against it."""
-        parts = ["present" if self.facts.is_present else f"not present ({self.facts.reason})"]
+        parts = ["present" if self.device.present else f"not present ({self.device.reason})"]
         parts.append(f"{self.support.basis} {self.support.support}")
         if self.peak_mb is not None:
             verdict = {True: "fits", False: "does not fit", None: "its memory is not known"}[self.fits]
@@ -200,7 +87,7 @@ class HardwareProfile:
         """Return the entry of `hardware_profile`, in the form overrides are given in."""
         return {
             "compatible": self.support.runs and self.fits is not False,
-            "system_available": self.facts.is_present,
+            "system_available": self.device.present,
             "fits": self.fits,
             "memory_usage": {"peak": self.peak_mb},
             **self.support.to_json(),
@@ -226,7 +113,8 @@ class HardwareAwareModelClassifier:
         force_refresh: Detect the hardware anew, whatever the cache says.
         reports: Directory with the reports of earlier runs (default: `RunConfig`'s), for the compatibility matrix.
         registry: The models that are known (default: the shipped ones).
-        machine: The machine to advise for (default: this one).
+        machine: The devices to choose among (default: those of this machine). The details of its CPU have `cores`, and
+            `available_bytes` of main memory.
         assume_default: Whether a class's default config may stand in for a model whose dimensions are not known;
             without, such a model gets no numbers. Answers say which it was: `dimensions` is `known`, `assumed` or
             `unknown`.
@@ -240,11 +128,11 @@ class HardwareAwareModelClassifier:
         *,
         reports: AnyPath | None = None,
         registry: Registry | None = None,
-        machine: Machine | None = None,
+        machine: HardwareReport | None = None,
         assume_default: bool = False,
     ) -> None:
         self._hardware_cache = hardware_cache_path
-        self._database = model_db_path
+        self._families = ModelFamilyClassifier(model_db_path=model_db_path)
         self._force_refresh = force_refresh
         self._config = RunConfig.from_values({})
         self._reports = Path(reports) if reports is not None else self._config.reports_dir
@@ -252,12 +140,18 @@ class HardwareAwareModelClassifier:
         self._assume_default = assume_default
 
     @cached_property
-    def machine(self) -> Machine:
-        """The machine the advice is for."""
+    def machine(self) -> HardwareReport:
+        """The devices that the advice is about.
+
+        Without a cache the cheap probes are believed (milliseconds). With one, each device counts only if its runtime
+        confirmed it, and the confirmation is kept in that file (see `pytest_hfaccel.hardware.confirmed_report`).
+        """
+        from pytest_hfaccel.hardware import confirmed_report, probe_devices
+
         if self._given_machine is not None:
             return self._given_machine
-
-        return detect_machine(self._hardware_cache, force_refresh=self._force_refresh)
+        cache = self._hardware_cache
+        return probe_devices() if cache is None else confirmed_report(cache, self._force_refresh)
 
     @cached_property
     def registry(self) -> Registry:
@@ -281,16 +175,10 @@ class HardwareAwareModelClassifier:
         return Engine(
             PredictorConfig(cache_dir=str(self._config.cache_dir), reports=str(self._reports)),
             default_database(None),
-            report=self.machine.hardware,
+            report=self.machine,
             registry=self.registry,
             assume_default=self._assume_default,
         )
-
-    @cached_property
-    def _families(self) -> ModelFamilyClassifier:
-        from pytest_hfaccel.classify import ModelFamilyClassifier
-
-        return ModelFamilyClassifier(model_db_path=self._database)
 
     def classify_model(
         self,
@@ -376,18 +264,9 @@ class HardwareAwareModelClassifier:
         cost = cost_of(model.architecture, model.dims, length=length, cache_dir=self._config.cache_dir)
         if cost.length < length and length > DEFAULT_LENGTH:
             raise ConfigError(f"length: {model_name} takes {cost.length} tokens at most, not {length}.")
-        kinds = _kinds(hardware, "hardware") or self.machine.present
-        return {
-            kind: requirements_on(
-                kind,
-                cost,
-                dtype=dtype,
-                memory_bytes=self.machine.facts(kind).memory_bytes,
-                cores=self.machine.cores,
-                origin=model.origin,
-            ).to_json()
-            for kind in kinds
-        }
+        present = [kind for kind in KINDS if device_of_kind(self.machine, kind).present]
+        kinds = _kinds(hardware, "hardware") or present
+        return {kind: self._needs(kind, cost, dtype, model).to_json() for kind in kinds}
 
     def recommend_model_for_task(
         self, task: str, hardware_constraints: Sequence[str] | str | None = None, *, limit: int | None = None
@@ -459,9 +338,16 @@ class HardwareAwareModelClassifier:
         ]
 
     def get_optimal_resource_pool_config(self, models: Sequence[str] | str) -> dict[str, Any]:
-        """Return how to set up the pool for a set of models; see `pool_config`."""
+        """Return how to set up the pool for a set of models, as plain JSON.
+
+        Returns:
+            `models` (by name), `resource_pool_config` (`low_memory_mode`, `recommended_timeout_mins`, and as
+            `pool_memory` the text for `HFACCEL_POOL_MEMORY`), `resource_requirements` (`max_memory_mb`,
+            `total_memory_mb`, `disk_space_mb`, `unknown_models`; MB of 2**20 bytes), `hardware_recommendations`
+            (`preferred_hardware`, `torch_device`, `by_model`), `explanation`, `source`.
+        """
         names = [models] if isinstance(models, str) else models
-        return pool_config(self.machine, [self.classify_model(name) for name in names])
+        return _pool_config(self.machine, [self.classify_model(name) for name in names])
 
     def get_compatibility_matrix(self) -> dict[str, dict[str, dict[str, Any]]]:
         """Return family -> kind of device -> entry; each says whether it is declared or measured."""
@@ -479,6 +365,11 @@ class HardwareAwareModelClassifier:
                 return None  # its class is not transformers' own, or nothing but a guess
             raise
 
+    def _needs(self, kind: str, cost: ArchitectureCost, dtype: str, model: NamedModel) -> Requirements:
+        cores = device_of_kind(self.machine, "cpu").details.get("cores", 1)
+        memory = device_of_kind(self.machine, kind).memory_bytes
+        return requirements_on(kind, cost, dtype=dtype, memory_bytes=memory, cores=cores, origin=model.origin)
+
     def _predict(self, model: NamedModel, platform: Platform, dtype: str) -> Prediction:
         return self._engine.predict(model, platform, batch=1, length=DEFAULT_LENGTH, dtype=dtype, training=False)
 
@@ -486,23 +377,16 @@ class HardwareAwareModelClassifier:
         self, kind: str, model: NamedModel, cost: ArchitectureCost | None, said: Mapping[str, Any]
     ) -> HardwareProfile:
         """Return what is known at the first dtype that fits, else at the last one that runs there."""
-        facts, platform = self.machine.facts(kind), self._engine.platforms.of(kind)
+        device, platform = device_of_kind(self.machine, kind), self._engine.platforms.of(kind)
         dtypes = [dtype for dtype in _DTYPES.get(kind, ("fp32",)) if platform.precision(dtype).runs]
         for dtype in dtypes:
             found = self._predict(model, platform, dtype)
-            if not facts.is_present or found.fits is not False:
+            if not device.present or found.fits is not False:
                 break
         needs = None
         if cost is not None:
-            needs = requirements_on(
-                kind,
-                cost,
-                dtype=dtype,
-                memory_bytes=facts.memory_bytes,
-                cores=self.machine.cores,
-                origin=model.origin,
-            )
-            if facts.is_present and found.fits is not None:
+            needs = self._needs(kind, cost, dtype, model)
+            if device.present and found.fits is not None:
                 needs = replace(needs, fits=found.fits)
         support = Support(**found.details["support"])
         if "compatible" in said:
@@ -511,8 +395,8 @@ class HardwareAwareModelClassifier:
         given = (said.get("memory_usage") or {}).get("peak")
         if given is not None:
             peak = int(given)
-            fits = given * MIB <= USABLE_SHARE * facts.memory_bytes if facts.memory_bytes is not None else None
-        return HardwareProfile(kind, facts, support, needs, peak, fits)
+            fits = None if device.memory_bytes is None else given * MIB <= USABLE_SHARE * device.memory_bytes
+        return HardwareProfile(device, support, needs, peak, fits)
 
     def _candidate(
         self, model: NamedModel, name: str, profiles: Mapping[str, HardwareProfile], override: Override
@@ -538,12 +422,12 @@ class HardwareAwareModelClassifier:
         primary = choice["primary_recommendation"]
         kind = primary.partition(":")[0] if primary else None
         described = [
-            each for each in profiles.values() if (each.kind in asked if asked else each.facts.is_present)
+            each for each in profiles.values() if (each.kind in asked if asked else each.device.present)
         ] or list(profiles.values())
         shown = profiles.get(kind or "") or min(described, key=lambda each: (not each.support.runs, each.peak_mb or 0))
         return {
             "recommended_hardware": kind,
-            "torch_device": torch_device(kind) if kind else None,
+            "torch_device": _torch_device(kind),
             "recommended_dtype": shown.dtype,
             "resource_requirements": shown.requirements(),
             "dimensions": model.dimensions,
@@ -569,9 +453,20 @@ def get_hardware_aware_model_classification(
     return classifier.classify_model(model_name, model_class, tasks, methods, hw_compat_override)
 
 
-def torch_device(kind: str) -> str:
-    """Return the torch device of a kind: where the torch part of a model on it lies."""
-    return {"cuda": "cuda:0", "rocm": "cuda:0", "xpu": "xpu:0", "mps": "mps"}.get(kind, "cpu")
+def device_of_kind(machine: HardwareReport, kind: str) -> Presence:
+    """Return what is known of a kind of device: of several present ones, of the GPU with the most memory."""
+
+    def rank(presence: Presence) -> tuple[bool, bool, int]:
+        return presence.present, presence.device.target.startswith("GPU"), presence.memory_bytes or 0
+
+    absent = Presence(Device(kind), False, "not found on this machine")
+    best = max((each for each in machine.presences if each.device.kind == kind), key=rank, default=absent)
+    return best if best.present else replace(best, memory_bytes=None)
+
+
+def _torch_device(kind: str | None) -> str | None:
+    """Where the torch part of a model lies that runs on a kind of device."""
+    return kind and (Device.parse(kind).torch_name if kind in TORCH_KINDS else "cpu")
 
 
 def _override(said: Mapping[str, Mapping[str, Any] | bool] | None) -> dict[str, Mapping[str, Any]]:
@@ -648,31 +543,24 @@ _HOST = ("cpu", "openvino", "webnn", "webgpu", "mps")
 """Kinds of device whose models lie in main memory."""
 
 
-def pool_config(machine: Machine, answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return how to set up the pool.
-
-    Args:
-        machine: The machine the pool is on.
-        answers: Classifications by `HardwareAwareModelClassifier.classify_model`.
-
-    Returns:
-        Plain JSON: `models` (by name), `resource_pool_config` (`low_memory_mode`, `recommended_timeout_mins`,
-        `pool_memory`, the text for `HFACCEL_POOL_MEMORY`), `resource_requirements` (`max_memory_mb`, `total_memory_mb`,
-        `disk_space_mb`, `unknown_models`; MB of 2**20 bytes), `hardware_recommendations` (`preferred_hardware`,
-        `torch_device`, `by_model`), `explanation`, `source`.
-    """
+def _pool_config(machine: HardwareReport, answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    cpu = device_of_kind(machine, "cpu")
+    available_bytes = cpu.details.get("available_bytes", 0)
     needs = {answer["model_name"]: answer["resource_requirements"] for answer in answers}
     sizes = {name: each["recommended_memory_mb"] for name, each in needs.items() if each["recommended_memory_mb"]}
     by_model = {answer["model_name"]: answer["recommended_hardware"] for answer in answers}
     in_host = _together([needs[name] for name in sizes if by_model[name] in _HOST])
-    available = machine.available_bytes // MIB
-    low = available < LOW_MEMORY_MB or in_host > USABLE_SHARE * available
-    preferred = _preferred([kind for kind in by_model.values() if kind])
+    available = available_bytes // MIB
+    is_low = available < LOW_MEMORY_MB or in_host > USABLE_SHARE * available
+    is_scarce = bool(cpu.memory_bytes) and available_bytes < _SCARCE_SHARE * (cpu.memory_bytes or 0)
+    # The kind that most models are recommended for; of equals the one that is preferred.
+    counted = Counter(kind for kind in KINDS for recommended in by_model.values() if kind == recommended)
+    preferred = next((kind for kind, _ in counted.most_common(1)), None)
     return {
         "models": {answer["model_name"]: _summary(answer) for answer in answers},
         "resource_pool_config": {
-            "low_memory_mode": low,
-            "recommended_timeout_mins": _timeout(machine, low),
+            "low_memory_mode": is_low,
+            "recommended_timeout_mins": _SCARCE_TIMEOUT if is_scarce else _LOW_MEMORY_TIMEOUT if is_low else _TIMEOUT,
             "pool_memory": f"{int(USABLE_SHARE * 100)}%",
         },
         "resource_requirements": {
@@ -683,10 +571,10 @@ def pool_config(machine: Machine, answers: Sequence[dict[str, Any]]) -> dict[str
         },
         "hardware_recommendations": {
             "preferred_hardware": preferred,
-            "torch_device": torch_device(preferred) if preferred else None,
+            "torch_device": _torch_device(preferred),
             "by_model": by_model,
         },
-        "explanation": _explanation(low, available, in_host),
+        "explanation": _explanation(is_low, available, in_host),
         "source": "requirements computed per model; thresholds of the ResourcePool guide",
     }
 
@@ -696,18 +584,6 @@ def _together(needs: Sequence[dict[str, Any]]) -> int:
     weights = [each.get("weights_mb") or each["min_memory_mb"] for each in needs]
     besides = [each["recommended_memory_mb"] - held for each, held in zip(needs, weights, strict=True)]
     return int(sum(weights) + max(besides, default=0))
-
-
-def _preferred(kinds: Sequence[str]) -> str | None:
-    """The kind that most models are recommended for; of equals the one that is preferred. `None` where none runs."""
-    counted = Counter(kinds)
-    return max(reversed(KINDS), key=lambda kind: (counted[kind], -KINDS.index(kind))) if kinds else None
-
-
-def _timeout(machine: Machine, low: bool) -> int:
-    if machine.total_bytes and machine.available_bytes < _SCARCE_SHARE * machine.total_bytes:
-        return _SCARCE_TIMEOUT
-    return _LOW_MEMORY_TIMEOUT if low else _TIMEOUT
 
 
 def _summary(answer: dict[str, Any]) -> dict[str, Any]:

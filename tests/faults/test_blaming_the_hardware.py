@@ -6,12 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pytest_hfaccel.compat.hardware_model_integration import DeviceFacts, HardwareAwareModelClassifier, Machine
+from pytest_hfaccel.compat.hardware_model_integration import HardwareAwareModelClassifier
 from pytest_hfaccel.core.results import Cause, CellResult, CheckOutcome, Stage, Status
 from pytest_hfaccel.reporting import write_reports
-from tests.unit.predict.predict_samples import GIB, block_trace
-
-MACHINE = Machine({"cpu": DeviceFacts(True, 16 * GIB), "openvino": DeviceFacts(True, 16 * GIB)}, cores=4)
+from tests.unit.predict.predict_samples import REPORT, block_trace
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +35,7 @@ def profile(reports: Path, *checks: CheckOutcome) -> dict[str, object]:
         checks=list(checks),
     )
     write_reports(reports, [tried], {"started": "2026-02-01T00:00:00+00:00", "machine": {"cpu": {"name": "a CPU"}}})
-    answer = HardwareAwareModelClassifier(reports=reports, machine=MACHINE).classify_model("bert-base-uncased")
+    answer = HardwareAwareModelClassifier(reports=reports, machine=REPORT).classify_model("bert-base-uncased")
     return dict(answer["hardware_profile"]["cpu"])
 
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pytest_hfaccel.compat.hardware_model_integration import HardwareAwareModelClassifier, machine_of
+from pytest_hfaccel.compat.hardware_model_integration import HardwareAwareModelClassifier
 from pytest_hfaccel.core.presence import Presence
 from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.hardware import HardwareDetector
 from pytest_hfaccel.history import BenchmarkDatabase, RunRecord
 from pytest_hfaccel.predict import HardwareModelPredictor
-from tests.unit.predict.predict_samples import GIB, REPORT, block_trace, row
+from tests.unit.predict.predict_samples import REPORT, block_trace, row
 
 SMALL = "distilbert-base-uncased"
 LARGE = "meta-llama/Llama-2-70b-hf"
@@ -31,8 +30,7 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def advisor() -> HardwareAwareModelClassifier:
-    machine = replace(machine_of(REPORT), cores=4, available_bytes=12 * GIB, total_bytes=16 * GIB)
-    return HardwareAwareModelClassifier(machine=machine)
+    return HardwareAwareModelClassifier(machine=REPORT)
 
 
 def answers(model: str) -> dict[str, str | None]:

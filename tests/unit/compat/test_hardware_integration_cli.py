@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 
 from pytest_hfaccel.cli import recommend
-from pytest_hfaccel.compat.hardware_model_integration import DeviceFacts, Machine
 from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.spec import Device
+from pytest_hfaccel.hardware import HardwareReport, Presence
 from pytest_hfaccel.predict.requirements import ArchitectureCost, RunCost
 from tests.unit.predict.predict_samples import block_trace
 
 GIB = 2**30
-MACHINE = Machine({"cpu": DeviceFacts(True, 16 * GIB, "8 cores")}, 8, 12 * GIB, 16 * GIB)
+FACTS = {"cores": 8, "available_bytes": 12 * GIB}
+MACHINE = HardwareReport((Presence(Device("cpu"), True, "8 cores", "a CPU", 16 * GIB, FACTS),))
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +34,7 @@ def known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     monkeypatch.delenv("BENCHMARK_DB_PATH", raising=False)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("pytest_hfaccel.compat.hardware_model_integration.detect_machine", lambda *_, **__: MACHINE)
+    monkeypatch.setattr("pytest_hfaccel.hardware.probe_devices", lambda: MACHINE)
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:

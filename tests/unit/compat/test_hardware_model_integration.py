@@ -8,12 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_hfaccel.compat.hardware_model_integration import (
-    DeviceFacts,
-    HardwareAwareModelClassifier,
-    Machine,
-    machine_of,
-)
+from pytest_hfaccel.compat.hardware_model_integration import HardwareAwareModelClassifier
 from pytest_hfaccel.core.errors import ConfigError, LoadError
 from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.hardware import HardwareReport, Presence
@@ -21,15 +16,16 @@ from pytest_hfaccel.predict.requirements import ArchitectureCost, RunCost
 from tests.unit.predict.predict_samples import block_trace
 
 GIB = 2**30
-MACHINE = Machine(
-    {
-        "cpu": DeviceFacts(True, 16 * GIB, "8 cores"),
-        "openvino": DeviceFacts(True, 16 * GIB, "openvino"),
-    },
-    cores=8,
-    available_bytes=12 * GIB,
-    total_bytes=16 * GIB,
-)
+
+
+def machine(*presences: Presence, memory: int = 16, available: int = 12) -> HardwareReport:
+    """A machine with so many GiB of main memory, and other devices."""
+    facts = {"cores": 8, "available_bytes": available * GIB}
+    return HardwareReport((Presence(Device("cpu"), True, "8 cores", "a CPU", memory * GIB, facts), *presences))
+
+
+OPENVINO = Presence(Device("openvino", "CPU"), True, "openvino", "a CPU", 16 * GIB)
+MACHINE = machine(OPENVINO)
 PARAMETERS = {"GPT2LMHeadModel": 124_439_808, "LlamaForCausalLM": 6_738_415_616}
 
 
@@ -87,8 +83,9 @@ def test_a_smaller_dtype_is_recommended_where_the_full_one_does_not_fit(
     assert answer["resource_requirements"]["fits"] is False
     assert (answer["recommended_hardware"], answer["torch_device"]) == (None, None)
     assert answer["explanation"].startswith("No hardware considered can run it")
-    large = Machine({"cpu": DeviceFacts(True, 48 * GIB)}, cores=8)
-    answer = HardwareAwareModelClassifier(machine=large, reports="none").classify_model("meta-llama/Llama-2-13b")
+    answer = HardwareAwareModelClassifier(machine=machine(memory=48), reports="none").classify_model(
+        "meta-llama/Llama-2-13b"
+    )
     assert (answer["recommended_dtype"], answer["resource_requirements"]["fits"]) == ("bf16", True)
 
 
@@ -199,12 +196,8 @@ def test_the_pool_configuration(classifier: HardwareAwareModelClassifier) -> Non
 
 @pytest.mark.parametrize(("available", "total", "minutes"), [(3, 8, 10), (3, 64, 5), (60, 64, 30)])
 def test_little_memory_means_low_memory_mode(available: int, total: int, minutes: int, tmp_path: Path) -> None:
-    machine = Machine(
-        {"cpu": DeviceFacts(True, total * GIB)},
-        available_bytes=available * GIB,
-        total_bytes=total * GIB,
-    )
-    config = HardwareAwareModelClassifier(reports=tmp_path, machine=machine).get_optimal_resource_pool_config(["gpt2"])
+    classifier = HardwareAwareModelClassifier(reports=tmp_path, machine=machine(memory=total, available=available))
+    config = classifier.get_optimal_resource_pool_config(["gpt2"])
     assert config["resource_pool_config"]["low_memory_mode"] is (available < 4)
     assert config["resource_pool_config"]["recommended_timeout_mins"] == minutes
 
@@ -235,33 +228,31 @@ def test_the_database_keeps_classifications(tmp_path: Path) -> None:
     assert "gpt2" in file.read_text()
 
 
-CPU = Presence(Device("cpu"), True, "8 cores", memory_bytes=100)
+def fitting(classifier: HardwareAwareModelClassifier, kind: str) -> tuple[bool, bool | None]:
+    """Whether gpt2's profile says that a kind of device is here, and that the model fits it."""
+    profile = classifier.classify_model("gpt2")["hardware_profile"][kind]
+    return profile["system_available"], profile["fits"]
 
 
-def report(*presences: Presence) -> HardwareReport:
-    return HardwareReport((CPU, *presences))
-
-
-def test_the_largest_device_of_a_kind_counts() -> None:
+def test_the_largest_device_of_a_kind_counts(tmp_path: Path) -> None:
     small, large = (
-        Presence(Device("cuda", index), True, index, memory_bytes=size) for index, size in (("0", 8), ("1", 24))
+        Presence(Device("cuda", index), True, index, memory_bytes=size) for index, size in (("0", 1), ("1", 24 * GIB))
     )
-    machine = machine_of(report(small, large))
-    assert machine.facts("cuda").memory_bytes == 24
-    assert machine.present == ["cuda", "cpu"]
+    for devices, fits in (([small], False), ([small, large], True), ([large, small], True)):
+        assert fitting(HardwareAwareModelClassifier(machine=machine(*devices), reports=tmp_path), "cuda")[1] is fits
 
 
-def test_an_absent_device_keeps_its_reason_and_has_no_memory() -> None:
-    machine = machine_of(report(Presence(Device("cuda", "0"), False, "no driver", memory_bytes=8)))
-    assert not machine.facts("cuda").is_present
-    assert (machine.facts("cuda").reason, machine.facts("cuda").memory_bytes) == ("no driver", None)
-    assert machine.facts("rocm").reason == "not found on this machine"
+def test_an_absent_device_has_its_reason_and_no_memory(tmp_path: Path) -> None:
+    absent = Presence(Device("cuda", "0"), False, "no driver", memory_bytes=8)
+    classifier = HardwareAwareModelClassifier(machine=machine(absent), reports=tmp_path)
+    assert fitting(classifier, "cuda") == (False, None)
+    profile = classifier.classify_model("gpt2")["hardware_profile"]
+    assert profile["cuda"]["explanation"].startswith("cuda: not present (no driver)")
+    assert profile["rocm"]["explanation"].startswith("rocm: not present (not found on this machine)")
 
 
-def test_openvino_precedes_the_cpu_where_it_has_a_gpu() -> None:
-    plugin = Presence(Device("openvino", "CPU"), True, "openvino", memory_bytes=100)
-    gpu = Presence(Device("openvino", "GPU.0"), True, "a GPU", memory_bytes=50)
-    assert machine_of(report(plugin)).present == ["openvino", "cpu"]
-    machine = machine_of(report(plugin, gpu))
-    assert machine.present == ["openvino", "cpu"]
-    assert machine.facts("openvino").memory_bytes == 50
+def test_the_memory_of_openvino_is_that_of_its_gpu(tmp_path: Path) -> None:
+    gpu = Presence(Device("openvino", "GPU.0"), True, "a GPU", memory_bytes=1)
+    for devices, fits in (([OPENVINO], True), ([OPENVINO, gpu], False)):
+        classifier = HardwareAwareModelClassifier(machine=machine(*devices), reports=tmp_path)
+        assert classifier.get_requirements("gpt2")["openvino"]["fits"] is fits
