@@ -228,24 +228,20 @@ def test_the_database_keeps_classifications(tmp_path: Path) -> None:
     assert "gpt2" in file.read_text()
 
 
-def fitting(classifier: HardwareAwareModelClassifier, kind: str) -> tuple[bool, bool | None]:
-    """Whether gpt2's profile says that a kind of device is here, and that the model fits it."""
-    profile = classifier.classify_model("gpt2")["hardware_profile"][kind]
-    return profile["system_available"], profile["fits"]
-
-
 def test_the_largest_device_of_a_kind_counts(tmp_path: Path) -> None:
     small, large = (
         Presence(Device("cuda", index), True, index, memory_bytes=size) for index, size in (("0", 1), ("1", 24 * GIB))
     )
     for devices, fits in (([small], False), ([small, large], True), ([large, small], True)):
-        assert fitting(HardwareAwareModelClassifier(machine=machine(*devices), reports=tmp_path), "cuda")[1] is fits
+        classifier = HardwareAwareModelClassifier(machine=machine(*devices), reports=tmp_path)
+        assert classifier.get_requirements("gpt2")["cuda"]["fits"] is fits
 
 
 def test_an_absent_device_has_its_reason_and_no_memory(tmp_path: Path) -> None:
     absent = Presence(Device("cuda", "0"), False, "no driver", memory_bytes=8)
     classifier = HardwareAwareModelClassifier(machine=machine(absent), reports=tmp_path)
-    assert fitting(classifier, "cuda") == (False, None)
+    assert list(classifier.get_requirements("gpt2")) == ["cpu"]
+    assert classifier.get_requirements("gpt2", hardware="cuda")["cuda"]["fits"] is None
     profile = classifier.classify_model("gpt2")["hardware_profile"]
     assert profile["cuda"]["explanation"].startswith("cuda: not present (no driver)")
     assert profile["rocm"]["explanation"].startswith("rocm: not present (not found on this machine)")
