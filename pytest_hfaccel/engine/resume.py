@@ -11,7 +11,7 @@ from typing import Any
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.results import CellKey, CellResult, CheckOutcome, Stage, Status
 from pytest_hfaccel.engine.outcome_key import what_changed
-from pytest_hfaccel.reporting.journal import JOURNAL, JournalLines, read_journal_lines
+from pytest_hfaccel.reporting.journal import JOURNAL, JournalContents, read_journal
 from pytest_hfaccel.reporting.runs import LATEST, is_running, latest_run, run_folders
 
 _OUTCOMES = frozenset({"checks", "incomplete", "status", "stage", "reason"})
@@ -82,7 +82,7 @@ def earlier_run(reports: Path, *, resume: str = "") -> EarlierRun:
             )
         return EarlierRun()
     try:
-        lines = read_journal_lines(journal)
+        lines = read_journal(journal)
     except ConfigError:
         if resume:
             raise
@@ -113,7 +113,7 @@ def _number(folder: Path) -> int:
     return int(folder.name.partition("-")[0])
 
 
-def _earlier(run: str, lines: JournalLines, *, resume: bool) -> EarlierRun:
+def _earlier(run: str, lines: JournalContents, *, resume: bool) -> EarlierRun:
     found = EarlierRun(run, ended_early=not lines.end, problems=lines.problems if resume else [])
     last = lines.starts[-1] if lines.starts and not lines.end else None
     if last is not None:

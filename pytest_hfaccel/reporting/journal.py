@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from zlib import crc32
 
 from pytest_hfaccel.core.errors import ConfigError
@@ -35,13 +35,14 @@ class Journal:
     """Writes the journal of one run.
 
     Args:
-        path: The file, e.g. `reports/runs/0007-20260131T120000Z-3fa2/journal.jsonl`; its directory is made.
+        path: The file; its directory is made.
         header: Plain JSON about the run.
-        mode: The file's permissions; those the process gives to any file when not given.
+        mode: The file's permissions; by default those the process gives to any file.
         root: A directory: paths below it are written relative to it.
 
     Raises:
-        ConfigError: The file is there already, or cannot be written.
+        ConfigError: A line could not be written, also from every method: the lines before it stand, and the journal
+            can go on. From here also: the file exists already.
     """
 
     def __init__(
@@ -62,11 +63,7 @@ class Journal:
             raise
 
     def keep(self, result: CellResult, run: str) -> None:
-        """Write the record of a cell that the run `run` had finished, so that this run can be resumed in its turn.
-
-        Raises:
-            ConfigError: The line could not be written.
-        """
+        """Write the record of a cell that the run `run` had finished, so that this run can be resumed in its turn."""
         self._write({"type": "kept", "result": result.to_json(), "run": run})
 
     def start(self, test: str, **facts: Any) -> None:
@@ -75,30 +72,15 @@ class Journal:
         Args:
             test: The test's node id.
             **facts: `module`, `cell`, `check` and `decided_by` of a test of a model class.
-
-        Raises:
-            ConfigError: The line could not be written.
         """
         self._write({"type": "start", "test": test, **facts})
 
     def append(self, result: CellResult) -> None:
-        """Write the record of a finished cell. When this returns, a killed run does not lose it.
-
-        Raises:
-            ConfigError: The line could not be written; the lines before it stand, and the journal can go on.
-        """
+        """Write the record of a finished cell. When this returns, a killed run does not lose it."""
         self._write({"type": "cell", "result": result.to_json()})
 
     def close(self, finished: str = "", ended: Ended = Ended.FINISHED) -> None:
-        """Write that the run came to its end, and close the file. A second call does nothing.
-
-        Args:
-            finished: When it did, ISO 8601; now when not given.
-            ended: How it did.
-
-        Raises:
-            ConfigError: The line could not be written.
-        """
+        """Write when (ISO 8601, by default now) and how the run ended; close the file. A second call does nothing."""
         if self._file.closed:
             return
         try:
@@ -127,31 +109,18 @@ def journal_line(line: Mapping[str, Any], root: str | None = None) -> str:
     return f'{text[:-1]}, "crc": "{crc32(text.encode()):08x}"}}\n'
 
 
-class JournalContents(NamedTuple):
+@dataclass
+class JournalContents:
     """What a journal says.
 
     Attributes:
         header: The first line, without its `type`; empty when that line is damaged.
         results: The finished cells, in order.
-        problems: One text per line that could not be read; a killed run may leave its last line torn.
-        is_complete: Whether the run came to its end.
-    """
-
-    header: dict[str, Any]
-    results: list[CellResult]
-    problems: list[str]
-    is_complete: bool
-
-
-@dataclass
-class JournalLines:
-    """All that a journal says; see `JournalContents` for the fields they share.
-
-    Attributes:
         kept: The cells that a resumed run had finished, in order.
         starts: The tests that were started, in order: `test`, and of tests of model classes `module`, `cell`, `check`
             and `decided_by`.
         end: The last line; empty when the run did not come to its end.
+        problems: One text per line that could not be read; a killed run may leave its last line torn.
     """
 
     header: dict[str, Any] = field(default_factory=dict)
@@ -161,19 +130,14 @@ class JournalLines:
     end: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the run came to its end."""
+        return bool(self.end)
+
 
 def read_journal(path: Path) -> JournalContents:
     """Read a journal, also that of a run that was killed or still goes on.
-
-    Raises:
-        ConfigError: The file cannot be read.
-    """
-    lines = read_journal_lines(path)
-    return JournalContents(lines.header, lines.results, lines.problems, bool(lines.end))
-
-
-def read_journal_lines(path: Path) -> JournalLines:
-    """Read all that a journal says, also that of a run that was killed or still goes on.
 
     Raises:
         ConfigError: The file cannot be read.
@@ -182,7 +146,7 @@ def read_journal_lines(path: Path) -> JournalLines:
         lines = path.read_bytes().splitlines()
     except OSError as error:
         raise ConfigError(f"{path}: the journal cannot be read: {error.strerror}") from error
-    found = JournalLines()
+    found = JournalContents()
     # Journals of earlier versions have no checksums; one whose first line has one has them in every line.
     has_checksums = any(_CHECKSUM.search(line) for line in lines[:2])
     for number, line in enumerate(lines, 1):

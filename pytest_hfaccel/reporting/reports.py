@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from pytest_hfaccel.reporting.run_facts import envelope
 
 BY_CLASS, BY_HARDWARE, SUMMARY = "by_class", "by_hardware", "summary.json"
 
-_WRITER_CLASS_LEVEL = "class"
+_CLASS_LEVEL = "class"
+_SUMMED = ("requests", "hits", "misses", "loads", "failures", "evictions", "oom_retries", "load_seconds")
+"""What the summary adds up of the pools' statistics."""
 
 
 def write_reports(
@@ -35,10 +38,9 @@ def write_reports(
         directory: The run's own directory; it is made.
         results: The records of all cells of the run.
         header: Plain JSON about the run: `started`, `finished`, `machine`, `options`, `absent_devices`, `pool` (a list:
-            the statistics of each process's pool), and what else is worth keeping. `versions` and `commit` are found
-            out where it has none.
+            the statistics of each process's pool), and what else is worth keeping.
         ended: How the run ended; one that did not finish has not passed.
-        mode: The files' permissions; those the process gives to any file when not given.
+        mode: The files' permissions; by default those the process gives to any file.
         root: A directory: paths below it are written relative to it.
 
     Returns:
@@ -47,73 +49,37 @@ def write_reports(
     Raises:
         ConfigError: A file cannot be written; names it. Files written before stand, each complete.
     """
+    by_module, by_kind = defaultdict(list), defaultdict(list)
+    for result in results:
+        by_module[result.module].append(result)
+        if result.device != _CLASS_LEVEL:
+            by_kind[result.device.partition(":")[0]].append(result)
     contents: dict[str, Mapping[str, Any]] = {}
-    for folder, suffix, groups in (
-        (BY_CLASS, "models", _by_module(results)),
-        (BY_HARDWARE, "results", _by_kind(results)),
+    for folder, suffix, key, groups, several in (
+        (BY_CLASS, "models", "module", by_module, ("architectures", attrgetter("architecture"))),
+        (BY_HARDWARE, "results", "kind", by_kind, ("devices", attrgetter("device"))),
     ):
         shared = envelope(folder.replace("_", "-"), header, root)
-        for name, group in groups.items():
-            contents[f"{folder}/{_file_name(name)}_{suffix}.json"] = {**shared, **to_plain(group, root)}
+        for name, cells in groups.items():
+            values = sorted(set(map(several[1], cells)))
+            body = {key: name, several[0]: values, "counts": counts_of(cells), "cells": [c.to_json() for c in cells]}
+            contents[f"{folder}/{_file_name(name)}_{suffix}.json"] = {**shared, **to_plain(body, root)}
     contents[SUMMARY] = summary_of(results, header, ended, root)
-    for name, data in contents.items():
-        _write_json(directory / name, data, mode)
-    return [directory / name for name in contents]
-
-
-def _write_json(path: Path, data: Mapping[str, Any], mode: int | None) -> None:
-    """Write a JSON file so that a reader sees the old one or the new one, never a part."""
-    try:
-        replace_file(path, json.dumps(data, indent=2, allow_nan=False, ensure_ascii=False) + "\n", mode=mode)
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: the report cannot be written: {error.strerror}",
-            hint="Free space or change the permissions, or choose another directory with --hf-reports.",
-        ) from error
-
-
-def _by_module(results: Sequence[CellResult]) -> dict[str, dict[str, Any]]:
-    return {
-        name: {
-            "module": name,
-            "architectures": sorted({result.architecture for result in group}),
-            "counts": counts_of(group),
-            "cells": [result.to_json() for result in group],
-        }
-        for name, group in _grouped(results, lambda result: result.module).items()
-    }
-
-
-def _by_kind(results: Sequence[CellResult]) -> dict[str, dict[str, Any]]:
-    on_devices = [result for result in results if result.device != _WRITER_CLASS_LEVEL]
-    return {
-        name: {
-            "kind": name,
-            "devices": sorted({result.device for result in group}),
-            "counts": counts_of(group),
-            "cells": [result.to_json() for result in group],
-        }
-        for name, group in _grouped(on_devices, lambda result: result.device.partition(":")[0]).items()
-    }
-
-
-def _grouped(results: Sequence[CellResult], key: Callable[[CellResult], str]) -> dict[str, list[CellResult]]:
-    groups: dict[str, list[CellResult]] = defaultdict(list)
-    for result in results:
-        groups[key(result)].append(result)
-    return groups
+    for file, data in contents.items():
+        try:
+            text = json.dumps(data, indent=2, allow_nan=False, ensure_ascii=False)
+            replace_file(directory / file, f"{text}\n", mode=mode)
+        except OSError as error:
+            raise ConfigError(
+                f"{directory / file}: the report cannot be written: {error.strerror}",
+                hint="Free space or change the permissions, or choose another directory with --hf-reports.",
+            ) from error
+    return [directory / file for file in contents]
 
 
 def _file_name(name: str) -> str:
     """A user's module may have any name that Python takes; a file name keeps to a few characters."""
     return re.sub(r"[^a-z0-9_.-]+", "-", name.lower()).strip("-.") or "unnamed"
-
-
-_SUMMED = ("requests", "hits", "misses", "loads", "failures", "evictions", "oom_retries", "load_seconds")
-
-
-_NAMED = 3
-"""How many cells a line names."""
 
 
 def summary_of(
@@ -208,7 +174,7 @@ def precision_line(results: Iterable[CellResult]) -> str:
     if not found["noticed"] and not found["blind_to"]:
         return ""
     blind = [
-        f"{len(cells)} blind to {dtype} ({', '.join(cells[:_NAMED])}{', ...' if len(cells) > _NAMED else ''})"
+        f"{len(cells)} blind to {dtype} ({', '.join(cells[:3])}{', ...' if len(cells) > 3 else ''})"
         for dtype, cells in found["blind_to"].items()
     ]
     return ", ".join([f"precision: {found['noticed']} cells would notice the next lower one", *blind])
@@ -238,23 +204,17 @@ def _pool_totals(processes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-_TABLE_CLASS_LEVEL = "class"
-_GAP = "  "
-_LONGEST_LABEL = 44
-_NOTHING = "-"
-
-
 def model_device_rows(results: Sequence[CellResult]) -> list[list[str]]:
     """Return the table as rows of texts: a header, then one row per model and weights.
 
     The columns are the class level, then each device and dtype, in the order of their first result. A model that did
     not run on a device has `-` there.
     """
-    columns = sorted({_column(result): None for result in results}, key=lambda column: column != _TABLE_CLASS_LEVEL)
+    columns = sorted({_column(result): None for result in results}, key=lambda column: column != _CLASS_LEVEL)
     cells: dict[str, dict[str, str]] = {}
     for result in results:
         cells.setdefault(_label(result), {})[_column(result)] = cell_text(result)
-    body = [[label, *(row.get(column, _NOTHING) for column in columns)] for label, row in cells.items()]
+    body = [[label, *(row.get(column, "-") for column in columns)] for label, row in cells.items()]
     return [["model [weights]", *columns], *body]
 
 
@@ -263,9 +223,25 @@ def model_device_table(results: Sequence[CellResult], width: int = 100) -> str:
 
     A table is wider only where a single device's column does not fit beside the models.
     """
-    rows = model_device_rows(results)
-    widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
-    return "\n\n".join(_render(rows, widths, [0, *block]) for block in _blocks(widths, width))
+    first, *others = ([*column] for column in zip(*model_device_rows(results), strict=True))
+    blocks, used = [[first]], _width(first)
+    for column in others:
+        if len(blocks[-1]) > 1 and used + 2 + _width(column) > width:
+            blocks.append([first])
+            used = _width(first)
+        blocks[-1].append(column)
+        used += 2 + _width(column)
+    return "\n\n".join(map(_render, blocks))
+
+
+def _render(columns: Sequence[list[str]]) -> str:
+    ruled = [[head, "-" * _width([head, *texts]), *texts] for head, *texts in columns]
+    padded = [[text.ljust(_width(column)) for text in column] for column in ruled]
+    return "\n".join("  ".join(row).rstrip() for row in zip(*padded, strict=True))
+
+
+def _width(column: Sequence[str]) -> int:
+    return max(map(len, column))
 
 
 def cell_text(result: CellResult) -> str:
@@ -288,30 +264,11 @@ def cell_text(result: CellResult) -> str:
 
 def _label(result: CellResult) -> str:
     name = result.model
-    room = _LONGEST_LABEL - len(result.weights) - 3
+    room = 44 - len(result.weights) - 3
     if len(name) > room:  # the end of a path or an id says most
         name = "..." + name[3 - room :]
     return f"{name} [{result.weights}]"
 
 
 def _column(result: CellResult) -> str:
-    return _TABLE_CLASS_LEVEL if result.device == _TABLE_CLASS_LEVEL else f"{result.device} {result.dtype}"
-
-
-def _blocks(widths: Sequence[int], width: int) -> list[list[int]]:
-    """Deal the columns after the first to tables that are narrow enough."""
-    blocks: list[list[int]] = [[]]
-    used = widths[0]
-    for index, column in enumerate(widths[1:], 1):
-        if blocks[-1] and used + len(_GAP) + column > width:
-            blocks.append([])
-            used = widths[0]
-        blocks[-1].append(index)
-        used += len(_GAP) + column
-    return blocks
-
-
-def _render(rows: Iterable[Sequence[str]], widths: Sequence[int], columns: Sequence[int]) -> str:
-    lines = [_GAP.join(row[index].ljust(widths[index]) for index in columns).rstrip() for row in rows]
-    rule = _GAP.join("-" * widths[index] for index in columns)
-    return "\n".join([lines[0], rule, *lines[1:]])
+    return _CLASS_LEVEL if result.device == _CLASS_LEVEL else f"{result.device} {result.dtype}"

@@ -6,6 +6,7 @@ import json
 import platform
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,9 @@ def envelope(schema: str, header: Mapping[str, Any], root: str | None = None) ->
     """Return the fields that all files share: schema, machine, versions, commit, options, and the run.
 
     Args:
-        schema: Which schema the file follows; one of `pytest_hfaccel.reporting.SCHEMAS`.
-        header: Plain JSON about the run. `machine` and `options` are taken as they are; `versions` and `commit` are
-            found out where the header has none; everything else is listed under `run`.
+        schema: Which schema the file follows; one of `SCHEMAS`.
+        header: Plain JSON about the run. `versions` and `commit` are looked up where it has none; what is not a field
+            of its own is listed under `run`.
         root: A directory: paths below it become relative to it.
     """
     known = {key: header[key] for key in _OWN_FIELDS if key in header}
@@ -48,24 +49,18 @@ _BRANCH = "ref: refs/heads/"
 
 
 def git_commit(directory: Path) -> str | None:
-    """Return the full hash of the commit checked out in the repository around `directory`.
-
-    It is read from git's files: no git needed, and no process started.
+    """Return the full hash of the commit checked out around `directory`, from git's files: no process is started.
 
     Returns:
-        `None` outside a repository, before its first commit, and where references are kept in a form other than files
-        and `packed-refs`.
+        `None` outside a repository, before its first commit, and where references are in neither files nor
+        `packed-refs`.
     """
     git_dir = _git_dir_around(directory)
     return _resolve(git_dir, "HEAD") if git_dir else None
 
 
 def git_branch(directory: Path) -> str | None:
-    """Return the branch checked out in the repository around `directory`.
-
-    Returns:
-        `None` outside a repository, and where a commit is checked out rather than a branch.
-    """
+    """Return the branch checked out around `directory`; `None` outside a repository, or where a commit is."""
     git_dir = _git_dir_around(directory)
     head = _read(git_dir / "HEAD") if git_dir else ""
     return head.removeprefix(_BRANCH) if head.startswith(_BRANCH) else None
@@ -84,19 +79,13 @@ def _git_dir_around(directory: Path) -> Path | None:
 def _resolve(git_dir: Path, name: str) -> str | None:
     common = git_dir / (_read(git_dir / "commondir") or ".")
     for _ in range(_HOPS):
-        text = _read(git_dir / name) or _read(common / name) or _packed(common, name)
+        text = _read(git_dir / name) or _read(common / name)
+        packed = re.search(rf"^(\S+) {re.escape(name)}$", _read(common / "packed-refs"), re.MULTILINE)
+        text = text or (packed[1] if packed else "")
         if not text.startswith("ref:"):
             return text if _OBJECT.fullmatch(text) else None
         name = text.removeprefix("ref:").strip()
     return None
-
-
-def _packed(common: Path, name: str) -> str:
-    for line in _read(common / "packed-refs").splitlines():
-        commit, _, packed_name = line.partition(" ")
-        if packed_name == name:
-            return commit
-    return ""
 
 
 def _read(path: Path) -> str:
@@ -107,36 +96,22 @@ def _read(path: Path) -> str:
 
 
 _PACKAGES = (
-    "pytest-hfaccel",
-    "pytest",
-    "torch",
-    "transformers",
-    "tokenizers",
-    "safetensors",
-    "huggingface-hub",
-    "numpy",
-    "accelerate",
-    "openvino",
-    "nncf",
-    "torchao",
-    "onnx",
-    "onnxruntime",
+    *("pytest-hfaccel", "pytest", "torch", "transformers", "tokenizers", "safetensors", "huggingface-hub", "numpy"),
+    *("accelerate", "openvino", "nncf", "torchao", "onnx", "onnxruntime"),
 )
 
 
 def installed_versions() -> dict[str, str | None]:
-    """Return Python's version and those of the packages that decide a result; `None` for one that is not installed.
+    """Return the versions of Python and the packages that decide a result, without importing them.
 
-    Nothing is imported.
+    Returns:
+        The versions; `None` for a package that is not installed.
     """
-    return {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}}
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+    versions: dict[str, str | None] = {"python": platform.python_version(), **dict.fromkeys(_PACKAGES)}
+    for name in _PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
 
 
 SCHEMAS = ("cell", "by-class", "by-hardware", "summary", "journal", "coverage", "common")

@@ -12,9 +12,6 @@ from pytest_hfaccel.core.events import CellFinished, CheckStarted, Event, RunFin
 from pytest_hfaccel.core.results import CellResult
 from pytest_hfaccel.reporting.runs import RunFolder, journal_lines, keys_in_journal
 
-_IN_JOURNAL = ("module", "cell", "decided_by")
-"""What of a cell the journal says before one of its checks starts."""
-
 
 @dataclass
 class Written:
@@ -59,7 +56,7 @@ class RunReports:
         """Write what an event says.
 
         Raises:
-            ConfigError: The run's folder cannot be made (at `RunStarted` only; later problems are in `written`).
+            ConfigError: The run's folder cannot be made. Later problems are in `written`.
         """
         match event:
             case RunStarted(header):
@@ -81,11 +78,10 @@ class RunReports:
     def _start(self, event: CheckStarted) -> None:
         if self._folder is None:
             return
-        about = {name: event.facts[name] for name in _IN_JOURNAL if name in event.facts}
-        facts = {**about, **({"check": event.check} if event.check else {})}
-        others = {"with": list(event.running)} if event.running else {}
+        facts = {name: event.facts.get(name) for name in ("module", "cell", "decided_by")}
+        facts |= {"check": event.check, "with": list(event.running)}
         try:
-            self._folder.journal.start(event.test, **facts, **others)
+            self._folder.journal.start(event.test, **{name: value for name, value in facts.items() if value})
         except HfAccelError as error:
             self._problem = str(error)
 
@@ -115,8 +111,7 @@ class RunReports:
             in_journal = keys_in_journal(journal) if journal else set()
             in_no_file = [result for result in event.results if result.key not in in_journal]
             if in_journal:
-                written.problems.append(
-                    f"the results of {len(in_journal)} of {len(event.results)} cells are in {journal}"
-                )
+                told = f"the results of {len(in_journal)} of {len(event.results)} cells are in {journal}"
+                written.problems.append(told)
             if in_no_file:
                 written.lost = list(journal_lines(in_no_file, event.header, event.ended, root=self._root))

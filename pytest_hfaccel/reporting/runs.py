@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.files import replace_file
 from pytest_hfaccel.core.results import CellKey, CellResult, Ended
-from pytest_hfaccel.reporting.journal import JOURNAL, Journal, journal_line, read_journal_lines, unwritable
+from pytest_hfaccel.reporting.journal import JOURNAL, Journal, journal_line, read_journal, unwritable
 from pytest_hfaccel.reporting.reports import BY_CLASS, BY_HARDWARE, SUMMARY, speaks_against, write_reports
 from pytest_hfaccel.reporting.run_facts import envelope
 
@@ -46,7 +46,7 @@ class RunFolder:
     """The folder of one run while it goes on: its journal, then its reports.
 
     Args:
-        reports: The directory of all runs' reports, e.g. `reports/`; it is made.
+        reports: The directory of all runs' reports; it is made.
         header: Plain JSON about the run.
         mode: The permissions of its files.
         root: A directory: paths below it are written relative to it.
@@ -102,13 +102,13 @@ class RunFolder:
     def finish(
         self, results: Sequence[CellResult], facts: Mapping[str, Any], ended: Ended, keep_runs: int
     ) -> list[Path]:
-        """Write the reports, end the journal, and remove the folders of runs that are too old to be kept.
+        """Write the reports, end the journal, and keep the folders of the last `keep_runs` runs and of running ones.
 
         Args:
             results: The records of all cells.
-            facts: What the header says besides, now that the run is over; `finished` above all.
+            facts: Further fields of the header, now that the run is over: `finished` at least.
             ended: How the run ended.
-            keep_runs: How many runs stay, this one included. Those that still go on stay anyway.
+            keep_runs: How many runs stay, this one included.
 
         Returns:
             The reports, `summary.json` last.
@@ -147,7 +147,7 @@ class RunFolder:
 def journal_lines(
     results: Sequence[CellResult], header: Mapping[str, Any], ended: Ended, root: str | None = None
 ) -> Iterator[str]:
-    """Return what the journal of a run would say of some cells, for where it cannot be written."""
+    """Return what the journal of a run would say of some cells, where it cannot be written."""
     yield journal_line({"type": "run", **envelope("journal", header, root)}, root)
     for result in results:
         yield journal_line({"type": "cell", "result": result.to_json()}, root)
@@ -157,7 +157,7 @@ def journal_lines(
 def keys_in_journal(path: Path) -> set[CellKey]:
     """Return the cells that a journal really has: its file may have gone since it was written."""
     try:
-        return {result.key for result in read_journal_lines(path).results}
+        return {result.key for result in read_journal(path).results}
     except ConfigError:
         return set()
 
@@ -199,7 +199,7 @@ def latest_run(reports: Path) -> Path | None:
 
 def _read_run(folder: Path) -> Run:
     try:
-        lines = read_journal_lines(folder / JOURNAL)
+        lines = read_journal(folder / JOURNAL)
     except ConfigError as error:
         return Run(folder.name, folder, problems=[str(error)])
     about = lines.header.get("run", {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import lzma
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,19 @@ from pytest_hfaccel.core.results import NOT_REACHED, SCHEMA_VERSION, Cause, Cell
 from pytest_hfaccel.reporting.journal import read_journal
 
 _ENTRY = re.compile(r" \[[^\[\]]+:\d+\]$")
-_REASON_LENGTH = 300
+_MODULE = re.compile(r"test_hf_(\w+)\.py")
+_FOLDERS = re.compile(r"""(?<![^\s='"])(?:~|[A-Za-z]:|)[/\\](?:[^\s'"/\\]+[/\\])+(?=[^\s'"/\\])""")
+_REASON_LENGTH, _COMMAND_LENGTH = 300, 320
 _COMPRESSED = ".xz"
+
+MEANINGS: dict[Cause, str] = {
+    Cause.PACKAGE: "a package that is not installed",
+    Cause.TINY_CHECKPOINT: "our tiny checkpoint or its inputs",
+    Cause.TRANSFORMERS: "the class's own code",
+    Cause.EXPORTER: "the conversion from torch to the runtime",
+    Cause.RUNTIME: "the runtime that runs the converted model",
+    Cause.TIME: "stopped at the time limit",
+}
 
 
 @dataclass
@@ -57,7 +68,11 @@ def read_coverage(files: Sequence[Path]) -> Coverage:
         for cell in results:
             if not cell.incomplete:
                 key = (cell.model, cell.device, cell.dtype)
-                cells[key] = _added_to(cells[key], cell) if key in cells else cell
+                # A later run may have asked for some checks only.
+                again = {check.name for check in cell.checks}
+                earlier = cells[key].checks if key in cells else []
+                kept = [check for check in earlier if check.name not in again]
+                cells[key] = replace(cell, checks=[*kept, *cell.checks])
     if not cells:
         raise ConfigError(
             f"{', '.join(map(str, files))}: no finished cell.",
@@ -67,16 +82,10 @@ def read_coverage(files: Sequence[Path]) -> Coverage:
     return Coverage(runs, ordered)
 
 
-def _added_to(earlier: CellResult, later: CellResult) -> CellResult:
-    """The later record with the checks that only the earlier one has: a run may have asked for some checks only."""
-    again = {check.name for check in later.checks}
-    return replace(later, checks=[*(check for check in earlier.checks if check.name not in again), *later.checks])
-
-
 def _read(path: Path) -> tuple[list[dict[str, Any]], list[CellResult]]:
     if ".json" in path.suffixes:
         data = read_coverage_json(path)
-        return headers_of(data), list(results_of(data))
+        return [{"run": run, "versions": run["versions"]} for run in data["runs"]], list(_results_of(data))
     contents = read_journal(path)
     return [contents.header], contents.results
 
@@ -99,7 +108,10 @@ def told(cell: CellResult) -> list[CheckOutcome]:
     """Return the outcomes of a cell that are no pass, each failure once."""
     bad = [check for check in cell.checks if check.status not in (Status.PASSED, Status.SKIPPED)]
     first = [check for check in bad if NOT_REACHED not in (check.reason or "")]
-    return _distinct(first or bad)
+    by_reason: dict[str, CheckOutcome] = {}
+    for check in first or bad:
+        by_reason.setdefault(f"{check.stage} {reason_of(check)}", check)
+    return list(by_reason.values())
 
 
 def reason_of(outcome: CheckOutcome) -> str:
@@ -110,49 +122,31 @@ def reason_of(outcome: CheckOutcome) -> str:
     return text if len(text) <= _REASON_LENGTH else text[: _REASON_LENGTH - 1] + "…"
 
 
-def _distinct(outcomes: Iterable[CheckOutcome]) -> list[CheckOutcome]:
-    by_reason: dict[str, CheckOutcome] = {}
-    for outcome in outcomes:
-        by_reason.setdefault(f"{outcome.stage} {reason_of(outcome)}", outcome)
-    return list(by_reason.values())
-
-
 def _cell(cell: CellResult) -> dict[str, Any]:
     checks: dict[str, list[str]] = {}
     for check in cell.checks:
         checks.setdefault(str(check.status), []).append(check.name)
     found: dict[str, Any] = {"status": str(cell.status), "checks": checks}
-    if (distance := rel_l2(cell)) is not None:
+    distance = next((check.measures.get("rel_l2") for check in cell.checks if check.name == "parity"), None)
+    if isinstance(distance, float):
         found["rel_l2"] = float(f"{distance:.3g}")
-    if problems := list(_problems(cell)):
-        found |= {"problems": problems, "command": command_of(cell)}
-    return found
-
-
-def _problems(cell: CellResult) -> Iterator[dict[str, str]]:
-    for check in told(cell):
-        yield {
+    problems = [
+        {
             "check": check.name,
             "status": str(check.status),
             "stage": str(check.stage),
             "cause": cause_of(check, cell.device),
             "reason": reason_of(check),
         }
-
-
-def rel_l2(cell: CellResult) -> float | None:
-    """Return the distance from the reference that a cell's parity check measured; `None` if it did not."""
-    found = next((check.measures.get("rel_l2") for check in cell.checks if check.name == "parity"), None)
-    return found if isinstance(found, float) else None
+        for check in told(cell)
+    ]
+    return {**found, "problems": problems, "command": command_of(cell)} if problems else found
 
 
 def _run(header: dict[str, Any]) -> dict[str, Any]:
     run = header.get("run", {})
     versions = {name: version for name, version in header.get("versions", {}).items() if version}
     return {"command": command_of_run(header), "started": run.get("started"), "versions": versions}
-
-
-_MODULE = re.compile(r"test_hf_(\w+)\.py")
 
 
 def read_coverage_json(path: Path) -> dict[str, Any]:
@@ -181,16 +175,8 @@ def write_coverage_json(path: Path, data: Mapping[str, Any]) -> None:
     replace_file(path, lzma.compress(content, preset=9) if path.suffix == _COMPRESSED else content)
 
 
-def headers_of(data: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the headers of the runs of a coverage, with what it kept of them."""
-    return [
-        {"run": {"command": run["command"], "started": run["started"]}, "versions": run["versions"]}
-        for run in data["runs"]
-    ]
-
-
-def results_of(data: Mapping[str, Any]) -> Iterator[CellResult]:
-    """Return the cells of a coverage, with what it kept of them: checks, reasons, causes and the distance of parity."""
+def _results_of(data: Mapping[str, Any]) -> Iterator[CellResult]:
+    """Rebuild the cells: checks, reasons, causes and the distance of parity."""
     for model, about in data["models"].items():
         for column, cell in about["cells"].items():
             device, _, dtype = column.rpartition(" ")
@@ -223,25 +209,11 @@ def _outcomes(cell: Mapping[str, Any]) -> Iterator[CheckOutcome]:
             yield outcome
 
 
-MEANINGS: dict[Cause, str] = {
-    Cause.PACKAGE: "a package that is not installed",
-    Cause.TINY_CHECKPOINT: "our tiny checkpoint or its inputs",
-    Cause.TRANSFORMERS: "the class's own code",
-    Cause.EXPORTER: "the conversion from torch to the runtime",
-    Cause.RUNTIME: "the runtime that runs the converted model",
-    Cause.TIME: "stopped at the time limit",
-}
-
-
 def cause_of(outcome: CheckOutcome, device: str) -> Cause:
     """Return the cause of an outcome that is not a pass.
 
-    That is what the failure, or the registry's entry, says. Else the stage decides: what goes wrong in eager torch is
+    It is what the failure, or the registry's entry, says. Else the stage decides: what goes wrong in eager torch is
     due to the class itself, what goes wrong after conversion to the runtime.
-
-    Args:
-        outcome: How the check ended.
-        device: Id of the device, `class` for the checks that need none.
     """
     if outcome.cause:
         return Cause(outcome.cause)
@@ -250,10 +222,6 @@ def cause_of(outcome: CheckOutcome, device: str) -> Cause:
     if device == "class" or not kind_named(device.partition(":")[0]).traits.exported:
         return Cause.TRANSFORMERS
     return Cause.EXPORTER if outcome.stage in (Stage.CONVERT, Stage.LOAD) else Cause.RUNTIME
-
-
-_LENGTH = 320
-_FOLDERS = re.compile(r"""(?<![^\s='"])(?:~|[A-Za-z]:|)[/\\](?:[^\s'"/\\]+[/\\])+(?=[^\s'"/\\])""")
 
 
 def command_of(cell: CellResult) -> str:
@@ -267,15 +235,12 @@ def command_of_run(header: dict[str, Any]) -> str | None:
 
     It is shortened where it names hundreds of models. Of absolute paths the last part is kept: the others say where
     things lie on one machine, the name of its user included.
-
-    Args:
-        header: The first record of the run's journal, or what an earlier coverage kept of it.
     """
     command: str | None = header.get("run", {}).get("command")
     if command is None:
         return None
     command = _FOLDERS.sub("…/", command)
-    if len(command) <= _LENGTH:
+    if len(command) <= _COMMAND_LENGTH:
         return command
-    half = _LENGTH // 2
+    half = _COMMAND_LENGTH // 2
     return f"{command[:half].rpartition(' ')[0]} … {command[-half:].partition(' ')[2]}"

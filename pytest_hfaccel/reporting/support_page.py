@@ -18,7 +18,6 @@ from pytest_hfaccel.reporting.support_matrix import (
 )
 
 _STATUSES = (Status.XFAILED, Status.FAILED, Status.ERROR, Status.CRASHED, Status.TIMEOUT, Status.UNAVAILABLE)
-_PAGE_NAMES_SHOWN = 12
 _RUNS_SHOWN = 6
 _PACKAGES = ("transformers", "torch", "openvino", "nncf", "pytest-hfaccel")
 
@@ -26,10 +25,7 @@ _PACKAGES = ("transformers", "torch", "openvino", "nncf", "pytest-hfaccel")
 def coverage_page(coverage: Coverage, title: str = "Support matrix", further: Sequence[str] = ()) -> str:
     """Return the page: what ran, how it ended by device and by check, what failed and why, and a line per class.
 
-    Args:
-        coverage: What to show.
-        title: The page's heading.
-        further: Lines of a section before the line per class.
+    `further` is a section before the line per class.
     """
     sections = (
         [f"# {title}", "", *_runs(coverage)],
@@ -107,7 +103,7 @@ def _failures(coverage: Coverage) -> Iterator[str]:
             yield from ("", f"### {cause}", "")
         for (_, column, reason), cells in sorted(found.items(), key=lambda item: (item[0][1], -len(item[1]), item[0])):
             yield f"- **{column}**, {len(cells)}: {_escaped(reason)}"
-            yield f"  {_names(cell.model for cell in cells)}"
+            yield f"  {_names([cell.model for cell in cells], 12)}"
             yield f"  (`{command_of(cells[0])}`)"
 
 
@@ -131,10 +127,9 @@ def _line(cell: CellResult | None) -> str:
     return f"{len(passed)}/{len(ran)}" + (f" {rest}" if rest else "")
 
 
-def _names(models: Iterable[str]) -> str:
-    names = list(models)
-    more = f" and {len(names) - _PAGE_NAMES_SHOWN} more" if len(names) > _PAGE_NAMES_SHOWN else ""
-    return ", ".join(f"`{name}`" for name in names[:_PAGE_NAMES_SHOWN]) + more
+def _names(names: Sequence[str], shown: int) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(f"`{name}`" for name in names[:shown]) + more
 
 
 def _share(part: int, whole: int) -> str:
@@ -152,21 +147,15 @@ def _table(heads: Sequence[object], rows: Iterable[Sequence[object]]) -> Iterato
         yield "| " + " | ".join(map(str, row)) + " |"
 
 
-_DIFFERENCE_NAMES_SHOWN = 40
-
-
 def difference_section(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Return a section of the page: classes that came and went, and cells that end in another way.
-
-    Args:
-        before: An earlier coverage.
-        after: The one the page is about.
-    """
+    """Return a section of the page: classes that came and went, and cells that end in another way."""
     old, new = before["models"], after["models"]
     versions = (_version(before), _version(after))
     lines = [f"## Compared with transformers {versions[0]}", ""]
-    lines += _listed(f"Classes that only transformers {versions[1]} has", sorted(new.keys() - old.keys()))
-    lines += _listed(f"Classes that only transformers {versions[0]} has", sorted(old.keys() - new.keys()))
+    for version, one, other in ((versions[1], new, old), (versions[0], old, new)):
+        names = sorted(one.keys() - other.keys())
+        shown = f": {_names(names, 40)}" if names else ""
+        lines.append(f"- Classes that only transformers {version} has: {len(names)}{shown}")
     changed = list(_changed(old, new))
     lines += [f"- Cells of the same class that end in another way: {len(changed)}"]
     return [*lines, *(f"  - {text}" for text in changed)]
@@ -181,12 +170,6 @@ def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
                     f"{p['check']}: {p['reason']}" for p in (*second.get("problems", ()), *first.get("problems", ()))
                 ]
                 yield f"`{model}` on {column}: {first['status']} -> {second['status']} ({'; '.join(why[:1])})"
-
-
-def _listed(what: str, names: list[str]) -> list[str]:
-    more = f" and {len(names) - _DIFFERENCE_NAMES_SHOWN} more" if len(names) > _DIFFERENCE_NAMES_SHOWN else ""
-    shown = ": " + ", ".join(f"`{name}`" for name in names[:_DIFFERENCE_NAMES_SHOWN]) + more if names else ""
-    return [f"- {what}: {len(names)}{shown}"]
 
 
 def _version(coverage: Mapping[str, Any]) -> str:

@@ -60,8 +60,7 @@ def test_kill_leaves_the_finished_cells_in_the_journal(project: Project) -> None
     process, journal = start_until_first_cell(project)
     process.kill()
     process.communicate(timeout=30)
-    _, results = read_journal(journal)[:2]
-    assert FINISHED in {result.cell for result in results}
+    assert FINISHED in {result.cell for result in read_journal(journal).results}
 
 
 def test_ctrl_c_writes_the_reports(project: Project) -> None:
@@ -69,7 +68,7 @@ def test_ctrl_c_writes_the_reports(project: Project) -> None:
     process.send_signal(signal.SIGINT)
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 2, output
-    results = {result.cell: result for result in read_journal(journal)[1]}
+    results = {result.cell: result for result in read_journal(journal).results}
     assert results[FINISHED].status == "passed"
     summary = json.loads((journal.parent / "summary.json").read_text(encoding="utf-8"))
     assert (summary["ended"], summary["passed"]) == ("interrupted", False)

@@ -29,11 +29,11 @@ def test_what_is_written_is_read_back(path: Path) -> None:
     assert not read_journal(path).is_complete
     journal.close()
     journal.close()
-    header, results, problems, is_complete = read_journal(path)
-    assert header["schema"] == "pytest-hfaccel/journal"
-    assert header["machine"] == HEADER["machine"]
-    assert header["run"]["command"] == HEADER["command"]
-    assert (results, problems, is_complete) == (sample_results(), [], True)
+    read = read_journal(path)
+    assert read.header["schema"] == "pytest-hfaccel/journal"
+    assert read.header["machine"] == HEADER["machine"]
+    assert read.header["run"]["command"] == HEADER["command"]
+    assert (read.results, read.problems, read.is_complete) == (sample_results(), [], True)
 
 
 def test_a_killed_process_loses_nothing_that_was_appended(path: Path) -> None:
