@@ -18,7 +18,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "core": set(),
     # What we patch of other projects; whoever patches may import it.
     "upstream": {"core"},
-    "registry": {"core"},
+    "registry": {"core", "upstream"},
     "classify": {"core", "registry"},
     "hardware": {"backends", "compat", "core"},
     "backends.base": {"core"},

@@ -5,15 +5,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from pytest_hfaccel.core.errors import CheckpointError, ConfigError, GatedError, HubError
+from pytest_hfaccel.upstream.huggingface_hub import hub_errors
 
 CONFIG = "config.json"
+
+_WITHOUT_HUB = "A registered model (`hfaccel registry list`) or a local directory needs no hub."
 
 _ANSWER_SECONDS = 10.0
 """How long to wait for the hub, as huggingface_hub does before a download."""
@@ -54,7 +55,7 @@ def fetch_config(hub_id: str, revision: str | None = None) -> tuple[Path, str]:
         HubError: The hub did not answer, answered with an error, or is switched off.
         CheckpointError: The answer could not be written to the cache.
     """
-    with _hub_errors(hub_id):
+    with hub_errors(hub_id, revision=revision, hint=_WITHOUT_HUB):
         from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
         cached = try_to_load_from_cache(hub_id, CONFIG, revision=revision)
@@ -97,7 +98,7 @@ def popular_models(architecture: str, tags: list[str], limit: int) -> list[HubMo
     Raises:
         HubError: The hub did not answer, answered with an error, or is switched off.
     """
-    with _hub_errors(architecture):
+    with hub_errors(architecture, hint=_WITHOUT_HUB):
         from huggingface_hub import HfApi
 
         _demand_a_connection()
@@ -117,46 +118,3 @@ def popular_models(architecture: str, tags: list[str], limit: int) -> list[HubMo
             )
             for info in islice(fitting, limit)
         ]
-
-
-@contextmanager
-def _hub_errors(what: str) -> Iterator[None]:
-    """Turn huggingface_hub's exceptions into ours."""
-    from huggingface_hub import errors
-
-    # huggingface_hub's errors derive from those of its HTTP library, which differs between its versions.
-    network_error = next(base for base in errors.HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
-    try:
-        yield
-    except errors.HFValidationError as error:
-        raise ConfigError(f"{what!r} is neither a registered model nor a directory, and cannot be a hub id.") from error
-    except errors.GatedRepoError as error:
-        raise GatedError(
-            f"{what}: its repository wants an accepted licence.",
-            hint=f"Accept it on the hub's page of {what}, and set HF_TOKEN to a token of that account.",
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise ConfigError(
-            f"{what}: the hub has no such model, or it is private.", hint="Set HF_TOKEN if it is yours."
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise ConfigError(f"{what}: the hub has the model, but not the revision.") from error
-    except errors.RemoteEntryNotFoundError as error:
-        raise ConfigError(f"{what}: its repository has no config.json.") from error
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, network_error) as error:
-        raise HubError(f"{what}: {_why_no_answer(error)}", hint=_NO_ANSWER_HINT) from error
-    except OSError as error:
-        raise CheckpointError(f"{what}: {error}", stage="resolve") from error
-
-
-_NO_ANSWER_HINT = "A registered model (`hfaccel registry list`) or a local directory needs no hub."
-
-
-def _why_no_answer(error: BaseException) -> str:
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        uncached = ", and the local hub cache does not hold it" if isinstance(error, FileNotFoundError) else ""
-        return f"HF_HUB_OFFLINE switches the hub off{uncached}."
-    cause = error.__cause__ or error
-    return f"the hub at {constants.ENDPOINT} did not answer ({type(cause).__name__}: {cause})."

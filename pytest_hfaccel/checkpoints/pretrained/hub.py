@@ -1,7 +1,4 @@
-"""The hub: which files of a repository are used, whether they are in the local cache, and the download.
-
-No message of ours carries what the hub's client says literally: that may hold a signed URL.
-"""
+"""The hub: which files of a repository are used, whether they are in the local cache, and the download."""
 
 from __future__ import annotations
 
@@ -12,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pytest_hfaccel.checkpoints.integrity import missing_weights
-from pytest_hfaccel.core.errors import CheckpointError, ConfigError, GatedError, HfAccelError, HubError
+from pytest_hfaccel.core.errors import CheckpointError
 from pytest_hfaccel.core.spec import ModelSpec
+from pytest_hfaccel.upstream.huggingface_hub import hub_errors, reason_of
 
 _CONFIGS = ("*.json", "*.jinja", "*.txt", "*.model", "*.spm", "*.tiktoken")
 """Configs, tokenizers and chat templates."""
@@ -26,6 +24,8 @@ _PICKLED_WEIGHTS = ("pytorch_model.bin", "pytorch_model-*-of-*.bin")
 
 _FOLDERS = ("*/*",)
 """Folders hold other formats (onnx, coreml, original) and other models."""
+
+_WITHOUT_HUB = "--hf-weights tiny or random needs no hub."
 
 _ANSWER_SECONDS = 5.0
 """How long the choice of weights waits for the hub; a download waits as long as huggingface_hub does."""
@@ -57,15 +57,13 @@ def hub_refusal(spec: ModelSpec) -> str | None:
 
     The config rather than the model's page, because the page of a gated model is public.
     """
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
-    if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set"
     try:
         get_hf_file_metadata(hf_hub_url(spec.hub_id, "config.json", revision=spec.revision), timeout=_ANSWER_SECONDS)
     except Exception as error:
         # Whatever it is, there is an answer to fall back on, and the reason is shown.
-        return _short_reason(error)
+        return reason_of(error, spec.revision)
     return None
 
 
@@ -81,7 +79,7 @@ def download(spec: ModelSpec, *, allow_pickle: bool = False) -> Path:
         HubError: The hub did not answer, answered with an error, or is switched off.
     """
     code = _CODE if spec.requires_remote_code else ()
-    with _hub_errors(spec), _progress_on_a_terminal():
+    with hub_errors(spec.hub_id, revision=spec.revision, hint=_WITHOUT_HUB), _progress_on_a_terminal():
         directory = _fetch(spec, *_CONFIGS, *_SAFE_WEIGHTS, *code)
         if allow_pickle and not _has_weights(directory):
             directory = _fetch(spec, *_PICKLED_WEIGHTS)
@@ -95,7 +93,7 @@ def download(spec: ModelSpec, *, allow_pickle: bool = False) -> Path:
 
 def download_code(spec: ModelSpec) -> Path:
     """Download the Python files of a repository, for the user to read; raises what `download` raises."""
-    with _hub_errors(spec):
+    with hub_errors(spec.hub_id, revision=spec.revision):
         return _fetch(spec, *_CODE)
 
 
@@ -121,79 +119,3 @@ def _progress_on_a_terminal() -> Iterator[None]:
         yield
     finally:
         enable_progress_bars()
-
-
-@contextmanager
-def _hub_errors(spec: ModelSpec) -> Iterator[None]:
-    """Turn what goes wrong during a download into `GatedError`, `ConfigError`, `CheckpointError` or `HubError`."""
-    try:
-        yield
-    except HfAccelError:
-        raise
-    except Exception as error:
-        # `from None`: the chained exceptions would be printed with their URLs.
-        raise _our_error(spec, error) from None
-
-
-def _short_reason(error: BaseException) -> str:
-    """Say as a clause why the hub does not give a model."""
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        OfflineModeIsEnabled,
-        RemoteEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    reasons = (
-        (GatedRepoError, "the hub wants an accepted licence and a token for it"),
-        (RevisionNotFoundError, "the hub does not have this revision of it"),
-        (RepositoryNotFoundError, "the hub does not know it, or not for this user"),
-        (RemoteEntryNotFoundError, "its repository has no config.json"),
-        (OfflineModeIsEnabled, "HF_HUB_OFFLINE is set"),
-        (HfHubHTTPError, f"the hub answered with an error ({_status(error)})"),
-    )
-    root = _root(error)
-    known = next((text for kind, text in reasons if isinstance(error, kind)), None)
-    return known or f"the hub did not answer ({_status(root)})"
-
-
-def _our_error(spec: ModelSpec, error: Exception) -> HfAccelError:
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-
-    if isinstance(error, GatedRepoError):
-        return GatedError(
-            f"{spec.hub_id}: the hub wants an accepted licence and a token ({_status(error)}).",
-            hint="Accept the licence on the model's page on the hub, then set HF_TOKEN.",
-        )
-    if isinstance(error, RevisionNotFoundError):
-        return ConfigError(
-            f"{spec.hub_id}: the hub has no revision {spec.revision or 'main'!r}.", hint=f"See {spec.source}."
-        )
-    if isinstance(error, RepositoryNotFoundError):
-        return ConfigError(
-            f"{spec.hub_id}: the hub has no such model, or not for this user ({_status(error)}).",
-            hint="Mind the spelling; a private model needs HF_TOKEN.",
-        )
-    if isinstance(error, OSError) and error.errno is not None:
-        return CheckpointError(
-            f"{spec.hub_id}: the download cannot be written: {error.strerror}: {error.filename or 'the cache'}.",
-            hint="Free space or change the permissions, or set HF_HOME to another directory.",
-        )
-    return HubError(
-        f"{spec.hub_id} is not in the local cache, and {_short_reason(_root(error))}.",
-        hint="--hf-weights tiny or random needs no hub.",
-    )
-
-
-def _status(error: BaseException) -> str:
-    response = getattr(error, "response", None)
-    return f"HTTP {response.status_code}" if response is not None else type(error).__name__
-
-
-def _root(error: BaseException) -> BaseException:
-    """The error everything began with; what the hub answered, where it answered."""
-    while getattr(error, "response", None) is None and (before := error.__cause__ or error.__context__) is not None:
-        error = before
-    return error

@@ -136,8 +136,8 @@ def test_only_the_config_is_asked_for_and_with_the_token(answers: dict[str, dict
 @pytest.mark.parametrize(
     ("name", "error", "text"),
     [
-        ("org/gone", "ConfigError", "org/gone: the hub has no such model, or it is private."),
-        ("org/gated", "GatedError", "org/gated: its repository wants an accepted licence."),
+        ("org/gone", "ConfigError", "org/gone: the hub has no such model, or not for this user (HTTP 40"),
+        ("org/gated", "GatedError", "org/gated: the hub wants an accepted licence and a token (HTTP 40"),
         ("org/no-config", "ConfigError", "org/no-config: its repository has no config.json."),
         ("org/forbidden", "HubError", "org/forbidden: the hub at http://127.0.0.1:"),
     ],
@@ -165,7 +165,7 @@ def test_the_local_cache_needs_no_hub(answers: dict[str, dict[str, Any]], home: 
 def test_a_hub_that_does_not_answer(tmp_path: Path) -> None:
     found = resolve(["org/opt"], tmp_path, HF_ENDPOINT="http://127.0.0.1:9")["org/opt"]
     assert found["error"] == "HubError"
-    assert found["text"].startswith("org/opt: the hub at http://127.0.0.1:9 did not answer (ConnectError: ")
+    assert found["text"].startswith("org/opt: the hub at http://127.0.0.1:9 did not answer (ConnectionRefusedError).")
     assert not found["waits"], "without a network every model would cost a user all retries"
 
 
