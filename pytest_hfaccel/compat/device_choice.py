@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.core.devices import BEST_FIRST, BUILT_IN, TORCH_KINDS, kind_named
 from pytest_hfaccel.core.errors import BackendUnavailable, ConfigError
+from pytest_hfaccel.core.presence import HardwareReport, Presence
 from pytest_hfaccel.core.spec import Device
 
 if TYPE_CHECKING:
-    from pytest_hfaccel.core.presence import HardwareReport, Presence
+    from pytest_hfaccel.hardware.confirm import Confirm, Probe
 
 AUTO = "auto"
-KINDS = tuple(kind.name for kind in BUILT_IN.values() if kind.is_searched)
-"""The kinds of device a model of the pool can be asked for on."""
-
 MB = 2**20
+_KINDS = tuple(kind.name for kind in BUILT_IN.values() if kind.is_searched)
 _BEST_FIRST = tuple(kind for kind in BEST_FIRST if kind in TORCH_KINDS)
 _IN_BROWSER = ("webgpu", "webnn")
-
-_PRECISIONS = {
-    "fp64": ("float64", "double"),
-    "fp32": ("float32", "float"),
-    "fp16": ("float16", "half"),
-    "bf16": ("bfloat16",),
+_PRECISIONS = ("fp64", "fp32", "fp16", "bf16")
+_TORCH_PRECISIONS = {
+    "float64": "fp64",
+    "double": "fp64",
+    "float32": "fp32",
+    "float": "fp32",
+    "float16": "fp16",
+    "half": "fp16",
+    "bfloat16": "bf16",
 }
-"""Our name of a precision -> torch's names of it."""
 
 
 @dataclass(frozen=True)
@@ -78,14 +79,15 @@ class HardwarePreferences:
                 f"hardware_preferences: {preferences!r} is not a dictionary.",
                 hint=f'Wanted: {{"device": {str(preferences)!r}}}.',
             )
-        known = {each.name for each in fields(cls)}
+        known = sorted(each.name for each in fields(cls))
         values = {}
         for key, value in (preferences or {}).items():
             if key not in known:
-                raise _unknown_key(key, sorted(known))
+                allowed = f"{_suggestion(key, known)} Allowed: {', '.join(known)}."
+                raise ConfigError(f"hardware_preferences: there is no {key!r}.{allowed}")
             if value is not None:
-                values[key] = _READERS.get(key, _TEXT)(key, value)
-        if values.get("force_device") == "true":
+                values[key] = _read(key, value)
+        if values.get("force_device") is True:
             values["force_device"] = values.get("device", AUTO)
             if values["force_device"] == AUTO:
                 raise ConfigError("hardware_preferences['force_device'] is true, but 'device' names none.")
@@ -121,18 +123,14 @@ class Devices:
         confirm: Has devices compute something (default: `pytest_hfaccel.hardware.confirm_devices`).
     """
 
-    def __init__(
-        self,
-        probe: Callable[[], HardwareReport] | None = None,
-        confirm: Callable[[Iterable[Device]], list[Presence]] | None = None,
-    ) -> None:
+    def __init__(self, probe: Probe | None = None, confirm: Confirm | None = None) -> None:
         self._probe, self._confirm = probe, confirm
         self._report: HardwareReport | None = None
-        self._found: dict[Device, Presence] = {}
+        self._presences: dict[Device, Presence] = {}
 
     @property
     def report(self) -> HardwareReport:
-        """What was found at first use."""
+        """What was seen at first use."""
         if self._report is None:
             from pytest_hfaccel.hardware import probe_devices
 
@@ -151,25 +149,21 @@ class Devices:
         """
         passed_over: dict[str, str] = {}
         for device in self._wanted(preferences):
-            objection = self.objection(device, preferences)
+            presence = self._presence(device)
+            objection = _objection(presence, preferences)
             if not objection:
-                return Choice(device, _is_emulated(self._presence(device)), passed_over)
+                return Choice(device, _is_emulated(presence), passed_over)
             passed_over[device.id] = objection
+        present = ", ".join(device.id for device in self.report.present())
+        simulated = " 'fallback_to_simulation' accepts an emulated device, but makes none up."
         raise BackendUnavailable(
             f"{subject or 'the model'}: no device that was asked for is available.\n"
             + "\n".join(f"  {device}: {reason}" for device, reason in passed_over.items()),
             stage="load",
-            hint=self._advice(preferences),
+            hint=f"This machine has: {present}. Name others to fall back to, as in "
+            "{'priority_list': ['cuda', 'cpu']}, or leave the choice to the pool with {'device': 'auto'}."
+            + (simulated if preferences.fallback_to_simulation else ""),
         )
-
-    def objection(self, device: Device, preferences: HardwarePreferences) -> str:
-        """Why a device cannot be taken; empty when it can."""
-        presence = self._presence(device)
-        if not presence.present:
-            return presence.reason
-        if _is_emulated(presence) and not preferences.fallback_to_simulation:
-            return f"is emulated ({presence.reason}), and 'fallback_to_simulation' is not set"
-        return "" if preferences.force_device else _incompatible(presence, preferences.hw_compatibility)
 
     def alternatives(self, failed: str, preferences: HardwarePreferences) -> list[str]:
         """Return the devices that torch could run the model on instead, best first.
@@ -187,61 +181,27 @@ class Devices:
             yield parse_device(preferences.force_device)
             return
         named = [*([] if preferences.device == AUTO else [preferences.device]), *preferences.priority_list] or [AUTO]
-        for name in named:
-            for text in self._automatic(preferences) if name == AUTO else [name]:
-                yield from _with_index(text, preferences.preferred_index)
-
-    def _automatic(self, preferences: HardwarePreferences) -> Iterator[str]:
-        yield from _IN_BROWSER if preferences.browser_optimized else ()
-        kinds = {device.kind for device in self.report.present()}
-        yield from (kind for kind in _BEST_FIRST if kind in kinds)
+        present = {device.kind for device in self.report.present()}
+        in_browser = _IN_BROWSER if preferences.browser_optimized else ()
+        automatic = [*in_browser, *(kind for kind in _BEST_FIRST if kind in present)]
+        for text in (text for name in named for text in (automatic if name == AUTO else [name])):
+            device = parse_device(text)
+            if preferences.preferred_index and ":" not in text and kind_named(device.kind).is_indexed:
+                yield Device(device.kind, str(preferences.preferred_index))
+            yield device
 
     def _presence(self, device: Device) -> Presence:
         """What is known of a device: probed, and confirmed unless it is the CPU."""
-        if device in self._found:
-            return self._found[device]
-        from pytest_hfaccel.core.presence import Presence
-        from pytest_hfaccel.hardware import confirm_devices
+        if device not in self._presences:
+            from pytest_hfaccel.hardware import confirm_devices
 
-        probed = self.report.find(device) or Presence(device, False, "it is not looked for on this machine")
-        if probed.present and device.kind != "cpu":
-            # The runtime has the last word, but says nothing of kinds whose backend is not built in.
-            confirmed = (self._confirm or confirm_devices)([device])
-            if confirmed and not confirmed[0].present:
-                probed = confirmed[0]
-        self._found[device] = probed
-        return probed
-
-    def _advice(self, preferences: HardwarePreferences) -> str:
-        present = ", ".join(device.id for device in self.report.present())
-        simulated = " 'fallback_to_simulation' accepts an emulated device, but makes none up."
-        return (
-            f"This machine has: {present}. Name others to fall back to, as in {{'priority_list': ['cuda', 'cpu']}}, or "
-            f"leave the choice to the pool with {{'device': 'auto'}}."
-            + (simulated if preferences.fallback_to_simulation else "")
-        )
-
-
-def _with_index(text: str, index: int | None) -> list[Device]:
-    """The devices a name stands for, wanted one first: without an index of its own, it takes the preferred one."""
-    device = parse_device(text)
-    if index and ":" not in text and kind_named(device.kind).is_indexed:
-        return [Device(device.kind, str(index)), device]
-    return [device]
-
-
-def _is_emulated(presence: Presence) -> bool:
-    return presence.details.get("implementation") == "emulated"
-
-
-def _incompatible(presence: Presence, compatibility: Mapping[str, Any]) -> str:
-    profile = compatibility.get(presence.device.kind, {})
-    if profile is False or (isinstance(profile, Mapping) and profile.get("compatible") is False):
-        return "'hw_compatibility' says that the model does not run there"
-    peak = profile.get("memory_usage", {}).get("peak") if isinstance(profile, Mapping) else None
-    if isinstance(peak, (int, float)) and presence.memory_bytes is not None and peak * MB > presence.memory_bytes:
-        return f"has {presence.memory_bytes // MB} MB, and the model takes {peak} MB by 'hw_compatibility'"
-    return ""
+            presence = self.report.find(device) or Presence(device, False, "it is not looked for on this machine")
+            if presence.present and device.kind != "cpu":
+                # The runtime has the last word, but says nothing of kinds whose backend is not built in.
+                absent = (answer for answer in (self._confirm or confirm_devices)([device]) if not answer.present)
+                presence = next(absent, presence)
+            self._presences[device] = presence
+        return self._presences[device]
 
 
 def parse_device(text: str, key: str = "device") -> Device:
@@ -255,12 +215,10 @@ def parse_device(text: str, key: str = "device") -> Device:
         ConfigError: There is no such device.
     """
     kind = text.strip().lower().partition(":")[0]
-    if kind not in KINDS:
-        near = get_close_matches(kind, KINDS, n=1)
-        guess = f" Did you mean {near[0]!r}?" if near else ""
+    if kind not in _KINDS:
         raise ConfigError(
-            f"hardware_preferences[{key!r}]: {text!r} is not a device.{guess} "
-            f"Allowed: {', '.join((AUTO, *KINDS))}, with ':<index or name>'."
+            f"hardware_preferences[{key!r}]: {text!r} is not a device.{_suggestion(kind, _KINDS)} "
+            f"Allowed: {', '.join((AUTO, *_KINDS))}, with ':<index or name>'."
         )
     try:
         return Device.parse(text)
@@ -268,50 +226,40 @@ def parse_device(text: str, key: str = "device") -> Device:
         raise ConfigError(f"hardware_preferences[{key!r}]: {error.message}") from None
 
 
-def parse_precision(text: str) -> str:
-    """Return our name of a precision; torch's names are understood, and `auto` is no precision.
-
-    Raises:
-        ConfigError: A model cannot be cast to it.
-    """
-    wanted = text.lower().removeprefix("torch.")
-    if wanted in ("", AUTO):
-        return ""
-    for ours, theirs in _PRECISIONS.items():
-        if wanted in (ours, *theirs):
-            return ours
-    raise ConfigError(
-        f"hardware_preferences['precision']: a model cannot be cast to {text!r}. Allowed: {', '.join(_PRECISIONS)}.",
-        hint="A quantized model is made by its constructor; leave 'precision' out for it.",
-    )
+def _suggestion(word: str, known: Iterable[str]) -> str:
+    near = get_close_matches(word, list(known), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
-def _unknown_key(key: str, known: list[str]) -> ConfigError:
-    near = get_close_matches(key, known, n=1)
-    guess = f" Did you mean {near[0]!r}?" if near else ""
-    return ConfigError(f"hardware_preferences: there is no {key!r}.{guess} Allowed: {', '.join(known)}.")
+def _read(key: str, value: Any) -> Any:
+    """Return the value of a preference as `HardwarePreferences` has it; `force_device` may be True."""
 
-
-def _wrong(key: str, value: Any, wanted: str) -> ConfigError:
-    return ConfigError(f"hardware_preferences[{key!r}] is {value!r}, not {wanted}.")
-
-
-def _instance_of(allowed: type, wanted: str) -> Callable[[str, Any], Any]:
-    def read(key: str, value: Any) -> Any:
-        if not isinstance(value, allowed):
-            raise _wrong(key, value, wanted)
+    def required(kind: type | tuple[type, ...], wanted: str) -> Any:
+        if not isinstance(value, kind):
+            raise ConfigError(f"hardware_preferences[{key!r}] is {value!r}, not {wanted}.")
         return value
 
-    return read
+    match key:
+        case "device":
+            return _device_name(key, value)
+        case "priority_list":
+            return tuple(_device_name(key, each) for each in required((list, tuple), "a list of devices"))
+        case "preferred_index":
+            is_index = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+            return required(int if is_index else (), "the number of a device, counted from 0")
+        case "hw_compatibility":
+            return _compatibility(required(Mapping, "a dictionary from kind of device to its profile"))
+        case "force_device":
+            return (value or "") if isinstance(value, bool) else parse_device(str(value), key).id
+        case "precision":
+            return _precision(str(value))
+        case "force_low_memory" | "fallback_to_simulation" | "browser_optimized":
+            return required(bool, "True or False")
+        case _:
+            return required(str, "a text")
 
 
-def _index(key: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise _wrong(key, value, "the number of a device, counted from 0")
-    return value
-
-
-def _device(key: str, value: Any) -> str:
+def _device_name(key: str, value: Any) -> str:
     text = str(value).strip()
     if text.lower() == AUTO:
         return AUTO
@@ -319,36 +267,49 @@ def _device(key: str, value: Any) -> str:
     return device.id if ":" in text else device.kind
 
 
-def _forced(key: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else ""
-    return parse_device(str(value), key).id
+def _precision(text: str) -> str:
+    """Our name of a precision; torch's names are understood, and `auto` is no precision."""
+    wanted = text.lower().removeprefix("torch.")
+    precision = "" if wanted == AUTO else _TORCH_PRECISIONS.get(wanted, wanted)
+    if precision and precision not in _PRECISIONS:
+        raise ConfigError(
+            f"hardware_preferences['precision']: a model cannot be cast to {text!r}. Allowed: "
+            f"{', '.join(_PRECISIONS)}.",
+            hint="A quantized model is made by its constructor; leave 'precision' out for it.",
+        )
+    return precision
 
 
-def _devices(key: str, value: Any) -> tuple[str, ...]:
-    if isinstance(value, str) or not isinstance(value, (list, tuple)):
-        raise _wrong(key, value, "a list of devices")
-    return tuple(_device(key, each) for each in value)
-
-
-def _compatibility(key: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        raise _wrong(key, value, "a dictionary from kind of device to its profile")
-    for kind, profile in value.items():
+def _compatibility(profiles: Mapping[str, Any]) -> dict[str, Any]:
+    for kind, profile in profiles.items():
         if not isinstance(profile, (bool, Mapping)):
-            raise _wrong(f"{key}.{kind}", profile, "True, False or a dictionary with 'compatible'")
-    return {str(kind).lower(): profile for kind, profile in value.items()}
+            raise ConfigError(
+                f"hardware_preferences['hw_compatibility.{kind}'] is {profile!r}, not True, False or a dictionary with "
+                "'compatible'."
+            )
+    return {str(kind).lower(): profile for kind, profile in profiles.items()}
 
 
-_TEXT, _FLAG = _instance_of(str, "a text"), _instance_of(bool, "True or False")
-_READERS: dict[str, Any] = {
-    "device": _device,
-    "priority_list": _devices,
-    "preferred_index": _index,
-    "hw_compatibility": _compatibility,
-    "force_device": _forced,
-    "force_low_memory": _FLAG,
-    "precision": lambda _, value: parse_precision(str(value)),
-    "fallback_to_simulation": _FLAG,
-    "browser_optimized": _FLAG,
-}
+def _objection(presence: Presence, preferences: HardwarePreferences) -> str:
+    """Why a device cannot be taken; empty when it can."""
+    if not presence.present:
+        return presence.reason
+    if _is_emulated(presence) and not preferences.fallback_to_simulation:
+        return f"is emulated ({presence.reason}), and 'fallback_to_simulation' is not set"
+    return "" if preferences.force_device else _incompatible(presence, preferences.hw_compatibility)
+
+
+def _is_emulated(presence: Presence) -> bool:
+    return presence.details.get("implementation") == "emulated"
+
+
+def _incompatible(presence: Presence, compatibility: Mapping[str, Any]) -> str:
+    profile = compatibility.get(presence.device.kind, {})
+    if isinstance(profile, bool):
+        profile = {"compatible": profile}
+    if profile.get("compatible") is False:
+        return "'hw_compatibility' says that the model does not run there"
+    peak = profile.get("memory_usage", {}).get("peak")
+    if isinstance(peak, (int, float)) and presence.memory_bytes is not None and peak * MB > presence.memory_bytes:
+        return f"has {presence.memory_bytes // MB} MB, and the model takes {peak} MB by 'hw_compatibility'"
+    return ""
