@@ -8,14 +8,14 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from pytest_hfaccel.backends.base import Placement
 from pytest_hfaccel.backends.memory import out_of_memory_raised
 from pytest_hfaccel.core.errors import ConfigError, LoadError
 from pytest_hfaccel.core.spec import Device
-from pytest_hfaccel.hardware.cpu import Memory, read_memory
+from pytest_hfaccel.hardware.cpu import Memory
 
 MB = 2**20
 ENVIRONMENT = "RESOURCE_POOL_LOW_MEMORY"
@@ -42,7 +42,7 @@ def loaded_torch() -> Any:
 
 
 def is_torch_module(value: Any) -> bool:
-    """Whether a value is a `torch.nn.Module`; does not import torch."""
+    """Whether a value is a `torch.nn.Module`."""
     torch = loaded_torch()
     return torch is not None and isinstance(value, torch.nn.Module)
 
@@ -83,14 +83,8 @@ def release_caches() -> None:
     """Give memory that nothing refers to any more back to the accelerators, where torch uses one."""
     gc.collect()
     torch = loaded_torch()
-    if torch is None:
-        return
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-    if torch.backends.mps.is_available():
-        torch.mps.empty_cache()
-    if torch.xpu.is_available():
-        torch.xpu.empty_cache()
+    if torch is not None and torch.accelerator.is_available():
+        torch.accelerator.empty_cache()  # does nothing for an accelerator that this process has not used
 
 
 def _place_module(module: Any, device: Device, precision: str, is_emulated: bool) -> Placement:
@@ -108,9 +102,9 @@ def _place_module(module: Any, device: Device, precision: str, is_emulated: bool
     places = sorted({our_name(tensor.device, device.kind) for tensor in _tensors(module)})
     if places not in ([], [wanted]):
         raise LoadError(f"{device}: after the move, tensors of the model are on {', '.join(places)}")
-    names = {dtype: name for name, dtype in DTYPES.items()}
     floating = {tensor.dtype for tensor in _tensors(module) if tensor.is_floating_point()}
-    dtypes = sorted(names.get(dtype) or str(dtype).removeprefix("torch.") for dtype in floating)
+    names = {dtype: name for name, dtype in DTYPES.items()}
+    dtypes = sorted(names.get(dtype, str(dtype).removeprefix("torch.")) for dtype in floating)
     if precision and dtypes not in ([], [precision]):
         raise LoadError(f"{device}: after the cast to {precision}, tensors of the model are {', '.join(dtypes)}")
     return Placement(
@@ -124,7 +118,6 @@ def _place_module(module: Any, device: Device, precision: str, is_emulated: bool
 
 
 def _tensors(module: Any) -> Iterable[Any]:
-    """The parameters and buffers of a module; a shared one comes once."""
     yield from module.parameters()
     yield from module.buffers()
 
@@ -171,31 +164,13 @@ def _gpu(torch: Any, index: int) -> dict[str, Any]:
     }
 
 
-class LowMemoryMode:
-    """On or off: as somebody set it, else as the environment says, else by the memory that is available now."""
+def is_low_memory_mode_on(memory: Memory) -> bool:
+    """Whether it is on for somebody who did not set it: as the environment says, else by the memory available.
 
-    def __init__(self, read: Callable[[], Memory] = read_memory) -> None:
-        self._read = read
-        self._set: bool | None = None
-
-    def enable(self, enabled: bool) -> None:
-        """Set it, whatever the environment and the memory say."""
-        self._set = enabled
-
-    @property
-    def is_on(self) -> bool:
-        """Whether it is on now.
-
-        Raises:
-            ConfigError: The environment variable has a value that is neither yes nor no.
-        """
-        if self._set is not None:
-            return self._set
-        asked = os.environ.get(ENVIRONMENT, "").strip().lower()
-        if asked in _ON:
-            return True
-        if asked in _OFF:
-            return False
-        if asked:
-            raise ConfigError(f"{ENVIRONMENT}: {asked!r} is not a switch. Allowed: {', '.join((*_ON, *_OFF))}.")
-        return self._read().available_bytes < LOW_MEMORY_BYTES
+    Raises:
+        ConfigError: The environment variable has a value that is neither yes nor no.
+    """
+    asked = os.environ.get(ENVIRONMENT, "").strip().lower()
+    if asked and asked not in (*_ON, *_OFF):
+        raise ConfigError(f"{ENVIRONMENT}: {asked!r} is not a switch. Allowed: {', '.join((*_ON, *_OFF))}.")
+    return asked in _ON if asked else memory.available_bytes < LOW_MEMORY_BYTES

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,8 +24,8 @@ from pytest_hfaccel.compat.device_choice import Choice, Devices, HardwarePrefere
 from pytest_hfaccel.compat.error_reports import DIRECTORY, ErrorReports
 from pytest_hfaccel.compat.model_placement import (
     MB,
-    LowMemoryMode,
     cuda_memory,
+    is_low_memory_mode_on,
     is_scarce,
     is_torch_module,
     memory_statistics,
@@ -96,6 +97,7 @@ class Resource:
     """A named resource and what is known of it.
 
     Attributes:
+        key: What it is found under.
         value: What its constructor returned.
         nbytes: Bytes it holds; 0 when it does not say.
         preferences: What its model was asked for with; `None` for what is not a model.
@@ -104,6 +106,7 @@ class Resource:
         created_at: When it was constructed, ISO 8601, UTC.
     """
 
+    key: ResourceKey
     value: Any
     nbytes: int
     preferences: HardwarePreferences | None = None
@@ -112,7 +115,7 @@ class Resource:
     created_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     @property
-    def low_memory(self) -> bool:
+    def is_frugal(self) -> bool:
         """Whether low-memory mode was asked for, for this resource alone."""
         return self.preferences is not None and self.preferences.force_low_memory
 
@@ -147,7 +150,7 @@ class ResourcePool(ModelCache):
         self._devices = devices or Devices()
         self._errors = ErrorReports(error_reports)
         self._read_memory = read_memory
-        self._low_memory = LowMemoryMode(read_memory)
+        self._low_memory_mode: bool | None = None
         self._place = place
         self._passed_over: dict[ResourceKey, Mapping[str, str]] = {}
 
@@ -200,11 +203,11 @@ class ResourcePool(ModelCache):
             def make() -> Resource:
                 if parked := self._table.take_out(replace(key, device=CPU, parked_from=key.device)):
                     return self._relocate(parked, key, "brought back from main memory")
-                if preferences.force_low_memory or self._low_memory.is_on:
+                if preferences.force_low_memory or self._is_low_memory:
                     self.cleanup_unused_resources()
                 return self._construct_model(key, constructor, preferences, choice)
 
-            return self._get(_request(key, make)).value
+            return self._get(key, make)
         except Exception as error:
             self._report(error, model_name, device, preferences)
             raise
@@ -227,7 +230,7 @@ class ResourcePool(ModelCache):
                 f"max_age_minutes: {max_age_minutes} is negative. Allowed: 0 (everything unused) and more."
             )
         limits = [max_age_minutes]
-        if self._low_memory.is_on:
+        if self._is_low_memory:
             limits.append(LOW_MEMORY_MINUTES)
         if is_scarce(self._read_memory()):
             limits.append(SCARCE_MINUTES)
@@ -235,7 +238,7 @@ class ResourcePool(ModelCache):
 
         def is_due(entry: Entry) -> bool:
             resource = _resource_of(entry)
-            minutes = min([*limits, LOW_MEMORY_MINUTES] if resource and resource.low_memory else limits)
+            minutes = min([*limits, LOW_MEMORY_MINUTES] if resource and resource.is_frugal else limits)
             if _kind_of(entry) == MODEL and entry.nbytes > LARGE_BYTES:
                 minutes /= 2
             return now - entry.last_used >= 60 * minutes
@@ -272,7 +275,7 @@ class ResourcePool(ModelCache):
             "cached_models": kinds[MODEL],
             "cached_tokenizers": kinds[TOKENIZER],
             "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "low_memory_mode": self._low_memory.is_on,
+            "low_memory_mode": self._is_low_memory,
             "system_memory": memory_statistics(self._read_memory()),
             "cuda_memory": cuda_memory(),
         }
@@ -306,18 +309,19 @@ class ResourcePool(ModelCache):
             LoadError: The model cannot run on the device, or is being made or moved.
             OutOfMemory: The device's memory, or the pool's budget for it, does not suffice; the model stays.
         """
-        source, resource = self._only_instance(model_type, model_name, from_device, precision)
+        resource = self._only_instance(model_type, model_name, from_device, precision)
+        source = resource.key
         preferences = HardwarePreferences.parse({"force_device": device})
         try:
             target = replace(source, device=self._devices.choose(preferences, model_name).device, parked_from=None)
             if target == source:
                 return resource.value
-            moved = self._move(source, target, f"moved from {source.device}")
+            value = self._move(source, target, f"moved from {source.device}")
         except Exception as error:
             self._report(error, model_name, preferences.force_device, preferences)
             raise
         release_caches()
-        return moved.value
+        return value
 
     def check_memory_pressure(self) -> bool:
         """Whether memory is short: less than 20 % of main memory available, or over 80 % of a GPU's allocated."""
@@ -325,16 +329,14 @@ class ResourcePool(ModelCache):
 
     def enable_low_memory_mode(self, enabled: bool = True) -> None:
         """Turn low-memory mode on or off, whatever `RESOURCE_POOL_LOW_MEMORY` and the available memory say."""
-        self._low_memory.enable(enabled)
+        self._low_memory_mode = enabled
 
     def get_recommended_device(
         self, model_type: str = "", model_name: str = "", hardware_preferences: Preferences = None
     ) -> str:
         """Return the id of the device that `get_model` would take, e.g. `cuda:0`.
 
-        The preferences decide, and what this machine has; type and name are for messages only. What a model needs, and
-        where it runs best, is computed by
-        `pytest_hfaccel.compat.hardware_model_integration`.
+        The preferences decide, and what this machine has; type and name are for messages only.
 
         Raises:
             ConfigError: An invalid preference.
@@ -343,47 +345,63 @@ class ResourcePool(ModelCache):
         preferences = HardwarePreferences.parse(hardware_preferences)
         return self._devices.choose(preferences, model_name or model_type).device.id
 
-    def _get(self, request: Request) -> Resource:
-        resource: Resource = self._table.acquire(request).outcome.result()
-        return resource
+    @property
+    def _is_low_memory(self) -> bool:
+        return is_low_memory_mode_on(self._read_memory()) if self._low_memory_mode is None else self._low_memory_mode
+
+    def _get(self, key: ResourceKey, make: Callable[[], Resource], nbytes: int = 0, *, is_move: bool = False) -> Any:
+        """Return the value of a named resource; `nbytes` of it are known to be taken, more show when it is made."""
+        request = Request(
+            key,
+            key.device,
+            make,
+            size=lambda made: int(made.nbytes),
+            estimate=lambda: nbytes,
+            is_leased=False,
+            is_move=is_move,
+        )
+        return self._table.acquire(request).outcome.result().value
 
     def _get_simple(self, key: ResourceKey, constructor: Constructor) -> Any:
         def make() -> Resource:
             value = _construct(key, constructor)
-            return Resource(value, nbytes_of(value))
+            return Resource(key, value, nbytes_of(value))
 
-        return self._get(_request(key, make)).value
+        return self._get(key, make)
 
     def _construct_model(
         self, key: ResourceKey, constructor: Constructor, preferences: HardwarePreferences, choice: Choice
     ) -> Resource:
         with out_of_memory_raised(choice.device.id, "load"):
             value = _construct(key, constructor)
-        for other in self._table.view(lambda entry: _other_key_of(value, entry, key)):
-            if other is not None:
+        for _, other in self._resources():
+            is_elsewhere = (other.key.device, other.key.precision) != (key.device, key.precision)
+            if other.value is value and is_elsewhere and is_torch_module(value):
                 raise LoadError(
-                    f"the constructor of {str(key)!r} returned the object that the pool already has as {str(other)!r}",
+                    f"the constructor of {str(key)!r} returned the object that the pool already has as "
+                    f"{str(other.key)!r}",
                     hint="A constructor must make a new object each time: moving this one would move the other.",
                 )
         placement = self._place(value, choice.device, key.precision, is_emulated=choice.is_emulated)
-        return Resource(value, nbytes_of(value), preferences, placement)
+        return Resource(key, value, nbytes_of(value), preferences, placement)
 
-    def _move(self, source: ResourceKey, target: ResourceKey, reason: str) -> Resource:
+    def _move(self, source: ResourceKey, target: ResourceKey, reason: str) -> Any:
         """Move a model to another device; from then on it is found under another key."""
-        moved: list[Resource] = []
+        moved = False
 
         def make() -> Resource:
+            nonlocal moved
             entry = self._table.take_out(source)
             if entry is None:
                 raise LoadError(f"{str(source)!r} cannot be moved to {target.device}: it was dropped, or is in use")
-            moved.append(self._relocate(entry, target, reason))
-            return moved[-1]
+            moved = True
+            return self._relocate(entry, target, reason)
 
         nbytes = sum(self._table.view(lambda entry: entry.nbytes if entry.request.key == source else 0))
-        resource = self._get(replace(_request(target, make, nbytes), is_move=True))
+        value = self._get(target, make, nbytes, is_move=True)
         if not moved:  # the target has an instance of its own
             self._table.evict(lambda entry: entry.request.key == source)
-        return resource
+        return value
 
     def _relocate(self, entry: Entry, target: ResourceKey, reason: str) -> Resource:
         """Move a model that was taken out; on an error it is put back, or given up when that fails as well."""
@@ -401,54 +419,42 @@ class ResourcePool(ModelCache):
             self._table.restore(entry)
             raise
         self._table.forget(entry)
-        return replace(resource, placement=placement, moved=reason)
+        return replace(resource, key=target, placement=placement, moved=reason)
 
     def _park_large(self) -> int:
         """Move large unused models from their GPUs to main memory in low-memory mode; return how many."""
-        parked = 0
-        for key in self._table.view(self._key_to_park):
-            if key is None:
+        parked, is_low = 0, self._is_low_memory
+        for entry, resource in self._resources():
+            key, unused = resource.key, self._table.clock() - entry.last_used
+            is_large = entry.nbytes > PARK_BYTES and key.device.kind in GPU_KINDS and resource.placement is not None
+            if not is_large or unused < JUST_USED_SECONDS or not (is_low or resource.is_frugal):
                 continue
-            try:
-                self._move(
-                    key, replace(key, device=CPU, parked_from=key.device), "parked in main memory by low-memory mode"
-                )
-            except (OutOfMemory, LoadError):
-                continue  # no room in main memory, or it is being used after all: it stays until it is due
-            parked += 1
+            in_main_memory = replace(key, device=CPU, parked_from=key.device)
+            # Without room in main memory, or used after all, it stays until it is due.
+            with suppress(OutOfMemory, LoadError):
+                self._move(key, in_main_memory, "parked in main memory by low-memory mode")
+                parked += 1
         return parked
 
-    def _key_to_park(self, entry: Entry) -> ResourceKey | None:
-        key, resource = entry.request.key, _resource_of(entry)
-        if resource is None or resource.placement is None or not isinstance(key, ResourceKey) or not entry.is_idle:
-            return None
-        is_large = entry.nbytes > PARK_BYTES and key.device.kind in GPU_KINDS
-        is_unused = self._table.clock() - entry.last_used >= JUST_USED_SECONDS
-        return key if is_large and is_unused and (resource.low_memory or self._low_memory.is_on) else None
-
-    def _only_instance(
-        self, model_type: str, model_name: str, from_device: str, precision: str | None
-    ) -> tuple[ResourceKey, Resource]:
-        def read(entry: Entry) -> tuple[ResourceKey, Resource] | None:
-            key, resource = entry.request.key, _resource_of(entry)
-            return (key, resource) if resource and isinstance(key, ResourceKey) else None
-
+    def _only_instance(self, model_type: str, model_name: str, from_device: str, precision: str | None) -> Resource:
         source = parse_device(from_device, "from_device") if from_device else None
         wanted = (MODEL, model_type, model_name)
-        resources = [pair for pair in self._table.view(read) if pair is not None]
-        named = [(key, resource) for key, resource in resources if (key.kind, key.type, key.name) == wanted]
+        named = [each for _, each in self._resources() if (each.key.kind, each.key.type, each.key.name) == wanted]
         matching = [
-            (key, resource)
-            for key, resource in named
-            if source in (None, key.device) and precision in (None, key.precision)
+            each for each in named if source in (None, each.key.device) and precision in (None, each.key.precision)
         ]
         if len(matching) == 1:
             return matching[0]
         raise ConfigError(
             f"{model_type} {model_name}: {'several' if matching else 'no'} models are meant. "
-            f"In the pool: {', '.join(str(key) for key, _ in named) or 'none of that name'}.",
+            f"In the pool: {', '.join(str(each.key) for each in named) or 'none of that name'}.",
             hint="Name one instance with from_device and precision." if matching else None,
         )
+
+    def _resources(self) -> list[tuple[Entry, Resource]]:
+        """The named resources that are not being made, with their entries."""
+        entries = self._table.view(lambda entry: entry)
+        return [(entry, resource) for entry in entries if (resource := _resource_of(entry)) is not None]
 
     def _details(self, entry: Entry) -> dict[str, Any]:
         key, resource = entry.request.key, _resource_of(entry)
@@ -519,11 +525,6 @@ def _push(pool: ResourcePool) -> ResourcePool:
     return pool
 
 
-def _request(key: ResourceKey, make: Callable[[], Resource], nbytes: int = 0) -> Request:
-    """The request for a named resource, of which `nbytes` are known to be taken."""
-    return Request(key, key.device, make, lambda made: int(made.nbytes), estimate=lambda: nbytes, is_leased=False)
-
-
 def _construct(key: ResourceKey, constructor: Constructor) -> Any:
     value = constructor()
     if value is None:
@@ -540,12 +541,3 @@ def _resource_of(entry: Entry) -> Resource | None:
 def _kind_of(entry: Entry) -> str:
     key = entry.request.key
     return key.kind if isinstance(key, ResourceKey) else MODEL
-
-
-def _other_key_of(value: Any, entry: Entry, key: ResourceKey) -> ResourceKey | None:
-    """The key of an entry that holds this very torch module on another device or at another precision."""
-    other, resource = entry.request.key, _resource_of(entry)
-    if resource is None or resource.value is not value or not isinstance(other, ResourceKey):
-        return None
-    is_elsewhere = (other.device, other.precision) != (key.device, key.precision)
-    return other if is_elsewhere and is_torch_module(value) else None
