@@ -48,8 +48,7 @@ class LeafDifference:
 
     def to_json(self) -> dict[str, Any]:
         """Return the plain-JSON form without what says nothing."""
-        skipped = {"leaf", *(name for name in ("outside", "problem") if getattr(self, name) is None)}
-        return {name: value for name, value in asdict(self).items() if name not in skipped}
+        return {name: value for name, value in asdict(self).items() if name != "leaf" and value is not None}
 
 
 def difference(
@@ -66,17 +65,11 @@ def difference(
     if actual.shape != reference.shape:
         return LeafDifference(leaf, problem=f"shape {tuple(actual.shape)}, reference {tuple(reference.shape)}")
     if not reference.is_floating_point():
-        return _integers(leaf, actual, reference)
+        wrong = int((actual != reference).sum())
+        return LeafDifference(leaf, problem=f"{wrong} of {reference.numel()} integers differ" if wrong else None)
     actual, reference = actual.double(), reference.double()
     problem = _special_values(actual, reference)
     return LeafDifference(leaf, problem=problem) if problem else _numbers(leaf, actual, reference, tolerance)
-
-
-def _integers(leaf: str, actual: torch.Tensor, reference: torch.Tensor) -> LeafDifference:
-    wrong = int((actual != reference).sum())
-    if wrong:
-        return LeafDifference(leaf, problem=f"{wrong} of {reference.numel()} integers differ")
-    return LeafDifference(leaf)
 
 
 def _special_values(actual: torch.Tensor, reference: torch.Tensor) -> str | None:
@@ -99,37 +92,30 @@ def _numbers(leaf: str, actual: torch.Tensor, reference: torch.Tensor, tolerance
     a, r = actual[numbers], reference[numbers]
     if not r.numel():
         return LeafDifference(leaf)
-    error = (a - r).abs()
-    size = r.abs()
+    error, size = (a - r).abs(), r.abs()
     largest = float(size.max())
-    norm = float(r.norm())
     outside = None
     if tolerance is not None and tolerance.rtol is not None and tolerance.atol is not None:
         allowed = tolerance.atol * max(1.0, largest) + tolerance.rtol * size
         outside = float((error > allowed).double().mean())
+    same_argmax = actual.argmax(-1) == reference.argmax(-1) if reference.ndim else None
     return LeafDifference(
         leaf,
-        rel_l2=float(error.norm()) / (norm or 1.0),
+        rel_l2=float(error.norm()) / (float(r.norm()) or 1.0),
         max_abs=float(error.max()),
         max_rel=float((error / size.clamp(min=1e-6 * largest)).max()) if largest else 0.0,
         cosine=_cosine(a, r),
         pearson=_cosine(a - a.mean(), r - r.mean()),
         outside=outside,
-        top1=_top1(actual, reference),
+        top1=1.0 if same_argmax is None else float(same_argmax.double().mean()),
     )
 
 
 def _cosine(a: torch.Tensor, b: torch.Tensor) -> float:
-    norms = float(a.norm()) * float(b.norm())
-    if norms == 0.0:
-        return 1.0 if float(a.norm()) == float(b.norm()) else 0.0
-    return float(a.dot(b)) / norms
-
-
-def _top1(actual: torch.Tensor, reference: torch.Tensor) -> float:
-    if reference.ndim == 0 or not reference.numel():
-        return 1.0
-    return float((actual.argmax(-1) == reference.argmax(-1)).double().mean())
+    norms = float(a.norm()), float(b.norm())
+    if 0.0 in norms:
+        return 1.0 if norms[0] == norms[1] else 0.0
+    return float(a.dot(b)) / (norms[0] * norms[1])
 
 
 Rounding = Callable[[], Mapping[str, LeafDifference]]
@@ -177,11 +163,6 @@ class Comparison:
         """Whether both sides have the same leaves and all are close enough; false without any leaf."""
         return bool(self.verdicts) and not (self.missing or self.unexpected) and all(v.ok for v in self.verdicts)
 
-    @property
-    def worst(self) -> LeafVerdict | None:
-        """The leaf furthest beyond its limits, or nearest to them."""
-        return max(self.verdicts, key=lambda verdict: verdict.excess, default=None)
-
     def text(self) -> str:
         """What is wrong: missing leaves, then the worst leaf with its numbers and limits, then the other bad ones."""
         lines = [f"missing output {name!r}" for name in self.missing]
@@ -191,14 +172,16 @@ class Comparison:
         return "\n".join(lines) or ("" if self.verdicts else "there are no outputs to compare")
 
     def measures(self) -> dict[str, Any]:
-        """The numbers of every leaf, and those of the worst on top."""
-        worst = self.worst
-        if worst is None:
+        """The numbers of every leaf, and on top the largest rel-L2 and the leaf furthest beyond its limits."""
+        if not self.verdicts:
             return {}
-        by_leaf = {v.difference.leaf: v.difference.to_json() for v in self.verdicts}
+        summary: dict[str, Any] = {
+            "rel_l2": max(v.difference.rel_l2 for v in self.verdicts),
+            "worst": max(self.verdicts, key=lambda verdict: verdict.excess).difference.leaf,
+            "leaves": {v.difference.leaf: v.difference.to_json() for v in self.verdicts},
+        }
         excused = [v.difference.leaf for v in self.verdicts if v.second_chance]
-        summary = {"rel_l2": max(v.difference.rel_l2 for v in self.verdicts), "worst": worst.difference.leaf}
-        return {**summary, "leaves": by_leaf, **({"second_chance": excused} if excused else {})}
+        return {**summary, "second_chance": excused} if excused else summary
 
 
 def compare(actual: Outputs, reference: Outputs, tolerance: Tolerance, rounding: Rounding | None = None) -> Comparison:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,8 @@ _WANTED_MARGIN = 10.0
 """The outputs should move by this many times what passes parity."""
 _LEAST_MARGIN = 3.0
 """Where no weight moves them as far (int8 passes at 0.1, and normalised outputs cannot move by more than 2), this."""
-_CANDIDATES = 24
+_OF_A_KIND = 8
+"""Candidates of each kind of parameter: weights of norms, other vectors, matrices."""
 _DOUBLINGS = 12
 _DOUBLINGS_WITHOUT_EFFECT = 6
 """After so many doublings without any effect, the inputs do not use the weight: a tower for images, say."""
@@ -71,17 +72,23 @@ def find_perturbation(
 
 
 def _search(
-    reference: Reference, loaded: LoadedModel, parameters: Iterable[tuple[str, Parameter]], limits: Mapping[str, float]
+    reference: Reference, loaded: LoadedModel, parameters: list[tuple[str, Parameter]], limits: Mapping[str, float]
 ) -> Perturbation | None:
-    candidates = [(name, tensor.numel() // 2, _typical_change(tensor)) for name, tensor in parameters]
-    editable = _directly_editable(loaded, [name for name, _, _ in candidates])
-    candidates.sort(key=lambda candidate: candidate[0] not in editable)
+    editable = _directly_editable(loaded, [name for name, _ in parameters])
     best = None
-    for perturbation in _perturbations(reference, candidates, limits):
-        if best is None or perturbation.margin > best.margin:
-            best = perturbation
-        if best.margin >= _WANTED_MARGIN:
-            break
+    for name, tensor in sorted(parameters, key=lambda item: item[0] not in editable):
+        # A change that is small for this parameter: a tenth of its values' typical size.
+        size = 0.1 * float(tensor.detach().double().abs().mean()) or 0.01
+        for doubling in range(_DOUBLINGS):
+            effect = _effect(reference, WeightChange(name, tensor.numel() // 2, size * 2.0**doubling), limits)
+            if effect is None:
+                break  # infinite or NaN: a larger change only makes it worse
+            if best is None or effect.margin > best.margin:
+                best = effect
+            if best.margin >= _WANTED_MARGIN:
+                return best
+            if doubling >= _DOUBLINGS_WITHOUT_EFFECT and effect.rel_l2 == 0.0:
+                break
     return best if best is not None and best.margin >= _LEAST_MARGIN else None
 
 
@@ -103,20 +110,6 @@ def _parameters_used(model: Any, forward: Callable[[], object]) -> frozenset[int
         for hook in hooks:
             hook.remove()
     return frozenset(id(parameter) for module in modules for parameter in module.parameters(recurse=False))
-
-
-def _perturbations(
-    reference: Reference, candidates: Iterable[tuple[str, int, float]], limits: Mapping[str, float]
-) -> Iterator[Perturbation]:
-    for name, index, size in candidates:
-        for doubling in range(_DOUBLINGS):
-            change = WeightChange(name, index, size * 2.0**doubling)
-            effect = _effect(reference, change, limits)
-            if effect is None:
-                break  # infinite or NaN: a larger change only makes it worse
-            yield effect
-            if doubling >= _DOUBLINGS_WITHOUT_EFFECT and effect.rel_l2 == 0.0:
-                break
 
 
 def _effect(reference: Reference, change: WeightChange, limits: Mapping[str, float]) -> Perturbation | None:
@@ -151,15 +144,6 @@ def _candidates(model: Any, among_ids: frozenset[int] | None = None) -> list[tup
     norms = [item for item in usable if item[1].ndim == 1 and item[0].endswith("weight")]
     vectors = [item for item in usable if item[1].ndim == 1 and not item[0].endswith("weight")]
     matrices = [item for item in usable if item[1].ndim != 1]
-    return [item for group in (norms, vectors, matrices) for item in _spread(group)][:_CANDIDATES]
-
-
-def _spread(items: list[tuple[str, Parameter]], count: int = 8) -> list[tuple[str, Parameter]]:
-    """Take a few, from the last layers to the first: a late change has the fewest layers to be normalised away in."""
-    step = max(1, len(items) // count)
-    return items[::-1][::step][:count]
-
-
-def _typical_change(parameter: Parameter) -> float:
-    """A change that is small for this parameter: a tenth of its values' typical size."""
-    return 0.1 * float(parameter.detach().double().abs().mean()) or 0.01
+    # A few of each, from the last layers to the first: a late change has the fewest layers to be normalised away in.
+    few = (group[::-1][:: max(1, len(group) // _OF_A_KIND)][:_OF_A_KIND] for group in (norms, vectors, matrices))
+    return [item for group in few for item in group]
