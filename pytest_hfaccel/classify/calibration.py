@@ -3,9 +3,7 @@
 An analysis with confidence c in a family shifts that family's odds from the prior (one of six) to c; its weight says
 how far it is let. The margin between the best family and the rest then becomes a probability by calibration.
 
-Margins -> probabilities.
-
-The knots were fitted on the train half of the labels in `tests/data/` by `benchmarks/classifier_accuracy.py
+The knots for that were fitted on the train half of the labels in `tests/data/` by `benchmarks/classifier_accuracy.py
 --fit`, which says how: the answers by name, by class and by both, binned by margin, drawn towards what the log-odds
 claim, made monotone, and lowered by 2 % because labels and tables have one author. Between knots is a straight line.
 """
@@ -15,7 +13,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from math import log
 
 from pytest_hfaccel.classify.records import Analysis
@@ -37,7 +34,7 @@ _CERTAIN = 0.995
 
 @dataclass(frozen=True)
 class Choice:
-    """The best option."""
+    """The best option, and by how much log-odds it leads all others together."""
 
     name: str
     margin: float
@@ -61,17 +58,17 @@ def _choose(votes: Iterable[tuple[str | None, float, str]]) -> Choice | None:
     weights: dict[str, float] = {}
     for name, confidence, source in votes:
         if name:
-            weights[name] = weights.get(name, 0.0) + WEIGHTS[source] * strength(confidence)
+            weights[name] = weights.get(name, 0.0) + WEIGHTS[source] * _shift(confidence)
     if not weights:
         return None
     winner = max(weights, key=lambda name: weights[name])
     return Choice(winner, 2 * weights[winner] - sum(weights.values()))
 
 
-def strength(confidence: float) -> float:
+def _shift(confidence: float) -> float:
     """How far an analysis shifts the log-odds; never below 0, an analysis does not speak against what it names."""
-    held = min(max(confidence, PRIOR), _CERTAIN)
-    return log(held / (1 - held)) - log(PRIOR / (1 - PRIOR))
+    confidence = min(max(confidence, PRIOR), _CERTAIN)
+    return log(confidence / (1 - confidence)) - log(PRIOR / (1 - PRIOR))
 
 
 Knots = Sequence[tuple[float, float]]
@@ -123,8 +120,3 @@ def probability(margin: float, knots: Knots) -> float:
         return knots[-1][1]
     (left, low), (right, high) = knots[at - 1], knots[at]
     return low + (high - low) * (margin - left) / (right - left)
-
-
-def is_monotone(knots: Knots) -> bool:
-    """Whether the knots ascend in both directions, as `probability` needs."""
-    return all(one[0] < other[0] and one[1] <= other[1] for one, other in pairwise(knots))

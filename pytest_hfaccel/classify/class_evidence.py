@@ -12,10 +12,8 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-from pytest_hfaccel.classify.known_names import find_marker
-from pytest_hfaccel.classify.model_types import (
+from pytest_hfaccel.classify.known_models import (
     CAUSAL,
     CLASSIFIER,
     DEPTH,
@@ -36,7 +34,8 @@ from pytest_hfaccel.classify.model_types import (
     VLM,
     Kind,
     auto_tables,
-    family_of_type,
+    find_marker,
+    kinds_of_types,
 )
 from pytest_hfaccel.classify.records import Analysis, HardwareProfile, analysis, nothing
 from pytest_hfaccel.classify.term_evidence import words
@@ -54,58 +53,29 @@ READ_FAINTLY = 0.8
 
 _TEXT = frozenset({"embedding", "text_generation"})
 
-# Heads that say what a class does, whatever its type. `FOR_IMAGE` and `FOR_BACKBONE` list base models of several
+# Heads that say what a class does, whatever its type. `IMAGE` and `BACKBONE` list base models of several
 # modalities (video, detection), so they are not among them.
-_DECISIVE = frozenset(
-    f"FOR_{head}"
-    for head in (
-        "CTC",
-        "RNNT",
-        "TDT",
-        "AUDIO_CLASSIFICATION",
-        "AUDIO_FRAME_CLASSIFICATION",
-        "AUDIO_XVECTOR",
-        "VIDEO_CLASSIFICATION",
-        "OBJECT_DETECTION",
-        "ZERO_SHOT_OBJECT_DETECTION",
-        "IMAGE_SEGMENTATION",
-        "SEMANTIC_SEGMENTATION",
-        "INSTANCE_SEGMENTATION",
-        "UNIVERSAL_SEGMENTATION",
-        "DEPTH_ESTIMATION",
-        "IMAGE_CLASSIFICATION",
-        "MASKED_IMAGE_MODELING",
-        "DOCUMENT_QUESTION_ANSWERING",
-        "RETRIEVAL",
-        "KEYPOINT_DETECTION",
-        "KEYPOINT_MATCHING",
-        "POSE_ESTIMATION",
-        "IMAGE_MATTING",
-        "IMAGE_TO_IMAGE",
-        "NORMAL_ESTIMATION",
-        "POINTMAP_ESTIMATION",
-    )
-)
+_DECISIVE_HEADS = """
+CTC RNNT TDT AUDIO_CLASSIFICATION AUDIO_FRAME_CLASSIFICATION AUDIO_XVECTOR VIDEO_CLASSIFICATION OBJECT_DETECTION
+ZERO_SHOT_OBJECT_DETECTION IMAGE_SEGMENTATION SEMANTIC_SEGMENTATION INSTANCE_SEGMENTATION UNIVERSAL_SEGMENTATION
+DEPTH_ESTIMATION IMAGE_CLASSIFICATION MASKED_IMAGE_MODELING DOCUMENT_QUESTION_ANSWERING RETRIEVAL KEYPOINT_DETECTION
+KEYPOINT_MATCHING POSE_ESTIMATION IMAGE_MATTING IMAGE_TO_IMAGE NORMAL_ESTIMATION POINTMAP_ESTIMATION
+"""
+_DECISIVE = frozenset(_DECISIVE_HEADS.split())
 
 # Heads over text: what they are depends on the model under them (LayoutLM classifies documents, LLaMA texts).
-_TEXT_HEADS: tuple[tuple[str, Kind], ...] = (
-    ("FOR_SEQ_TO_SEQ_CAUSAL_LM", SEQ2SEQ),
-    ("FOR_MASKED_LM", MASKED),
-    ("FOR_CAUSAL_LM", CAUSAL),
-)
+_TEXT_HEADS = {"SEQ_TO_SEQ_CAUSAL_LM": SEQ2SEQ, "MASKED_LM": MASKED, "CAUSAL_LM": CAUSAL}
 _TEXT_CLASSIFIERS = frozenset(
-    f"FOR_{head}"
-    for head in (
+    {
         "SEQUENCE_CLASSIFICATION",
         "TOKEN_CLASSIFICATION",
         "QUESTION_ANSWERING",
         "TABLE_QUESTION_ANSWERING",
         "MULTIPLE_CHOICE",
         "NEXT_SENTENCE_PREDICTION",
-    )
+    }
 )
-
-_SPEAKING = frozenset({"FOR_TEXT_TO_SPECTROGRAM", "FOR_TEXT_TO_WAVEFORM"})
+_SPEAKING = frozenset({"TEXT_TO_SPECTROGRAM", "TEXT_TO_WAVEFORM"})
 
 # Suffix of a class that is not listed -> what it is when the words before it say no more.
 _SUFFIXES: tuple[tuple[str, Kind], ...] = (
@@ -141,25 +111,19 @@ def analyze_class(class_name: str) -> Analysis:
         return nothing(CLASS_SOURCE, "no class was passed")
     listed = auto_tables().heads_of_class.get(name)
     kind = _listed_kind(name, listed) if listed else None
-    if listed and kind:
-        heads = ", ".join(head or "base model" for head in listed)
-        confidence = TRUNK if kind in (CAUSAL, SEQ2SEQ) else LISTED
-        return analysis(
-            CLASS_SOURCE, *kind, confidence, _certainty(name, kind), f"transformers lists {name} under {heads}"
-        )
-    return _read(name)
+    if not listed or not kind:
+        return _read(name)
+    generates = kind in (CAUSAL, SEQ2SEQ)
+    # A base model serves several subfamilies, and no class tells chat models from other language models.
+    certainty = 0.75 if generates or "For" not in name else LISTED
+    reason = f"transformers lists {name} under {', '.join(f'FOR_{head}' if head else 'base model' for head in listed)}"
+    return analysis(CLASS_SOURCE, *kind, TRUNK if generates else LISTED, certainty, reason)
 
 
-def _certainty(name: str, kind: Kind) -> float:
-    """How sure the subfamily is: a base model serves several, and no class tells chat models from other LMs."""
-    if kind in (CAUSAL, SEQ2SEQ) or "For" not in name:
-        return 0.75
-    return LISTED
-
-
-def _listed_kind(name: str, heads: Mapping[str, tuple[str, ...]]) -> Kind | None:
+def _listed_kind(name: str, heads: Mapping[str, Sequence[str]]) -> Kind | None:
     by_head = next((kind for head, kind in KIND_OF_HEAD.items() if head in heads and head in _DECISIVE), None)
-    homes = [home for types in heads.values() for model_type in types if (home := family_of_type(model_type))]
+    known = kinds_of_types()
+    homes = [known[model_type] for types in heads.values() for model_type in types if model_type in known]
     if by_head and not (by_head[0] == "vision" and homes and homes[0][0] == "video"):
         return by_head
     home = next((home for home in homes if home[0] in _TEXT), homes[0] if homes else None)
@@ -168,57 +132,34 @@ def _listed_kind(name: str, heads: Mapping[str, tuple[str, ...]]) -> Kind | None
     if home[0] == "audio":
         return TTS if _SPEAKING & heads.keys() else home
     if home[0] not in _TEXT:
-        return _by_part(name) or home
-    if "FOR_TEXT_ENCODING" in heads and name.endswith("EncoderModel"):
+        # A tower of a multimodal model is of the tower's own modality.
+        return IMAGE if re.search(r"Vision(Model|Transformer|Encoder)$", name) else home
+    if "TEXT_ENCODING" in heads and name.endswith("EncoderModel"):
         return SENTENCE
-    by_text_head = next((kind for head, kind in _TEXT_HEADS if head in heads), None)
+    by_text_head = next((kind for head, kind in _TEXT_HEADS.items() if head in heads), None)
     if by_text_head:
         return by_text_head
     # The head decides, not the trunk: a BART that judges entailment or a LLaMA that scores answers generates nothing.
     return CLASSIFIER if _TEXT_CLASSIFIERS & heads.keys() else home
 
 
-def _by_part(name: str) -> Kind | None:
-    """A tower of a multimodal model is of the tower's own modality."""
-    return IMAGE if re.search(r"Vision(Model|Transformer|Encoder)$", name) else None
-
-
-@cache
-def _patterns() -> Sequence[tuple[re.Pattern[str], Kind]]:
-    return [(re.compile(f"({suffix})$"), kind) for suffix, kind in _SUFFIXES]
-
-
 def _read(name: str) -> Analysis:
     """Read a class that transformers does not list."""
-    match, kind = next(
-        ((found, kind) for pattern, kind in _patterns() if (found := pattern.search(name))),
-        (None, None),
-    )
+    matches = ((re.search(f"({suffix})$", name), kind) for suffix, kind in _SUFFIXES)
+    match, head = next(((match, kind) for match, kind in matches if match), (None, None))
     stem = name[: match.start()] if match else re.sub(r"(Model|Pipeline)$", "", name)
-    marker = find_marker(_class_words(stem))
+    # `LlavaQwen2` -> `llava`, `qwen2`; runs of capitals stay together: `CLIPSeg` -> `clipseg`.
+    marker = find_marker(words(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", stem)))
     reason = f"{name} is not a class of this transformers"
-    if kind and (marker is None or _stands(kind, marker.kind)):
-        confidence = READ_FAINTLY if kind == CAUSAL else READ
-        return analysis(
-            CLASS_SOURCE, *kind, confidence, confidence, f"{reason}; its name ends in a head of this family"
-        )
+    # The head decides if it is no head over text, or the model under it is one of text.
+    if head and (marker is None or head[0] not in _TEXT or marker.kind[0] in _TEXT):
+        confidence = READ_FAINTLY if head == CAUSAL else READ
+        reason = f"{reason}; its name ends in a head of this family"
+        return analysis(CLASS_SOURCE, *head, confidence, confidence, reason)
     if marker:
-        return analysis(
-            CLASS_SOURCE, *marker.kind, READ_FAINTLY, READ_FAINTLY - 0.1, f"{reason}; its name contains {marker.text!r}"
-        )
+        reason = f"{reason}; its name contains {marker.text!r}"
+        return analysis(CLASS_SOURCE, *marker.kind, READ_FAINTLY, READ_FAINTLY - 0.1, reason)
     return nothing(CLASS_SOURCE, f"{reason}, and its name says nothing")
-
-
-def _stands(head: Kind, stem: Kind) -> bool:
-    """Whether the head decides: it is no head over text, or the model under it is one of text that it fits."""
-    if head[0] not in _TEXT:
-        return True
-    return stem[0] in _TEXT
-
-
-def _class_words(stem: str) -> list[str]:
-    """`LlavaQwen2` -> `llava`, `qwen2`; runs of capitals stay together (`CLIPSeg` -> `clipseg` is tried joined)."""
-    return words(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", stem))
 
 
 CONFIG_SOURCE = "config_analysis"
@@ -234,25 +175,20 @@ def analyze_config(model_name: str) -> Analysis | None:
     if folder is None:
         return None
     if any((folder / name).is_file() for name in _SENTENCE_FILES):
-        return analysis(
-            CONFIG_SOURCE, *SENTENCE, IN_CONFIG, IN_CONFIG, "the checkpoint is one of sentence-transformers"
-        )
+        reason = "the checkpoint is one of sentence-transformers"
+        return analysis(CONFIG_SOURCE, *SENTENCE, IN_CONFIG, IN_CONFIG, reason)
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         return nothing(CONFIG_SOURCE, f"its config.json cannot be read: {error}")
-    return _said_by(config if isinstance(config, dict) else {})
-
-
-def _said_by(config: dict[str, Any]) -> Analysis:
+    config = config if isinstance(config, dict) else {}
     architectures = config.get("architectures")
     for name in architectures if isinstance(architectures, list) else ():
         said = analyze_class(str(name))
         if said["family"]:
-            certainty = said["subfamily_confidence"]
             reason = f"config.json names {name}"
-            return analysis(CONFIG_SOURCE, said["family"], said["subfamily"], IN_CONFIG, certainty, reason)
-    kind = family_of_type(str(config.get("model_type", "")))
+            return {**said, "source": CONFIG_SOURCE, "confidence": IN_CONFIG, "reason": reason}
+    kind = kinds_of_types().get(str(config.get("model_type", "")))
     if kind:
         return analysis(CONFIG_SOURCE, *kind, IN_CONFIG, 0.7, f"config.json names the type {config['model_type']}")
     return nothing(CONFIG_SOURCE, "its config.json names no known architecture or model type")
@@ -308,11 +244,10 @@ def analyze_registered(model_name: str, source: str) -> Analysis | None:
         RegistryError: The shipped registry is broken.
     """
     architecture = _architectures().get(model_name)
-    said = analyze_class(architecture) if architecture else None
-    if said is None:
+    if architecture is None:
         return None
     reason = f"it is registered as {architecture}"
-    return analysis(source, said["family"], said["subfamily"], REGISTERED, said["subfamily_confidence"], reason)
+    return {**analyze_class(architecture), "source": source, "confidence": REGISTERED, "reason": reason}
 
 
 @cache

@@ -29,7 +29,7 @@ from pytest_hfaccel.classify.records import (
     analysis,
     nothing,
 )
-from pytest_hfaccel.classify.term_evidence import analyze_keywords, analyze_methods, analyze_tasks
+from pytest_hfaccel.classify.term_evidence import analyze_keywords, analyze_terms
 from pytest_hfaccel.core.errors import ConfigError
 
 GENERAL_TEMPLATE = "hf_template.py"
@@ -38,27 +38,16 @@ GENERAL_TEMPLATE = "hf_template.py"
 TEMPLATE_FOLDER = Path(__file__).parents[1] / "generator" / "templates"
 """Where the templates lie; a `jinja2.FileSystemLoader` over it finds every name given here."""
 
-_FAMILIES = ("embedding", "text_generation", "vision", "audio", "multimodal", "video", "time_series")
-
-# A family's template is made for its usual subfamily; the others have their own, named after them.
-_OWN: Mapping[str, tuple[str, ...]] = {
+_TEMPLATES: Mapping[str, tuple[str, ...]] = {
     "embedding": ("sentence_transformer", "token_classifier"),
     "text_generation": ("seq2seq", "chat_model"),
     "vision": ("object_detector", "segmentation", "depth_estimation"),
     "audio": ("audio_classifier", "text_to_speech"),
     "multimodal": ("image_text_encoder", "document_qa"),
     "video": ("video_text_encoder",),
+    "time_series": (),
 }
-
-
-def template_for(family: str | None, subfamily: str | None = None) -> str:
-    """Return the file name of the template for a family and, where it has its own, the subfamily."""
-    if family not in _FAMILIES:
-        return GENERAL_TEMPLATE
-    if subfamily in _OWN.get(family, ()):
-        return f"hf_{subfamily}_template.py"
-    return f"hf_{family}_template.py"
-
+"""Families that have a template, made for their usual subfamily, and the subfamilies that have one of their own."""
 
 _UNKNOWN_CONFIDENCE = 0.1
 _OWN_KEYWORD = 0.97
@@ -125,7 +114,19 @@ class ModelFamilyClassifier:
         stored = self._database.get(model_name) if self._database and by_name_alone else None
         if stored and stored["family"] in self.model_families:
             return {**stored, "source": "model_database"}
-        answer = self._combine(model_name, self._analyses(model_name, model_class, tasks, methods, hw_compatibility))
+        # Strongest kind first. A class the caller names overrides the checkpoint's own: another head may be meant.
+        config = None if model_class else analyze_config(model_name)
+        analyses = [self._restrict(config)] if config else []
+        if tasks:
+            analyses.append(self.analyze_tasks(tasks))
+        if model_class:
+            analyses.append(self.analyze_model_class(model_class))
+        if methods:
+            analyses.append(self.analyze_methods(methods))
+        analyses.append(self.analyze_model_name(model_name))
+        if hw_compatibility:
+            analyses.append(self.analyze_hardware_compatibility(hw_compatibility))
+        answer = self._combine(model_name, analyses)
         if answer["family"] != UNKNOWN:
             self.update_model_db(model_name, answer)
         return answer
@@ -152,11 +153,11 @@ class ModelFamilyClassifier:
 
     def analyze_tasks(self, tasks: str | Sequence[str]) -> Analysis:
         """Say which family serves these tasks."""
-        return analyze_tasks(_names_of("tasks", tasks), self.model_families, self.model_subfamilies)
+        return analyze_terms("tasks", _names_of("tasks", tasks), self.model_families, self.model_subfamilies)
 
     def analyze_methods(self, methods: str | Sequence[str]) -> Analysis:
         """Say which family has these methods."""
-        return analyze_methods(_names_of("methods", methods), self.model_families, self.model_subfamilies)
+        return analyze_terms("methods", _names_of("methods", methods), self.model_families, self.model_subfamilies)
 
     def analyze_hardware_compatibility(self, hw_compatibility: HardwareProfile) -> Analysis:
         """Guess from where the model runs; the weakest evidence."""
@@ -164,7 +165,9 @@ class ModelFamilyClassifier:
 
     def get_template_for_family(self, family: str | None, subfamily: str | None = None) -> str:
         """Return the file name of the template for a family; every one exists in `TEMPLATE_FOLDER`."""
-        return template_for(family, subfamily)
+        if family is None or family not in _TEMPLATES:
+            return GENERAL_TEMPLATE
+        return f"hf_{subfamily if subfamily in _TEMPLATES[family] else family}_template.py"
 
     def update_model_db(self, model_name: str, classification: Classification) -> None:
         """Store a classification; without a database nothing happens.
@@ -174,29 +177,6 @@ class ModelFamilyClassifier:
         """
         if self._database:
             self._database.put(model_name, classification)
-
-    def _analyses(
-        self,
-        model_name: str,
-        model_class: str | None,
-        tasks: str | Sequence[str] | None,
-        methods: str | Sequence[str] | None,
-        hw_compatibility: HardwareProfile | None,
-    ) -> list[Analysis]:
-        """Gather the evidence there is, strongest kind first."""
-        # A class the caller names overrides the checkpoint's own: they may mean another head of it.
-        config = None if model_class else analyze_config(model_name)
-        found = [self._restrict(config)] if config else []
-        if tasks:
-            found.append(self.analyze_tasks(tasks))
-        if model_class:
-            found.append(self.analyze_model_class(model_class))
-        if methods:
-            found.append(self.analyze_methods(methods))
-        found.append(self.analyze_model_name(model_name))
-        if hw_compatibility:
-            found.append(self.analyze_hardware_compatibility(hw_compatibility))
-        return found
 
     def _restrict(self, said: Analysis) -> Analysis:
         """Drop a family, or a subfamily, that is not among this classifier's."""
@@ -211,20 +191,28 @@ class ModelFamilyClassifier:
 
     def _combine(self, model_name: str, analyses: list[Analysis]) -> Classification:
         chosen = choose_family(analyses)
+        answer: Classification = {
+            "model_name": model_name,
+            "family": UNKNOWN,
+            "subfamily": None,
+            "confidence": _UNKNOWN_CONFIDENCE,
+            "subfamily_confidence": 0.0,
+            "source": "combined_analysis",
+            "reason": "; ".join(each["reason"] for each in analyses),
+            "analyses": analyses,
+        }
         if chosen is None:
-            return _unknown(model_name, analyses)
+            return answer
         subfamily = choose_subfamily(analyses, chosen.name)
         confidence = min(probability(chosen.margin, FAMILY), _ceiling(analyses))
         certainty = probability(subfamily.margin, SUBFAMILY) if subfamily else 0.0
         return {
-            "model_name": model_name,
+            **answer,
             "family": chosen.name,
             "subfamily": subfamily.name if subfamily else None,
             "confidence": round(confidence, 3),
             "subfamily_confidence": round(min(certainty, confidence), 3),
-            "source": "combined_analysis",
             "reason": next(each["reason"] for each in analyses if each["family"] == chosen.name),
-            "analyses": analyses,
         }
 
 
@@ -251,19 +239,6 @@ def _ceiling(analyses: list[Analysis]) -> float:
     if any(each["source"] != HARDWARE_SOURCE for each in speaking):
         return 1.0
     return max(each["confidence"] for each in speaking)
-
-
-def _unknown(model_name: str, analyses: list[Analysis]) -> Classification:
-    return {
-        "model_name": model_name,
-        "family": UNKNOWN,
-        "subfamily": None,
-        "confidence": _UNKNOWN_CONFIDENCE,
-        "subfamily_confidence": 0.0,
-        "source": "combined_analysis",
-        "reason": "; ".join(each["reason"] for each in analyses),
-        "analyses": analyses,
-    }
 
 
 def classify_model(

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import warnings
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from filelock import FileLock
 
 from pytest_hfaccel.classify.records import Classification
 from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.files import replace_file
 
 _REQUIRED = ("model_name", "family", "subfamily", "confidence", "subfamily_confidence", "source", "reason", "analyses")
 _LOCK_TIMEOUT_S = 30.0
@@ -41,7 +41,11 @@ class ClassificationDatabase:
         """Return what is stored for a model."""
         stamp = _stamp(self.path)
         if stamp != self._seen:
-            self._models = self._read_or_set_aside()
+            try:
+                self._models = _load(self.path)
+            except ValueError:
+                with self._lock():
+                    self._models = self._load_or_move_aside()
             self._seen = stamp
         return self._models.get(model_name)
 
@@ -54,9 +58,8 @@ class ClassificationDatabase:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self._lock():
-                models = self._load_or_move_aside()
-                models[model_name] = classification
-                _replace(self.path, models)
+                models = {**self._load_or_move_aside(), model_name: classification}
+                replace_file(self.path, json.dumps(models, indent=2))
         except OSError as error:
             raise ConfigError(
                 f"{self.path}: the model database cannot be written: {error}",
@@ -66,15 +69,8 @@ class ClassificationDatabase:
     def _lock(self) -> FileLock:
         return FileLock(f"{self.path}.lock", timeout=_LOCK_TIMEOUT_S)
 
-    def _read_or_set_aside(self) -> dict[str, Classification]:
-        try:
-            return _load(self.path)
-        except ValueError:
-            with self._lock():
-                return self._load_or_move_aside()
-
     def _load_or_move_aside(self) -> dict[str, Classification]:
-        """Read the file; move it aside when it is damaged. To be called with the lock held."""
+        """Read the file; move it aside when it is damaged. The caller has the lock."""
         try:
             return _load(self.path)
         except ValueError as error:
@@ -115,18 +111,3 @@ def _load(path: Path) -> dict[str, Classification]:
         if missing:
             raise ValueError(f"{name!r} lacks {', '.join(missing)}")
     return cast("dict[str, Classification]", models)
-
-
-def _replace(path: Path, content: Any) -> None:
-    """Write a new file beside the old one, then put it in its place."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=2)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

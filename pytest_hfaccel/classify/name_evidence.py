@@ -1,6 +1,4 @@
-"""Words of a name that say what a model is for, whatever it is built from.
-
-What a model's name says: `org/bert-base-uncased-finetuned-ner`.
+"""What a model's name says: `org/bert-base-uncased-finetuned-ner`.
 
 In order: the model types and well-known checkpoints in the repository's name, the registry, the purpose words
 (`ner`, `captioning`), the publisher, and last the keywords of the family definitions. Purpose words also refine what
@@ -12,12 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import PurePath
 
 from pytest_hfaccel.classify.class_evidence import analyze_registered
-from pytest_hfaccel.classify.known_names import ORGANISATIONS, find_marker, find_markers
-from pytest_hfaccel.classify.model_types import (
+from pytest_hfaccel.classify.known_models import (
     CAUSAL,
     CHAT,
     CLASSIFIER,
@@ -26,6 +22,7 @@ from pytest_hfaccel.classify.model_types import (
     DOCUMENT,
     DUAL,
     IMAGE,
+    ORGANISATIONS,
     SEGMENTATION,
     SENTENCE,
     SEQ2SEQ,
@@ -36,6 +33,8 @@ from pytest_hfaccel.classify.model_types import (
     VIDEO,
     VLM,
     Kind,
+    find_marker,
+    find_markers,
 )
 from pytest_hfaccel.classify.records import Analysis, analysis, nothing
 from pytest_hfaccel.classify.term_evidence import words
@@ -43,13 +42,7 @@ from pytest_hfaccel.classify.term_evidence import words
 
 @dataclass(frozen=True)
 class Purpose:
-    """What purpose words add to a name.
-
-    Attributes:
-        kind: Family and subfamily with the purpose taken into account.
-        why: The word, for the reason.
-        stated: Whether the name states the purpose so plainly that it outweighs the class.
-    """
+    """What a name is for by its purpose words: `stated` so plainly that it outweighs the class, or not."""
 
     kind: Kind
     why: str
@@ -178,13 +171,7 @@ def purpose_without_family(tokens: Sequence[str]) -> Purpose | None:
 
 
 def _first(pattern: str, tokens: Sequence[str]) -> str | None:
-    fits = _compiled(pattern).fullmatch
-    return next((token for token in tokens if fits(token)), None)
-
-
-@cache
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern)
+    return next((token for token in tokens if re.fullmatch(pattern, token)), None)
 
 
 NAME_SOURCE = "name_analysis"

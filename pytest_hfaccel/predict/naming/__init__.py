@@ -202,8 +202,7 @@ def _known(name: str, spec: ModelSpec) -> NamedModel:
 
 def _class_of_type_in(name: str, registry: Registry) -> str | None:
     """Return a class for the model type a name holds: a registered one where there is one, else the base model."""
-    from pytest_hfaccel.classify.known_names import find_marker
-    from pytest_hfaccel.classify.model_types import auto_tables
+    from pytest_hfaccel.classify.known_models import auto_tables, find_marker
     from pytest_hfaccel.classify.name_evidence import split_name
 
     marker = find_marker(split_name(name)[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
@@ -61,10 +62,14 @@ def test_labels_are_of_known_families(accuracy: ModuleType) -> None:
         assert label.subfamily is None or label.subfamily in MODEL_SUBFAMILIES[label.family], label
 
 
+def ascend(knots: calibration.Knots) -> bool:
+    return all(one[0] < other[0] and one[1] <= other[1] for one, other in pairwise(knots))
+
+
 def test_the_fit_recovers_a_known_calibration(accuracy: ModuleType) -> None:
     pairs = [(1.0, at % 2 == 0) for at in range(400)] + [(3.0, at % 10 != 0) for at in range(400)]
     knots = accuracy.fit(pairs)
-    assert calibration.is_monotone(knots)
+    assert ascend(knots)
     assert calibration.probability(1.0, knots) == pytest.approx(0.5, abs=0.03)
     assert calibration.probability(3.0, knots) == pytest.approx(0.9, abs=0.04)
 
@@ -75,7 +80,7 @@ def test_calibration_error_of_an_overconfident_answer(accuracy: ModuleType) -> N
 
 @pytest.mark.parametrize("knots", [calibration.FAMILY, calibration.SUBFAMILY])
 def test_the_stored_knots_ascend(knots: calibration.Knots) -> None:
-    assert calibration.is_monotone(knots)
+    assert ascend(knots)
     values = [calibration.probability(margin / 10, knots) for margin in range(-20, 120)]
     assert values == sorted(values)
     assert 0 < values[0] < values[-1] < 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_hfaccel.classify import MODEL_FAMILIES, MODEL_SUBFAMILIES, UNKNOWN, classify_model
-from pytest_hfaccel.classify.model_types import auto_tables, families_of, tables_of
+from pytest_hfaccel.classify.known_models import auto_tables, families_of, tables_of
 from pytest_hfaccel.registry.auto_classes import read_entries
 
 
@@ -75,6 +75,6 @@ def test_tables_are_read_from_source() -> None:
         'MODEL_FOR_CTC_MAPPING_NAMES = OrderedDict([*list(OTHER), ("new", ("NewForCTC", "NewerForCTC"))])\n'
     )
     tables = tables_of(read_entries(source))
-    assert tables.heads_of_type == {"new": {"", "FOR_CTC"}}
-    assert tables.heads_of_class["NewerForCTC"] == {"FOR_CTC": ("new",)}
+    assert tables.heads_of_type == {"new": {"", "CTC"}}
+    assert tables.heads_of_class["NewerForCTC"] == {"CTC": ["new"]}
     assert families_of(tables) == {"new": ("audio", "speech_recognition")}
