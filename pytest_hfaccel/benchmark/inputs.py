@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.core.errors import ConfigError
@@ -43,11 +43,11 @@ class MeasuredInputs:
     batch: int
     length: int
     source: str = "random, of the traced shapes"
-    shapes: dict[str, list[int]] = field(init=False)
 
-    def __post_init__(self) -> None:
-        shapes = {name: list(tensor.shape) for name, tensor in self.forward.items()}
-        object.__setattr__(self, "shapes", shapes)
+    @property
+    def shapes(self) -> dict[str, list[int]]:
+        """The shape of each argument of `forward`."""
+        return {name: list(tensor.shape) for name, tensor in self.forward.items()}
 
 
 def make_inputs(
@@ -75,7 +75,8 @@ def make_inputs(
     text = next((shape.shape[1] for name, shape in shapes.items() if name in TEXT), 0)
     if not text and TEXT & shapes.keys():
         raise ConfigError(f"{checkpoint.spec.name} takes text: a sequence length of at least 1 is needed.")
-    made = _tensors(shapes, config)
+    ids = safe_ids(config.to_dict())
+    made = {name: _tensor(name, shape.shape, shape.floating, ids) for name, shape in shapes.items()}
     for name in (like or {}).keys() & _LIKE_TEXT - made.keys():
         made[name] = _tensor(name, (batch, text), floating=False, ids=None)
     prompt = {name: tensor for name, tensor in made.items() if name not in _OF_DECODER}
@@ -111,11 +112,6 @@ def is_vision_language(model_class: Any) -> bool:
     )
 
 
-def _tensors(shapes: Mapping[str, InputShape], config: Any) -> dict[str, torch.Tensor]:
-    ids = safe_ids(config.to_dict())
-    return {name: _tensor(name, shape.shape, shape.floating, ids) for name, shape in shapes.items()}
-
-
 def _tensor(name: str, shape: tuple[int, ...], floating: bool, ids: list[int] | None) -> torch.Tensor:
     import torch
 
@@ -136,7 +132,7 @@ def safe_ids(config: Mapping[str, Any]) -> list[int]:
     """
     vocabulary = min((value for key, value in _fields(config) if key == "vocab_size" and value > 0), default=0)
     special = {value for key, value in _fields(config) if key.endswith(("_token_id", "_token_index"))}
-    return [number for number in range(vocabulary // 4, 3 * vocabulary // 4) if number not in special]
+    return sorted({*range(vocabulary // 4, 3 * vocabulary // 4)} - special)
 
 
 def _fields(config: Mapping[str, Any]) -> Iterator[tuple[str, int]]:

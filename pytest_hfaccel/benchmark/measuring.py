@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.benchmark.measurement import Measurement, Point
@@ -14,10 +15,6 @@ from pytest_hfaccel.benchmark.timing import TimingBudget, latency_of, time_runs,
 from pytest_hfaccel.core.errors import HfAccelError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import torch
-
     from pytest_hfaccel.backends.base import LoadedModel
     from pytest_hfaccel.benchmark.inputs import MeasuredInputs
     from pytest_hfaccel.core.spec import Cell
@@ -87,7 +84,7 @@ def measure(
     tokens = _tokens(loaded, inputs, budget) if generation else {}
     noise = noise_between(before, read_noise(cell.device.id))
     return Measurement(
-        **identity(loaded, cell),
+        **_identity(loaded, cell),
         batch=inputs.batch,
         length=inputs.length,
         latency=latency_of(seconds, warm_up),
@@ -108,7 +105,7 @@ def measure(
     )
 
 
-def identity(loaded: LoadedModel, cell: Cell) -> dict[str, Any]:
+def _identity(loaded: LoadedModel, cell: Cell) -> dict[str, Any]:
     """Return what a measurement says of the model and where it runs."""
     import torch
 
@@ -140,60 +137,33 @@ def device_name(cell: Cell, details: dict[str, Any]) -> str:
 
 
 def _tokens(loaded: LoadedModel, inputs: MeasuredInputs, budget: TimingBudget) -> dict[str, Any]:
-    if inputs.generate is None:
+    """Time generation where the model generates, or say why that was not possible.
+
+    `first_token_ms` is the pass over the prompt and what `generate` does around it, `per_token_ms` the mean of the
+    tokens after it; `None` where noise hides it. `use_cache` says whether the backend keeps keys and values.
+    """
+    prompt = inputs.generate
+    if prompt is None:
         return {}
     budget = replace(budget, max_seconds=_SHARE_FOR_TOKENS * budget.max_seconds)
-    try:
-        times = time_tokens(loaded, inputs.generate, budget)
-    except (HfAccelError, RuntimeError, ValueError, IndexError) as error:
-        # A prompt as long as the model's positions leaves no room for new tokens; the forward pass stands.
-        return {"not_generated": f"{type(error).__name__}: {error}"[:200]}
-    if times is None:
-        return {"not_generated": "this backend does not generate with this model"}
-    return {
-        "first_token_ms": times.first_ms,
-        "per_token_ms": times.per_token_ms,
-        "use_cache": times.use_cache,
-        "new_tokens": 1 + NEW_TOKENS,
-    }
 
+    def median_ms(tokens: int, use_cache: bool) -> float:
+        run = partial(loaded.generate, prompt, max_new_tokens=tokens, use_cache=use_cache)
+        return time_runs(run, budget).median_ms
 
-@dataclass(frozen=True)
-class TokenTimes:
-    """How fast a model generates.
-
-    Attributes:
-        first_ms: Time to the first token: the pass over the prompt, and what `generate` does around it.
-        per_token_ms: Time per token after it, averaged over `NEW_TOKENS`; `None` where noise hides it.
-        use_cache: Whether keys and values were kept between tokens.
-    """
-
-    first_ms: float
-    per_token_ms: float | None
-    use_cache: bool
-
-
-def time_tokens(loaded: LoadedModel, inputs: Mapping[str, torch.Tensor], budget: TimingBudget) -> TokenTimes | None:
-    """Time generation, with a key-value cache where the backend has one.
-
-    Returns:
-        The times; `None` where the backend cannot generate with this model.
-    """
     for use_cache in (True, False):
         try:
-            first = _median_ms(loaded, inputs, 1, use_cache, budget)
-            all_of_them = _median_ms(loaded, inputs, 1 + NEW_TOKENS, use_cache, budget)
+            first, all_tokens = median_ms(1, use_cache), median_ms(1 + NEW_TOKENS, use_cache)
         except NotImplementedError:
             continue
-        further = (all_of_them - first) / NEW_TOKENS
-        return TokenTimes(first, further if further > 0 else None, use_cache)
-    return None
-
-
-def _median_ms(
-    loaded: LoadedModel, inputs: Mapping[str, torch.Tensor], tokens: int, use_cache: bool, budget: TimingBudget
-) -> float:
-    def generate() -> None:
-        loaded.generate(inputs, max_new_tokens=tokens, use_cache=use_cache)
-
-    return time_runs(generate, budget).median_ms
+        except (HfAccelError, RuntimeError, ValueError, IndexError) as error:
+            # A prompt as long as the model's positions leaves no room for new tokens; the forward pass stands.
+            return {"not_generated": f"{type(error).__name__}: {error}"[:200]}
+        further = (all_tokens - first) / NEW_TOKENS
+        return {
+            "first_token_ms": first,
+            "per_token_ms": further if further > 0 else None,
+            "use_cache": use_cache,
+            "new_tokens": 1 + NEW_TOKENS,
+        }
+    return {"not_generated": "this backend does not generate with this model"}

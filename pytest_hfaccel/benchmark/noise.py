@@ -7,18 +7,17 @@ throttling of the CPU come from /sys, those of NVIDIA GPUs from NVML; what canno
 
 from __future__ import annotations
 
-import ctypes
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pytest_hfaccel.benchmark.measurement import Noise
-from pytest_hfaccel.hardware.nvidia import NvmlError, list_gpus, load_nvml
-from pytest_hfaccel.hardware.visibility import visible_devices
+from pytest_hfaccel.hardware.nvidia import load_nvml, read_gpu_clock
 
 _STEPS = 20_000
 """About a millisecond: long against the resolution of the timer, short against a measurement."""
@@ -56,20 +55,15 @@ def noise_between(before: NoiseReading, after: NoiseReading) -> Noise:
     together = [*before.seconds, *after.seconds]
     quartiles = statistics.quantiles(together, n=4, method="inclusive")
     return Noise(
-        before_ms=_milliseconds(before.seconds),
-        after_ms=_milliseconds(after.seconds),
+        before_ms=1e3 * statistics.median(before.seconds),
+        after_ms=1e3 * statistics.median(after.seconds),
         iqr_share=(quartiles[2] - quartiles[0]) / statistics.median(together),
         clock_mhz=(before.clocks.mhz, after.clocks.mhz),
         throttled=throttled_between(before.clocks, after.clocks),
     )
 
 
-def _milliseconds(seconds: Sequence[float]) -> float:
-    return 1e3 * statistics.median(seconds)
-
-
 _CPUS = Path("sys/devices/system/cpu")
-_KILO = 1e3
 
 
 @dataclass(frozen=True)
@@ -113,20 +107,20 @@ def throttled_between(before: Clocks, after: Clocks) -> bool | None:
 
 def _cpu_mhz(root: Path) -> float | None:
     """Mean clock of the CPUs this process may use, from cpufreq, else from what psutil finds (/proc/cpuinfo)."""
-    frequencies = [
-        value for cpu in _usable_cpus() if (value := _number(root / _CPUS / f"cpu{cpu}/cpufreq/scaling_cur_freq"))
-    ]
-    if frequencies:
-        return statistics.fmean(frequencies) / _KILO
+    affinity = getattr(os, "sched_getaffinity", None)
+    usable = affinity(0) if affinity else range(os.cpu_count() or 1)
+    files = [root / _CPUS / f"cpu{cpu}/cpufreq/scaling_cur_freq" for cpu in usable]
+    kilohertz = [value for file in files if (value := _number(file))]
+    if kilohertz:
+        return statistics.fmean(kilohertz) / 1e3
     if root != Path("/"):
         return None
     import psutil
 
-    try:
+    with suppress(OSError, NotImplementedError, RuntimeError):
         frequency = psutil.cpu_freq()
-    except (OSError, NotImplementedError, RuntimeError):
-        return None
-    return float(frequency.current) if frequency is not None and frequency.current else None
+        return float(frequency.current) if frequency is not None and frequency.current else None
+    return None
 
 
 def _throttle_count(root: Path) -> int | None:
@@ -135,58 +129,8 @@ def _throttle_count(root: Path) -> int | None:
     return int(sum(known)) if known else None
 
 
-def _usable_cpus() -> Iterable[int]:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return sorted(affinity(0)) if affinity else range(os.cpu_count() or 1)
-
-
 def _number(path: Path) -> float | None:
     try:
         return float(path.read_text(encoding="ascii"))
     except (OSError, ValueError):
         return None
-
-
-_SM_CLOCK = 1
-"""NVML_CLOCK_SM of nvml.h."""
-_THROTTLING = 0x04 | 0x08 | 0x20 | 0x40 | 0x80
-"""nvmlClocksThrottleReason* of nvml.h that mean the GPU should run faster and may not: software power cap, hardware
-slowdown, software thermal slowdown, hardware thermal slowdown, hardware power brake. Being idle (0x01), clocks that
-an administrator set (0x02) and sync boost (0x10) are none."""
-
-
-def read_gpu_clock(nvml: Any, index: int, environ: Mapping[str, str] | None = None) -> tuple[float, bool] | None:
-    """Return the clock in MHz and whether the GPU is throttled; `None` where NVML does not say.
-
-    Args:
-        nvml: The library, as `hardware.nvidia.load_nvml` returns it.
-        index: torch's number of the GPU: CUDA_VISIBLE_DEVICES may hide and reorder what NVML lists.
-        environ: Environment to read instead of `os.environ`.
-    """
-    try:
-        _, gpus = list_gpus(nvml)
-        uuids = [gpu.uuid for gpu in gpus]
-        order = visible_devices(
-            len(gpus), ["CUDA_VISIBLE_DEVICES"], os.environ if environ is None else environ, uuids
-        ).order
-        return _read(nvml, order[index])
-    except (NvmlError, AttributeError, IndexError):
-        return None
-
-
-def _read(nvml: Any, index: int) -> tuple[float, bool]:
-    _call(nvml, "nvmlInit_v2")
-    try:
-        handle, clock, reasons = ctypes.c_void_p(), ctypes.c_uint(), ctypes.c_ulonglong()
-        _call(nvml, "nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(index), ctypes.byref(handle))
-        _call(nvml, "nvmlDeviceGetClockInfo", handle, ctypes.c_uint(_SM_CLOCK), ctypes.byref(clock))
-        _call(nvml, "nvmlDeviceGetCurrentClocksThrottleReasons", handle, ctypes.byref(reasons))
-    finally:
-        nvml.nvmlShutdown()
-    return float(clock.value), bool(reasons.value & _THROTTLING)
-
-
-def _call(nvml: Any, function: str, *arguments: Any) -> None:
-    code = getattr(nvml, function)(*arguments)
-    if code != 0:
-        raise NvmlError(f"{function} returned {code} (see nvmlReturn_t in nvml.h)")

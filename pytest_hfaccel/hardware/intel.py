@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 from pytest_hfaccel.core.presence import Presence
@@ -14,6 +13,7 @@ from pytest_hfaccel.hardware.torch_build import TorchBuild, installed_version, p
 
 _INTEL = "0x8086"
 """Intel's PCI vendor id."""
+_GPUS, _NPUS = "sys/class/drm", "sys/class/accel"
 _FIRST = Device("xpu", "0")
 _GPU_LIBRARY = "libOpenCL.so.1"
 
@@ -46,7 +46,7 @@ def probe_xpu(
         usable = not build.why_not("xpu") and loads("ze_loader.dll")
         reason = "Intel's driver (Level Zero) is installed" if usable else build.why_not("xpu") or "no Level Zero"
         return [Presence(_FIRST, usable, reason)]
-    gpus = list_intel(root).gpus
+    gpus = _devices_of_intel(root / _GPUS, "renderD*")
     if not gpus:
         return [Presence(_FIRST, False, "no Intel GPU (the kernel lists none in /sys/class/drm)")]
     seen = f"{len(gpus)} Intel GPU{'s are' if len(gpus) > 1 else ' is'} present"
@@ -97,17 +97,15 @@ def probe_openvino(
     if platform != "linux":
         reason = "not looked for on this system; name it (--hf-device) and OpenVINO decides"
         return [*cpu_presence, *(Presence(Device("openvino", target), False, reason) for target in ("GPU", "NPU"))]
-    intel = list_intel(root)
     gpu_problem = "" if loads(_GPU_LIBRARY) else f"the OpenCL loader ({_GPU_LIBRARY}) is not installed"
     return [
         *cpu_presence,
-        *_probe("GPU", intel.gpus, package, gpu_problem, "/sys/class/drm"),
-        *_probe("NPU", intel.npus, package, "", "/sys/class/accel"),
+        *_probe("GPU", _devices_of_intel(root / _GPUS, "renderD*"), package, gpu_problem, f"/{_GPUS}"),
+        *_probe("NPU", _devices_of_intel(root / _NPUS, "accel*"), package, "", f"/{_NPUS}"),
     ]
 
 
-def _probe(target: str, ids: Iterable[str], package: Path, problem: str, where: str) -> list[Presence]:
-    ids = tuple(ids)
+def _probe(target: str, ids: list[str], package: Path, problem: str, where: str) -> list[Presence]:
     first = Device("openvino", target)
     if not ids:
         return [Presence(first, False, f"no Intel {target} (the kernel lists none in {where})")]
@@ -126,36 +124,13 @@ def _probe(target: str, ids: Iterable[str], package: Path, problem: str, where: 
 
 
 def _plugin(package: Path, device: str) -> bool:
-    return any((package / "libs").glob(f"*openvino_intel_{device}_plugin*")) or any(
-        (package / "libs").glob(f"*openvino_arm_{device}_plugin*")
-    )
+    return any(any((package / "libs").glob(f"*openvino_{maker}_{device}_plugin*")) for maker in ("intel", "arm"))
 
 
-@dataclass(frozen=True)
-class IntelDevices:
-    """What the kernel shows of Intel's accelerators.
-
-    Attributes:
-        gpus: PCI device ids, e.g. `0x56a0`, one per render node.
-        npus: PCI device ids, one per accel node.
-    """
-
-    gpus: tuple[str, ...]
-    npus: tuple[str, ...]
-
-
-def list_intel(root: Path = Path("/")) -> IntelDevices:
-    """Read the kernel's render and accel nodes.
-
-    Args:
-        root: Where `/sys` is looked for.
-    """
-    return IntelDevices(_of_intel(root / "sys/class/drm", "renderD*"), _of_intel(root / "sys/class/accel", "accel*"))
-
-
-def _of_intel(folder: Path, pattern: str) -> tuple[str, ...]:
+def _devices_of_intel(folder: Path, pattern: str) -> list[str]:
+    """PCI device ids, e.g. `0x56a0`, of Intel's devices among the kernel's render or accel nodes."""
     nodes = sorted(folder.glob(pattern))
-    return tuple(_read(node / "device/device") for node in nodes if _read(node / "device/vendor") == _INTEL)
+    return [_read(node / "device/device") for node in nodes if _read(node / "device/vendor") == _INTEL]
 
 
 def _read(file: Path) -> str:

@@ -10,19 +10,26 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from pytest_hfaccel.core.presence import Presence
 from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.hardware.torch_build import TorchBuild
-from pytest_hfaccel.hardware.visibility import visible_devices
+from pytest_hfaccel.hardware.visibility import Visibility, visible_devices
 
 _FIRST = Device("cuda", "0")
 _NAMES = {"linux": "libnvidia-ml.so.1", "win32": "nvml.dll"}
 _TEXT_BYTES = 96
 """NVML_DEVICE_NAME_V2_BUFFER_SIZE and NVML_DEVICE_UUID_V2_BUFFER_SIZE of nvml.h."""
+_SM_CLOCK = 1
+"""NVML_CLOCK_SM of nvml.h."""
+_THROTTLING = 0x04 | 0x08 | 0x20 | 0x40 | 0x80
+"""nvmlClocksThrottleReason* of nvml.h that mean the GPU should run faster and may not: software power cap, hardware
+slowdown, software thermal slowdown, hardware thermal slowdown, hardware power brake. Being idle (0x01), clocks that
+an administrator set (0x02) and sync boost (0x10) are none."""
 
 
 def probe_cuda(build: TorchBuild, nvml: Any = None, environ: Mapping[str, str] | None = None) -> list[Presence]:
@@ -42,15 +49,11 @@ def probe_cuda(build: TorchBuild, nvml: Any = None, environ: Mapping[str, str] |
         return [Presence(_FIRST, False, f"an NVIDIA driver is installed, but does not answer: {error}")]
     if not gpus:
         return [Presence(_FIRST, False, f"the NVIDIA driver {driver} has no GPU")]
-    visible = visible_devices(
-        len(gpus), ["CUDA_VISIBLE_DEVICES"], os.environ if environ is None else environ, [gpu.uuid for gpu in gpus]
-    )
-    unusable = build.why_not("cuda")
-    seen = f"an NVIDIA driver is present ({len(gpus)} GPU{'s' if len(gpus) > 1 else ''})"
-    if unusable:
-        return [Presence(_FIRST, False, f"{seen}, but {unusable}", gpus[0].name, gpus[0].memory_bytes)]
-    if not visible.order:
-        return [Presence(_FIRST, False, f"{seen}, but {visible.reason}", gpus[0].name, gpus[0].memory_bytes)]
+    visible = _visible(gpus, environ)
+    problem = build.why_not("cuda") or ("" if visible.order else visible.reason)
+    if problem:
+        seen = f"an NVIDIA driver is present ({len(gpus)} GPU{'s' if len(gpus) > 1 else ''})"
+        return [Presence(_FIRST, False, f"{seen}, but {problem}", gpus[0].name, gpus[0].memory_bytes)]
     return [_presence(number, gpus[index], driver, visible.reason) for number, index in enumerate(visible.order)]
 
 
@@ -104,20 +107,41 @@ def list_gpus(nvml: Any) -> tuple[str, list[NvidiaGpu]]:
     Raises:
         NvmlError: A call failed: the driver is not loaded, or does not fit the library.
     """
-    _call(nvml, "nvmlInit_v2")
-    try:
+    with _session(nvml):
         count = ctypes.c_uint()
         _call(nvml, "nvmlDeviceGetCount_v2", ctypes.byref(count))
         version = ctypes.create_string_buffer(_TEXT_BYTES)
         _call(nvml, "nvmlSystemGetDriverVersion", version, ctypes.c_uint(_TEXT_BYTES))
         return version.value.decode(), [_gpu(nvml, index) for index in range(count.value)]
-    finally:
-        nvml.nvmlShutdown()
+
+
+def read_gpu_clock(nvml: Any, index: int, environ: Mapping[str, str] | None = None) -> tuple[float, bool] | None:
+    """Return the clock in MHz and whether the GPU is throttled; `None` where NVML does not say.
+
+    Args:
+        nvml: The library, as `load_nvml` returns it.
+        index: torch's number of the GPU: CUDA_VISIBLE_DEVICES may hide and reorder what NVML lists.
+        environ: Environment to read instead of `os.environ`.
+    """
+    clock, reasons = ctypes.c_uint(), ctypes.c_ulonglong()
+    try:
+        number = _visible(list_gpus(nvml)[1], environ).order[index]
+        with _session(nvml):
+            handle = _handle(nvml, number)
+            _call(nvml, "nvmlDeviceGetClockInfo", handle, ctypes.c_uint(_SM_CLOCK), ctypes.byref(clock))
+            _call(nvml, "nvmlDeviceGetCurrentClocksThrottleReasons", handle, ctypes.byref(reasons))
+    except (NvmlError, AttributeError, IndexError):
+        return None
+    return float(clock.value), bool(reasons.value & _THROTTLING)
+
+
+def _visible(gpus: list[NvidiaGpu], environ: Mapping[str, str] | None) -> Visibility:
+    environ = os.environ if environ is None else environ
+    return visible_devices(len(gpus), ["CUDA_VISIBLE_DEVICES"], environ, [gpu.uuid for gpu in gpus])
 
 
 def _gpu(nvml: Any, index: int) -> NvidiaGpu:
-    handle = ctypes.c_void_p()
-    _call(nvml, "nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(index), ctypes.byref(handle))
+    handle = _handle(nvml, index)
     name, uuid = ctypes.create_string_buffer(_TEXT_BYTES), ctypes.create_string_buffer(_TEXT_BYTES)
     _call(nvml, "nvmlDeviceGetName", handle, name, ctypes.c_uint(_TEXT_BYTES))
     _call(nvml, "nvmlDeviceGetUUID", handle, uuid, ctypes.c_uint(_TEXT_BYTES))
@@ -126,6 +150,21 @@ def _gpu(nvml: Any, index: int) -> NvidiaGpu:
     major, minor = ctypes.c_int(), ctypes.c_int()
     _call(nvml, "nvmlDeviceGetCudaComputeCapability", handle, ctypes.byref(major), ctypes.byref(minor))
     return NvidiaGpu(name.value.decode(), uuid.value.decode(), int(memory.total), f"{major.value}.{minor.value}")
+
+
+@contextmanager
+def _session(nvml: Any) -> Iterator[None]:
+    _call(nvml, "nvmlInit_v2")
+    try:
+        yield
+    finally:
+        nvml.nvmlShutdown()
+
+
+def _handle(nvml: Any, index: int) -> Any:
+    handle = ctypes.c_void_p()
+    _call(nvml, "nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(index), ctypes.byref(handle))
+    return handle
 
 
 def _call(nvml: Any, function: str, *arguments: Any) -> None:

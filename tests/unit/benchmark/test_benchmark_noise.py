@@ -14,10 +14,10 @@ from pytest_hfaccel.benchmark.noise import (
     fixed_work,
     noise_between,
     read_clocks,
-    read_gpu_clock,
     read_noise,
     throttled_between,
 )
+from pytest_hfaccel.hardware.nvidia import read_gpu_clock
 from tests.unit.hardware.test_hardware_cuda import Nvml
 
 CPUS = Path("sys/devices/system/cpu")
