@@ -152,7 +152,7 @@ class Devices:
             presence = self._presence(device)
             objection = _objection(presence, preferences)
             if not objection:
-                return Choice(device, _is_emulated(presence), passed_over)
+                return Choice(device, is_emulated(presence), passed_over)
             passed_over[device.id] = objection
         present = ", ".join(device.id for device in self.report.present())
         simulated = " 'fallback_to_simulation' accepts an emulated device, but makes none up."
@@ -174,7 +174,7 @@ class Devices:
         """
         present = [device for kind in _BEST_FIRST for device in self.report.present() if device.kind == kind]
         others = [device for device in present if not device.matches(failed)]
-        return [each.id for each in others if not _incompatible(self._presence(each), preferences.hw_compatibility)]
+        return [each.id for each in others if not incompatibility(self._presence(each), preferences.hw_compatibility)]
 
     def _wanted(self, preferences: HardwarePreferences) -> Iterator[Device]:
         if preferences.force_device:
@@ -294,22 +294,30 @@ def _objection(presence: Presence, preferences: HardwarePreferences) -> str:
     """Why a device cannot be taken; empty when it can."""
     if not presence.present:
         return presence.reason
-    if _is_emulated(presence) and not preferences.fallback_to_simulation:
+    if is_emulated(presence) and not preferences.fallback_to_simulation:
         return f"is emulated ({presence.reason}), and 'fallback_to_simulation' is not set"
-    return "" if preferences.force_device else _incompatible(presence, preferences.hw_compatibility)
+    return "" if preferences.force_device else incompatibility(presence, preferences.hw_compatibility)
 
 
-def _is_emulated(presence: Presence) -> bool:
+def is_emulated(presence: Presence) -> bool:
+    """Whether a device is a real runtime on a software adapter."""
     return presence.details.get("implementation") == "emulated"
 
 
-def _incompatible(presence: Presence, compatibility: Mapping[str, Any]) -> str:
+def incompatibility(presence: Presence, compatibility: Mapping[str, Any]) -> str:
+    """Return why a device does not suit a model, by what the caller says of its kind; empty where it does.
+
+    Args:
+        presence: The device.
+        compatibility: Kind of device -> whether the model runs there, or a profile: `compatible`, `memory_required` (MB
+            of one device), `memory_usage: {"peak": MB}`. A device whose memory is not known suits.
+    """
     profile = compatibility.get(presence.device.kind, {})
     if isinstance(profile, bool):
         profile = {"compatible": profile}
     if profile.get("compatible") is False:
         return "'hw_compatibility' says that the model does not run there"
-    peak = profile.get("memory_usage", {}).get("peak")
+    peak = profile.get("memory_required", profile.get("memory_usage", {}).get("peak"))
     if isinstance(peak, (int, float)) and presence.memory_bytes is not None and peak * MB > presence.memory_bytes:
         return f"has {presence.memory_bytes // MB} MB, and the model takes {peak} MB by 'hw_compatibility'"
     return ""

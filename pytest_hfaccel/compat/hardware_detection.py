@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from threading import Lock
 from typing import Any, TypedDict
 
+from pytest_hfaccel.compat.device_choice import incompatibility, is_emulated
 from pytest_hfaccel.core.devices import BEST_FIRST, HARDWARE_KINDS, TORCH_KINDS, kind_named, require_kinds
 from pytest_hfaccel.core.errors import BackendUnavailable
 from pytest_hfaccel.core.presence import HardwareReport, Presence
@@ -28,7 +29,7 @@ OPENVINO, WEBGPU, WEBNN, QUALCOMM = "openvino", "webgpu", "webnn", "qualcomm"
 DEFAULT_PRIORITY = tuple(dict.fromkeys(name.partition(":")[0] for name in BEST_FIRST))
 """The guide's order of preference. What runs in a browser is chosen only by name."""
 
-MB, GB = 2**20, 2**30
+GB = 2**30
 _DTYPES = ("fp32", "bf16", "fp16")
 _NO_PROBE = {QUALCOMM: "no backend in this version runs models on Qualcomm's accelerators"}
 
@@ -94,8 +95,9 @@ class HardwareDetector:
         """
         errors = dict(self._index_errors)
         for kind in HARDWARE_KINDS:
-            absent = [p for p in self.report.presences if p.device.kind == kind and not _is_hardware(p)]
-            if self._present(kind):
+            present = self._present(kind)
+            absent = [p for p in self.report.presences if p.device.kind == kind and p not in present]
+            if present:
                 errors.update((p.device.id, _absence_reason(p)) for p in absent if p.name or p.details)
             else:
                 reasons = dict.fromkeys(map(_absence_reason, absent))
@@ -168,15 +170,17 @@ class HardwareDetector:
         """Return the kinds that are available and suit a model, best first.
 
         Args:
-            model_requirements: By kind of hardware: `memory_required` (MB of one device),
-                `memory_usage: {"peak": MB}` (the same, as hardware profiles have it), `compatible` (`False` excludes
-                the kind), or `False` alone. A kind without an entry has no requirements.
+            model_requirements: By kind of hardware: see `incompatibility`. A kind without an entry has no requirements.
 
         Raises:
             ConfigError: A key is not a kind of hardware.
         """
         require_kinds(model_requirements, "model_requirements")
-        return [kind for kind in HARDWARE_KINDS if _suits(self._present(kind), model_requirements.get(kind, {}))]
+        return [
+            kind
+            for kind in HARDWARE_KINDS
+            if any(not incompatibility(presence, model_requirements) for presence in self._present(kind))
+        ]
 
     def print_summary(self, detailed: bool = False) -> None:
         """Print what is available and which of it is preferred.
@@ -195,9 +199,8 @@ class HardwareDetector:
         print("\n".join(lines))  # noqa: T201 - printing is its purpose
 
     def _present(self, kind: str) -> list[Presence]:
-        return [
-            presence for presence in self.report.presences if presence.device.kind == kind and _is_hardware(presence)
-        ]
+        of_kind = (presence for presence in self.report.presences if presence.device.kind == kind)
+        return [presence for presence in of_kind if presence.present and not is_emulated(presence)]
 
     def _details(self, kind: str) -> dict[str, Any]:
         devices = [_device_details(presence) for presence in self._present(kind)]
@@ -295,23 +298,8 @@ def _computes(device: Device, dtype: str) -> bool:
     return True
 
 
-def _is_hardware(presence: Presence) -> bool:
-    return presence.present and presence.details.get("implementation") != "emulated"
-
-
 def _absence_reason(presence: Presence) -> str:
     return f"emulated in software: {presence.reason}" if presence.present else presence.reason
-
-
-def _suits(devices: Sequence[Presence], required: Any) -> bool:
-    if not devices or required is False:
-        return False
-    if not isinstance(required, Mapping):
-        return True
-    needed_mb = required.get("memory_required", required.get("memory_usage", {}).get("peak", 0))
-    # A device whose memory is not known is not excluded: the load decides.
-    fits = any(device.memory_bytes is None or needed_mb * MB <= device.memory_bytes for device in devices)
-    return fits and required.get("compatible") is not False
 
 
 def _device_details(presence: Presence) -> dict[str, Any]:

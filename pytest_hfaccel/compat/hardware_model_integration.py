@@ -12,12 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.classify import MODEL_FAMILIES, UNKNOWN, ModelFamilyClassifier
+from pytest_hfaccel.compat.model_placement import (
+    LOW_MEMORY_BYTES,
+    LOW_MEMORY_MINUTES,
+    MAX_AGE_MINUTES,
+    SCARCE_MINUTES,
+    is_scarce,
+)
 from pytest_hfaccel.core.config import RunConfig
 from pytest_hfaccel.core.devices import TORCH_KINDS
 from pytest_hfaccel.core.errors import ConfigError, HfAccelError
 from pytest_hfaccel.core.presence import HardwareReport, Presence
 from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.core.tasks import TASKS
+from pytest_hfaccel.hardware.cpu import Memory
 from pytest_hfaccel.predict.configuration import WEIGHTS
 from pytest_hfaccel.predict.recommendation import Candidate, recommend
 from pytest_hfaccel.predict.requirements import DEFAULT_LENGTH, ArchitectureCost, Requirements, cost_of, requirements_on
@@ -531,28 +539,20 @@ def normalised_task(task: str) -> str:
     raise ConfigError(f"{task!r} is not a task of the registry.{suggestion}", hint=f"Allowed: {', '.join(TASKS)}.")
 
 
-LOW_MEMORY_MB = 4096
-"""Available memory below which the pool keeps to low-memory mode; from the ResourcePool guide."""
-_SCARCE_SHARE = 0.2
-_TIMEOUT, _LOW_MEMORY_TIMEOUT, _SCARCE_TIMEOUT = 30, 10, 5
-"""Minutes after which unused models are dropped: usually, in low-memory mode, and when memory is scarce.
-
-Scarce is less than the share above of all memory. All from the ResourcePool guide."""
-
 _HOST = ("cpu", "openvino", "webnn", "webgpu", "mps")
 """Kinds of device whose models lie in main memory."""
 
 
 def _pool_config(machine: HardwareReport, answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
     cpu = device_of_kind(machine, "cpu")
-    available_bytes = cpu.details.get("available_bytes", 0)
+    memory = Memory(cpu.memory_bytes or 0, cpu.details.get("available_bytes", 0))
     needs = {answer["model_name"]: answer["resource_requirements"] for answer in answers}
     sizes = {name: each["recommended_memory_mb"] for name, each in needs.items() if each["recommended_memory_mb"]}
     by_model = {answer["model_name"]: answer["recommended_hardware"] for answer in answers}
     in_host = _together([needs[name] for name in sizes if by_model[name] in _HOST])
-    available = available_bytes // MIB
-    is_low = available < LOW_MEMORY_MB or in_host > USABLE_SHARE * available
-    is_scarce = bool(cpu.memory_bytes) and available_bytes < _SCARCE_SHARE * (cpu.memory_bytes or 0)
+    available = memory.available_bytes // MIB
+    is_low = memory.available_bytes < LOW_MEMORY_BYTES or in_host > USABLE_SHARE * available
+    minutes = SCARCE_MINUTES if is_scarce(memory) else LOW_MEMORY_MINUTES if is_low else MAX_AGE_MINUTES
     # The kind that most models are recommended for; of equals the one that is preferred.
     counted = Counter(kind for kind in KINDS for recommended in by_model.values() if kind == recommended)
     preferred = next((kind for kind, _ in counted.most_common(1)), None)
@@ -560,7 +560,7 @@ def _pool_config(machine: HardwareReport, answers: Sequence[dict[str, Any]]) -> 
         "models": {answer["model_name"]: _summary(answer) for answer in answers},
         "resource_pool_config": {
             "low_memory_mode": is_low,
-            "recommended_timeout_mins": _SCARCE_TIMEOUT if is_scarce else _LOW_MEMORY_TIMEOUT if is_low else _TIMEOUT,
+            "recommended_timeout_mins": minutes,
             "pool_memory": f"{int(USABLE_SHARE * 100)}%",
         },
         "resource_requirements": {
@@ -592,10 +592,10 @@ def _summary(answer: dict[str, Any]) -> dict[str, Any]:
     return {key: answer[key] for key in keys} | {key: answer["resource_requirements"][key] for key in sizes}
 
 
-def _explanation(low: bool, available: int, in_host: int) -> str:
+def _explanation(is_low: bool, available: int, in_host: int) -> str:
     have = f"{available} MB of main memory are available; the models in it need {in_host} MB together"
-    if not low:
+    if not is_low:
         return f"{have}, which fits: no low-memory mode."
-    scarce = f"less than {LOW_MEMORY_MB} MB are available"
-    why = scarce if available < LOW_MEMORY_MB else f"that is more than {USABLE_SHARE:.0%} of what is available"
-    return f"{have}: low-memory mode, because {why}."
+    low = LOW_MEMORY_BYTES // MIB
+    scarce, too_much = f"less than {low} MB are available", f"that is more than {USABLE_SHARE:.0%} of what is available"
+    return f"{have}: low-memory mode, because {scarce if available < low else too_much}."

@@ -20,9 +20,13 @@ from pytest_hfaccel.hardware.cpu import Memory
 MB = 2**20
 ENVIRONMENT = "RESOURCE_POOL_LOW_MEMORY"
 
-# The guide's numbers.
+# The guide's numbers, for the pool and for advice about it.
 LOW_MEMORY_BYTES = 4096 * MB
 """Available main memory below which low-memory mode is on by itself."""
+MAX_AGE_MINUTES = 30
+LOW_MEMORY_MINUTES = 10
+SCARCE_MINUTES = 5
+"""Longest that a resource stays unused: usually, in low-memory mode, and while main memory is scarce."""
 _SCARCE_SHARE = 0.20
 """Share of main memory below which what is available counts as pressure."""
 _PRESSURE_PERCENT = 80.0

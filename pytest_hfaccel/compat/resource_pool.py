@@ -23,7 +23,10 @@ from pytest_hfaccel.backends.memory import out_of_memory_raised
 from pytest_hfaccel.compat.device_choice import Choice, Devices, HardwarePreferences, parse_device
 from pytest_hfaccel.compat.error_reports import DIRECTORY, ErrorReports
 from pytest_hfaccel.compat.model_placement import (
+    LOW_MEMORY_MINUTES,
+    MAX_AGE_MINUTES,
     MB,
+    SCARCE_MINUTES,
     cuda_memory,
     is_low_memory_mode_on,
     is_scarce,
@@ -51,11 +54,6 @@ Preferences = Mapping[str, Any] | HardwarePreferences | None
 MODEL, TOKENIZER, RESOURCE = "model", "tokenizer", "resource"
 """What the statistics tell apart. The models of cells, which have keys of their own, count as models."""
 
-# The guide's numbers.
-MAX_AGE_MINUTES = 30.0
-LOW_MEMORY_MINUTES = 10.0
-SCARCE_MINUTES = 5.0
-"""Longest that a resource stays unused: usually, in low-memory mode, and while main memory is scarce."""
 LARGE_BYTES = 100 * MB
 """Models above this are dropped at half that age."""
 PARK_BYTES = 500 * MB
@@ -229,7 +227,7 @@ class ResourcePool(ModelCache):
             raise ConfigError(
                 f"max_age_minutes: {max_age_minutes} is negative. Allowed: 0 (everything unused) and more."
             )
-        limits = [max_age_minutes]
+        limits: list[float] = [max_age_minutes]
         if self._is_low_memory:
             limits.append(LOW_MEMORY_MINUTES)
         if is_scarce(self._read_memory()):
