@@ -122,9 +122,7 @@ class RunConfig:
         "--hf-model", "Model to test: registry name, wildcard ('bert*'), hub id or local directory. May be repeated."
     )
     devices: Option[tuple[str, ...]] = _list(
-        "--hf-device",
-        "Device to test on: cpu, cuda:0, mps, openvino:CPU, ... Comma-separated or repeated.",
-        split=True,
+        "--hf-device", "Device to test on: cpu, cuda:0, mps, openvino:CPU, ... Comma-separated or repeated.", split=True
     )
     dtypes: Option[tuple[str, ...]] = _list(
         "--hf-dtype", "Precision to test at: fp32, bf16, fp16, int8. Comma-separated or repeated.", split=True

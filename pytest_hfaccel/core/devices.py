@@ -85,10 +85,7 @@ _TABLE = (
     DeviceKind("mps", is_single=True, torch_type="mps", backend="torch", traits=_EAGER),
     DeviceKind("xpu", torch_type="xpu", **_GPU),  # type: ignore[arg-type]
     DeviceKind(
-        "openvino",
-        default_target="CPU",
-        backend="openvino",
-        traits=Traits(exact=("CPU*",), host_memory=("CPU",)),
+        "openvino", default_target="CPU", backend="openvino", traits=Traits(exact=("CPU*",), host_memory=("CPU",))
     ),
     DeviceKind("webgpu"),
     DeviceKind("webnn"),

@@ -192,10 +192,11 @@ class CellRun:
             self._making = others + time.perf_counter() - started
 
     def _not_run(self, check: Check) -> CheckOutcome | None:
-        """The outcome of a check that an entry keeps from running here; `None` for one that runs."""
+        """Return the outcome of a check that an entry keeps from running here; `None` for one that runs."""
         for expectation in self.cell.model.expect:
             if not expectation.run and expectation.check in ("*", check.name) and expectation.covers(self.cell):
-                return not_run(check.name, expectation)
+                reason = f"[NOTRUN] {expectation.reason} [{expectation.source}]"  # pytest's own word for it
+                return CheckOutcome(check.name, Status.XFAILED, expectation.stage, reason, cause=expectation.cause)
         return None
 
     def _attempt(self, check: Check) -> CheckOutcome:
@@ -212,9 +213,7 @@ class CellRun:
                 return outcome
         except Exception as error:
             first = next((name for known, name in self._failures.values() if known is error), check.name)
-            return (
-                outcome_of(check, error) if first == check.name else outcome_for_known_error(check.name, error, first)
-            )
+            return _outcome_of(error, check.name, first)
 
     def _require_installed(self) -> None:
         """Run nothing of a model whose registry entry asks for what is not installed; looked up once per cell."""
@@ -225,7 +224,7 @@ class CellRun:
     def _judge(self, outcome: CheckOutcome) -> CheckOutcome:
         for expectation in self.cell.model.expect:
             if expectation.covers(self.cell) and self._is_about(expectation, outcome):
-                return apply_expectation(expectation, outcome)
+                return _apply_expectation(expectation, outcome)
         return outcome
 
     def _is_about(self, expectation: Expectation, outcome: CheckOutcome) -> bool:
@@ -259,37 +258,25 @@ def identity(cell: Cell, module: str) -> dict[str, Any]:
     }
 
 
-_TRACEBACK_FRAMES = 4
+def _outcome_of(error: Exception, check: str, first: str) -> CheckOutcome:
+    """Return the outcome of a check that raised an error, which the check `first` was the first to meet.
 
-
-def outcome_of(check: Check, error: Exception) -> CheckOutcome:
-    """The outcome of a check that raised: ours have a status and a stage, others are reported with their origin."""
+    Our errors have a status and a stage, others are reported with their origin.
+    """
     cause = cause_of_error(error)
     if isinstance(error, HfAccelError):
-        return CheckOutcome(check.name, Status(error.status), Stage(error.stage), str(error), cause=cause)
-    status = Status.OUT_OF_MEMORY if is_out_of_memory(error) else Status.ERROR
-    frames = traceback.extract_tb(error.__traceback__)[-_TRACEBACK_FRAMES:]
-    where = "".join(traceback.format_list(frames))
-    text = f"{type(error).__name__}: {error}\n{where}".rstrip()
-    return CheckOutcome(check.name, status, Stage.RUN, text, cause=cause)
+        status, stage, text = Status(error.status), Stage(error.stage), str(error)
+    else:
+        status, stage = Status.OUT_OF_MEMORY if is_out_of_memory(error) else Status.ERROR, Stage.RUN
+        where = "".join(traceback.format_list(traceback.extract_tb(error.__traceback__)[-4:]))
+        text = f"{type(error).__name__}: {error}\n{where}".rstrip()
+    if check != first and status != Status.UNAVAILABLE:
+        known = getattr(error, "status", Status.ERROR)
+        return CheckOutcome(check, Status.SKIPPED, stage, f"{NOT_REACHED} ({known}, see {first!r})")
+    return CheckOutcome(check, status, stage, text, cause=cause)
 
 
-def outcome_for_known_error(name: str, error: Exception, first: str) -> CheckOutcome:
-    """The outcome of a check that met an error that the check `first` has reported."""
-    status = getattr(error, "status", Status.ERROR)
-    stage = Stage(getattr(error, "stage", Stage.RUN))
-    if status == Status.UNAVAILABLE:
-        return CheckOutcome(name, Status.UNAVAILABLE, stage, str(error), cause=cause_of_error(error))
-    return CheckOutcome(name, Status.SKIPPED, stage, f"{NOT_REACHED} ({status}, see {first!r})")
-
-
-def not_run(check: str, expectation: Expectation) -> CheckOutcome:
-    """The outcome of a check that an entry keeps from running."""
-    reason = f"[NOTRUN] {expectation.reason} [{expectation.source}]"  # pytest's own word for it
-    return CheckOutcome(check, Status.XFAILED, expectation.stage, reason, cause=expectation.cause)
-
-
-def apply_expectation(expectation: Expectation, outcome: CheckOutcome) -> CheckOutcome:
+def _apply_expectation(expectation: Expectation, outcome: CheckOutcome) -> CheckOutcome:
     """Turn an outcome that was expected to be a failure into `xfailed` or `xpassed`."""
     if outcome.status in (Status.PASSED, Status.XPASSED):
         outcome.status = Status.XPASSED

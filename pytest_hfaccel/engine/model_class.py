@@ -99,14 +99,6 @@ def _outcome(runner: Runner, cell: Cell, name: str, instance: ModelClassTests) -
         run.close()
 
 
-def run_battery(instance: ModelClassTests, hardware: str, model_id: str | None, dtype: str | None) -> dict[str, Any]:
-    """Run all checks of one model on one device; see `ModelClassTests.run_tests`."""
-    with _opened(instance, model_id or instance.model_id, hardware, dtype, optional=False) as (runner, cell):
-        module = module_name(type(instance))
-        once, record = (runner.run(at, module, instance.task_sense) for at in (*class_level([cell]), cell))
-        return _plain({**record.to_json(), "class": once.to_json()})
-
-
 def _plain(value: dict[str, Any]) -> dict[str, Any]:
     """Return a value as plain JSON types, without enum members."""
     plain: dict[str, Any] = json.loads(json.dumps(value))
@@ -312,4 +304,7 @@ class ModelClassTests(metaclass=CallableWithModel):
         Raises:
             ConfigError: The model or the device is unknown, or the model is of a class that is not tested here.
         """
-        return run_battery(self, hardware, model_id, dtype)
+        with _opened(self, model_id or self.model_id, hardware, dtype, optional=False) as (runner, cell):
+            module = module_name(type(self))
+            once, record = (runner.run(at, module, self.task_sense) for at in (*class_level([cell]), cell))
+            return _plain({**record.to_json(), "class": once.to_json()})

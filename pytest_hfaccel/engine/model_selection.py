@@ -92,11 +92,7 @@ def _default_models(
 
 
 def _resolve(model_class: type[ModelClassTests], name: str, registry: Registry, place: str) -> list[ModelSpec]:
-    """Return the models of a name that a class tests.
-
-    Raises:
-        ConfigError: The class tests none of them.
-    """
+    """Return the models of a name that a class tests; it is an error if it tests none of them."""
     from pytest_hfaccel.registry import resolve_model
 
     resolved = resolve_model(name, registry)

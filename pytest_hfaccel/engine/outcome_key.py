@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from pytest_hfaccel.core.config import RunConfig
-from pytest_hfaccel.core.spec import Cell, ModelSpec
+from pytest_hfaccel.core.presence import Presence
+from pytest_hfaccel.core.spec import CPU, Cell
 from pytest_hfaccel.registry.requirements import installed_dependencies
 
 _SELECTING = frozenset(
@@ -45,9 +46,13 @@ class OutcomeKeys:
             cell: The cell.
             module_file: The file of the model class module that tests it.
         """
+        from pytest_hfaccel.checkpoints.fingerprint import fingerprint_of_source
+
+        checkpoint = fingerprint_of_source(cell.model, cell.weights, allow_pickle=self._config.allow_pickle)
         return {
-            "checkpoint": self._checkpoint(cell),
-            "registry entry": _hash(_entry(cell)),
+            "checkpoint": checkpoint[:16],
+            # with the expected failures of this cell alone
+            "registry entry": _hash(replace(cell.model, expect=tuple(e for e in cell.model.expect if e.covers(cell)))),
             "weights": str(cell.weights.kind),
             "device": self._device(cell.device.id),
             "versions": self._versions,
@@ -55,11 +60,6 @@ class OutcomeKeys:
             "options": self._options,
             "module": _hash_of_file(module_file) if module_file else "",
         }
-
-    def _checkpoint(self, cell: Cell) -> str:
-        from pytest_hfaccel.checkpoints.fingerprint import fingerprint_of_source
-
-        return fingerprint_of_source(cell.model, cell.weights, allow_pickle=self._config.allow_pickle)[:16]
 
     @cached_property
     def _versions(self) -> str:
@@ -73,18 +73,15 @@ class OutcomeKeys:
 
     def _device(self, device: str) -> str:
         """What stays of a device between two runs: not how much of its memory is free."""
-        from pytest_hfaccel.core.spec import CPU
-
-        found = {presence.device.id: presence for presence in self._hardware.presences}
-        cpu, own = found.get(CPU.id), found.get(device)
-        facts = [(p.name, p.details.get("driver"), p.details.get("flags")) for p in (cpu, own) if p is not None]
+        known = filter(None, (self._found.get(CPU.id), self._found.get(device)))
+        facts = [(one.name, one.details.get("driver"), one.details.get("flags")) for one in known]
         return _hash([device, facts])
 
     @cached_property
-    def _hardware(self) -> Any:
+    def _found(self) -> dict[str, Presence]:
         from pytest_hfaccel.hardware import probe_devices
 
-        return probe_devices()
+        return {presence.device.id: presence for presence in probe_devices().presences}
 
 
 def what_changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
@@ -94,11 +91,6 @@ def what_changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]
     return [
         f"other {name}" if name.endswith("s") else f"another {name}" for name in now if before.get(name) != now[name]
     ]
-
-
-def _entry(cell: Cell) -> ModelSpec:
-    """The registry entry, with the expected failures of this cell alone."""
-    return replace(cell.model, expect=tuple(expected for expected in cell.model.expect if expected.covers(cell)))
 
 
 @cache

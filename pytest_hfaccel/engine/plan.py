@@ -108,11 +108,7 @@ def make_plan(config: RunConfig, registry: Registry, store: CheckpointStore, bac
 
 
 def require_dtypes(dtypes: Iterable[str], place: str) -> None:
-    """Refuse what is not a dtype.
-
-    Raises:
-        ConfigError: One is none; the message begins with `place`.
-    """
+    """Refuse what is not a dtype, with a `ConfigError` that begins with `place`."""
     for dtype in dtypes:
         if dtype not in DTYPES:
             raise ConfigError(f"{place}: {dtype!r} is not a dtype. Allowed: {', '.join(DTYPES)}.")

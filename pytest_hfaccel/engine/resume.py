@@ -98,8 +98,9 @@ def earlier_run(reports: Path, *, resume: str = "") -> EarlierRun:
 
 def _named(reports: Path, name: str) -> Path:
     folders = run_folders(reports)
-    wanted = int(name) if name.isdecimal() else None
-    for folder in (*(one for one in folders if name == one.name or wanted == _number(one)), Path(name).expanduser()):
+    number = int(name) if name.isdecimal() else None
+    named = [one for one in folders if one.name == name or int(one.name.partition("-")[0]) == number]
+    for folder in (*named, Path(name).expanduser()):
         if (folder / JOURNAL).exists():
             return folder
     known = ", ".join(folder.name for folder in folders[-3:]) or "none"
@@ -107,10 +108,6 @@ def _named(reports: Path, name: str) -> Path:
         f"--hf-resume={name}: there is no such run in {reports}. The last ones: {known}.",
         hint=f"`hfaccel runs --reports {reports}` lists them; a run's folder can be named, too.",
     )
-
-
-def _number(folder: Path) -> int:
-    return int(folder.name.partition("-")[0])
 
 
 def _earlier(run: str, lines: JournalContents, *, resume: bool) -> EarlierRun:
@@ -140,6 +137,11 @@ def _plain(facts: Any) -> dict[str, str]:
     return {str(key): str(value) for key, value in facts.items()} if isinstance(facts, Mapping) else {}
 
 
+def _not_run(check: str, died_of: str) -> CheckOutcome:
+    text = f"not run: the cell crashed before it (see {died_of!r})"
+    return CheckOutcome(check, Status.SKIPPED, Stage.RUN, text)
+
+
 class ResumedOutcomes:
     """The outcomes that a resumed run takes from the run before it instead of running checks again.
 
@@ -153,10 +155,6 @@ class ResumedOutcomes:
         self._cells = earlier.finished if earlier else {}
         self._unfinished = earlier.unfinished if earlier else {}
         self._retry = frozenset(retry)
-
-    def _kept_cell(self, key: CellKey, decided_by: Mapping[str, str]) -> CellResult | None:
-        cell = self._cells.get(key)
-        return cell if cell is not None and not self._reason_to_run(cell, decided_by) else None
 
     def _reason_to_run(self, cell: CellResult, decided_by: Mapping[str, str]) -> str:
         if cell.status in self._retry:
@@ -174,16 +172,15 @@ class ResumedOutcomes:
             decided_by: What decides its outcome now.
             point: The point at which it measures, for a check that runs at several.
         """
-        cell = self._kept_cell(key, decided_by)
-        if cell is None:
+        cell = self._cells.get(key)
+        if cell is None or self._reason_to_run(cell, decided_by):
             return None
         found = next(
             (one for one in cell.checks if one.name == check and one.measures.get(POINT_MEASURED) == point), None
         )
         if found is None and cell.status == Status.CRASHED:
             died_of = next(outcome.name for outcome in cell.checks if outcome.status == Status.CRASHED)
-            text = f"not run: the cell crashed before it (see {died_of!r})"
-            return CheckOutcome(check, Status.SKIPPED, Stage.RUN, text)
+            return _not_run(check, died_of)
         return found
 
     def facts(self, key: CellKey) -> dict[str, Any]:
@@ -206,8 +203,7 @@ class ResumedOutcomes:
             return CheckOutcome(check, Status.CRASHED, Stage.RUN, text)
         if check in unfinished.survived:
             return None
-        text = f"not run: the cell crashed before it (see {unfinished.check!r})"
-        return CheckOutcome(check, Status.SKIPPED, Stage.RUN, text)
+        return _not_run(check, unfinished.check)
 
     def header_lines(self, cells: Sequence[tuple[CellKey, Mapping[str, str]]], *, resume: bool) -> Iterator[str]:
         """Say how the run before this one ended, and what a run that resumes it reuses and runs again.

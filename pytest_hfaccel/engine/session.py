@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.core.config import RunConfig
 from pytest_hfaccel.core.errors import ConfigError, HfAccelError
-from pytest_hfaccel.core.spec import Cell, ModelSpec
+from pytest_hfaccel.core.spec import Cell
 from pytest_hfaccel.engine.model_selection import models_of_class, module_name
 from pytest_hfaccel.engine.plan import Plan, class_level, has_check, make_plan
 
@@ -72,9 +72,7 @@ class Session:
         from pytest_hfaccel.registry import load_registry
 
         return load_registry(
-            self.config.registry_files,
-            extra_kinds=self.backends.kinds(),
-            cache_dir=self.config.cache_dir,
+            self.config.registry_files, extra_kinds=self.backends.kinds(), cache_dir=self.config.cache_dir
         )
 
     @cached_property
@@ -189,15 +187,13 @@ class Session:
         return self._cells_of_check[key]
 
     def _class_level_of(self, model_class: type[ModelClassTests]) -> list[Cell]:
+        """Return the same objects for every check: pytest keeps a fixture while its parameter is the same object."""
         if model_class not in self._class_level:
             self._class_level[model_class] = class_level(self.cells_of(model_class))
         return self._class_level[model_class]
 
     def module_of(self, model_class: type[ModelClassTests]) -> str:
-        """The name under which a class's records stand in reports; no two classes of a run have the same.
-
-        That is its module's (`bert` for `test_hf_bert.py`), and for a further class of such a module more of its path.
-        """
+        """The name of a class in reports: `bert` for `test_hf_bert.py`; for a further class there, more of its path."""
         if model_class in self._names:
             return self._names[model_class]
         short = module_name(model_class)
@@ -208,26 +204,21 @@ class Session:
         return name
 
     def mistakes(self) -> str:
-        """Say what only shows when everything is collected; nothing when nothing is wrong.
+        """Say what only shows when everything is collected; empty when nothing is wrong.
 
-        That is a model which the user named and no collected class tests, and an expected failure of a check that
-        neither we nor a conftest registers.
+        That is a named model that no collected class tests, and an expected failure of a check that nobody registers.
         """
         try:
             unknown = self.registry.unknown_checks(check.name for check in self.checks) if self.claimed else []
         except HfAccelError as error:
             return str(error)
-        missing = self.unclaimed() if self.config.models else []
+        missing = [spec for spec in self.plan.named if spec.name not in self.claimed] if self.config.models else []
         if unknown or not missing:
             return "\n".join(unknown)
         lines = [f"--hf-model {spec.name}: no collected model class tests {spec.architecture}." for spec in missing]
         lines.append(f"The collected classes test: {', '.join(sorted(self.patterns)) or 'nothing'}.")
         lines.append("Collect the module of that class (model_classes/), or write one: a class with `architectures`.")
         return "\n".join(lines)
-
-    def unclaimed(self) -> list[ModelSpec]:
-        """The models the user named that no collected class module tests."""
-        return [spec for spec in self.plan.named if spec.name not in self.claimed]
 
     def close(self) -> dict[str, Any] | None:
         """Free everything; return the pool's statistics if anything ran."""

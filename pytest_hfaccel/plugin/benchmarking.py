@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from pytest_hfaccel.core.results import CheckOutcome
 
 _PLUGIN = _FIXTURE = "benchmark"
-_WORKERS = "PYTEST_XDIST_WORKER_COUNT"
-"""The variable in which pytest-xdist gives its workers their number."""
 _MIN_ROUNDS, _MAX_TIME = 5, 1.0
 """pytest-benchmark's own defaults: any other value was set by the user, and is respected."""
 _EXTRA_INFO = ("architecture", "task", "effective_dtype", "device_name", "implementation", "threads", "noise")
@@ -50,14 +48,18 @@ def performance_request_of(item: pytest.Item, request: PerformanceRequest) -> Pe
     point, benchmark = item.stash[CELL_TEST].point, _benchmark(item)
     if point is not None:
         request = replace(request, points=(point,))
-    if processes := os.environ.get(_WORKERS):
+    if processes := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
         request = replace(request, facts={"processes": int(processes)})
     if benchmark is None:
         return request
     if benchmark.disabled:
         # Under pytest-xdist it disables itself; --benchmark-disable says: run the code once, time nothing.
         return replace(request, timed=not item.config.getoption("benchmark_disable"))
-    benchmark.params = _parameters(item)
+    cell = item.stash[CELL_TEST].cell
+    # What `--benchmark-group-by=param:device` can name.
+    benchmark.params = {"model": cell.model.name, "device": cell.device.id, "dtype": cell.dtype}
+    benchmark.params |= {"weights": str(cell.weights.kind)}
+    benchmark.params |= {} if point is None else {"batch": point.batch, "length": point.length}
     _name_weights(benchmark, item)
     return replace(request, budget=_budget(item.config, request.budget), timer=_timer(benchmark))
 
@@ -77,14 +79,6 @@ def tell_benchmark(item: pytest.Item, outcome: CheckOutcome) -> None:
 
 def _benchmark(item: pytest.Item) -> Any:
     return getattr(item, "funcargs", {}).get(_FIXTURE)
-
-
-def _parameters(item: pytest.Item) -> dict[str, Any]:
-    """What `--benchmark-group-by=param:device` can name; plain data, unlike the cell itself."""
-    cell, _, point = item.stash[CELL_TEST]
-    of_point = {} if point is None else {"batch": point.batch, "length": point.length}
-    of_cell = {"model": cell.model.name, "device": cell.device.id, "dtype": cell.dtype}
-    return {**of_cell, "weights": str(cell.weights.kind), **of_point}
 
 
 def _name_weights(benchmark: Any, item: pytest.Item) -> None:

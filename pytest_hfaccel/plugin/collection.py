@@ -13,12 +13,13 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_hfaccel.core.errors import HfAccelError
+from pytest_hfaccel.core.errors import ConfigError, HfAccelError
 from pytest_hfaccel.core.files import replace_file
 from pytest_hfaccel.core.spec import CLASS_LEVEL, DTYPES, Cell
 from pytest_hfaccel.engine.cell_run import identity, points_of_run
@@ -37,11 +38,6 @@ _ID = re.compile(rf"(?P<cell>(?P<model>.+)-[a-z0-9.]+-(?:{'|'.join(DTYPES)}))(?:
 """The id of a test on a cell, perhaps at a point."""
 
 
-def usage_error(error: HfAccelError) -> pytest.UsageError:
-    """Wrap an error of ours so that pytest prints it without a traceback and exits with code 4."""
-    return pytest.UsageError(str(error))
-
-
 def decide_early(config: pytest.Config) -> None:
     """Make the plan before anything is collected.
 
@@ -53,19 +49,11 @@ def decide_early(config: pytest.Config) -> None:
         _require_database_package(session.config)
         _ = session.plan
     except HfAccelError as error:
-        raise usage_error(error) from None
+        raise pytest.UsageError(str(error)) from None
 
 
 def _require_database_package(config: RunConfig) -> None:
-    """Refuse, before the run starts, a database that could not be written because a package is missing.
-
-    Raises:
-        ConfigError: A database was asked for, and duckdb is not installed, or its place is a directory.
-    """
-    from importlib.util import find_spec
-
-    from pytest_hfaccel.core.errors import ConfigError
-
+    """Refuse, before the run starts, a database that could not be written at its end."""
     place = f"--hf-database (BENCHMARK_DB_PATH) {config.database}"
     if config.database_path is not None and config.database_path.is_dir():
         raise ConfigError(f"{place}: a directory; name a file in it.")
@@ -79,7 +67,7 @@ def _require_database_package(config: RunConfig) -> None:
 def left_out(collector: pytest.Collector, name: str, obj: object) -> list[pytest.Item] | None:
     """Return nothing to collect for model classes, and tests of their batteries, that have no cells; else `None`.
 
-    A test that could have said nothing must not be counted as skipped.
+    Such a test must not be counted as skipped.
     """
     owner = getattr(collector, "obj", None)
     try:
@@ -93,16 +81,12 @@ def left_out(collector: pytest.Collector, name: str, obj: object) -> list[pytest
                 return None
             return []
         if isinstance(owner, type) and issubclass(owner, ModelClassTests) and name.startswith("test_"):
-            return None if _has_cells(session_of(collector.config), owner, name) else []
+            session = session_of(collector.config)
+            checks = session.extra_checks if name == _EXTRA_TEST else [name.removeprefix("test_")]
+            return None if any(session.cells_of_check(owner, check) for check in checks) else []
     except HfAccelError as error:
         raise collector.CollectError(str(error)) from None
     return None
-
-
-def _has_cells(session: Session, model_class: type[ModelClassTests], function: str) -> bool:
-    if function == _EXTRA_TEST:
-        return any(session.cells_of_check(model_class, name) for name in session.extra_checks)
-    return bool(session.cells_of_check(model_class, function.removeprefix("test_")))
 
 
 def parametrize(metafunc: pytest.Metafunc) -> None:
@@ -293,8 +277,14 @@ def _header_lines(session: Session, known: Sequence[tuple[Cell, type[ModelClassT
     devices = dict.fromkeys(cell.device.id for cell in real)
     dtypes = dict.fromkeys(cell.dtype for cell in real)
     spanned = [_models(cells), ", ".join(devices), ", ".join(dtypes)]
-    lines = [f"hfaccel: {_counted(len(real), 'cell')}: {' x '.join(text for text in spanned if text)}"]
-    lines += _weights_lines(cells)
+    lines = [f"hfaccel: {_counted(len(real), 'cell')}: {' x '.join(filter(None, spanned))}"]
+    groups: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
+    for cell in cells:
+        groups[cell.weights.kind, cell.weights.reason][cell.model.name] = None
+    for (kind, reason), names in groups.items():
+        shown = ", ".join(list(names)[:_NAMES_SHOWN])
+        more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+        lines.append(f"hfaccel: weights {kind} ({reason}): {shown}{more}")
     if session.config.all_hardware:
         lines += [f"hfaccel: absent: {device} ({reason})" for device, reason in session.plan.absent.items()]
     if not session.config.resume:
@@ -315,15 +305,3 @@ def _models(cells: Sequence[Cell]) -> str:
 def _counted(number: int, noun: str) -> str:
     """Return `1 cell`, `2 cells`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _weights_lines(cells: Sequence[Cell]) -> list[str]:
-    groups: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
-    for cell in cells:
-        groups[cell.weights.kind, cell.weights.reason][cell.model.name] = None
-    lines = []
-    for (kind, reason), names in groups.items():
-        shown = ", ".join(list(names)[:_NAMES_SHOWN])
-        more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-        lines.append(f"hfaccel: weights {kind} ({reason}): {shown}{more}")
-    return lines

@@ -34,6 +34,7 @@ from pytest_hfaccel.plugin.state import (
     STARTED,
     session_of,
 )
+from pytest_hfaccel.reporting.run_facts import git_commit
 from pytest_hfaccel.reporting.run_reports import RunReports
 from pytest_hfaccel.reporting.runs import RunFolder
 
@@ -137,7 +138,7 @@ class _Database:
 
 
 def reporters_of(config: pytest.Config) -> Reporters:
-    """Return the reporters of the process that writes; made and fed with reports from the first call on."""
+    """Return the reporters of the process that writes, made on the first call."""
     if REPORTERS not in config.stash:
         config.stash[REPORTERS] = Reporters(config)
         config.pluginmanager.register(config.stash[REPORTERS], "hfaccel-reporters")
@@ -181,13 +182,12 @@ def _end_on_sigterm(config: pytest.Config) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise KeyboardInterrupt
 
+    def restore() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
     signal.signal(signal.SIGTERM, interrupt)
-    config.add_cleanup(_restore_sigterm)
+    config.add_cleanup(restore)
     config.stash[_ENDS_ON_SIGTERM] = True
-
-
-def _restore_sigterm() -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def attach(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> None:
@@ -270,34 +270,19 @@ def finish(session: pytest.Session) -> None:
     reporters = config.stash[REPORTERS]
     if stats is not None:
         reporters.pool_stats.append(stats)
-    reporters.stream.finish(_how_it_ended(session), _finished_facts(config))
+    code = pytest.ExitCode
+    in_order = session.exitstatus in (code.OK, code.TESTS_FAILED, code.NO_TESTS_COLLECTED)
+    ended = Ended.FINISHED if in_order and not (session.shouldstop or session.shouldfail) else Ended.INTERRUPTED
+    began, mark = config.stash[STARTED]
+    # Not what the clock says now: somebody may have set it while the run went on.
+    finished = datetime.fromtimestamp(began + time.monotonic() - mark, UTC).isoformat(timespec="seconds")
+    commit = git_commit(config.rootpath)
+    reporters.stream.finish(ended, {"finished": finished, "pool": reporters.pool_stats, "commit": commit})
     # What was asked for and cannot be written makes pytest's exit code 3.
     written = reporters.reports.written
     database_asked = bool(reporters.database.problem and config.stash[OPTIONS].database)
     if reporters.stream.problems or database_asked or (written is not None and not written.is_complete):
         session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
-
-
-def _how_it_ended(session: pytest.Session) -> Ended:
-    in_order = session.exitstatus in (
-        pytest.ExitCode.OK,
-        pytest.ExitCode.TESTS_FAILED,
-        pytest.ExitCode.NO_TESTS_COLLECTED,
-    )
-    return Ended.FINISHED if in_order and not (session.shouldstop or session.shouldfail) else Ended.INTERRUPTED
-
-
-def _finished_facts(config: pytest.Config) -> dict[str, Any]:
-    from pytest_hfaccel.reporting.run_facts import git_commit
-
-    began, mark = config.stash[STARTED]
-    # Not what the clock says now: somebody may have set it while the run went on.
-    finished = datetime.fromtimestamp(began + time.monotonic() - mark, UTC)
-    return {
-        "finished": finished.isoformat(timespec="seconds"),
-        "pool": config.stash[REPORTERS].pool_stats,
-        "commit": git_commit(config.rootpath),
-    }
 
 
 def print_summary(terminal: Any, config: pytest.Config) -> None:

@@ -62,7 +62,7 @@ class _Worker:
     Attributes:
         has_collected: Whether its collection has arrived.
         takes_tests: Whether tests can be sent to it: it collected what the others did, and its connection stands.
-        tests: The tests it was sent and has not finished, by index, in the order in which it runs them.
+        tests: The unfinished tests that it was sent, by index, in the order in which it runs them.
     """
 
     has_collected: bool = False
@@ -229,15 +229,11 @@ class ModelScheduling:
 
 def group_of(nodeid: str) -> str:
     """Return the model's slug for a test of a model class, else the node id itself."""
-    parameter = _parameter(nodeid)
+    parameter = nodeid.partition("[")[2].rstrip("]")
     return read_id(parameter)[1] if parameter else nodeid
 
 
 def _cell_of(nodeid: str) -> tuple[str, str]:
     """Return what two tests of one cell, in one module, have in common."""
-    parameter = _parameter(nodeid)
+    parameter = nodeid.partition("[")[2].rstrip("]")
     return (nodeid.partition("::")[0], read_id(parameter)[0]) if parameter else (nodeid, "")
-
-
-def _parameter(nodeid: str) -> str:
-    return nodeid.partition("[")[2].rstrip("]")

@@ -196,12 +196,7 @@ def _pool_totals(processes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         loads.update(process.get("loads_by_key", {}))
     totals = {name: sum(process.get(name, 0) for process in processes) for name in _SUMMED}
     errors = [error for process in processes for error in process.get("close_errors", [])]
-    return {
-        "processes": len(processes),
-        **totals,
-        "loads_by_key": dict(sorted(loads.items())),
-        "close_errors": errors,
-    }
+    return {"processes": len(processes), **totals, "loads_by_key": dict(sorted(loads.items())), "close_errors": errors}
 
 
 def model_device_rows(results: Sequence[CellResult]) -> list[list[str]]:

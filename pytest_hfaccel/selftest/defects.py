@@ -399,12 +399,7 @@ DEFECTS: tuple[Defect, ...] = (
         _changed_outputs(lambda outputs: {**outputs, "more": next(iter(outputs.values()))}),
         because="unexpected",
     ),
-    Defect(
-        "an infinite output",
-        "backend",
-        ("forward", "parity"),
-        _each(_with_infinity),
-    ),
+    Defect("an infinite output", "backend", ("forward", "parity"), _each(_with_infinity)),
     Defect("inputs ignored", "backend", ("sensitivity",), loaded_as(_blind)),
     Defect("outputs of the previous call", "backend", ("sensitivity", "batch_invariance"), loaded_as(_stale)),
     Defect("noise of 1e-3", "backend", ("determinism", "parity"), _each(_noisy)),
@@ -434,19 +429,9 @@ DEFECTS: tuple[Defect, ...] = (
         model=GPT2,
     ),
     Defect(
-        "a canary that changes nothing",
-        "canary",
-        ("canary",),
-        loaded_as(_never_perturbed),
-        because="passed parity",
+        "a canary that changes nothing", "canary", ("canary",), loaded_as(_never_perturbed), because="passed parity"
     ),
-    Defect(
-        "a canary that is never undone",
-        "canary",
-        ("canary",),
-        loaded_as(_never_restored),
-        because="restored",
-    ),
+    Defect("a canary that is never undone", "canary", ("canary",), loaded_as(_never_restored), because="restored"),
     Defect("all weights zero, also in the files", "files", ("sensitivity", "canary"), files=_tensors(_zero_in_files)),
     Defect("one weight NaN, also in the files", "files", ("forward", "parity"), files=_tensors(_nan_in_files)),
     Defect(
