@@ -6,21 +6,23 @@ Sentences, pictures, sounds and videos are the same in every process, and any tw
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from transformers import AutoConfig
+
 from pytest_hfaccel.backends.base import SampleInputs
-from pytest_hfaccel.checkpoints.build import load_smoke_forward
+from pytest_hfaccel.checkpoints.build import Tensors, load_smoke_forward
+from pytest_hfaccel.checkpoints.generic_inputs import generic_inputs
 from pytest_hfaccel.checkpoints.pretrained.digits import held_out_digits
 from pytest_hfaccel.core.errors import LoadError
 from pytest_hfaccel.core.spec import Weights
 from pytest_hfaccel.core.tasks import GENERIC, generates, task_of
 
 if TYPE_CHECKING:
-    import numpy as np
-    import torch
-    from PIL.Image import Image
-
     from pytest_hfaccel.checkpoints.checkpoint import Checkpoint
 
 _SENTENCES = ("Paris is the capital of France.", "The quick brown fox jumps over the lazy dog.")
@@ -34,7 +36,7 @@ _QUESTION = "What is in the image?"
 _IMAGE_SIZE = (96, 80)
 
 _EXTRA_PADDING = 4
-_NEW_TOKENS = 8
+_GREEDILY = {"max_new_tokens": 8, "do_sample": False}
 _GERMAN_ANSWER = "Das Haus ist wonderful"
 _PER_TOKEN = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"})
 _TRANSCRIPT = " a man is playing"
@@ -53,18 +55,16 @@ def make_sample(checkpoint: Checkpoint) -> SampleInputs:
     task = task_of(checkpoint.spec)
     sample = RECIPES[task.recipe](checkpoint)
     accepted = set(inspect.signature(checkpoint.model_class().forward).parameters)
-    sample.forward = _accepted_inputs(sample.forward, accepted)
-    sample.generate = _accepted_inputs(sample.generate, accepted) if sample.generate is not None else None
-    if not task.pads or "attention_mask" not in accepted:
-        sample.padded = None
-    if sample.padded is not None:
-        sample.padded = _accepted_inputs(sample.padded, accepted)
+
+    def accepted_of(inputs: Tensors) -> dict[str, torch.Tensor]:
+        # What a processor gives and the model does not take is left out, e.g. the original sizes of images.
+        return {name: value for name, value in inputs.items() if name in accepted}
+
+    sample.forward = accepted_of(sample.forward)
+    sample.generate = accepted_of(sample.generate) if sample.generate is not None else None
+    padded = sample.padded if task.pads and "attention_mask" in accepted else None
+    sample.padded = accepted_of(padded) if padded is not None else None
     return sample
-
-
-def _accepted_inputs(inputs: Mapping[str, torch.Tensor], accepted: set[str]) -> dict[str, torch.Tensor]:
-    """Leave out what a processor gives and the model does not take, e.g. the original sizes of images."""
-    return {name: value for name, value in inputs.items() if name in accepted}
 
 
 def _text(checkpoint: Checkpoint) -> SampleInputs:
@@ -77,41 +77,49 @@ def _text(checkpoint: Checkpoint) -> SampleInputs:
         generate=_prompts(tokenizer, sentences) if generates(checkpoint.spec) else None,
         padded=_pad_further(forward, tokenizer),
         pipeline=(sentences[0],),
-        pipeline_kwargs=_pipeline_options(checkpoint),
+        pipeline_kwargs=dict(_GREEDILY) if checkpoint.spec.task == "text-generation" else {},
     )
 
 
 def _seq2seq(checkpoint: Checkpoint) -> SampleInputs:
     """Sentences for the encoder, the beginning of an answer for the decoder."""
-    import torch
-
     tokenizer = _need(checkpoint, "tokenizer")
-    encoder = _encode(tokenizer, list(_SENTENCES))
     answer = tokenizer(_GERMAN_ANSWER, return_tensors="pt")["input_ids"]
-    decoder = torch.cat([answer, answer.flip(1)])
-    forward = {**encoder, "decoder_input_ids": decoder}
-    padded = _pad_further(encoder, tokenizer)
+    sample = _texts_beside(tokenizer, _SENTENCES, {"decoder_input_ids": torch.cat([answer, answer.flip(1)])})
+    sample.generate = {name: value for name, value in sample.forward.items() if name != "decoder_input_ids"}
+    return sample
+
+
+def _texts_beside(
+    tokenizer: Any,
+    texts: Sequence[str],
+    others: Tensors,
+    pipeline: tuple[Any, ...] | None = None,
+    **pipeline_kwargs: Any,
+) -> SampleInputs:
+    """Two texts, each with a picture, a sound, a video or a beginning of an answer."""
+    encoded = _encode(tokenizer, texts)
+    padded = _pad_further(encoded, tokenizer)
     return SampleInputs(
-        forward=forward,
-        generate=encoder,
-        padded={**padded, "decoder_input_ids": decoder} if padded else None,
+        forward={**encoded, **others},
+        padded={**padded, **others} if padded else None,
+        pipeline=pipeline,
+        pipeline_kwargs=pipeline_kwargs,
     )
 
 
-def _encode(tokenizer: Any, sentences: list[str]) -> dict[str, torch.Tensor]:
+def _encode(tokenizer: Any, sentences: Sequence[str]) -> dict[str, torch.Tensor]:
     """Tokenize a batch, the shorter sentence padded on the right."""
     if tokenizer.pad_token_id is None:
         # Without a padding token, equal length is the way to a batch.
         ids = [tokenizer(sentence)["input_ids"] for sentence in sentences]
         shortest = min(map(len, ids))
         return dict(tokenizer.pad({"input_ids": [one[:shortest] for one in ids]}, padding=False, return_tensors="pt"))
-    return dict(tokenizer(sentences, padding=True, padding_side="right", return_tensors="pt"))
+    return dict(tokenizer(list(sentences), padding=True, padding_side="right", return_tensors="pt"))
 
 
 def _prompts(tokenizer: Any, sentences: list[str]) -> dict[str, torch.Tensor]:
     """Tokenize prompts of equal length: what a decoder continues must not end in padding."""
-    import torch
-
     ids = [tokenizer(sentence)["input_ids"] for sentence in sentences]
     shortest = min(map(len, ids))
     rows = torch.tensor([one[:shortest] for one in ids])
@@ -120,8 +128,6 @@ def _prompts(tokenizer: Any, sentences: list[str]) -> dict[str, torch.Tensor]:
 
 def _pad_further(encoded: dict[str, torch.Tensor], tokenizer: Any) -> dict[str, torch.Tensor] | None:
     """Add masked padding on the right of a tokenized batch; `None` where the tokenizer gives no mask."""
-    import torch
-
     if "attention_mask" not in encoded:
         return None
     padded = dict(encoded)
@@ -151,40 +157,24 @@ def _unknown(tokenizer: Any, texts: list[str]) -> int:
     return ids.count(tokenizer.unk_token_id) if tokenizer.unk_token_id not in (None, tokenizer.eos_token_id) else 0
 
 
-def _pipeline_options(checkpoint: Checkpoint) -> dict[str, Any]:
-    if checkpoint.spec.task == "text-generation":
-        return {"max_new_tokens": _NEW_TOKENS, "do_sample": False}
-    return {}
-
-
 def _speech(checkpoint: Checkpoint) -> SampleInputs:
     """Two sounds of one second; for sequence-to-sequence models also the beginning of a transcript."""
     extractor = _need(checkpoint, "feature_extractor")
     rate = extractor.sampling_rate
+    # Whisper's encoder takes spectrograms of one length only.
+    padding = "max_length" if hasattr(extractor, "chunk_length") else True
     waves = [_sound(rate, 0), _sound(rate, 1)]
-    features = dict(extractor(waves, sampling_rate=rate, return_tensors="pt", padding=_padding(extractor)))
+    features = dict(extractor(waves, sampling_rate=rate, return_tensors="pt", padding=padding))
     if not generates(checkpoint.spec):
-        return SampleInputs(forward=features, pipeline=(_sound(rate, 0),))
-    features = {name: value for name, value in features.items() if name == "input_features"}
+        return SampleInputs(forward=features, pipeline=(waves[0],))
+    features = {"input_features": features["input_features"]}
+    ids = _need(checkpoint, "tokenizer")(_TRANSCRIPT, return_tensors="pt")["input_ids"]
     return SampleInputs(
-        forward={**features, "decoder_input_ids": _decoder_ids(checkpoint)},
+        forward={**features, "decoder_input_ids": torch.cat([ids, ids.roll(1, dims=1)])},
         generate=features,
-        pipeline=(_sound(rate, 0),),
-        pipeline_kwargs={"generate_kwargs": {"max_new_tokens": _NEW_TOKENS, "do_sample": False}},
+        pipeline=(waves[0],),
+        pipeline_kwargs={"generate_kwargs": dict(_GREEDILY)},
     )
-
-
-def _padding(extractor: object) -> str | bool:
-    """Whisper's encoder takes spectrograms of one length only."""
-    return "max_length" if hasattr(extractor, "chunk_length") else True
-
-
-def _decoder_ids(checkpoint: Checkpoint) -> torch.Tensor:
-    import torch
-
-    tokenizer = _need(checkpoint, "tokenizer")
-    ids = tokenizer(_TRANSCRIPT, return_tensors="pt")["input_ids"]
-    return torch.cat([ids, ids.roll(1, dims=1)])
 
 
 def _image(checkpoint: Checkpoint) -> SampleInputs:
@@ -209,44 +199,28 @@ def _image_with_points(checkpoint: Checkpoint) -> SampleInputs:
 
 def _image_text(checkpoint: Checkpoint) -> SampleInputs:
     """Two pictures and two captions."""
-    tokenizer = _need(checkpoint, "tokenizer")
-    pixels = dict(_need(checkpoint, "image_processor")(images=[_picture(0), _picture(1)], return_tensors="pt"))
-    texts = _encode(tokenizer, list(_CAPTIONS))
-    padded = _pad_further(texts, tokenizer)
-    return SampleInputs(
-        forward={**texts, **pixels},
-        padded={**padded, **pixels} if padded else None,
-        pipeline=(_picture(0),),
-        pipeline_kwargs={"candidate_labels": ["cat", "dog", "circle"]},
-    )
+    tokenizer, pictures = _need(checkpoint, "tokenizer"), [_picture(0), _picture(1)]
+    pixels = dict(_need(checkpoint, "image_processor")(images=pictures, return_tensors="pt"))
+    labels = ["cat", "dog", "circle"]
+    return _texts_beside(tokenizer, _CAPTIONS, pixels, (pictures[0],), candidate_labels=labels)
 
 
 def _audio_text(checkpoint: Checkpoint) -> SampleInputs:
     """Two sounds and two descriptions."""
     tokenizer, extractor = _need(checkpoint, "tokenizer"), _need(checkpoint, "feature_extractor")
     rate = extractor.sampling_rate
-    features = dict(extractor([_sound(rate, 0), _sound(rate, 1)], sampling_rate=rate, return_tensors="pt"))
-    texts = _encode(tokenizer, list(_SOUNDS))
-    padded = _pad_further(texts, tokenizer)
-    return SampleInputs(
-        forward={**texts, **features},
-        padded={**padded, **features} if padded else None,
-        pipeline=(_sound(rate, 0),),
-        pipeline_kwargs={"candidate_labels": ["dog", "rain", "bell"]},
-    )
+    waves = [_sound(rate, 0), _sound(rate, 1)]
+    features = dict(extractor(waves, sampling_rate=rate, return_tensors="pt"))
+    return _texts_beside(tokenizer, _SOUNDS, features, (waves[0],), candidate_labels=["dog", "rain", "bell"])
 
 
 def _video_text(checkpoint: Checkpoint) -> SampleInputs:
     """Two videos and two captions."""
-    from transformers import AutoConfig
-
     config = AutoConfig.from_pretrained(checkpoint.directory, trust_remote_code=checkpoint.trust_remote_code)
     frames = getattr(config.vision_config, "num_frames", _DEFAULT_FRAMES)
     processor, tokenizer = _need(checkpoint, "processor"), _need(checkpoint, "tokenizer")
     pixels = dict(processor.image_processor([_video(frames, 0), _video(frames, 1)], return_tensors="pt"))
-    texts = _encode(tokenizer, list(_CAPTIONS))
-    padded = _pad_further(texts, tokenizer)
-    return SampleInputs(forward={**texts, **pixels}, padded={**padded, **pixels} if padded else None)
+    return _texts_beside(tokenizer, _CAPTIONS, pixels)
 
 
 def _chat_image(checkpoint: Checkpoint) -> SampleInputs:
@@ -255,29 +229,14 @@ def _chat_image(checkpoint: Checkpoint) -> SampleInputs:
     question = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": _QUESTION}]}]
     prompt = processor.apply_chat_template(question, add_generation_prompt=True)
     forward = dict(processor(images=[_picture(0), _picture(1)], text=[prompt, prompt], return_tensors="pt"))
-    chat = [
-        {
-            "role": "user",
-            "content": [{"type": "image", "image": _picture(0)}, {"type": "text", "text": _QUESTION}],
-        }
-    ]
+    parts = [{"type": "image", "image": _picture(0)}, {"type": "text", "text": _QUESTION}]
     return SampleInputs(
         forward=forward,
         generate=forward,
         padded=_pad_further(forward, tokenizer),
         pipeline=(),
-        pipeline_kwargs={
-            "text": chat,
-            "generate_kwargs": {"max_new_tokens": _NEW_TOKENS, "do_sample": False},
-        },
+        pipeline_kwargs={"text": [{"role": "user", "content": parts}], "generate_kwargs": dict(_GREEDILY)},
     )
-
-
-def _from_signature(checkpoint: Checkpoint) -> SampleInputs:
-    """Inputs for the parameters of `forward`, where no processor makes them."""
-    from pytest_hfaccel.checkpoints.generic_inputs import generic_inputs
-
-    return SampleInputs(generic_inputs(checkpoint.torch_model("fp32")))
 
 
 def _need(checkpoint: Checkpoint, name: str) -> Any:
@@ -295,11 +254,8 @@ def _need(checkpoint: Checkpoint, name: str) -> Any:
     return processors[name]
 
 
-def _picture(shift: int = 0) -> Image:
+def _picture(shift: int = 0) -> Image.Image:
     """Draw a picture with shapes and a gradient; `shift` moves and recolours them."""
-    import numpy as np
-    from PIL import Image, ImageDraw
-
     width, height = _IMAGE_SIZE
     x, y = np.meshgrid(np.arange(width), np.arange(height))
     pixels = np.stack([(2 * x + 40 * shift) % 256, (3 * y) % 256, (x + y + 90 * shift) % 256], axis=-1)
@@ -312,8 +268,6 @@ def _picture(shift: int = 0) -> Image:
 
 def _sound(rate: int, variant: int = 0, seconds: float = 1.0) -> np.ndarray[Any, Any]:
     """Make a waveform in fp32: a rising tone with a tremolo and a little noise, between -1 and 1."""
-    import numpy as np
-
     time = np.arange(int(rate * seconds)) / rate
     tone = np.sin(2 * np.pi * (220 * (variant + 1) + 200 * time) * time)
     noise = np.random.default_rng(variant).standard_normal(time.shape)
@@ -321,7 +275,7 @@ def _sound(rate: int, variant: int = 0, seconds: float = 1.0) -> np.ndarray[Any,
     return wave.astype(np.float32)
 
 
-def _video(frames: int, variant: int = 0) -> list[Image]:
+def _video(frames: int, variant: int = 0) -> list[Image.Image]:
     """Make a video: the picture's shapes move from frame to frame."""
     return [_picture(variant + 2 * frame) for frame in range(frames)]
 
@@ -336,6 +290,7 @@ RECIPES: dict[str, Callable[[Checkpoint], SampleInputs]] = {
     "audio-text": _audio_text,
     "video-text": _video_text,
     "chat-image": _chat_image,
-    GENERIC: _from_signature,
+    # Where no processor makes the inputs.
+    GENERIC: lambda checkpoint: SampleInputs(generic_inputs(checkpoint.torch_model("fp32"))),
 }
 """By `Task.recipe`."""

@@ -30,12 +30,14 @@ def read_errors(directory: Path, *, allow_pickle: bool = False) -> Iterator[None
     except Exception as error:
         if "out of memory" in str(error).lower():
             raise
-        damage = find_damage(directory, allow_pickle=allow_pickle)
-        if damage is not None:
+        try:
+            require_sound_files(directory, allow_pickle=allow_pickle)
+        except CheckpointError as damage:
             raise damage from error
+        line = str(error).strip().partition("\n")[0] or type(error).__name__
         if isinstance(error, OSError):
-            raise CheckpointError(f"{directory}: the checkpoint cannot be read: {_first_line(error)}") from error
-        raise LoadError(f"{directory}: {type(error).__name__}: {_first_line(error)}") from error
+            raise CheckpointError(f"{directory}: the checkpoint cannot be read: {line}") from error
+        raise LoadError(f"{directory}: {type(error).__name__}: {line}") from error
 
 
 def require_sound_files(directory: Path, *, allow_pickle: bool = False) -> None:
@@ -44,9 +46,15 @@ def require_sound_files(directory: Path, *, allow_pickle: bool = False) -> None:
     Raises:
         CheckpointError: A file is missing, damaged or not readable.
     """
-    damage = find_damage(directory, allow_pickle=allow_pickle)
-    if damage is not None:
-        raise damage
+    if not directory.is_dir():
+        raise CheckpointError(f"{directory} is not a directory.", hint="A checkpoint is what save_pretrained writes.")
+    try:
+        _require_regular_files(directory)
+        _require_json(directory)
+        _require_weights(directory, allow_pickle=allow_pickle)
+        _require_sound_weights(directory)
+    except OSError as error:
+        raise CheckpointError(f"{error.filename or directory} cannot be read: {error.strerror or error}.") from error
 
 
 def require_intact_snapshot(directory: Path, verified: Path) -> None:
@@ -92,56 +100,45 @@ def _is_named_by_content(content: Path, size: int) -> bool:
             return True
 
 
-def find_damage(directory: Path, *, allow_pickle: bool = False) -> CheckpointError | None:
-    """Return what is wrong with a checkpoint's files, or `None` if each is there and sound by itself."""
-    if not directory.is_dir():
-        return CheckpointError(f"{directory} is not a directory.", hint="A checkpoint is what save_pretrained writes.")
-    try:
-        return (
-            _no_regular_file(directory)
-            or _no_config(directory)
-            or _bad_json(directory)
-            or _no_weights(directory, allow_pickle=allow_pickle)
-            or _bad_weights(directory)
-        )
-    except CheckpointError as error:
-        return error
-    except OSError as error:
-        return CheckpointError(f"{error.filename or directory} cannot be read: {error.strerror or error}.")
-
-
-def _no_regular_file(directory: Path) -> CheckpointError | None:
-    """Name a dangling link, and what reading would never end: a pipe, a device."""
+def _require_regular_files(directory: Path) -> None:
+    """Refuse a dangling link, and what reading would never end: a pipe, a device."""
     for path in sorted(directory.iterdir()):
         if path.is_symlink() and not path.exists():
-            return CheckpointError(f"{path} is a link to {path.readlink()}, which is not there.", hint=_AGAIN)
+            raise CheckpointError(f"{path} is a link to {path.readlink()}, which is not there.", hint=_AGAIN)
         if not path.is_file() and not path.is_dir():
-            return CheckpointError(f"{path} is neither a file nor a directory.", hint=_AGAIN)
-    return None
+            raise CheckpointError(f"{path} is neither a file nor a directory.", hint=_AGAIN)
 
 
-def _no_config(directory: Path) -> CheckpointError | None:
-    if (directory / "config.json").is_file():
-        return None
-    return CheckpointError(
-        f"{directory} has no config.json.", hint="A checkpoint is what save_pretrained writes; give its directory."
-    )
-
-
-def _bad_json(directory: Path) -> CheckpointError | None:
+def _require_json(directory: Path) -> None:
+    if not (directory / "config.json").is_file():
+        raise CheckpointError(
+            f"{directory} has no config.json.", hint="A checkpoint is what save_pretrained writes; give its directory."
+        )
     for path in sorted(directory.glob("*.json")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (ValueError, RecursionError) as error:
-            return CheckpointError(
+            raise CheckpointError(
                 f"{path} is not valid JSON: {error}.", hint="Download or save the checkpoint again, or repair the file."
-            )
+            ) from error
         if path.name == "config.json" and not isinstance(content, dict):
-            return CheckpointError(f"{path} is not a JSON object, but a {type(content).__name__}.", hint=_AGAIN)
-    return None
+            raise CheckpointError(f"{path} is not a JSON object, but a {type(content).__name__}.", hint=_AGAIN)
 
 
-def _bad_weights(directory: Path) -> CheckpointError | None:
+def _require_weights(directory: Path, *, allow_pickle: bool) -> None:
+    missing = missing_weights(directory, "model", ".safetensors")
+    pickled = sorted(path.name for pattern in _PICKLED for path in directory.glob(pattern))
+    if missing is None or (pickled and allow_pickle):
+        return
+    if pickled:
+        raise CheckpointError(
+            f"{directory} has no safetensors weights, only {', '.join(pickled)}.",
+            hint="HFACCEL_ALLOW_PICKLE=1 loads them; unpickling can run code of their author.",
+        )
+    raise CheckpointError(f"{directory} has no complete weights: {missing} is missing.", hint=_AGAIN)
+
+
+def _require_sound_weights(directory: Path) -> None:
     from safetensors import SafetensorError, safe_open
 
     for path in sorted(directory.glob("*.safetensors")):
@@ -149,26 +146,14 @@ def _bad_weights(directory: Path) -> CheckpointError | None:
             with safe_open(path, framework="np"):
                 pass
         except SafetensorError as error:
-            return CheckpointError(
-                f"{path} is not a sound safetensors file ({path.stat().st_size} bytes): {error}.",
-                hint=f"It is damaged or incomplete. {_AGAIN}",
-            )
-    return None
+            raise _unsound(path, error) from error
 
 
-def _no_weights(directory: Path, *, allow_pickle: bool) -> CheckpointError | None:
-    missing = missing_weights(directory, "model", ".safetensors")
-    if missing is None:
-        return None
-    pickled = sorted(path.name for pattern in _PICKLED for path in directory.glob(pattern))
-    if pickled and allow_pickle:
-        return None
-    if pickled:
-        return CheckpointError(
-            f"{directory} has no safetensors weights, only {', '.join(pickled)}.",
-            hint="HFACCEL_ALLOW_PICKLE=1 loads them; unpickling can run code of their author.",
-        )
-    return CheckpointError(f"{directory} has no complete weights: {missing} is missing.", hint=_AGAIN)
+def _unsound(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is not a sound safetensors file ({path.stat().st_size} bytes): {error}.",
+        hint=f"It is damaged or incomplete. {_AGAIN}",
+    )
 
 
 def missing_weights(directory: Path, stem: str, suffix: str) -> str | None:
@@ -213,10 +198,7 @@ def read_header(path: Path) -> dict[str, dict[str, Any]]:
                 raise ValueError(f"its header is said to have {length} bytes")
             header: dict[str, Any] = json.loads(file.read(length), object_pairs_hook=_unique_keys)
         except (ValueError, RecursionError) as error:
-            raise CheckpointError(
-                f"{path} is not a sound safetensors file ({size} bytes): {error}.",
-                hint=f"It is damaged or incomplete. {_AGAIN}",
-            ) from error
+            raise _unsound(path, error) from error
     return {name: facts for name, facts in header.items() if name != "__metadata__"}
 
 
@@ -239,7 +221,3 @@ def _shards(index: Path) -> list[str]:
         if not name or Path(name).name != name:
             raise CheckpointError(f"{index} names {name!r}, which is not a file in its directory.", hint=_AGAIN)
     return names
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_hfaccel.checkpoints.fingerprint import fingerprint_of_files
-from pytest_hfaccel.checkpoints.integrity import find_damage, read_errors
+from pytest_hfaccel.checkpoints.integrity import read_errors, require_sound_files
 from pytest_hfaccel.core.errors import CheckpointError, GatedError, LoadError
 from pytest_hfaccel.core.spec import ModelSpec
 
@@ -31,11 +31,13 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def damage(directory: Path, *, allow_pickle: bool = False) -> str:
-    return str(find_damage(directory, allow_pickle=allow_pickle))
+    with pytest.raises(CheckpointError) as caught:
+        require_sound_files(directory, allow_pickle=allow_pickle)
+    return str(caught.value)
 
 
 def test_sound_files_are_not_blamed(checkpoint: Path) -> None:
-    assert find_damage(checkpoint) is None
+    require_sound_files(checkpoint)
 
 
 def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
@@ -80,7 +82,7 @@ def test_pickled_weights_name_the_way_to_load_them(checkpoint: Path) -> None:
     (checkpoint / "model.safetensors").rename(checkpoint / "pytorch_model.bin")
     assert "only pytorch_model.bin" in damage(checkpoint)
     assert "HFACCEL_ALLOW_PICKLE=1" in damage(checkpoint)
-    assert find_damage(checkpoint, allow_pickle=True) is None
+    require_sound_files(checkpoint, allow_pickle=True)
 
 
 def test_damage_explains_whatever_was_raised(checkpoint: Path) -> None:
