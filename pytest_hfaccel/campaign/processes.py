@@ -10,18 +10,16 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import queue
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any
 
 from pytest_hfaccel.benchmark.measurement import Measurement, NotMeasured, Point
 from pytest_hfaccel.benchmark.timing import TimingBudget
@@ -132,13 +130,13 @@ def run_isolated(request: WorkerRequest) -> Iterator[CellResult | Measurement | 
 
 
 def _run_process(request: WorkerRequest) -> Iterator[CellResult | Measurement | NotMeasured]:
-    with tempfile.TemporaryFile() as errors, _Worker(request, errors) as worker:
+    with tempfile.TemporaryFile() as errors, _worker(request, errors) as next_answer:
         # A model is prepared before the first answer; a point that made it convert is measured twice.
         limit = 3 * request.timeout + _GRACE
         if request.checks:
-            yield _record(worker.answer(limit), request)
+            yield _record(next_answer(limit), request)
         for point in request.points:
-            answer = worker.answer(limit)
+            answer = next_answer(limit)
             if "error" in answer:
                 yield replace(NotMeasured.from_json(answer["error"]), batch=point.batch, length=point.length)
             else:
@@ -156,67 +154,56 @@ def _record(answer: dict[str, Any], request: WorkerRequest) -> CellResult:
     return CellResult(**identity(request.cell, ""), checks=[outcome])
 
 
-class _Worker:
-    """A process that serves one request. A context manager: it ends with the block, and with it all its forks."""
+@contextmanager
+def _worker(request: WorkerRequest, errors: IO[bytes]) -> Iterator[Callable[[float], dict[str, Any]]]:
+    """Start a process that serves a request; it ends with the block, and with it all its forks.
 
-    def __init__(self, request: WorkerRequest, errors: IO[bytes]) -> None:
-        self._errors = errors
-        self._lines: queue.Queue[bytes | None] = queue.Queue()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "pytest_hfaccel.campaign.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            env=_environment(request.threads),
-            # A group of its own: killing the process alone would leave the fork that measures running.
-            start_new_session=True,
-        )
-        # Read in a thread, so that waiting for an answer can time out.
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        assert self._process.stdin is not None  # noqa: S101
-        with suppress(BrokenPipeError):  # it died at once: the missing answer says so
-            self._process.stdin.write(pickle.dumps(request))
-            self._process.stdin.close()
+    Yields:
+        A function that returns the next answer or, where none comes within so many seconds, an error in its place.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pytest_hfaccel.campaign.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        env=_environment(request.threads),
+        # A group of its own: killing the process alone would leave the fork that measures running.
+        start_new_session=True,
+    )
+    assert process.stdin is not None  # noqa: S101
+    assert process.stdout is not None  # noqa: S101
+    output, is_late = process.stdout, threading.Event()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._kill()
-        self._process.wait()
-        self._reader.join()
-        assert self._process.stdout is not None  # noqa: S101
-        self._process.stdout.close()
-
-    def answer(self, limit: float) -> dict[str, Any]:
-        """Return the next answer; where none comes within `limit` seconds, an error in its place."""
-        try:
-            line = self._lines.get(timeout=limit)
-        except queue.Empty:
-            self._kill()
-            return error_answer(Status.TIMEOUT, Stage.RUN, f"the measuring process did not answer within {limit:.0f} s")
-        if line is None or not line.endswith(b"\n"):
-            self._lines.put(None)  # for the answers after this one
-            reason = f"the measuring process {how_it_ended(self._process.wait())}{error_output(self._errors)}"
-            return error_answer(Status.CRASHED, Stage.LOAD, reason)
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None  # noqa: S101
-        for line in self._process.stdout:
-            self._lines.put(line)
-        self._lines.put(None)
-
-    def _kill(self) -> None:
+    def kill() -> None:
         with suppress(ProcessLookupError):
-            if hasattr(os, "killpg"):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            else:
-                self._process.kill()
+            os.killpg(process.pid, signal.SIGKILL) if hasattr(os, "killpg") else process.kill()
+
+    def end_late() -> None:
+        is_late.set()
+        kill()
+
+    def answer(limit: float) -> dict[str, Any]:
+        timer = threading.Timer(limit, end_late)
+        timer.start()
+        line = output.readline()
+        timer.cancel()
+        if line.endswith(b"\n"):
+            found: dict[str, Any] = json.loads(line)
+            return found
+        if is_late.is_set():
+            return error_answer(Status.TIMEOUT, Stage.RUN, f"the measuring process did not answer within {limit:.0f} s")
+        reason = f"the measuring process {how_it_ended(process.wait())}{error_output(errors)}"
+        return error_answer(Status.CRASHED, Stage.LOAD, reason)
+
+    with suppress(BrokenPipeError):  # it died at once: the missing answer says so
+        process.stdin.write(pickle.dumps(request))
+        process.stdin.close()
+    try:
+        yield answer
+    finally:
+        kill()
+        process.wait()
+        output.close()
 
 
 def _environment(threads: int) -> dict[str, str]:

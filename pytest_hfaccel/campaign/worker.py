@@ -10,13 +10,11 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import json
+import multiprocessing
 import os
 import pickle
-import select
-import signal
 import sys
 import tempfile
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -33,6 +31,8 @@ from pytest_hfaccel.core.errors import HfAccelError, is_out_of_memory
 from pytest_hfaccel.core.results import CellResult, Stage, Status
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
     from pytest_hfaccel.backends.base import LoadedModel
     from pytest_hfaccel.benchmark.inputs import MeasuredInputs
     from pytest_hfaccel.benchmark.measurement import Point
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 _FRAMES = 3
 _RIGHT = frozenset({Status.PASSED, Status.XPASSED})
-_CHUNK = 1 << 16
 _STANDARD_ERROR = 2
 
 
@@ -265,49 +264,28 @@ def run_in_fork(work: Callable[[], dict[str, Any]], timeout: float, errors: IO[b
         timeout: Seconds after which the fork is killed.
         errors: File the fork's standard error, and that of the libraries in it, goes to.
     """
-    reading, writing = os.pipe()
-    sys.stderr.flush()
-    process = os.fork()
-    if process == 0:
-        os.close(reading)
-        _work_and_exit(work, writing, errors)
-    os.close(writing)
-    with os.fdopen(reading, "rb", buffering=0) as pipe:
-        data = _read(pipe, time.monotonic() + timeout)
-    if data is None:
-        os.kill(process, signal.SIGKILL)
-    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-    if data is None:
-        return Ended(code, timed_out=True)
-    return json.loads(data) if code == 0 and data else Ended(code)
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send_result, args=(work, sender, errors.fileno()))
+    process.start()
+    sender.close()
+    with receiver:
+        timed_out = not receiver.poll(timeout)
+        try:
+            result: dict[str, Any] | None = None if timed_out else receiver.recv()
+        except (EOFError, OSError):  # it ended before, or while, it sent
+            result = None
+    if timed_out or result is not None:
+        process.kill()  # what it would do before its end is of no use
+    process.join()
+    return Ended(process.exitcode or 0, timed_out) if result is None else result
 
 
-def _work_and_exit(work: Callable[[], dict[str, Any]], writing: int, errors: IO[bytes]) -> None:
-    """Never returns: the fork must not run what comes after in its parent."""
-    code = 1
-    try:
-        os.dup2(errors.fileno(), _STANDARD_ERROR)
-        faulthandler.enable(file=_STANDARD_ERROR)  # reports where in Python a crash happened
-        with os.fdopen(writing, "wb") as pipe:
-            pipe.write(json.dumps(work()).encode())
-        code = 0
-    except BaseException:
-        os.write(_STANDARD_ERROR, traceback.format_exc().encode())
-    finally:
-        os._exit(code)
-
-
-def _read(pipe: IO[bytes], deadline: float) -> bytes | None:
-    """Read until the other end is closed; `None` when the deadline comes first."""
-    chunks: list[bytes] = []
-    while True:
-        ready, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
-        if not ready:
-            return None
-        chunk = pipe.read(_CHUNK)
-        if not chunk:
-            return b"".join(chunks)
-        chunks.append(chunk)
+def _send_result(work: Callable[[], dict[str, Any]], sender: Connection, errors: int) -> None:
+    os.dup2(errors, _STANDARD_ERROR)
+    sys.stderr = os.fdopen(_STANDARD_ERROR, "w", closefd=False)
+    faulthandler.enable(file=_STANDARD_ERROR)  # reports where in Python a crash happened
+    sender.send(work())
 
 
 if __name__ == "__main__":
