@@ -101,30 +101,3 @@ def test_models_of_unknown_size_made_side_by_side_do_not_wait_for_each_other() -
         ]
         assert [future.result(LIMIT).index for future in asked] == list(range(THREADS))
     assert pool.get_stats()["memory_usage"] <= BUDGET
-
-
-def test_a_slow_load_delays_no_hit() -> None:
-    started, may_finish = threading.Event(), threading.Event()
-
-    def slow() -> Model:
-        started.set()
-        assert may_finish.wait(LIMIT)
-        return Model(0)
-
-    pool = ResourcePool(budget=lambda _: 100 * SIZE, devices=cpu_only(), error_reports=None)
-    pool.get_model("bert", "there", lambda: Model(1))
-
-    def hit() -> int:
-        model: Model = pool.get_model("bert", "there", lambda: Model(2))
-        return model.index
-
-    with ThreadPoolExecutor(THREADS) as threads:
-        loading = threads.submit(pool.get_model, "bert", "slow", slow)
-        assert started.wait(LIMIT)
-        # The load cannot end before all hits have: one that waited for it would never end.
-        hits = [threads.submit(hit) for _ in range(REQUESTS)]
-        assert {future.result(LIMIT) for future in hits} == {1}
-        assert pool.get_stats()["hits"] == REQUESTS
-        assert not loading.done()
-        may_finish.set()
-        assert loading.result(LIMIT).index == 0

@@ -11,7 +11,6 @@ from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.results import CellResult, CheckOutcome, Status
 from pytest_hfaccel.history import BenchmarkDatabase
 from pytest_hfaccel.history.recording import make_record, measurements_of, with_family
-from pytest_hfaccel.reporting.run_facts import git_branch
 from tests.unit.history.store_samples import MEASURED
 
 HEADER: dict[str, Any] = {
@@ -63,22 +62,3 @@ def test_a_damaged_file_is_a_clear_error_and_left_alone(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"hfaccel\.duckdb: this file is not a DuckDB database"):
         BenchmarkDatabase(path).write_run(make_record(HEADER, test_name="pytest", directory=tmp_path))
     assert path.read_bytes().startswith(b"something else")
-
-
-def test_the_branch_of_a_repository(tmp_path: Path) -> None:
-    assert git_branch(tmp_path) is None
-    inside = tmp_path / "repo" / "deep"
-    inside.mkdir(parents=True)
-    (tmp_path / "repo" / ".git").mkdir()
-    (tmp_path / "repo" / ".git" / "HEAD").write_text("ref: refs/heads/feature/x\n")
-    assert git_branch(inside) == "feature/x"
-    (tmp_path / "repo" / ".git" / "HEAD").write_text("0" * 40)
-    assert git_branch(inside) is None
-
-
-def test_the_branch_of_a_work_tree(tmp_path: Path) -> None:
-    (tmp_path / "git").mkdir()
-    (tmp_path / "git" / "HEAD").write_text("ref: refs/heads/other\n")
-    (tmp_path / "tree").mkdir()
-    (tmp_path / "tree" / ".git").write_text(f"gitdir: {tmp_path / 'git'}\n")
-    assert git_branch(tmp_path / "tree") == "other"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,8 +10,9 @@ from typing import Any
 import pytest
 
 from pytest_hfaccel.core.errors import ConfigError, HfAccelError, LoadError
-from pytest_hfaccel.core.spec import Cell, Device, ModelSpec, Weights, WeightsChoice
+from pytest_hfaccel.core.spec import Cell
 from pytest_hfaccel.pool import ResourcePool
+from tests.unit.pool.pool_samples import make_cell, make_pool
 
 LIMIT = 10.0  # seconds; what takes longer is a deadlock
 
@@ -52,16 +52,6 @@ class Loader:
         self.started[name] = threading.Event()
         self.gates[name] = threading.Event()
         return self.gates[name]
-
-
-def make_cell(name: str, device: str = "cpu", dtype: str = "fp32") -> Cell:
-    spec = ModelSpec(name=name, architecture="BertModel", task="fill-mask")
-    return Cell(spec, Device.parse(device), dtype, WeightsChoice(Weights.TINY, "test"))
-
-
-def make_pool(load: Callable[[Cell], Any], **options: Any) -> ResourcePool:
-    """A pool of fake models, which have what the pool uses of a `LoadedModel`."""
-    return ResourcePool(load, **options)
 
 
 def test_a_model_is_loaded_once_and_stays_loaded() -> None:

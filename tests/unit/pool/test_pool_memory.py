@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from pytest_hfaccel.core.errors import LoadError, OutOfMemory, PoolExhausted
-from pytest_hfaccel.core.spec import Cell, Device, ModelSpec, Weights, WeightsChoice
+from pytest_hfaccel.core.spec import Cell, Device
 from pytest_hfaccel.pool import ResourcePool
+from tests.unit.pool.pool_samples import make_cell, make_pool
 
 MIB = 2**20
 
@@ -24,16 +23,6 @@ class SizedModel:
 
     def close(self) -> None:
         pass
-
-
-def make_cell(name: str, device: str = "cpu") -> Cell:
-    spec = ModelSpec(name=name, architecture="BertModel", task="fill-mask")
-    return Cell(spec, Device.parse(device), "fp32", WeightsChoice(Weights.TINY, "test"))
-
-
-def make_pool(load: Callable[[Cell], Any], **options: Any) -> ResourcePool:
-    """A pool of fake models, which have what the pool uses of a `LoadedModel`."""
-    return ResourcePool(load, **options)
 
 
 def held(pool: ResourcePool) -> list[str]:

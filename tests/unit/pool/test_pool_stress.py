@@ -6,30 +6,19 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from pytest_hfaccel.core.errors import LoadError, PoolExhausted
-from pytest_hfaccel.core.spec import Cell, Device, ModelSpec, Weights, WeightsChoice
-from pytest_hfaccel.pool import ResourcePool
+from pytest_hfaccel.core.spec import Cell
+from tests.unit.pool.pool_samples import make_cell, make_pool
 
 LIMIT = 60.0  # seconds; what takes longer is a deadlock
 THREADS, REQUESTS, KEYS = 16, 200, 12
 SIZE = 10
 BUDGET = 5 * SIZE
-
-
-def make_cell(index: int) -> Cell:
-    spec = ModelSpec(name=f"model-{index}", architecture="BertModel", task="fill-mask")
-    return Cell(spec, Device("cpu"), "fp32", WeightsChoice(Weights.TINY, "test"))
-
-
-def make_pool(load: Callable[[Cell], Any], **options: Any) -> ResourcePool:
-    """A pool of fake models, which have what the pool uses of a `LoadedModel`."""
-    return ResourcePool(load, **options)
 
 
 class World:
@@ -89,7 +78,7 @@ def test_many_threads_few_models_little_memory(seed: int, failing: float) -> Non
     def ask(index: int) -> str:
         model: Any
         try:
-            with pool.lease(make_cell(index)) as model:
+            with pool.lease(make_cell(f"model-{index}")) as model:
                 assert not model.closed
                 time.sleep(world.sleep())
                 assert not model.closed
@@ -120,36 +109,3 @@ def test_many_threads_few_models_little_memory(seed: int, failing: float) -> Non
 
     assert pool.close() == []
     assert world.alive.total() == 0
-
-
-def test_a_slow_load_delays_no_hit() -> None:
-    started, finished = threading.Event(), threading.Event()
-
-    class Loaded:
-        nbytes = SIZE
-
-        def close(self) -> None:
-            pass
-
-    def load(cell: Cell) -> Loaded:
-        if cell == make_cell(0):
-            started.set()
-            time.sleep(0.5)
-            finished.set()
-        return Loaded()
-
-    pool = make_pool(load, budget=lambda _: 100 * SIZE)
-    pool.acquire(make_cell(1)).release()
-
-    def hit() -> bool:
-        with pool.lease(make_cell(1)):
-            return finished.is_set()
-
-    with ThreadPoolExecutor(THREADS) as threads:
-        slow = threads.submit(pool.acquire, make_cell(0))
-        assert started.wait(LIMIT)
-        late = [threads.submit(hit) for _ in range(REQUESTS)]
-        assert not any(future.result(LIMIT) for future in late), "hits that ended after the slow load"
-        assert not slow.done()
-        slow.result(LIMIT)
-    assert pool.stats()["hits"] == REQUESTS
