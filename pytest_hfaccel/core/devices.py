@@ -87,9 +87,9 @@ _TABLE = (
     DeviceKind(
         "openvino", default_target="CPU", backend="openvino", traits=Traits(exact=("CPU*",), host_memory=("CPU",))
     ),
-    DeviceKind("webgpu"),
-    DeviceKind("webnn"),
-    DeviceKind("wasm", traits=Traits(exact=("*",), host_memory=("*",))),
+    DeviceKind("webgpu", backend="browser"),
+    DeviceKind("webnn", backend="browser", traits=Traits(host_memory=("*",))),
+    DeviceKind("wasm", backend="browser", traits=Traits(exact=("*",), host_memory=("*",))),
     DeviceKind(
         "fake",
         is_indexed=True,

@@ -9,6 +9,8 @@
     ├── GatedError              the hub answered: this model needs a licence and a token
     ├── CheckpointError         the checkpoint on disk cannot be read or written
     ├── LoadError               the model could not be built, loaded, converted or compiled
+    ├── DeviceCrashed           the process that computes (a browser) died
+    ├── DeviceTimeout           it did not answer in time
     └── OutOfMemory             the device's memory did not suffice
         └── PoolExhausted       the pool's budget did not suffice, with its usage
 
@@ -100,6 +102,22 @@ class LoadError(HfAccelError):
     """The model could not be built, loaded, converted or compiled; `stage` says which."""
 
     default_stage = "load"
+
+
+class DeviceCrashed(HfAccelError):
+    """The process that computes for a device (a browser, its page or its GPU process) died; this one did not."""
+
+    status = "crashed"
+    default_stage = "run"
+    default_cause = "runtime"
+
+
+class DeviceTimeout(HfAccelError):
+    """The process that computes for a device did not answer in time, and was ended."""
+
+    status = "timeout"
+    default_stage = "run"
+    default_cause = "runtime"
 
 
 class OutOfMemory(HfAccelError):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_hfaccel.backends import Backends
-from pytest_hfaccel.core.devices import BROWSER_KINDS
+from pytest_hfaccel.backends.browser.installed import probe_browsers
 from pytest_hfaccel.core.presence import HardwareReport, Presence
 from pytest_hfaccel.core.spec import CPU, Device
 from pytest_hfaccel.hardware.amd import probe_rocm
@@ -20,7 +20,6 @@ from pytest_hfaccel.hardware.torch_build import TorchBuild, installed_torch, ins
 PACKAGES = ("pytest-hfaccel", "torch", "transformers", "tokenizers", "openvino", "safetensors", "numpy", "pytest")
 """The packages whose versions results depend on."""
 
-_NO_BROWSER = "no backend in this version runs models in a browser"
 _OLDEST_MACOS = 14
 """torch 2.9 and later need macOS 14 for MPS (torch.backends.mps)."""
 
@@ -43,7 +42,7 @@ def probe_devices(root: Path = Path("/"), backends: Backends | None = None) -> H
         *probe_mps(build, memory_bytes=cpu.memory_bytes),
         *probe_xpu(build, root),
         *probe_openvino(cpu, root),
-        *(Presence(Device(kind), False, _NO_BROWSER) for kind in BROWSER_KINDS),
+        *probe_browsers(),
         *(Backends() if backends is None else backends).probe(),
     ]
     return HardwareReport(tuple(presences))

@@ -128,6 +128,35 @@ def openvino_runner(compiled: Any, metadata: Any, request: Any) -> Callable[...,
     return run
 
 
+def onnx_runner(
+    metadata: Any, names: list[str], run: Callable[[dict[str, torch.Tensor]], list[torch.Tensor]]
+) -> Callable[..., Any]:
+    """Return a function from the inputs of a call to the class's `ModelOutput`, for an ONNX graph that others run.
+
+    transformers' runner opens a session of onnxruntime; what it does before and after a run is not public.
+
+    Args:
+        metadata: `ExportMetadata` of the graph.
+        names: The graph's inputs.
+        run: Takes the graph's inputs by name, and returns its outputs in order.
+    """
+    from transformers.exporters.runners.base import ModelRunner
+    from transformers.exporters.utils import onnx_inputs
+
+    class Runner(ModelRunner):  # type: ignore[misc]
+        device = None
+
+        @classmethod
+        def from_program(cls, program: Any, metadata: Any, device: Any = None) -> Any:
+            raise NotImplementedError
+
+        def __call__(self, **kwargs: Any) -> Any:
+            return self.unflatten(run(onnx_inputs(names, kwargs)))
+
+    runner: Callable[..., Any] = Runner(metadata)
+    return runner
+
+
 _KEPT_IN_FP32 = ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict")
 
 

@@ -1,0 +1,169 @@
+"""Models in a browser: converted to ONNX, served from this machine, run by onnxruntime-web in a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from pytest_hfaccel.backends.base import ModelSource, Placement
+from pytest_hfaccel.backends.browser.browser import Browser, browser_for
+from pytest_hfaccel.backends.browser.installed import find_installation
+from pytest_hfaccel.backends.browser.runtime import BrowserGraph, BrowserRuntime
+from pytest_hfaccel.backends.exported.graphs import Builder, Graphs
+from pytest_hfaccel.backends.exported.model import GraphModel
+from pytest_hfaccel.backends.exported.onnx_programs import require_packages
+from pytest_hfaccel.core.errors import BackendUnavailable
+from pytest_hfaccel.core.spec import Cell, Device
+
+_SOFTWARE = ("swiftshader", "llvmpipe", "lavapipe", "softpipe", "warp", "basic render")
+"""What adapters call themselves that compute on the CPU."""
+
+_WHY_NOT = {
+    "int8": "no quantizer for onnxruntime-web is built in",
+    "bf16": "onnxruntime-web has no bf16 arithmetic",
+    "fp16": "the graphs that are made for browsers are in fp32",
+}
+
+
+def is_software(adapter: Mapping[str, Any]) -> bool:
+    """Whether a WebGPU adapter computes on the CPU. One that does not say what it is counts as software."""
+    names = " ".join(str(adapter.get(key) or "") for key in ("vendor", "architecture", "device", "description")).lower()
+    if adapter.get("is_fallback") or any(sign in names for sign in _SOFTWARE):
+        return True
+    return not (adapter.get("vendor") and (adapter.get("architecture") or adapter.get("description")))
+
+
+class BrowserBackend:
+    """Serves `wasm`, `webgpu` and `webnn`."""
+
+    name = "browser"
+
+    def confirm(self, device: Device, dtype: str = "fp32") -> dict[str, Any]:
+        """Have the browser say what it has: an adapter, a WebNN context, threads; as `DeviceProbe.confirm`."""
+        browser = _browser(device)
+        _require_fp32(device, dtype, {})
+        page = browser.open_page()
+        try:
+            facts = _device_facts(device, page.facts)
+        finally:
+            page.close()
+        return {**facts, "browser": browser.version}
+
+    def load(self, cell: Cell, source: ModelSource) -> BrowserModel:
+        """Convert the checkpoint, unless that has been done, and open it in a page of its own.
+
+        Raises:
+            BackendUnavailable: The browser, or this device in it, is not there, or computes at another precision.
+            LoadError: Conversion (stage `convert`) or opening (stage `compile`) failed.
+            OutOfMemory: Memory ran out.
+            DeviceCrashed: The page or its browser died.
+        """
+        device = cell.device
+        browser = _browser(device)
+        require_packages(device.id)
+        runtime = BrowserRuntime(browser, device, torch.get_num_threads(), source.sample().forward)
+        try:
+            page = runtime.page()
+            _require_fp32(device, cell.dtype, page.facts)
+            facts = _device_facts(device, page.facts)
+            builder = Builder(runtime, source, device, cell.dtype)
+            graphs = Graphs(builder)
+            graph = graphs.graph(source.sample().forward)
+            details = {
+                **facts,
+                "browser": browser.version,
+                "threads": runtime.threads if page.facts["threads"] else 1,
+                "shapes": graph.conversion.shapes,
+                "shapes_tried": graph.conversion.problems,
+                "convert_cached": builder.reused > 0,
+                "converter": graph.conversion.metadata.packages,
+            }
+            compiled: BrowserGraph = graph.compiled  # type: ignore[assignment]
+            return BrowserModel(builder, graphs, placement_of(cell, compiled, details), runtime)
+        except Exception:
+            runtime.close()
+            raise
+
+
+def placement_of(cell: Cell, graph: BrowserGraph, details: Mapping[str, Any]) -> Placement:
+    """Return where a graph runs, as the browser and onnxruntime-web say.
+
+    Args:
+        cell: What was asked for.
+        graph: The graph; a session of it is open.
+        details: What is known of the browser.
+    """
+    session = next(iter(graph.sessions.values()))
+    nodes = session.nodes
+    facts = {**details, "onnxruntime-web": session.facts["version"], "nodes": nodes.by_provider}
+    if nodes.on_cpu:
+        facts["nodes_on_cpu"] = nodes.on_cpu
+    implementation = "real"
+    if cell.device.kind == "webgpu":
+        # The adapter that the session computes on, not the one that the page found.
+        adapter = session.facts["adapter"] or {}
+        facts |= {"adapter": adapter, "name": adapter.get("description") or adapter.get("architecture") or ""}
+        implementation = "emulated" if is_software(adapter) else "real"
+    return Placement(
+        cell.device.id,
+        (nodes.mostly_on or cell.device.kind,),
+        cell.dtype,
+        graph.effective_dtype(cell.dtype),
+        implementation=implementation,
+        details=facts,
+    )
+
+
+class BrowserModel(GraphModel):
+    """A model in a page; see `pytest_hfaccel.backends.base.LoadedModel`."""
+
+    def __init__(self, builder: Builder, graphs: Graphs, placement: Placement, runtime: BrowserRuntime) -> None:
+        super().__init__(builder, graphs, placement)
+        self._runtime = runtime
+
+    def run_seconds(self) -> float | None:
+        """What the page measured of the last run: `session.run` and reading the outputs back, without the way there."""
+        return self._runtime.run_seconds
+
+    def close(self) -> None:
+        """Close the page, and with it all that it holds."""
+        super().close()
+        self._runtime.close()
+
+
+def _browser(device: Device) -> Browser:
+    if device.target:
+        raise BackendUnavailable(f"{device}: {device.kind} has no further names; write {device.kind}")
+    return browser_for(find_installation(device))
+
+
+def _device_facts(device: Device, page: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a browser says about one of its devices.
+
+    Raises:
+        BackendUnavailable: It has no such device.
+    """
+    if device.kind == "wasm":
+        return {"isolated": page["threads"]}
+    found = page.get(device.kind)
+    if not found:
+        raise BackendUnavailable(f"{device}: the browser has none: {page[f'{device.kind}_problem']}", stage="load")
+    if device.kind == "webgpu":
+        adapter = found["adapter"]
+        name = adapter.get("description") or adapter.get("architecture") or ""
+        implementation = "emulated" if is_software(adapter) else "real"
+        return {"name": name, "adapter": adapter, "implementation": implementation}
+    # On Linux and in headless Chromium it is TFLite that serves WebNN, on the CPU whatever device type is asked for.
+    return {"runtime": "webnn(tflite,cpu)", **found}
+
+
+def _require_fp32(device: Device, dtype: str, page: Mapping[str, Any]) -> None:
+    """Refuse what would not be computed at the asked precision."""
+    if dtype == "fp32":
+        return
+    reason = _WHY_NOT[dtype]
+    if dtype == "fp16" and device.kind == "webgpu" and not (page.get("webgpu") or {}).get("fp16"):
+        reason = "the adapter has no shader-f16 (SwiftShader, the software adapter, never has)"
+    raise BackendUnavailable(f"{device} does not run {dtype}: {reason}.", stage="load", hint="Test it at fp32.")

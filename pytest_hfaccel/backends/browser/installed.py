@@ -1,0 +1,187 @@
+"""Which browser, Node packages and Python packages are here; no process is started and nothing heavy is imported."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from pytest_hfaccel.core.config import RunConfig
+from pytest_hfaccel.core.devices import BROWSER_KINDS
+from pytest_hfaccel.core.errors import BackendUnavailable
+from pytest_hfaccel.core.presence import Presence
+from pytest_hfaccel.core.spec import Device
+
+RUNTIME = "onnxruntime-web"
+CHROMIUM = "@sparticuz/chromium"
+TRANSFORMERS = "@huggingface/transformers"
+
+_INSTALL_PYTHON = "pip install 'pytest-hfaccel[web]'"
+_INSTALL_RUNTIME = f"npm install {RUNTIME}@1.30.0"
+_INSTALL_CHROMIUM = f"npm install --ignore-scripts {CHROMIUM}@153.0.0"
+
+_COMMANDS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
+_PLACES = {
+    "darwin": (
+        "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+        "/Applications/Chromium.app/Contents/MacOS/Chromium",
+        "/Applications/Microsoft Edge.app/Contents/MacOS/Microsoft Edge",
+    ),
+    "win32": (
+        r"C:\Program Files\Google\Chrome\Application\chrome.exe",
+        r"C:\Program Files (x86)\Google\Chrome\Application\chrome.exe",
+        r"C:\Program Files (x86)\Microsoft\Edge\Application\msedge.exe",
+    ),
+}
+_LIBRARIES = ("libnss3.so", "libnspr4.so", "libexpat.so.1")
+"""What the Chromium of the npm package takes from the system."""
+
+
+@dataclass(frozen=True)
+class Installation:
+    """What runs the models of a browser device.
+
+    Attributes:
+        browser: The browser's program, or the folder of the npm package it is packed in.
+        modules: The folder `node_modules`.
+        version: Version of onnxruntime-web.
+    """
+
+    browser: Path
+    modules: Path
+    version: str
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether the browser has to be unpacked before it runs."""
+        return self.browser.is_dir()
+
+
+def find_installation(device: Device) -> Installation:
+    """Return what a browser device needs.
+
+    Raises:
+        BackendUnavailable: Something is missing; the hint is the command that installs it.
+    """
+    if find_spec("playwright") is None:
+        raise _missing(device, "the Python package playwright is not installed", _INSTALL_PYTHON)
+    modules = find_modules()
+    version = package_version(modules, RUNTIME) if modules is not None else ""
+    if modules is None or not version:
+        where = f"in {modules}" if modules is not None else "in no folder node_modules here or above"
+        raise _missing(device, f"{RUNTIME} is not installed ({where})", _INSTALL_RUNTIME)
+    return Installation(_find_browser(device, modules), modules, version)
+
+
+def find_modules() -> Path | None:
+    """Return the folder `node_modules` that the user names, else the next one from the working directory upwards."""
+    named = os.environ.get(RunConfig.node_modules.env)
+    if named:
+        return Path(named).expanduser()
+    here = Path.cwd()
+    return next(
+        (folder / "node_modules" for folder in (here, *here.parents) if (folder / "node_modules").is_dir()), None
+    )
+
+
+def package_version(modules: Path, name: str) -> str:
+    """Return the version of an installed Node package; empty where it is not there."""
+    try:
+        version: str = json.loads((modules / name / "package.json").read_text(encoding="utf-8"))["version"]
+    except (OSError, ValueError, KeyError):
+        return ""
+    return version
+
+
+def probe_browsers() -> list[Presence]:
+    """Return each browser device, present or absent with the reason."""
+    return [_probe(Device(kind)) for kind in BROWSER_KINDS]
+
+
+def _probe(device: Device) -> Presence:
+    try:
+        found = find_installation(device)
+    except BackendUnavailable as error:
+        hint = f"; {error.hint}" if error.hint else ""
+        return Presence(device, False, f"{error.message.removeprefix(f'{device}: ')}{hint}")
+    return Presence(
+        device,
+        True,
+        f"{RUNTIME} {found.version} in {_name_of(found.browser)}",
+        details={"onnxruntime-web": found.version, "browser": str(found.browser)},
+    )
+
+
+def _name_of(browser: Path) -> str:
+    return f"the Chromium of {CHROMIUM}" if browser.is_dir() else browser.name
+
+
+def _find_browser(device: Device, modules: Path) -> Path:
+    named = os.environ.get(RunConfig.browser.env)
+    if named:
+        program = shutil.which(Path(named).expanduser())
+        if program is None:
+            raise BackendUnavailable(f"{device}: {RunConfig.browser.env} names {named}, which is no program")
+        return Path(program)
+    return _find_with_webnn(device, modules) if device.kind == "webnn" else _find_any(device, modules)
+
+
+def _find_any(device: Device, modules: Path) -> Path:
+    programs = (shutil.which(command) for command in _COMMANDS)
+    found = next((Path(program) for program in programs if program), None) or next(_standard_places(), None)
+    if found is not None:
+        return found
+    if not _why_not_packed(modules):
+        return modules / CHROMIUM
+    raise _missing(
+        device,
+        "no Chromium, Chrome or Edge is installed",
+        f"apt install chromium, or name one in {RunConfig.browser.env}",
+    )
+
+
+def _find_with_webnn(device: Device, modules: Path) -> Path:
+    """Return a browser that is built with WebNN: on Linux the one of the npm package, elsewhere Chrome and Edge."""
+    if sys.platform in _PLACES:
+        return _find_any(device, modules)
+    problem = _why_not_packed(modules)
+    if problem:
+        raise _missing(
+            device,
+            f"Debian's Chromium and Chrome for Linux are built without WebNN, and {problem}",
+            f"{_INSTALL_CHROMIUM}; apt install libnss3 libnspr4 libexpat1",
+        )
+    return modules / CHROMIUM
+
+
+def _why_not_packed(modules: Path) -> str:
+    from ctypes import CDLL
+
+    if not package_version(modules, CHROMIUM):
+        return f"{CHROMIUM}, which has it, is not installed in {modules}"
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        return f"{CHROMIUM} is for Linux on x86-64"
+    for library in _LIBRARIES:
+        try:
+            CDLL(library)
+        except OSError:
+            return f"{CHROMIUM} needs {library}, which is not installed"
+    return ""
+
+
+def _standard_places() -> Iterator[Path]:
+    yield from (path for place in _PLACES.get(sys.platform, ()) if (path := Path(place)).is_file())
+    # Where `playwright install chromium` puts its own.
+    for cache in (Path.home() / ".cache/ms-playwright", Path.home() / "Library/Caches/ms-playwright"):
+        for pattern in ("chromium-*/chrome-linux*/chrome", "chromium-*/chrome-mac*/*.app/Contents/MacOS/*"):
+            yield from sorted(cache.glob(pattern), reverse=True)
+
+
+def _missing(device: Device, problem: str, command: str) -> BackendUnavailable:
+    return BackendUnavailable(f"{device}: {problem}", hint=f"{command} installs it.")

@@ -1,0 +1,178 @@
+// Runs in the browser: takes one command after the other from the host (server.py), and sends back what came of it.
+// Commands and results are frames: the length of a JSON header (4 bytes, little-endian), the header, and the tensors'
+// bytes, each from a multiple of 8 bytes on.
+
+const BASE = new URL(".", import.meta.url).href;
+const CHANNEL = new URLSearchParams(location.search).get("channel");
+const ARRAYS = {
+  float32: Float32Array, float64: Float64Array, int64: BigInt64Array, int32: Int32Array, int8: Int8Array,
+  uint8: Uint8Array, bool: Uint8Array, float16: globalThis.Float16Array ?? Uint16Array,
+};
+
+const sessions = new Map();
+const blocks = new Map();
+let ort;
+let log = null; // lines that onnxruntime-web writes to the console while a session is made
+
+for (const level of ["debug", "log", "info", "warn", "error"]) {
+  const write = console[level].bind(console);
+  console[level] = (...words) => (log ? log.push(words.join(" ")) : write(...words));
+}
+
+const round = (bytes) => (bytes + 7) & ~7;
+
+function unpack(buffer) {
+  const length = new DataView(buffer).getUint32(0, true);
+  const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
+  let offset = round(4 + length);
+  for (const tensor of header.tensors ?? []) {
+    tensor.bytes = buffer.slice(offset, offset + tensor.nbytes);
+    offset += round(tensor.nbytes);
+  }
+  return header;
+}
+
+function pack(header, arrays) {
+  header.tensors = arrays.map(({ name, type, dims, data }) => ({ name, type, dims, nbytes: data.byteLength }));
+  const text = new TextEncoder().encode(JSON.stringify(header));
+  let total = round(4 + text.length);
+  const starts = arrays.map(({ data }) => { const start = total; total += round(data.byteLength); return start; });
+  const frame = new Uint8Array(total);
+  new DataView(frame.buffer).setUint32(0, text.length, true);
+  frame.set(text, 4);
+  arrays.forEach(({ data }, at) => frame.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), starts[at]));
+  return frame;
+}
+
+async function runtime(threads) {
+  if (!ort) {
+    ort = await import(`${BASE}ort/ort.jspi.min.mjs`);
+    ort.env.wasm.wasmPaths = `${BASE}ort/`;
+    ort.env.wasm.numThreads = threads;
+    ort.env.wasm.proxy = false;
+  }
+  return ort;
+}
+
+const adapterFacts = (info) => info && {
+  vendor: info.vendor, architecture: info.architecture, device: info.device, description: info.description,
+  is_fallback: info.isFallbackAdapter ?? null,
+};
+
+const lost = (what) => fetch(`${BASE}lost/${CHANNEL}`, { method: "POST", body: what });
+
+let watched = false;
+async function watchGpu() { // a device that is lost leaves the runs in progress waiting for ever
+  const device = await ort.env.webgpu?.device;
+  if (!device || watched) return;
+  watched = true;
+  device.lost.then((info) => info.reason !== "destroyed" && lost(`the WebGPU device was lost: ${info.message}`));
+}
+
+const mlContexts = new Map();
+async function mlContext(deviceType) {
+  if (!mlContexts.has(deviceType)) {
+    const context = await navigator.ml.createContext({ deviceType });
+    context.lost?.then((info) => lost(`the WebNN context was lost: ${info.message}`));
+    mlContexts.set(deviceType, context);
+  }
+  return mlContexts.get(deviceType);
+}
+
+const commands = {
+  // Which of the devices this browser has.
+  async probe() {
+    const found = { threads: crossOriginIsolated, cores: navigator.hardwareConcurrency, agent: navigator.userAgent };
+    try {
+      const adapter = await navigator.gpu?.requestAdapter();
+      found.webgpu = adapter ? { adapter: adapterFacts(adapter.info), fp16: adapter.features.has("shader-f16") } : null;
+      found.webgpu_problem = adapter ? "" : navigator.gpu ? "requestAdapter() found no adapter" : "there is no navigator.gpu";
+    } catch (error) { found.webgpu_problem = String(error.message); }
+    try {
+      const context = await navigator.ml?.createContext({ deviceType: "cpu" });
+      found.webnn = context ? { accelerated: context.accelerated ?? null, limits: Object.keys(context.opSupportLimits()).length } : null;
+      found.webnn_problem = context ? "" : "there is no navigator.ml";
+    } catch (error) { found.webnn_problem = String(error.message); }
+    return [found];
+  },
+
+  // Make a session. Its log says on which provider each node runs.
+  async open({ session, model, external, provider, options, threads }) {
+    const { InferenceSession } = await runtime(threads);
+    const chosen = provider.name === "webnn" ? { ...provider, context: await mlContext(provider.deviceType) } : provider;
+    log = [];
+    const started = performance.now();
+    try {
+      const made = await InferenceSession.create(`${BASE}${model}`, {
+        executionProviders: [chosen],
+        externalData: external.map((path) => ({ path, data: `${BASE}${model.replace(/[^/]*$/, path)}` })),
+        graphOptimizationLevel: "all", logSeverityLevel: 0, ...options,
+      });
+      sessions.set(session, made);
+      const seconds = (performance.now() - started) / 1e3;
+      if (provider.name === "webgpu") await watchGpu();
+      const device = provider.name === "webgpu" ? await ort.env.webgpu?.device : null;
+      return [{
+        seconds, inputs: made.inputNames, outputs: made.outputNames, version: ort.env.versions.web,
+        adapter: adapterFacts(device?.adapterInfo) ?? null, threads: crossOriginIsolated ? threads : 1,
+        log: log.filter((line) => /placed on|VerifyEachNode|supported by WebNN/.test(line)),
+      }];
+    } catch (error) {
+      error.log = log.filter((line) => /\[[EF]:/.test(line)).slice(-5);
+      throw error;
+    } finally {
+      log = null;
+    }
+  },
+
+  // Run a session once, and read its outputs back.
+  async run({ session, tensors }) {
+    const made = sessions.get(session);
+    const feeds = Object.fromEntries(tensors.map(({ name, type, dims, bytes }) => [name, new ort.Tensor(type, new ARRAYS[type](bytes), dims)]));
+    log = []; // the session keeps writing what nobody reads
+    try {
+      const started = performance.now();
+      const results = await made.run(feeds, { logSeverityLevel: 3 });
+      const outputs = [];
+      for (const name of made.outputNames) {
+        const tensor = results[name];
+        outputs.push({ name, type: tensor.type, dims: tensor.dims, data: await tensor.getData() });
+      }
+      const seconds = (performance.now() - started) / 1e3;
+      return [{ seconds }, outputs];
+    } finally {
+      log = null;
+    }
+  },
+
+  // Hold memory, for the check that sees whether the count of it is alive.
+  async occupy({ block, nbytes }) {
+    blocks.set(block, new Uint8Array(nbytes).fill(1));
+    return [{}];
+  },
+
+  async vacate({ block }) {
+    blocks.delete(block);
+    globalThis.gc?.();
+    return [{}];
+  },
+};
+
+for (;;) {
+  const answer = await fetch(`${BASE}next/${CHANNEL}`);
+  if (answer.status === 204) continue; // nothing to do yet
+  if (!answer.ok) break; // the host has closed this page
+  const command = unpack(await answer.arrayBuffer());
+  let result;
+  try {
+    for (const session of command.dropped ?? []) {
+      await sessions.get(session)?.release();
+      sessions.delete(session);
+    }
+    result = pack(...[...(await commands[command.command](command)), []].slice(0, 2));
+  } catch (error) {
+    const text = typeof error === "number" ? `onnxruntime-web threw the number ${error}` : String(error?.message ?? error);
+    result = pack({ error: [text, ...(error?.log ?? [])].join("\n"), type: error?.name ?? typeof error }, []);
+  }
+  await fetch(`${BASE}done/${CHANNEL}/${command.call}`, { method: "POST", body: result });
+}
