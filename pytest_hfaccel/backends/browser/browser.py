@@ -192,7 +192,7 @@ class Browser:
         context = await self._browser.new_context()
         page = await context.new_page()
         page.on("crash", lambda _: channel.lose("the page crashed"))
-        page.on("close", lambda _: channel.lose("the page was closed"))
+        page.on("close", lambda _: channel.lose("the page or its browser died"))
         await page.goto(f"{self.server.base}page.html?channel={channel.name}")
         return context
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import shutil
 import tempfile
 import weakref
 from collections import Counter, deque
@@ -47,10 +48,13 @@ OPEN_S = RUN_S = 300.0
 
 _LARGEST_WEBNN_CONSTANT = 128 * 2**20
 """Chromium refuses larger buffers: WebNN then fails as `unreachable`."""
+_NO_CACHE = "WebNN runs graphs of fixed shapes, and with a cache every step has its own"
 _WASM_MEMORY = 4 * 2**30
 _WEBNN_SESSIONS = 4
 """Sessions of one graph that are open at once, where each shape needs its own."""
 
+_ORDERLY = "ERROR_CODE"
+"""What stands in the messages of onnxruntime-web that come from its own checks."""
 _OUT_OF_MEMORY = ("out of memory", "bad_alloc", "allocation failed", "aborted(oom", "failed to allocate")
 
 
@@ -144,9 +148,7 @@ class BrowserRuntime(OnnxPrograms):
     def convert(self, model: Any, inputs: Mapping[str, Any], options: Mapping[str, Any], *, stateful: bool) -> Any:
         """Trace and convert a model; see `OnnxPrograms.convert`."""
         if stateful and self.device.kind == "webnn":
-            raise LoadError(
-                "WebNN runs graphs of fixed shapes, and with a cache every step has its own", stage="convert"
-            )
+            raise LoadError(_NO_CACHE, stage="convert")
         return super().convert(model, inputs, options, stateful=stateful)
 
     def takes_static_shapes_only(self, device: Device) -> bool:  # noqa: ARG002
@@ -220,7 +222,12 @@ class BrowserRuntime(OnnxPrograms):
             DeviceCrashed: The page or its browser died.
             DeviceTimeout: The run took too long; the browser was ended.
         """
-        reply = session.page.call("run", RUN_S, inputs, session=session.number, dropped=self._take_dropped())
+        try:
+            reply = session.page.call("run", RUN_S, inputs, session=session.number, dropped=self._take_dropped())
+        except RuntimeError as error:
+            if _ORDERLY not in str(error):
+                session.page.close()  # WebAssembly has aborted: nothing runs in this page any more
+            raise
         self.run_seconds = float(reply.header["seconds"])
         return reply.arrays
 
@@ -266,7 +273,7 @@ class BrowserGraph:
         self._program = program
         self._runtime = runtime
         self._architecture = architecture
-        self._folder: Any = None
+        self._folder: Path | None = None
         weakref.finalize(self, _drop_all, runtime, self.sessions)
 
     def runner(self, metadata: Any) -> Callable[..., Any]:
@@ -350,9 +357,10 @@ class BrowserGraph:
         if saved is not None:
             return saved
         if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="hfaccel-")
-            self._runtime.write(self._program, Path(self._folder.name) / "model.onnx")
-        return Path(self._folder.name) / "model.onnx"
+            self._folder = Path(tempfile.mkdtemp(prefix="hfaccel-"))
+            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+            self._runtime.write(self._program, self._folder / "model.onnx")
+        return self._folder / "model.onnx"
 
 
 def _drop_all(runtime: BrowserRuntime, sessions: dict[Any, Session]) -> None:
@@ -362,6 +370,8 @@ def _drop_all(runtime: BrowserRuntime, sessions: dict[Any, Session]) -> None:
 
 def _require_fitting(program: Any, device: Device, architecture: str) -> None:
     """Refuse what a browser cannot hold, with the reason: its own message would not say it."""
+    if device.kind == "webnn" and state_of(program):
+        raise LoadError(_NO_CACHE, stage="compile")
     sizes = constant_sizes(program)
     total = sum(sizes.values())
     if total > _WASM_MEMORY:

@@ -61,19 +61,23 @@ const adapterFacts = (info) => info && {
 
 const lost = (what) => fetch(`${BASE}lost/${CHANNEL}`, { method: "POST", body: what });
 
+// A device that is lost leaves the runs in progress waiting for ever, or fails them with a message about something else.
+const loss = new Promise((resolve) => { globalThis.deviceLost = resolve; });
+loss.then(lost);
+
 let watched = false;
-async function watchGpu() { // a device that is lost leaves the runs in progress waiting for ever
+async function watchGpu() {
   const device = await ort.env.webgpu?.device;
   if (!device || watched) return;
   watched = true;
-  device.lost.then((info) => info.reason !== "destroyed" && lost(`the WebGPU device was lost: ${info.message}`));
+  device.lost.then((info) => info.reason !== "destroyed" && deviceLost(`the WebGPU device was lost: ${info.message}`));
 }
 
 const mlContexts = new Map();
 async function mlContext(deviceType) {
   if (!mlContexts.has(deviceType)) {
     const context = await navigator.ml.createContext({ deviceType });
-    context.lost?.then((info) => lost(`the WebNN context was lost: ${info.message}`));
+    context.lost?.then((info) => deviceLost(`the WebNN context was lost: ${info.message}`));
     mlContexts.set(deviceType, context);
   }
   return mlContexts.get(deviceType);
@@ -171,6 +175,8 @@ for (;;) {
     }
     result = pack(...[...(await commands[command.command](command)), []].slice(0, 2));
   } catch (error) {
+    const settled = new Promise((resolve) => setTimeout(resolve, 200, ""));
+    if (await Promise.race([loss, settled])) break; // the host knows
     const text = typeof error === "number" ? `onnxruntime-web threw the number ${error}` : String(error?.message ?? error);
     result = pack({ error: [text, ...(error?.log ?? [])].join("\n"), type: error?.name ?? typeof error }, []);
   }
