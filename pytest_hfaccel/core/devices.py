@@ -69,7 +69,11 @@ class DeviceKind:
 
 
 _EAGER = Traits(exported=False, torch_module=True, accelerator=True)
-_GPU = {"is_indexed": True, "default_target": "0", "backend": "torch", "traits": _EAGER}
+
+
+def _gpu(name: str, torch_type: str) -> DeviceKind:
+    return DeviceKind(name, is_indexed=True, default_target="0", torch_type=torch_type, backend="torch", traits=_EAGER)
+
 
 # In the order in which they are listed.
 _TABLE = (
@@ -80,10 +84,10 @@ _TABLE = (
         backend="torch",
         traits=Traits(exported=False, torch_module=True, exact=("*",), host_memory=("*",)),
     ),
-    DeviceKind("cuda", torch_type="cuda", **_GPU),  # type: ignore[arg-type]  # mypy does not see the keys
-    DeviceKind("rocm", torch_type="cuda", **_GPU),  # type: ignore[arg-type]
+    _gpu("cuda", "cuda"),
+    _gpu("rocm", "cuda"),
     DeviceKind("mps", is_single=True, torch_type="mps", backend="torch", traits=_EAGER),
-    DeviceKind("xpu", torch_type="xpu", **_GPU),  # type: ignore[arg-type]
+    _gpu("xpu", "xpu"),
     DeviceKind(
         "openvino", default_target="CPU", backend="openvino", traits=Traits(exact=("CPU*",), host_memory=("CPU",))
     ),

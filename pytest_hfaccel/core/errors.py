@@ -21,6 +21,7 @@ Every exception knows the `status` a cell gets for it, and the `stage` it happen
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -137,6 +138,12 @@ def format_bytes(count: int) -> str:
         if abs(count) >= size:
             return f"{count / size:.1f} {unit}"
     return f"{count} B"
+
+
+def format_names(names: Sequence[str], shown: int) -> str:
+    """Return the first names of many: `a, b and 3 more`."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
 
 
 # Lower case. torch on every device says "out of memory" but for the CPU allocator ("can't allocate memory");

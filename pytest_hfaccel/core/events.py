@@ -57,7 +57,7 @@ class CheckStarted:
 
 @dataclass(frozen=True)
 class CheckFinished:
-    """A check of a cell has an outcome. This is what crosses from workers to the controller, as JSON.
+    """A check of a cell has an outcome. Workers send it to the controller as JSON.
 
     Attributes:
         facts: Fields of its `CellResult` as far as they are known: identity, placement, timings.
@@ -113,19 +113,15 @@ Consumer = Callable[[Event], object]
 
 
 class RecordBuilder:
-    """Puts outcomes together to records, one per module and cell: modules that test the same model have one each."""
+    """Makes records of outcomes, one per module and cell: modules that test the same model have one each."""
 
     def __init__(self) -> None:
-        self._records: dict[CellKey, CellResult] = {}
+        self.records: dict[CellKey, CellResult] = {}
+        """The records so far, finished or not, in the order of their first outcome."""
         self._outcomes: dict[tuple[CellKey, str], CheckOutcome] = {}
 
-    @property
-    def records(self) -> dict[CellKey, CellResult]:
-        """The records so far, finished or not, in the order of their first outcome."""
-        return self._records
-
     def add(self, event: CheckFinished) -> CellResult:
-        """Add an outcome to its cell's record; what goes wrong after a good outcome of a test takes its place."""
+        """Add an outcome to its cell's record; a failure after a good outcome of the same test replaces it."""
         record = self.update(event.facts)
         outcome, test = event.outcome, (event.key, event.test)
         earlier = self._outcomes.get(test) if event.test else None
@@ -145,9 +141,9 @@ class RecordBuilder:
     def update(self, facts: Mapping[str, Any]) -> CellResult:
         """Fill in what is known about a cell besides its outcomes; what is empty leaves the record as it is."""
         key = (facts["module"], facts["cell"])
-        if key not in self._records:
-            self._records[key] = CellResult(**facts)
-        record = self._records[key]
+        if key not in self.records:
+            self.records[key] = CellResult(**facts)
+        record = self.records[key]
         for name, value in facts.items():
             if value:
                 setattr(record, name, value)
@@ -182,18 +178,14 @@ class EventStream:
         return list(self._builder.records.values())
 
     def start(self) -> None:
-        """Begin the run, unless it has begun.
-
-        Raises:
-            Exception: What a consumer raises.
-        """
+        """Begin the run, unless it has begun; what a consumer raises is raised."""
         if self._header is None:
             self._header = self._make_header()
             for consumer in self.consumers:
                 consumer(RunStarted(self._header))
 
     def start_check(self, test: str, check: str = "", facts: Mapping[str, Any] | None = None) -> None:
-        """Note that a test is about to run; tell the consumers once the run has begun."""
+        """Note that a test is about to run; tell the consumers if the run has begun."""
         if self._header is not None:
             if facts:
                 self._start_cell((facts["module"], facts["cell"]), facts)
@@ -231,7 +223,7 @@ class EventStream:
 
         Args:
             ended: How the run ended.
-            facts: What the header says besides, now that the run is over.
+            facts: Further fields of the header, now that the run is over.
         """
         for key, record in self._builder.records.items():
             if self._missing.get(key) != 0:

@@ -26,7 +26,7 @@ def replace_file(path: Path, content: str | bytes, *, mode: int | None = None) -
     Args:
         path: The file.
         content: Text is written as UTF-8, line ends as they are.
-        mode: The file's permissions, whatever it had and whatever the umask is. It never has wider ones on the way.
+        mode: The file's permissions, whatever it had and whatever the umask is; it never has wider ones meanwhile.
 
     Raises:
         OSError: The folder cannot be written; the old file is untouched and nothing is left beside it.
@@ -96,7 +96,7 @@ def build_once(directory: Path, build: Callable[[Path], object], *, stage: str =
     Args:
         directory: The folder to make; left alone when it is what its manifest says.
         build: Fills an empty folder beside it, which then takes its place.
-        stage: The stage under which a failure to write is booked.
+        stage: The stage of the error if it cannot be written.
 
     Raises:
         CheckpointError: It cannot be written; nothing is left behind.

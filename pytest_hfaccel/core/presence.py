@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,14 +34,7 @@ class Presence:
 
     def to_json(self) -> dict[str, Any]:
         """Return the plain-JSON form."""
-        return {
-            "device": self.device.id,
-            "present": self.present,
-            "reason": self.reason,
-            "name": self.name,
-            "memory_bytes": self.memory_bytes,
-            "details": self.details,
-        }
+        return {**vars(self), "device": self.device.id}
 
 
 @dataclass(frozen=True)
@@ -82,11 +74,6 @@ class HardwareReport:
     def to_json(self) -> dict[str, Any]:
         """Return the plain-JSON form."""
         return {"best": self.best().id, "devices": [presence.to_json() for presence in self.presences]}
-
-
-def report_of(presences: Iterable[Presence]) -> HardwareReport:
-    """Collect the answers of several probes."""
-    return HardwareReport(tuple(presences))
 
 
 def _is_same(one: Device, other: Device) -> bool:

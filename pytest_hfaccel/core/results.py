@@ -14,7 +14,7 @@ SCHEMA_VERSION = 1
 """Version of the JSON written by reports and journal; raised when a reader would have to change."""
 
 TWIN, BLIND_TO = "twin", "blind_to"
-"""Measures of the check `canary`: how the model was had at the next lower precision, and that precision's name where
+"""Measures of the check `canary`: how the model was run at the next lower precision, and the name of that precision if
 parity would not notice it."""
 
 NOT_REACHED = "the model did not get this far"
@@ -52,19 +52,9 @@ _GOOD = frozenset({Status.PASSED, Status.XFAILED, Status.SKIPPED, Status.UNAVAIL
 
 # A cell has one status: the first of these that one of its checks has.
 _WORST_FIRST = (
-    Status.CRASHED,
-    Status.TIMEOUT,
-    Status.OUT_OF_MEMORY,
-    Status.ERROR,
-    Status.HUB_ERROR,
-    Status.GATED,
-    Status.FAILED,
-    Status.XPASSED,
-    Status.INCOMPLETE,
-    Status.UNAVAILABLE,
-    Status.XFAILED,
-    Status.PASSED,
-    Status.SKIPPED,
+    *(Status.CRASHED, Status.TIMEOUT, Status.OUT_OF_MEMORY, Status.ERROR, Status.HUB_ERROR, Status.GATED),
+    *(Status.FAILED, Status.XPASSED, Status.INCOMPLETE, Status.UNAVAILABLE, Status.XFAILED),
+    *(Status.PASSED, Status.SKIPPED),
 )
 
 
@@ -162,8 +152,8 @@ class CellResult:
         timings: Seconds per stage (`load`, `convert`, `compile`), measured once per load.
         checks: The outcomes, in the order in which they ran.
         incomplete: Whether some of the selected checks have not run.
-        decided_by: What decides the outcomes, by what it is (`checkpoint`, `versions`, ...), as hashes.
-        from_run: The run that found this out, where a resumed run took it over; else empty.
+        decided_by: Hashes of everything that decides the outcomes: `checkpoint`, `versions`, ...
+        from_run: The earlier run that ran the cell, if a resumed run took its record over; else empty.
     """
 
     cell: str
@@ -196,20 +186,15 @@ class CellResult:
             found.add(Status.INCOMPLETE)
         return next((status for status in _WORST_FIRST if status in found), Status.SKIPPED)
 
-    def _decisive(self) -> CheckOutcome | None:
-        return next((check for check in self.checks if check.status == self.status), None)
-
     @property
     def stage(self) -> Stage | None:
         """The stage of the check that decided the status."""
-        decisive = self._decisive()
-        return decisive.stage if decisive else None
+        return next((check.stage for check in self.checks if check.status == self.status), None)
 
     @property
     def reason(self) -> str | None:
         """The reason of the check that decided the status."""
-        decisive = self._decisive()
-        return decisive.reason if decisive else None
+        return next((check.reason for check in self.checks if check.status == self.status), None)
 
     def to_json(self) -> dict[str, Any]:
         """Return the plain-JSON form, with `status`, `stage` and `reason` spelled out."""

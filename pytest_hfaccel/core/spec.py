@@ -158,9 +158,9 @@ class PackageSource:
     Attributes:
         folder: The folder of its files, below the directory in which packages are installed.
         install: What to install for it, as `name==version`.
-        sha256: Hash by file name, relative to `folder`; a file of another hash is refused. Their order is that in which
-            a converter puts parts together.
-        converter: What turns the files into a transformers checkpoint, one of `CONVERTERS`; empty: they are one.
+        sha256: Hash by file name, relative to `folder`, in the order in which a converter joins the files; a file with
+            another hash is refused.
+        converter: What turns the files into a transformers checkpoint, one of `CONVERTERS`; empty if they are one.
     """
 
     folder: str
@@ -205,7 +205,7 @@ class ModelSpec:
         max_transformers: Highest transformers version, with reason.
         expect: Expected failures.
         source: `file:line` of the registry entry, or how the model came to be known.
-        label: What ids say of it where its name, or the last folder of its path, would not tell it from another model.
+        label: Its name in ids where its name, or the last folder of its path, is that of another model, too.
     """
 
     name: str

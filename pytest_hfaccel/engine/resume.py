@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.errors import ConfigError, format_names
 from pytest_hfaccel.core.results import CellKey, CellResult, CheckOutcome, Stage, Status
 from pytest_hfaccel.engine.outcome_key import what_changed
 from pytest_hfaccel.reporting.journal import JOURNAL, JournalContents, read_journal
 from pytest_hfaccel.reporting.runs import LATEST, is_running, latest_run, run_folders
 
 _OUTCOMES = frozenset({"checks", "incomplete", "status", "stage", "reason"})
-_NAMES_SHOWN = 4
 POINT_MEASURED = "point"
 """The measure that says at which point a check ran, of one that runs at several."""
 
@@ -234,5 +233,4 @@ class ResumedOutcomes:
         new = len(cells) - kept - sum(map(len, again.values()))
         yield f"hfaccel: continues run {earlier.id}: of {len(cells)} cells {kept} are kept, {new} had not finished"
         for reason, names in again.items():
-            more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-            yield f"hfaccel: {len(names)} run again ({reason}): {', '.join(names[:_NAMES_SHOWN])}{more}"
+            yield f"hfaccel: {len(names)} run again ({reason}): {format_names(names, 4)}"

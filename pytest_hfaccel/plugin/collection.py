@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_hfaccel.core.errors import ConfigError, HfAccelError
+from pytest_hfaccel.core.errors import ConfigError, HfAccelError, format_names
 from pytest_hfaccel.core.files import replace_file
 from pytest_hfaccel.core.spec import CLASS_LEVEL, DTYPES, Cell
 from pytest_hfaccel.engine.cell_run import identity, points_of_run
@@ -265,9 +265,6 @@ def read_collected(directory: Path) -> CollectedTests:
     return CollectedTests(**json.loads(path.read_text(encoding="utf-8")))
 
 
-_NAMES_SHOWN = 6
-
-
 def _header_lines(session: Session, known: Sequence[tuple[Cell, type[ModelClassTests]]]) -> list[str]:
     """Describe the selected cells; nothing for a run without model classes."""
     if not known:
@@ -282,9 +279,7 @@ def _header_lines(session: Session, known: Sequence[tuple[Cell, type[ModelClassT
     for cell in cells:
         groups[cell.weights.kind, cell.weights.reason][cell.model.name] = None
     for (kind, reason), names in groups.items():
-        shown = ", ".join(list(names)[:_NAMES_SHOWN])
-        more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-        lines.append(f"hfaccel: weights {kind} ({reason}): {shown}{more}")
+        lines.append(f"hfaccel: weights {kind} ({reason}): {format_names(list(names), 6)}")
     if session.config.all_hardware:
         lines += [f"hfaccel: absent: {device} ({reason})" for device, reason in session.plan.absent.items()]
     if not session.config.resume:

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 from pytest_hfaccel.core.config import Option, RunConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import pytest
 
 _OLD = "hfaccel_old_"
@@ -22,13 +20,14 @@ def add_options(parser: pytest.Parser) -> None:
         if not option.flag:
             continue
         text = f"{option.help} [{option.env}]"
-        group.addoption(option.flag, dest=f"hfaccel_{option.name}", help=text, **_kind(option))
+        group.addoption(option.flag, dest=f"hfaccel_{option.name}", help=text, **argparse_kind(option))
         if option.old_flag:
-            group.addoption(option.old_flag, dest=_OLD + option.name, help=argparse.SUPPRESS, **_kind(option))
+            group.addoption(option.old_flag, dest=_OLD + option.name, help=argparse.SUPPRESS, **argparse_kind(option))
         parser.addini(option.ini, f"As {option.flag}.", default=None)
 
 
-def _kind(option: Option[Any]) -> Mapping[str, Any]:
+def argparse_kind(option: Option[Any]) -> dict[str, Any]:
+    """Return what `add_argument` needs besides the flag and the help text."""
     if option.is_switch:
         return {"action": "store_const", "const": True, "default": None}
     if option.bare:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_hfaccel.core.config import RunConfig
+from pytest_hfaccel.plugin.options import argparse_kind
 
 
 def main(path: str, arguments: Sequence[str] | None = None) -> int:
@@ -23,14 +24,14 @@ def main(path: str, arguments: Sequence[str] | None = None) -> int:
     Returns:
         pytest's exit code.
     """
-    given = sys.argv[1:] if arguments is None else arguments
-    if {"-h", "--help"} & set(given):
+    typed = sys.argv[1:] if arguments is None else arguments
+    if {"-h", "--help"} & set(typed):
         _help_parser(path).print_help()
         return 0
     import pytest
 
     short = {_short(flag): flag for option in RunConfig.options() for flag in (option.flag, option.old_flag) if flag}
-    parts = [argument.partition("=") for argument in given]
+    parts = [argument.partition("=") for argument in typed]
     return int(pytest.main([path, *(short.get(flag, flag) + equals + value for flag, equals, value in parts)]))
 
 
@@ -49,9 +50,5 @@ def _help_parser(path: str) -> argparse.ArgumentParser:
     for option in RunConfig.options():
         if flag := option.flag:
             text = f"{option.help} [{option.env}]".replace("%", "%%")
-            if option.is_switch:
-                parser.add_argument(_short(flag), action="store_true", help=text)
-            else:
-                nargs = "?" if option.bare else None
-                parser.add_argument(_short(flag), metavar="X", nargs=nargs, help=text)
+            parser.add_argument(_short(flag), help=text, **argparse_kind(option))
     return parser

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from pytest_hfaccel.core.errors import format_names
 from pytest_hfaccel.core.results import CellResult, Status
 from pytest_hfaccel.reporting.support_matrix import (
     MEANINGS,
@@ -103,7 +104,7 @@ def _failures(coverage: Coverage) -> Iterator[str]:
             yield from ("", f"### {cause}", "")
         for (_, column, reason), cells in sorted(found.items(), key=lambda item: (item[0][1], -len(item[1]), item[0])):
             yield f"- **{column}**, {len(cells)}: {_escaped(reason)}"
-            yield f"  {_names([cell.model for cell in cells], 12)}"
+            yield f"  {format_names([f'`{cell.model}`' for cell in cells], 12)}"
             yield f"  (`{command_of(cells[0])}`)"
 
 
@@ -127,11 +128,6 @@ def _line(cell: CellResult | None) -> str:
     return f"{len(passed)}/{len(ran)}" + (f" {rest}" if rest else "")
 
 
-def _names(names: Sequence[str], shown: int) -> str:
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(f"`{name}`" for name in names[:shown]) + more
-
-
 def _share(part: int, whole: int) -> str:
     return f"{part} ({part / whole:.1%})" if whole else "0"
 
@@ -153,8 +149,8 @@ def difference_section(before: Mapping[str, Any], after: Mapping[str, Any]) -> l
     versions = (_version(before), _version(after))
     lines = [f"## Compared with transformers {versions[0]}", ""]
     for version, one, other in ((versions[1], new, old), (versions[0], old, new)):
-        names = sorted(one.keys() - other.keys())
-        shown = f": {_names(names, 40)}" if names else ""
+        names = [f"`{name}`" for name in sorted(one.keys() - other.keys())]
+        shown = f": {format_names(names, 40)}" if names else ""
         lines.append(f"- Classes that only transformers {version} has: {len(names)}{shown}")
     changed = list(_changed(old, new))
     lines += [f"- Cells of the same class that end in another way: {len(changed)}"]

@@ -56,14 +56,12 @@ BLIND_SPOTS = (
 
 
 class Found(StrEnum):
-    """What became of a defect."""
+    """The result for a defect, or (`PASSED`, `WRONG`) for a correct model."""
 
     CAUGHT = "caught"
     PASSED = "passed"
-    """Of a right model: it passes."""
     MISSED = "NOT CAUGHT"
     WRONG = "FAILED"
-    """Of a right model: it does not pass."""
     NOT_PLANTED = "NOT PLANTED"
     NOT_TRIED = "not tried"
     """The checks skip this device, and say why."""
@@ -71,15 +69,15 @@ class Found(StrEnum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one defect on one device.
+    """The result for one defect on one device.
 
     Attributes:
-        defect: Its name; that of a model, for a right one.
-        where: What it was planted in; `nothing` for a right model.
+        defect: Its name; the model's name for a correct model.
+        where: Where it was planted; `nothing` for a correct model.
         device: The device's id; `class` for the checks of a class.
-        found: What became of it.
-        by: The checks that caught it; those that did not, where it was not caught.
-        detail: What they said; the first line.
+        found: The result.
+        by: The checks that caught it, or those that missed it.
+        detail: The first line of their reason.
         seconds: Wall-clock time.
     """
 
@@ -98,15 +96,15 @@ class Verdict:
 
 
 def self_test(config: RunConfig, devices: Sequence[Device], checks: CheckRegistry | None = None) -> Iterator[Verdict]:
-    """Try every defect on every device; give each verdict as soon as it is known.
+    """Try every defect on every device; yield each verdict as soon as it is known.
 
     Args:
-        config: The cache directory and the like; what it says of models, devices and dtypes is left alone.
+        config: The cache directory and the like; its models, devices and dtypes are ignored.
         devices: Where to plant them.
-        checks: The battery; the built-in one when not given.
+        checks: The battery; by default the built-in one.
 
     Raises:
-        ConfigError: There is no numerical device among them.
+        ConfigError: There is no device, or one that computes nothing.
     """
     unreal = [device.id for device in devices if device.kind == "fake"]
     if unreal or not devices:
@@ -119,7 +117,10 @@ def self_test(config: RunConfig, devices: Sequence[Device], checks: CheckRegistr
         bench = Bench(config, device, battery)
         # What is wrong with the files or the class is wrong on every device alike.
         defects = [d for d in DEFECTS if (not d.kinds or device.kind in d.kinds) and (number == 0 or not d.is_anywhere)]
-        right = [bench.right(model, _checks_for(model, defects)) for model in (BERT, GPT2)]
+        right = [
+            bench.right(model, [name for d in defects if d.model.name == model.name for name in d.caught_by])
+            for model in (BERT, GPT2)
+        ]
         yield from right
         if any(verdict.is_bad for verdict in right):
             continue  # a check that fails on a right model has caught nothing
@@ -129,20 +130,15 @@ def self_test(config: RunConfig, devices: Sequence[Device], checks: CheckRegistr
             yield from judge.tried(bench, defects)
 
 
-def _checks_for(model: ModelSpec, defects: Sequence[Defect]) -> list[str]:
-    """The checks that must catch a model's defects."""
-    return [name for defect in defects if defect.model.name == model.name for name in defect.caught_by]
-
-
 class Bench:
-    """One device, and how a right or a wrong model is judged on it.
+    """Runs a correct model, or one with a defect, on one device.
 
     Args:
         config: As for `self_test`.
         device: The device.
         checks: The battery.
-        runner: What runs the cells.
-        planted: What loads the models.
+        runner: What runs the cells; a broken judge replaces it.
+        planted: What loads the models; likewise.
     """
 
     def __init__(
@@ -154,11 +150,8 @@ class Bench:
         runner: type[Runner] = Runner,
         planted: type[PlantedBackends] | None = None,
     ) -> None:
-        self.config = config
-        self.device = device
-        self.checks = checks
-        self.runner = runner
-        self.planted = planted or PlantedBackends
+        self.config, self.device, self.checks = config, device, checks
+        self.runner, self.planted = runner, planted or PlantedBackends
 
     def right(self, model: ModelSpec, names: Sequence[str]) -> Verdict:
         """Run a model as it is, which must pass."""
@@ -214,18 +207,17 @@ class Bench:
 class PlantedBackends(Backends):
     """The backends of this machine, of which that of one device loads models with a defect.
 
-    The reference is loaded for itself and stays right: a reference that shares the loading of what it judges would
-    share the defect, and let it pass.
+    The reference is loaded separately and stays right: if it shared the loading of what it judges, it would share the
+    defect.
 
     Attributes:
         used: How often the defect was planted.
-        problem: Why it could not be; empty when it could.
+        problem: Why it could not be planted; empty if it could.
     """
 
     def __init__(self, defect: Defect, device: Device) -> None:
         super().__init__()
-        self._defect = defect
-        self._device = device
+        self._defect, self._device = defect, device
         self.used = 0 if defect.load else 1
         self.problem = ""
 
@@ -294,13 +286,13 @@ def _first_line(text: str | None) -> str:
 
 @dataclass(frozen=True)
 class Judge:
-    """A judge that is wrong, and the defects that get past it.
+    """A broken judge, and the defects that get past it.
 
     Attributes:
         name: What is wrong with it.
         where: Which judge.
-        planted: Gives a bench with that judge; raises `NotPlanted` where it judges as before.
-        passes: Names of defects, of which each must get past it.
+        planted: Makes a bench with that judge; raises `NotPlanted` where it judges as before.
+        passes: Names of the defects that must get past it.
     """
 
     name: str

@@ -198,7 +198,7 @@ def _noisy(leaf: torch.Tensor) -> torch.Tensor:
 
 
 def _blind(loaded: LoadedModel) -> LoadedModel:
-    """See the first inputs ever after."""
+    """Use the first inputs in every later call."""
     first: list[Any] = []
 
     def forward(right: Callable[[Tensors], dict[str, torch.Tensor]], inputs: Tensors) -> dict[str, torch.Tensor]:
