@@ -35,9 +35,9 @@ from pytest_hfaccel.predict.calibration import (
     save_calibration,
 )
 from pytest_hfaccel.predict.calibration.roofline import OperatorRoofline
-from pytest_hfaccel.predict.learning.rows import Row
+from pytest_hfaccel.predict.learning.models import Row
 from pytest_hfaccel.predict.learning.training import fit, rows_of
-from pytest_hfaccel.predict.requirements.memory import memory_of
+from pytest_hfaccel.predict.requirements import memory_of
 
 DEVICES = ("cpu", "openvino:CPU")
 MIB = 2.0**20

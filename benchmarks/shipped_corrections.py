@@ -23,8 +23,7 @@ from prediction_tables import PAGE, SHIPPED
 
 from pytest_hfaccel.predict.calibration import DeviceCalibration
 from pytest_hfaccel.predict.calibration.roofline import GROUPS, OperatorRoofline
-from pytest_hfaccel.predict.learning.models import LatencyModel
-from pytest_hfaccel.predict.learning.rows import Row
+from pytest_hfaccel.predict.learning.models import LatencyModel, Row
 from pytest_hfaccel.predict.learning.training import interval_factors, rows_of
 
 ROOT = Path(__file__).parents[1]

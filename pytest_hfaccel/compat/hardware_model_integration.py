@@ -29,15 +29,15 @@ from pytest_hfaccel.hardware.cpu import Memory
 from pytest_hfaccel.predict.configuration import WEIGHTS
 from pytest_hfaccel.predict.recommendation import Candidate, recommend
 from pytest_hfaccel.predict.requirements import DEFAULT_LENGTH, ArchitectureCost, Requirements, cost_of, requirements_on
-from pytest_hfaccel.predict.requirements.memory import USABLE_SHARE
+from pytest_hfaccel.predict.requirements import USABLE_SHARE
 from pytest_hfaccel.predict.support import KINDS, CompatibilityMatrix, Support
 from pytest_hfaccel.predict.text import MIB
 from pytest_hfaccel.tracing.trace import PRECISIONS
 
 if TYPE_CHECKING:
     from pytest_hfaccel.core.prediction import Prediction
-    from pytest_hfaccel.predict.engine import Engine
-    from pytest_hfaccel.predict.naming import NamedModel
+    from pytest_hfaccel.predict.engine import Engine, Task
+from pytest_hfaccel.predict.naming import NamedModel
     from pytest_hfaccel.predict.platforms import Platform
     from pytest_hfaccel.registry import Registry
 
@@ -177,7 +177,6 @@ class HardwareAwareModelClassifier:
     @cached_property
     def _engine(self) -> Engine:
         from pytest_hfaccel.predict.configuration import PredictorConfig
-        from pytest_hfaccel.predict.engine import Engine
         from pytest_hfaccel.predict.evidence import default_database
 
         return Engine(
@@ -379,7 +378,7 @@ class HardwareAwareModelClassifier:
         return requirements_on(kind, cost, dtype=dtype, memory_bytes=memory, cores=cores, origin=model.origin)
 
     def _predict(self, model: NamedModel, platform: Platform, dtype: str) -> Prediction:
-        return self._engine.predict(model, platform, batch=1, length=DEFAULT_LENGTH, dtype=dtype, training=False)
+        return self._engine.predict(model, platform, Task(dtype=dtype))
 
     def _profile(
         self, kind: str, model: NamedModel, cost: ArchitectureCost | None, said: Mapping[str, Any]

@@ -69,6 +69,11 @@ class Estimate:
     low: float
     high: float
 
+    @classmethod
+    def between(cls, value: float, below: float, above: float) -> Estimate:
+        """A number whose interval ends at two factors of it."""
+        return cls(value, below * value, above * value)
+
     def times(self, factor: float) -> Estimate:
         """The same estimate in another unit, or of so many times as much."""
         return Estimate(factor * self.value, factor * self.low, factor * self.high)

@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_hfaccel.core.devices import GPU_KINDS
 from pytest_hfaccel.core.errors import ConfigError
-from pytest_hfaccel.core.prediction import Estimate, Prediction
+from pytest_hfaccel.core.prediction import Estimate
+from pytest_hfaccel.predict.engine import Engine, Task
 from pytest_hfaccel.predict.layers.datasheet import roofline_seconds, shares_of
 from pytest_hfaccel.predict.naming import NamedModel
 from pytest_hfaccel.predict.platforms import GB, Platform
-from pytest_hfaccel.predict.requirements.memory import USABLE_SHARE_SPLIT
+from pytest_hfaccel.predict.requirements import USABLE_SHARE_SPLIT
 from pytest_hfaccel.predict.text import MIB, memory_text, time_text
 from pytest_hfaccel.tracing.trace import ModelTrace
 
-if TYPE_CHECKING:
-    from pytest_hfaccel.predict.engine import Engine
+GIB = 2**30
+
+BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
+
+SOURCES = (
+    "sharded states: ZeRO (Rajbhandari et al. 2020, arXiv 1910.02054)",
+    "tensor parallelism: Megatron-LM (Shoeybi et al. 2019, arXiv 1909.08053; Korthikanti 2022, arXiv 2205.05198)",
+    "pipelines: GPipe (Huang et al. 2019, arXiv 1811.06965; Narayanan et al. 2021, arXiv 2104.04473)",
+    "ring all-reduce: Patarasuk and Yuan 2009",
+)
+
+_SERIAL_SHARE = 10 / 34
+"""Share of a block's activations that tensor parallelism does not split (Korthikanti et al. 2022, arXiv 2205.05198,
+"Reducing activation recomputation in large transformer models": sbh (10 + 24/t) of 34 sbh)."""
+
+_CLEARLY = 1.05
+"""A layout that takes more effort must be faster by this factor: predictions are no better than that."""
+
+_RECOMPUTE = 4 / 3
+"""Time of a step with recomputation: a forward pass more, which is a third of a step (Chen et al. 2016)."""
+
+_OVERLAP = 2 / 3
+"""Share of a step behind which sending is hidden: the backward pass, during which gradients are sent as they come (Li
+et al. 2020, arXiv 2006.15704, "PyTorch distributed")."""
 
 
 @dataclass(frozen=True)
@@ -43,38 +66,30 @@ class Cluster:
     launch_seconds: float
     link_name: str
 
-    def bandwidth(self, group: int) -> float:
-        """Bytes per second within a group of so many devices: a ring is as fast as its slowest part."""
-        if group <= self.per_machine:
-            return self.link_bytes_per_second
-        return min(self.link_bytes_per_second, self.network_bytes_per_second)
+    def send(self, size: float, times: int, group: int) -> float:
+        """Seconds to send `size` bytes to the next device of a group, `times` times: as fast as its slowest part."""
+        bandwidth = self.link_bytes_per_second
+        if group > self.per_machine:
+            bandwidth = min(bandwidth, self.network_bytes_per_second)
+        return times * (size / bandwidth + self.launch_seconds)
 
-    def all_reduce(self, size: float, group: int, times: int = 1, span: int | None = None) -> float:
-        """Seconds to sum `size` bytes over a group, `times` times.
+    def gather(self, size: float, group: int, times: int = 1, span: int | None = None) -> float:
+        """Seconds to gather (or to reduce and scatter) `size` bytes in all over a group, `times` times.
 
-        A ring sends 2 (n - 1) / n of them through each device (Patarasuk and Yuan 2009, "Bandwidth optimal all-reduce
-        algorithms for clusters of workstations").
+        A ring sends (n - 1) / n of them through each device, and twice as many to sum them everywhere (Patarasuk and
+        Yuan 2009, "Bandwidth optimal all-reduce algorithms for clusters of workstations").
 
         Args:
-            size: Bytes on each device.
+            size: Bytes.
             group: Devices of the group.
             times: How often.
             span: Devices among which the group is spread, where it does not lie together.
         """
-        if group == 1:
-            return 0.0
-        sent = 2 * (group - 1) / group * size / self.bandwidth(span or group)
-        return times * (sent + self.launch_seconds)
+        return 0.0 if group == 1 else self.send((group - 1) / group * size, times, span or group)
 
-    def gather(self, size: float, group: int, times: int = 1, span: int | None = None) -> float:
-        """Seconds to gather (or to reduce and scatter) `size` bytes in all over a group: half of a ring all-reduce."""
-        if group == 1:
-            return 0.0
-        return times * ((group - 1) / group * size / self.bandwidth(span or group) + self.launch_seconds)
-
-    def send(self, size: float, times: int, group: int) -> float:
-        """Seconds to send `size` bytes to the next device of a group, `times` times."""
-        return times * (size / self.bandwidth(group) + self.launch_seconds)
+    def all_reduce(self, size: float, group: int, times: int = 1, span: int | None = None) -> float:
+        """Seconds to sum `size` bytes on each device over a group; the arguments as for `gather`."""
+        return self.gather(2 * size, group, times, span)
 
 
 @dataclass(frozen=True)
@@ -122,8 +137,8 @@ class Layout:
         return " + ".join(names) or "one device"
 
 
-def layouts(devices: int, *, batch: int, training: bool, layers: int, heads: int, per_machine: int) -> Iterator[Layout]:
-    """Yield the layouts that use all devices, the plainest first.
+def layouts(devices: int, *, batch: int, training: bool, layers: int, heads: int, per_machine: int) -> list[Layout]:
+    """Return the layouts that use all devices, the plainest first.
 
     Args:
         devices: How many there are.
@@ -133,43 +148,24 @@ def layouts(devices: int, *, batch: int, training: bool, layers: int, heads: int
         heads: Attention heads: a tensor-parallel group takes a whole number of them.
         per_machine: Devices that fast links connect; tensor parallelism stays among them.
     """
-    found = [
-        Layout(devices // (tensor * pipeline), tensor, pipeline, shards, parts, recompute)
-        for tensor in _divisors(devices)
-        if tensor <= per_machine and heads % tensor == 0
-        for pipeline in _divisors(devices // tensor)
-        if pipeline <= layers and devices // (tensor * pipeline) <= batch
-        for shards in _shards(devices // (tensor * pipeline), pipeline, training=training)
-        for parts in _parts(batch, devices // (tensor * pipeline), pipeline, training=training)
-        for recompute in ((False, True) if training else (False,))
-    ]
-    yield from sorted(found, key=lambda layout: layout.effort)
+    found = []
+    for tensor in _divisors(devices):
+        for pipeline in _divisors(devices // tensor):
+            data = devices // (tensor * pipeline)
+            if tensor > per_machine or heads % tensor or pipeline > layers or data > batch:
+                continue
+            # Gradients and weights that are sharded would be gathered for every micro-batch of a pipeline.
+            most_shards = 0 if data == 1 or not training else 1 if pipeline > 1 else 3
+            share = -(-batch // data) if training or pipeline > 1 else 1
+            for shards in range(most_shards + 1):
+                for halved in range(share.bit_length()):
+                    for recompute in (False, True) if training else (False,):
+                        found.append(Layout(data, tensor, pipeline, shards, 2**halved, recompute))
+    return sorted(found, key=lambda layout: layout.effort)
 
 
 def _divisors(number: int) -> list[int]:
     return [each for each in range(1, number + 1) if number % each == 0]
-
-
-def _shards(data: int, pipeline: int, *, training: bool) -> tuple[int, ...]:
-    if data == 1 or not training:
-        return (0,)
-    # Gradients and weights that are sharded would be gathered for every micro-batch of a pipeline.
-    return (0, 1) if pipeline > 1 else (0, 1, 2, 3)
-
-
-def _parts(batch: int, data: int, pipeline: int, *, training: bool) -> Iterator[int]:
-    """Yield into how many micro-batches a device's share of the batch can be divided."""
-    share = -(-batch // data)
-    if not training and pipeline == 1:
-        yield 1
-        return
-    parts = 1
-    while parts <= share:
-        yield parts
-        parts *= 2
-
-
-BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
 
 
 @dataclass(frozen=True)
@@ -189,21 +185,6 @@ class Blocks:
     tokens: int
 
 
-@dataclass(frozen=True)
-class Work:
-    """A micro-batch on one device, as if it fitted there.
-
-    Attributes:
-        trace: What the model does.
-        milliseconds: How long that takes.
-        update_seconds: How much of that is the optimizer's update, which sharding divides.
-    """
-
-    trace: ModelTrace
-    milliseconds: Estimate
-    update_seconds: float = 0.0
-
-
 def blocks_of(trace: ModelTrace) -> Blocks:
     """Return the shape of a model: from its attention operators, else from the matrix product it does most often."""
     attention = [one for one in trace.operators if "attention" in one.name and "backward" not in one.name]
@@ -215,11 +196,6 @@ def blocks_of(trace: ModelTrace) -> Blocks:
         return Blocks(1, 1, 1, max(1, trace.length))
     most = max(products, key=lambda one: one.count)
     return Blocks(max(1, most.count // 4), most.out[-1], 1, max(1, trace.length))
-
-
-_SERIAL_SHARE = 10 / 34
-"""Share of a block's activations that tensor parallelism does not split (Korthikanti et al. 2022, arXiv 2205.05198,
-"Reducing activation recomputation in large transformer models": sbh (10 + 24/t) of 34 sbh)."""
 
 
 @dataclass(frozen=True)
@@ -256,22 +232,8 @@ def device_memory(trace: ModelTrace, blocks: Blocks, layout: Layout) -> DeviceMe
         blocks: The shape of the model.
         layout: How it is split.
     """
-    split = layout.tensor * layout.pipeline
     gradients = trace.parameters * BYTES[trace.dtype] if trace.training else 0
-
-    def shard(stage: int) -> int:
-        return split * (layout.data if layout.shards >= stage else 1)
-
-    return DeviceMemory(
-        weights=trace.weight_bytes / shard(3),
-        gradients=gradients / shard(2),
-        optimizer=trace.optimizer_bytes / shard(1),
-        activations=_activations(trace, gradients, blocks, layout),
-    )
-
-
-def _activations(trace: ModelTrace, gradients: float, blocks: Blocks, layout: Layout) -> float:
-    running = trace.activation_bytes - trace.optimizer_bytes
+    running: float = trace.activation_bytes - trace.optimizer_bytes
     # The peak is either where all gradients are there or, with larger batches, where all activations are.
     kept = running - gradients if running < 2 * gradients else running
     if layout.recompute:
@@ -279,18 +241,31 @@ def _activations(trace: ModelTrace, gradients: float, blocks: Blocks, layout: La
         kept = min(kept, inputs + kept / blocks.layers)
     in_flight = min(layout.pipeline, layout.micro_batches) if trace.training else layout.pipeline
     tensor = _SERIAL_SHARE + (1 - _SERIAL_SHARE) / layout.tensor
-    return max(0.0, kept) * tensor * in_flight / layout.pipeline
+
+    def parts(stage: int) -> int:
+        return layout.tensor * layout.pipeline * (layout.data if layout.shards >= stage else 1)
+
+    return DeviceMemory(
+        weights=trace.weight_bytes / parts(3),
+        gradients=gradients / parts(2),
+        optimizer=trace.optimizer_bytes / parts(1),
+        activations=max(0.0, kept) * tensor * in_flight / layout.pipeline,
+    )
 
 
-_CLEARLY = 1.05
-"""A layout that takes more effort must be faster by this factor: predictions are no better than that."""
+@dataclass(frozen=True)
+class Work:
+    """A micro-batch on one device, as if it fitted there.
 
-_RECOMPUTE = 4 / 3
-"""Time of a step with recomputation: a forward pass more, which is a third of a step (Chen et al. 2016)."""
+    Attributes:
+        trace: What the model does.
+        milliseconds: How long that takes.
+        update_seconds: How much of that is the optimizer's update, which sharding divides.
+    """
 
-_OVERLAP = 2 / 3
-"""Share of a step behind which sending is hidden: the backward pass, during which gradients are sent as they come (Li
-et al. 2020, arXiv 2006.15704, "PyTorch distributed")."""
+    trace: ModelTrace
+    milliseconds: Estimate
+    update_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -324,6 +299,8 @@ class Plan:
 def plan(work_at: Callable[[int], Work], cluster: Cluster, batch: int, *, training: bool) -> list[Plan]:
     """Return all ways to split a model over a cluster: those that fit before those that do not, the best first.
 
+    A plainer way comes before one that is not clearly faster.
+
     Args:
         work_at: What one device does with so many samples.
         cluster: The devices.
@@ -340,29 +317,22 @@ def plan(work_at: Callable[[int], Work], cluster: Cluster, batch: int, *, traini
         heads=blocks.heads,
         per_machine=cluster.per_machine,
     )
-    return _ordered(
-        [_plan(work_at(-(-batch // (way.data * way.micro_batches))), blocks, way, cluster, batch) for way in ways]
-    )
-
-
-def _ordered(plans: list[Plan]) -> list[Plan]:
-    """Put those that fit first, by time, and a plainer one before one that is not clearly faster."""
-    by_time = sorted(plans, key=lambda each: (not each.fits, each.step_ms.value if each.fits else each.memory.total))
-    if not by_time or not by_time[0].fits:
-        return by_time
-    limit = _CLEARLY * by_time[0].step_ms.value
-    close = [each for each in by_time if each.fits and each.step_ms.value <= limit]
+    plans = [_plan(work_at(-(-batch // (way.data * way.micro_batches))), blocks, way, cluster, batch) for way in ways]
+    plans.sort(key=lambda each: (not each.fits, each.step_ms.value if each.fits else each.memory.total))
+    if not plans or not plans[0].fits:
+        return plans
+    limit = _CLEARLY * plans[0].step_ms.value
+    close = [each for each in plans if each.fits and each.step_ms.value <= limit]
     first = min(close, key=lambda each: (each.layout.effort, each.step_ms.value))
-    return [first, *(each for each in by_time if each is not first)]
+    return [first, *(each for each in plans if each is not first)]
 
 
 def _plan(work: Work, blocks: Blocks, layout: Layout, cluster: Cluster, batch: int) -> Plan:
-    trace, alone = work.trace, work.milliseconds
     compute = _compute(work, layout, cluster)
-    hidden, exposed = _communication(trace, blocks, layout, cluster)
+    hidden, exposed = _communication(work.trace, blocks, layout, cluster)
     step = compute + exposed + max(0.0, hidden - _OVERLAP * compute)
+    alone, memory = work.milliseconds, device_memory(work.trace, blocks, layout)
     below, above = alone.low / alone.value, alone.high / alone.value
-    memory = device_memory(trace, blocks, layout)
     return Plan(
         layout=layout,
         batch=batch,
@@ -404,16 +374,6 @@ def _communication(trace: ModelTrace, blocks: Blocks, layout: Layout, cluster: C
     return cluster.gather(held, layout.data, 2 * layout.micro_batches + 1, span=cluster.devices), exposed
 
 
-GIB = 2**30
-
-SOURCES = (
-    "sharded states: ZeRO (Rajbhandari et al. 2020, arXiv 1910.02054)",
-    "tensor parallelism: Megatron-LM (Shoeybi et al. 2019, arXiv 1909.08053; Korthikanti 2022, arXiv 2205.05198)",
-    "pipelines: GPipe (Huang et al. 2019, arXiv 1811.06965; Narayanan et al. 2021, arXiv 2104.04473)",
-    "ring all-reduce: Patarasuk and Yuan 2009",
-)
-
-
 @dataclass(frozen=True)
 class Split:
     """The ways to split a model over a platform's devices.
@@ -441,18 +401,17 @@ class Split:
 
     def to_json(self) -> dict[str, Any]:
         """Return the chosen way, and the next best ones, as plain JSON."""
-        described = [self._described(each) for each in self.plans[:5]]
-        others = [
-            {name: each[name] for name in ("strategy", "fits", "step_ms", "micro_batches", "gradient_checkpointing")}
-            | {"per_gpu_gb": each["memory_per_device_gb"]["per_gpu_gb"]}
-            for each in described[1:]
-        ]
+        chosen, *others = [self._described(each) for each in self.plans[:5]]
+        shown = ("strategy", "fits", "step_ms", "micro_batches", "gradient_checkpointing")
         return {
-            **described[0],
+            **chosen,
             "gpu_count": self.cluster.devices,
-            "explanation": self._explanation(),
+            "explanation": self.explanation,
             "basis": f"one device: {self.basis}",
-            "considered": others,
+            "considered": [
+                {**{name: each[name] for name in shown}, "per_gpu_gb": each["memory_per_device_gb"]["per_gpu_gb"]}
+                for each in others
+            ],
             "sources": list(SOURCES),
         }
 
@@ -488,7 +447,9 @@ class Split:
             "link": self.cluster.link_name,
         }
 
-    def _explanation(self) -> str:
+    @property
+    def explanation(self) -> str:
+        """The chosen way in words, or what the one that lacks the least needs."""
         plan, cluster = self.chosen, self.cluster
         how = plan.layout.strategy(training=self.training)
         need = f"{memory_text(plan.memory.total / MIB)} per device of {memory_text(cluster.memory_bytes / MIB)}"
@@ -504,23 +465,6 @@ class Split:
             f"{time_text(plan.communication_ms)} are sending ({cluster.link_name}); the fastest of the "
             f"{sum(each.fits for each in self.plans)} of {len(self.plans)} ways that fit."
         )
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is run on the devices together.
-
-    Attributes:
-        batch: Samples of all devices together.
-        length: Tokens per sample of texts.
-        dtype: dtype of weights and activations.
-        training: Whether a training step is meant.
-    """
-
-    batch: int
-    length: int
-    dtype: str
-    training: bool
 
 
 def split(
@@ -539,40 +483,6 @@ def split(
     Raises:
         ConfigError: The kind of device is not one that models are split over, or its memory is not known.
     """
-    cluster = _cluster(engine, platform, devices, memory_bytes)
-
-    def predicted(batch: int) -> Prediction:
-        return engine.predict(
-            model, platform, batch=batch, length=task.length, dtype=task.dtype, training=task.training
-        )
-
-    def work_at(batch: int) -> Work:
-        trace = engine.traces.at(model, batch=batch, length=task.length, dtype=task.dtype, training=task.training)
-        if trace is None:
-            raise ConfigError(f"{model.name}: it cannot be split, because its operators are not known. {model.origin}")
-        milliseconds = predicted(batch).latency_ms
-        if milliseconds is None:
-            raise ConfigError(f"{model.name}: no time on {platform.title} can be predicted.")
-        return Work(trace, milliseconds, _update_seconds(trace, platform))
-
-    whole = predicted(task.batch)
-    if whole.latency_ms is None:
-        return None
-    plans = plan(work_at, cluster, task.batch, training=task.training)
-    title = f"{model.name} on {platform.title}"
-    return Split(plans, cluster, task.training, whole.latency_ms.value, whole.basis, title) if plans else None
-
-
-def _update_seconds(trace: ModelTrace, platform: Platform) -> float:
-    """Return the time of the optimizer's update on one device, by the data sheet; 0 where there is none."""
-    operators = tuple(one for one in trace.operators if "adam" in one.name)
-    if platform.chip is None or not operators:
-        return 0.0
-    update = replace(trace, operators=operators)
-    return roofline_seconds(update, platform.chip, shares_of(platform.kind).reached) or 0.0
-
-
-def _cluster(engine: Engine, platform: Platform, devices: int, memory_bytes: int | None) -> Cluster:
     if platform.kind not in GPU_KINDS:
         raise ConfigError(f"{platform.name}: models are not split over such devices. Allowed: {', '.join(GPU_KINDS)}.")
     memory = memory_bytes or platform.memory_bytes
@@ -580,14 +490,35 @@ def _cluster(engine: Engine, platform: Platform, devices: int, memory_bytes: int
         raise ConfigError(
             f"{platform.name}: its memory is not known.", hint="Name a chip, as in 'cuda:h100-sxm', or max_memory_gb."
         )
+    reached = shares_of(platform.kind).reached
     network = engine.config.network_gb_per_second * GB
     link = platform.chip.link if platform.chip else None
-    return Cluster(
+    cluster = Cluster(
         devices=devices,
         memory_bytes=memory,
         link_bytes_per_second=link.one_way if link else network,
         network_bytes_per_second=network,
         per_machine=int(engine.config.devices_per_machine),
-        launch_seconds=shares_of(platform.kind).reached.launch_seconds,
+        launch_seconds=reached.launch_seconds,
         link_name=f"{link.name}, {link.one_way / GB:.0f} GB/s each way" if link else f"{network / GB:.0f} GB/s assumed",
     )
+
+    def work_at(batch: int) -> Work:
+        part = replace(task, batch=batch)
+        trace = engine.trace(model, part)
+        if trace is None:
+            raise ConfigError(f"{model.name}: it cannot be split, because its operators are not known. {model.origin}")
+        milliseconds = engine.predict(model, platform, part).latency_ms
+        if milliseconds is None:
+            raise ConfigError(f"{model.name}: no time on {platform.title} can be predicted.")
+        # The optimizer's update, by the data sheet.
+        update = replace(trace, operators=tuple(one for one in trace.operators if "adam" in one.name))
+        seconds = roofline_seconds(update, platform.chip, reached) if platform.chip and update.operators else None
+        return Work(trace, milliseconds, seconds or 0.0)
+
+    whole = engine.predict(model, platform, task)
+    if whole.latency_ms is None:
+        return None
+    plans = plan(work_at, cluster, task.batch, training=task.training)
+    title = f"{model.name} on {platform.title}"
+    return Split(plans, cluster, task.training, whole.latency_ms.value, whole.basis, title) if plans else None

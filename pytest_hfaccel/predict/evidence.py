@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from pytest_hfaccel.predict.calibration import DeviceCalibration
     from pytest_hfaccel.predict.learning.models import TrainedModels
 
-
 MODELS_FOLDER = "prediction_models"
 """Where `hfaccel predict --train` leaves trained models, inside the cache directory."""
 
@@ -38,7 +37,7 @@ class Evidence:
         rows_of_runs: Gives the rows that the reports of runs hold.
 
     Attributes:
-        notes: What could not be read, and why.
+        notes: What could not be read, or written, and why.
     """
 
     def __init__(
@@ -51,6 +50,8 @@ class Evidence:
     ) -> None:
         self._cache_dir, self._database, self._benchmarks = cache_dir, database_path, benchmark_dir
         self._models_dir, self._rows_of_runs = models_dir, rows_of_runs
+        self._open: BenchmarkDatabase | None = None
+        self._cannot_keep = False
         self.notes: list[str] = []
 
     @cached_property
@@ -67,9 +68,19 @@ class Evidence:
     @cached_property
     def calibrations(self) -> list[DeviceCalibration]:
         """The calibrations of this machine, then those of the database; the newest first in each."""
-        from pytest_hfaccel.predict.calibration import load_calibrations
+        from pytest_hfaccel.predict.calibration import DeviceCalibration, load_calibrations
 
-        return [*load_calibrations(self._cache_dir), *self._calibrations_of_database()]
+        found = load_calibrations(self._cache_dir)
+        if self._database is None or not is_database(self._database) or not self._database.is_file():
+            return found
+        from pytest_hfaccel.history import BenchmarkDatabase
+
+        try:
+            for data in BenchmarkDatabase(self._database, create=False).calibrations():
+                found.append(DeviceCalibration.from_json(data))
+        except (HfAccelError, ValueError, KeyError, TypeError) as error:
+            self.notes.append(f"{self._database}: its calibrations cannot be read: {error}")
+        return found
 
     @cached_property
     def models(self) -> TrainedModels | None:
@@ -91,7 +102,7 @@ class Evidence:
         """Return the devices that have rows or calibrations, the newest rows first."""
         seen = [(row.device, row.device_name) for row in reversed(self.rows) if row.implementation == "real"]
         seen += [(each.device, each.device_name) for each in self.calibrations]
-        return [KnownDevice(Device(*_parts(device)), name, False) for device, name in dict.fromkeys(seen)]
+        return [KnownDevice(Device(*device.partition(":")[::2]), name, False) for device, name in dict.fromkeys(seen)]
 
     def points(self, model: NamedModel, platform: Platform, question: Question, threads: int) -> list[MeasuredPoint]:
         """Return what was measured of a model on a platform, at a question's dtype and mode.
@@ -109,7 +120,9 @@ class Evidence:
             and (row.dtype, row.mode) == (question.dtype, mode)
             and row.architecture == model.architecture
         ]
-        return points_of(_with_threads(rows, threads))
+        counts = [row.threads for row in rows]
+        wanted = threads if threads in counts else max(set(counts), key=counts.count, default=threads)
+        return points_of(row for row in rows if row.threads == wanted)
 
     @cached_property
     def _by_model(self) -> dict[str, list[Measurement]]:
@@ -130,19 +143,22 @@ class Evidence:
             self.notes.append(error.message)
             return []
 
-    def _calibrations_of_database(self) -> list[DeviceCalibration]:
-        if self._database is None or not is_database(self._database) or not self._database.is_file():
-            return []
-        from pytest_hfaccel.history import BenchmarkDatabase
-        from pytest_hfaccel.predict.calibration import DeviceCalibration
+    def keep(self, predictions: Iterable[Prediction]) -> None:
+        """Write the predictions that have a number into the database; any other file is only read.
 
-        found = []
+        A prediction is an answer first: where the database cannot be written, that is noted and nothing is raised.
+        """
+        numbered = [each for each in predictions if each.latency_ms is not None]
+        if self._database is None or not is_database(self._database) or self._cannot_keep or not numbered:
+            return
         try:
-            for data in BenchmarkDatabase(self._database, create=False).calibrations():
-                found.append(DeviceCalibration.from_json(data))
-        except (HfAccelError, ValueError, KeyError, TypeError) as error:
-            self.notes.append(f"{self._database}: its calibrations cannot be read: {error}")
-        return found
+            from pytest_hfaccel.history import BenchmarkDatabase
+
+            self._open = self._open or BenchmarkDatabase(self._database)
+            self._open.save_predictions(numbered)
+        except HfAccelError as error:
+            self.notes.append(f"predictions are not kept: {error.message}")
+            self._cannot_keep = True
 
 
 def is_database(path: Path) -> bool:
@@ -164,46 +180,3 @@ def default_database(given: str | os.PathLike[str] | None) -> Path | None:
 
     path = default_database_path()
     return path if path.is_file() else None
-
-
-def _parts(device: str) -> tuple[str, str]:
-    kind, _, target = device.partition(":")
-    return kind, target
-
-
-def _with_threads(rows: Sequence[Measurement], threads: int) -> list[Measurement]:
-    counts = [row.threads for row in rows]
-    wanted = threads if threads in counts else max(set(counts), key=counts.count, default=threads)
-    return [row for row in rows if row.threads == wanted]
-
-
-class Feedback:
-    """Keeps predictions in the database.
-
-    Args:
-        database: The database; `None` to keep none. A file of another kind (Parquet, a report) is only read.
-        notes: Told when they cannot be kept.
-    """
-
-    def __init__(self, database: Path | None, notes: list[str]) -> None:
-        self._path = database if database is not None and is_database(database) else None
-        self._notes = notes
-        self._open: BenchmarkDatabase | None = None
-
-    def keep(self, predictions: Iterable[Prediction]) -> int:
-        """Write the predictions that have a number, and return how many these were.
-
-        A prediction is an answer first: where the database cannot be written, that is noted and nothing is raised.
-        """
-        numbered = [each for each in predictions if each.latency_ms is not None]
-        if self._path is None or not numbered:
-            return 0
-        try:
-            from pytest_hfaccel.history import BenchmarkDatabase
-
-            self._open = self._open or BenchmarkDatabase(self._path)
-            return len(self._open.save_predictions(numbered))
-        except HfAccelError as error:
-            self._notes.append(f"predictions are not kept: {error.message}")
-            self._path = None
-            return 0

@@ -12,16 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.core.devices import GPU_KINDS
 from pytest_hfaccel.core.errors import ConfigError
-from pytest_hfaccel.core.prediction import Source
+from pytest_hfaccel.core.prediction import Prediction, Source
 from pytest_hfaccel.core.spec import DTYPES
 from pytest_hfaccel.predict.configuration import MODES, PredictorConfig
-from pytest_hfaccel.predict.distributed import Split, Task, split
-from pytest_hfaccel.predict.engine import Engine
-from pytest_hfaccel.predict.evidence import Feedback, default_database
-from pytest_hfaccel.predict.matrix import MatrixRequest, make_matrix
-from pytest_hfaccel.predict.naming import NamedModel
-from pytest_hfaccel.predict.platforms import Platform
-from pytest_hfaccel.predict.recommendation import Candidate, recommend
+from pytest_hfaccel.predict.distributed import split
+from pytest_hfaccel.predict.engine import Engine, Task
+from pytest_hfaccel.predict.evidence import default_database
+from pytest_hfaccel.predict.matrix import make_matrix
+from pytest_hfaccel.predict.recommendation import Candidate, numbers_of, recommend
 
 if TYPE_CHECKING:
     from pytest_hfaccel.hardware import HardwareReport
@@ -68,22 +66,21 @@ class HardwareModelPredictor:
     ) -> None:
         self._notes: list[str] = []
         self._notes_of_call: list[str] = []
-        config = self._configuration(Path(config_path).expanduser() if config_path else None)
-        database = default_database(database_path)
-        benchmarks = Path(benchmark_dir).expanduser() if benchmark_dir else None
-        self.engine = Engine(
-            config, database, benchmarks, report=report, registry=registry, assume_default=assume_default
-        )
-        is_kept = database_path is not None and config.store_predictions
-        self.feedback = Feedback(database if is_kept else None, self._notes)
-
-    def _configuration(self, path: Path | None) -> PredictorConfig:
-        if path is None:
-            return PredictorConfig()
-        if not path.is_file():
+        path, config = Path(config_path).expanduser() if config_path else None, PredictorConfig()
+        if path is not None and path.is_file():
+            config = PredictorConfig.read(path)
+        elif path is not None:
             self._notes.append(f"{path}: there is no such file, so the defaults are used")
-            return PredictorConfig()
-        return PredictorConfig.read(path)
+        self.engine = Engine(
+            config,
+            default_database(database_path),
+            Path(benchmark_dir).expanduser() if benchmark_dir else None,
+            report=report,
+            registry=registry,
+            assume_default=assume_default,
+        )
+        # Where no database was named, the default one is only read.
+        self._keeps_predictions = database_path is not None and config.store_predictions
 
     @property
     def notes(self) -> list[str]:
@@ -93,21 +90,9 @@ class HardwareModelPredictor:
         """
         return [*self._notes, *self.engine.evidence.notes, *self._notes_of_call]
 
-    def _note_calibrations(self, candidates: Sequence[Candidate]) -> None:
-        """Note which devices are predicted from a data sheet or a disturbed calibration; of this answer alone."""
-        disturbed = [each.prediction.details.get("calibration_problem") for each in candidates]
-        self._notes_of_call = [str(problem) for problem in dict.fromkeys(disturbed) if problem]
-        names = [
-            each.platform.device
-            for each in candidates
-            if each.platform.is_present and each.prediction.source == Source.DATASHEET
-        ]
-        note = (
-            f"{', '.join(names)}: not calibrated at this precision, so a data sheet is used; `hfaccel calibrate` "
-            "measures a device in half a minute"
-        )
-        if names:
-            self._notes_of_call.append(note)
+    def _keep(self, predictions: Sequence[Prediction]) -> None:
+        if self._keeps_predictions:
+            self.engine.evidence.keep(predictions)
 
     @property
     def available_hardware(self) -> list[str]:
@@ -121,7 +106,7 @@ class HardwareModelPredictor:
 
     @prediction_models.setter
     def prediction_models(self, models: TrainedModels | None) -> None:
-        self.engine.use_models(models)
+        self.engine.trained = models
 
     def predict_optimal_hardware(
         self,
@@ -160,24 +145,19 @@ class HardwareModelPredictor:
         Raises:
             ConfigError: An argument is not among the allowed ones, or the model takes fewer tokens.
         """
-        asked = _checked(batch_size, sequence_length, mode, precision, gpu_count)
+        task = _checked(batch_size, sequence_length, mode, precision, gpu_count)
         if gpu_count > 1 and not is_distributed:
             raise ConfigError(
                 f"gpu_count: {gpu_count} devices work together only when distributed.",
                 hint="Say `is_distributed=True` (--distributed), or leave the number out.",
             )
-        model = self.engine.models.find(model_name, model_family)
-        asked = self._with_length_of(model, asked)
         devices = gpu_count if is_distributed else 1
-        platforms, considered = self._considered(available_hardware, devices)
-        candidates = [self._candidate(model, platform, asked, devices) for platform in platforms]
-        self._note_calibrations(candidates)
+        question, candidates, considered = self._candidates(model_name, model_family, task, available_hardware, devices)
         answer = recommend(candidates, self.engine.config.weights[mode], considered)
-        self.feedback.keep([each.prediction for each in candidates])
         best = next((each for each in candidates if each.name == answer["primary_recommendation"]), None)
         strategy = best.split.to_json() if best and best.split else None
         return {
-            **_question(model, asked, mode),
+            **question,
             **answer,
             **({"distributed": strategy, "gpu_count": devices} if is_distributed else {}),
             "notes": self.notes,
@@ -214,19 +194,9 @@ class HardwareModelPredictor:
         Raises:
             ConfigError: An argument is not among the allowed ones.
         """
-        asked = _checked(batch_size, sequence_length, mode, precision, 1)
-        model = self.engine.models.find(model_name, model_family)
-        asked = self._with_length_of(model, asked)
-        platforms, _ = self._considered(hardware, 1)
-        candidates = [self._candidate(model, platform, asked, 1) for platform in platforms]
-        self._note_calibrations(candidates)
-        self.feedback.keep([each.prediction for each in candidates])
-        return {
-            **_question(model, asked, mode),
-            "predictions": {each.name: each.numbers() for each in candidates if each.has_number},
-            "not_predicted": {each.name: each.numbers() for each in candidates if not each.has_number},
-            "notes": self.notes,
-        }
+        task = _checked(batch_size, sequence_length, mode, precision, 1)
+        question, candidates, _ = self._candidates(model_name, model_family, task, hardware, 1)
+        return {**question, **numbers_of(candidates), "notes": self.notes}
 
     def create_hardware_prediction_matrix(
         self,
@@ -263,20 +233,11 @@ class HardwareModelPredictor:
         """
         given = precision_options or precision or ("fp32", "fp16", *(() if mode == "training" else ("int8",)))
         precisions = [given] if isinstance(given, str) else list(dict.fromkeys(given))
-        request = MatrixRequest(
-            models=models,
-            batches=list(batch_sizes or (1, 8, 32)),
-            hardware=hardware_platforms,
-            precisions=precisions,
-            mode=mode,
-            length=sequence_length,
-        )
-        for batch in request.batches:
-            for each in precisions:
-                _checked(batch, sequence_length, mode, each, 1)
+        batches = list(batch_sizes or (1, 8, 32))
+        tasks = [_checked(batch, sequence_length, mode, each, 1) for batch in batches for each in precisions]
         self._notes_of_call = []
-        matrix, predictions = make_matrix(self.engine, request, progress)
-        self.feedback.keep(predictions)
+        matrix, predictions = make_matrix(self.engine, models, hardware_platforms, tasks, progress)
+        self._keep(predictions)
         return {"timestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), **matrix, "notes": self.notes}
 
     def visualize_matrix(self, matrix: Mapping[str, Any], output_dir: AnyPath = "visualizations") -> list[str]:
@@ -293,31 +254,64 @@ class HardwareModelPredictor:
 
         return [str(file) for file in plot_matrix(matrix, Path(output_dir))]
 
-    def _with_length_of(self, model: NamedModel, asked: Task) -> Task:
-        return replace(asked, length=self.engine.length_of(model, asked.length, training=asked.training))
+    def _candidates(
+        self,
+        name: str | EllipsisType,
+        family: str | None,
+        task: Task,
+        hardware: Sequence[str] | str | None,
+        devices: int,
+    ) -> tuple[dict[str, Any], list[Candidate], str]:
+        """Return what is asked, the candidates, and which hardware these are, in a sentence."""
+        engine = self.engine
+        model = engine.models.find(name, family)
+        task = replace(task, length=engine.length_of(model, task.length, training=task.training))
+        names, considered = self._considered(hardware, devices)
+        candidates = []
+        for platform in [engine.platforms.of(each) for each in names]:
+            found = engine.predict(model, platform, task)
+            is_split = devices > 1 and platform.kind in GPU_KINDS and found.latency_ms is not None
+            parts = split(engine, model, platform, task, devices) if is_split else None
+            candidates.append(Candidate(platform, found, parts))
+        self._note_calibrations(candidates)
+        self._keep([each.prediction for each in candidates])
+        question = {
+            "model_name": model.name,
+            "model_family": model.family or "unknown",
+            "model": model.origin,
+            "dimensions": model.dimensions,
+            "batch_size": task.batch,
+            "sequence_length": task.length,
+            "mode": "training" if task.training else "inference",
+            "precision": task.dtype,
+        }
+        return question, candidates, considered
 
-    def _considered(self, names: Sequence[str] | str | None, devices: int) -> tuple[list[Platform], str]:
-        """Return the platforms to choose among, and which these are, in a sentence."""
+    def _considered(self, names: Sequence[str] | str | None, devices: int) -> tuple[list[str], str]:
+        """Return the hardware to choose among, and which this is, in a sentence."""
         given = [names] if isinstance(names, str) else list(names or self.engine.config.hardware)
         if given:
-            return [self.engine.platforms.of(name) for name in dict.fromkeys(given)], "Considered: the hardware named."
+            return list(dict.fromkeys(given)), "Considered: the hardware named."
         here = self.available_hardware
-        if devices == 1:
-            found = [self.engine.platforms.of(name) for name in here]
-            return found, f"Considered: the devices of this machine ({', '.join(here)})."
-        kinds = [kind for kind in GPU_KINDS if not any(name.startswith(kind) for name in here)]
-        found = [self.engine.platforms.of(name) for name in (*here, *kinds)]
+        missing = () if devices == 1 else GPU_KINDS
+        kinds = [kind for kind in missing if not any(name.startswith(kind) for name in here)]
         also = f", and {', '.join(kinds)}, over whose devices models are split" if kinds else ""
-        return found, f"Considered: the devices of this machine ({', '.join(here)}){also}."
+        return [*here, *kinds], f"Considered: the devices of this machine ({', '.join(here)}){also}."
 
-    def _candidate(self, model: NamedModel, platform: Platform, asked: Task, devices: int) -> Candidate:
-        prediction = self.engine.predict(
-            model, platform, batch=asked.batch, length=asked.length, dtype=asked.dtype, training=asked.training
-        )
-        parts: Split | None = None
-        if devices > 1 and platform.kind in GPU_KINDS and prediction.latency_ms is not None:
-            parts = split(self.engine, model, platform, asked, devices)
-        return Candidate(platform, prediction, parts)
+    def _note_calibrations(self, candidates: Sequence[Candidate]) -> None:
+        """Note which devices are predicted from a data sheet or a disturbed calibration; of this answer alone."""
+        disturbed = [each.prediction.details.get("calibration_problem") for each in candidates]
+        self._notes_of_call = [str(problem) for problem in dict.fromkeys(disturbed) if problem]
+        names = [
+            each.platform.device
+            for each in candidates
+            if each.platform.is_present and each.prediction.source == Source.DATASHEET
+        ]
+        if names:
+            self._notes_of_call.append(
+                f"{', '.join(names)}: not calibrated at this precision, so a data sheet is used; `hfaccel calibrate` "
+                "measures a device in half a minute"
+            )
 
 
 def _checked(batch: int, length: int, mode: str, dtype: str, devices: int) -> Task:
@@ -336,16 +330,3 @@ def _checked(batch: int, length: int, mode: str, dtype: str, devices: int) -> Ta
     if mode == "training" and dtype == "int8":
         raise ConfigError("precision: models are not trained at int8. Allowed for training: fp32, bf16, fp16.")
     return Task(batch, length, dtype, mode == "training")
-
-
-def _question(model: NamedModel, asked: Task, mode: str) -> dict[str, Any]:
-    return {
-        "model_name": model.name,
-        "model_family": model.family or "unknown",
-        "model": model.origin,
-        "dimensions": model.dimensions,
-        "batch_size": asked.batch,
-        "sequence_length": asked.length,
-        "mode": mode,
-        "precision": asked.dtype,
-    }

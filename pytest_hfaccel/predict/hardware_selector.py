@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from math import log
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from pytest_hfaccel.classify import MODEL_FAMILIES
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.files import replace_file
 from pytest_hfaccel.core.spec import ModelSpec
-from pytest_hfaccel.predict.distributed import GIB, Plan, Task, split
+from pytest_hfaccel.predict.configuration import MODES
+from pytest_hfaccel.predict.distributed import GIB, Plan, split
+from pytest_hfaccel.predict.engine import Task
 from pytest_hfaccel.predict.hardware_model_predictor import AnyPath, HardwareModelPredictor
 
 MAP_BATCHES = (1, 4, 16, 32, 64)
@@ -68,14 +71,7 @@ class HardwareSelector:
         distributed: bool = False,
         gpu_count: int = 1,
     ) -> dict[str, Any]:
-        """Select hardware for a model.
-
-        Returns:
-            As `HardwareModelPredictor.predict_optimal_hardware`.
-
-        Raises:
-            ConfigError: An argument is not among the allowed ones.
-        """
+        """Select hardware for a model; see `HardwareModelPredictor.predict_optimal_hardware`."""
         return self.predictor.predict_optimal_hardware(
             model_name,
             model_family,
@@ -121,14 +117,14 @@ class HardwareSelector:
         """
         mode = "training" if task_type.strip().lower() in _TRAINING_TASKS else "inference"
         config = training_config or {}
-        precision = config.get("precision") or ("bf16" if config.get("mixed_precision") else "fp32")
+        precision = str(config.get("precision") or ("bf16" if config.get("mixed_precision") else "fp32"))
         answer = self.select_hardware(
             model_family,
             model_name,
             batch_size,
             sequence_length,
             mode,
-            str(precision),
+            precision,
             available_hardware,
             distributed,
             gpu_count,
@@ -229,13 +225,16 @@ class HardwareSelector:
             raise ConfigError(f"strategy: {strategy!r} is not a strategy. Allowed: {', '.join(_STRATEGIES)}.")
         if gpu_count < 1 or batch_size < 1:
             raise ConfigError("gpu_count and batch_size: whole numbers, 1 or more, are wanted.")
-        platform = self.predictor.engine.platforms.of(hardware)
-        dtype = _mixed(platform.chip.flops if platform.chip else {}) if use_mixed_precision else "fp32"
-        model = self.predictor.engine.models.find(model_name, model_family)
-        length = self.predictor.engine.length_of(model, sequence_length, training=True)
-        task = Task(batch_size * gpu_count, length, dtype, True)
+        engine = self.predictor.engine
+        platform = engine.platforms.of(hardware)
+        speeds = platform.chip.flops if platform.chip else {}
+        half = "fp16" if "fp16" in speeds and "bf16" not in speeds else "bf16"
+        dtype = half if use_mixed_precision else "fp32"
+        model = engine.models.find(model_name, model_family)
+        length = engine.length_of(model, sequence_length, training=True)
+        task = Task(batch_size * gpu_count, length, dtype, training=True)
         limit = round(max_memory_gb * GIB) if max_memory_gb else None
-        found = split(self.predictor.engine, model, platform, task, gpu_count, limit)
+        found = split(engine, model, platform, task, gpu_count, limit)
         if found is None:
             raise ConfigError(f"{model_name}: its time on {platform.title} cannot be predicted. {model.origin}")
         plans = [plan for plan in found.plans if strategy is None or _STRATEGIES[strategy](plan)]
@@ -259,68 +258,50 @@ class HardwareSelector:
         }
 
     def _family(self, family: str, batches: Sequence[int], hardware: Sequence[str] | None) -> dict[str, Any]:
-        models = self._by_size(family)
-        if not models:
-            return {"model_sizes": {}, "inference": {"batch_sizes": {}}, "training": {"batch_sizes": {}}}
-        medium = models["medium"]
-        return {
-            "model_sizes": {
-                size: {
-                    "model": name,
-                    **{mode: self._choice(family, name, 1, mode, hardware) for mode in ("inference", "training")},
-                }
-                for size, name in models.items()
-            },
-            **{
-                mode: {
-                    "model": medium,
-                    "batch_sizes": {
-                        str(batch): self._choice(family, medium, batch, mode, hardware) for batch in batches
-                    },
-                }
-                for mode in ("inference", "training")
-            },
-        }
-
-    def _choice(self, family: str, model: str, batch: int, mode: str, hardware: Sequence[str] | None) -> dict[str, Any]:
-        found = self.select_hardware(family, model, batch, mode=mode, available_hardware=hardware)
-        return {
-            "primary": found["primary_recommendation"],
-            "fallbacks": found["fallback_options"],
-            "source": found["prediction_source"],
-        }
-
-    def _by_size(self, family: str) -> dict[str, str]:
-        """Return the registered models that stand for the sizes of a family."""
+        """Return the choices for a family's models of three sizes, and by batch for the medium one."""
         engine = self.predictor.engine
-        members = [
-            spec for spec in engine.registry.specs if spec.parameters and engine.models.find(spec.name).family == family
-        ]
-        if not members:
-            return {}
-        return {size: min(members, key=lambda spec: _distance(spec, wanted)).name for size, wanted in MAP_SIZES.items()}
+        members = [each for each in engine.registry.specs if engine.models.find(each.name).family == family]
+        by_size = {
+            size: min((each for each in members if each.parameters), key=partial(_distance, wanted=wanted)).name
+            for size, wanted in MAP_SIZES.items()
+            if any(each.parameters for each in members)
+        }
+
+        def choice(model: str, batch: int, mode: str) -> dict[str, Any]:
+            found = self.select_hardware(family, model, batch, mode=mode, available_hardware=hardware)
+            return {
+                "primary": found["primary_recommendation"],
+                "fallbacks": found["fallback_options"],
+                "source": found["prediction_source"],
+            }
+
+        def by_batch(mode: str) -> dict[str, Any]:
+            if not by_size:
+                return {"batch_sizes": {}}
+            medium = by_size["medium"]
+            return {"model": medium, "batch_sizes": {str(batch): choice(medium, batch, mode) for batch in batches}}
+
+        sizes = {
+            size: {"model": name, **{mode: choice(name, 1, mode) for mode in MODES}} for size, name in by_size.items()
+        }
+        return {"model_sizes": sizes, **{mode: by_batch(mode) for mode in MODES}}
 
 
 def _distance(spec: ModelSpec, wanted: float) -> float:
     return abs(log((spec.parameters or 1) / wanted))
 
 
-def _mixed(speeds: Mapping[str, float]) -> str:
-    return "fp16" if "fp16" in speeds and "bf16" not in speeds else "bf16"
-
-
 def _optimizations(answer: Mapping[str, Any]) -> list[str]:
     """Name what the chosen way does to save memory."""
     stage = answer["zero_stage"]
-    found = [
-        f"ZeRO stage {stage}: {('', 'optimizer state', 'and gradients', 'gradients and weights')[stage]} sharded"
-        if stage
-        else "",
-        "activation checkpointing" if answer["gradient_checkpointing"] else "",
-        f"gradient accumulation x{answer['gradient_accumulation_steps']}"
-        if answer["gradient_accumulation_steps"] > 1
-        else "",
-        f"tensor parallelism x{answer['tensor_parallel']}" if answer["tensor_parallel"] > 1 else "",
-        f"pipeline parallelism x{answer['pipeline_parallel']}" if answer["pipeline_parallel"] > 1 else "",
+    sharded = ("", "optimizer state", "and gradients", "gradients and weights")[stage]
+    counts = {
+        "gradient accumulation": answer["gradient_accumulation_steps"],
+        "tensor parallelism": answer["tensor_parallel"],
+        "pipeline parallelism": answer["pipeline_parallel"],
+    }
+    return [
+        *([f"ZeRO stage {stage}: {sharded} sharded"] if stage else []),
+        *(["activation checkpointing"] if answer["gradient_checkpointing"] else []),
+        *(f"{name} x{count}" for name, count in counts.items() if count > 1),
     ]
-    return [each for each in found if each]

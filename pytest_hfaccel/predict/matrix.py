@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.prediction import Prediction
-from pytest_hfaccel.predict.engine import Engine
+from pytest_hfaccel.predict.engine import Engine, Task
 from pytest_hfaccel.predict.naming import NamedModel
 from pytest_hfaccel.predict.platforms import Platform
 from pytest_hfaccel.predict.text import MIB
@@ -29,57 +29,49 @@ DEFAULT_HARDWARE = ("cuda", "rocm", "mps", "cpu", "openvino", "webnn", "webgpu")
 Progress = Callable[[int, int, str], None]
 
 
-@dataclass(frozen=True)
-class MatrixRequest:
-    """What a matrix is made of.
-
-    Attributes:
-        models: Names, or `{"name": ..., "family": ...}`; `None` for the default ones.
-        batches: Batch sizes.
-        hardware: Names of hardware; `None` for the default ones.
-        precisions: Precisions.
-        mode: `inference` or `training`.
-        length: Tokens per sample of texts.
-    """
-
-    models: Sequence[Mapping[str, str] | str] | None
-    batches: list[int]
-    hardware: Sequence[str] | None
-    precisions: list[str]
-    mode: str
-    length: int
-
-
 def make_matrix(
-    engine: Engine, request: MatrixRequest, progress: Progress | None = None
+    engine: Engine,
+    models: Sequence[Mapping[str, str] | str] | None,
+    hardware: Sequence[str] | None,
+    tasks: Sequence[Task],
+    progress: Progress | None = None,
 ) -> tuple[dict[str, Any], list[Prediction]]:
     """Return the matrix in the guide's format, and all predictions in it.
 
     Args:
         engine: Predicts.
-        request: What it is made of.
+        models: Names, or `{"name": ..., "family": ...}`; `None` for the default ones.
+        hardware: Names of hardware; `None` for the default ones.
+        tasks: The batches and precisions, all in one mode and at one length.
         progress: Called with the models done, their number, and the name of the next one.
 
     Raises:
         ConfigError: A model or a piece of hardware is not one.
     """
-    platforms = [engine.platforms.of(name) for name in dict.fromkeys(request.hardware or DEFAULT_HARDWARE)]
-    models = [_model(engine, entry) for entry in request.models or DEFAULT_MODELS]
+    platforms = [engine.platforms.of(name) for name in dict.fromkeys(hardware or DEFAULT_HARDWARE)]
+    named = [_model(engine, entry) for entry in models or DEFAULT_MODELS]
     rows: dict[str, Any] = {}
     predictions: list[Prediction] = []
-    for number, model in enumerate(models):
+    for number, model in enumerate(named):
         if progress:
-            progress(number, len(models), model.name)
-        rows[model.name], found = _row(engine, model, platforms, request)
+            progress(number, len(named), model.name)
+        rows[model.name], found = _row(engine, model, platforms, tasks)
         predictions += found
     matrix = {
-        "mode": request.mode,
-        "sequence_length": request.length,
+        "mode": "training" if tasks[0].training else "inference",
+        "sequence_length": tasks[0].length,
         "models": rows,
         "hardware_platforms": [platform.name for platform in platforms],
-        "batch_sizes": request.batches,
-        "precision_options": request.precisions,
-        "devices": {platform.name: _device(platform) for platform in platforms},
+        "batch_sizes": list(dict.fromkeys(task.batch for task in tasks)),
+        "precision_options": list(dict.fromkeys(task.dtype for task in tasks)),
+        "devices": {
+            platform.name: {
+                "name": platform.chip_name,
+                "memory_mb": platform.memory_bytes / MIB if platform.memory_bytes else None,
+                "is_present": platform.is_present,
+            }
+            for platform in platforms
+        },
     }
     return matrix, predictions
 
@@ -93,42 +85,39 @@ def _model(engine: Engine, entry: Mapping[str, str] | str) -> NamedModel:
 
 
 def _row(
-    engine: Engine, model: NamedModel, platforms: Sequence[Platform], request: MatrixRequest
+    engine: Engine, model: NamedModel, platforms: Sequence[Platform], tasks: Sequence[Task]
 ) -> tuple[dict[str, Any], list[Prediction]]:
+    length = engine.length_of(model, tasks[0].length, training=tasks[0].training)
     numbers: dict[str, Any] = {}
-    without: dict[str, dict[str, str]] = {}
-    found: list[Prediction] = []
-    training = request.mode == "training"
-    length = engine.length_of(model, request.length, training=training)
+    without: dict[str, str] = {}
+    predictions: list[Prediction] = []
     for platform in platforms:
-        by_batch: dict[str, Any] = {}
-        for batch in request.batches:
-            for dtype in request.precisions:
-                each = engine.predict(model, platform, batch=batch, length=length, dtype=dtype, training=training)
-                found.append(each)
-                cell = _cell(each)
-                if cell is None:
-                    without.setdefault(platform.name, {})[dtype] = each.basis
-                else:
-                    by_batch.setdefault(str(batch), {})[dtype] = cell
-        numbers[platform.name] = by_batch
+        by_batch: dict[str, dict[str, Any]] = {}
+        reasons: dict[str, str] = {}
+        for task in tasks:
+            found = engine.predict(model, platform, replace(task, length=length))
+            predictions.append(found)
+            cell = _cell(found)
+            if cell is None:
+                reasons[task.dtype] = found.basis
+            else:
+                by_batch.setdefault(str(task.batch), {})[task.dtype] = cell
+        if by_batch:
+            numbers[platform.name] = by_batch
+        if reasons:
+            # With the precision where there are numbers at another one.
+            why = [f"at {dtype}: {each}" for dtype, each in reasons.items()] if by_batch else reasons.values()
+            without[platform.name] = "; ".join(dict.fromkeys(why))
     row = {
         "name": model.name,
         "category": model.family or "unknown",
         "model": model.origin,
         "dimensions": model.dimensions,
         "sequence_length": length,
-        "predictions": {name: by_batch for name, by_batch in numbers.items() if by_batch},
-        "not_predicted": {name: _reasons(why, has_numbers=bool(numbers[name])) for name, why in without.items()},
+        "predictions": numbers,
+        "not_predicted": without,
     }
-    return row, found
-
-
-def _reasons(by_dtype: Mapping[str, str], *, has_numbers: bool) -> str:
-    """Return why there are no numbers; with the precision where there are some at another one."""
-    if not has_numbers:
-        return "; ".join(dict.fromkeys(by_dtype.values()))
-    return "; ".join(f"at {dtype}: {why}" for dtype, why in by_dtype.items())
+    return row, predictions
 
 
 def _cell(prediction: Prediction) -> dict[str, Any] | None:
@@ -147,9 +136,3 @@ def _cell(prediction: Prediction) -> dict[str, Any] | None:
         "rows": prediction.rows,
         "fits": prediction.fits,
     }
-
-
-def _device(platform: Platform) -> dict[str, Any]:
-    name = platform.device_name or (platform.chip.name if platform.chip else "")
-    memory = platform.memory_bytes / MIB if platform.memory_bytes else None
-    return {"name": name, "memory_mb": memory, "is_present": platform.is_present}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import NamedTuple
 
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.presence import Presence
@@ -18,23 +18,18 @@ from pytest_hfaccel.hardware.precisions import NATIVE, PrecisionSupport, precisi
 GB = 10**9
 """Bytes of a vendor's gigabyte."""
 
+KINDS = (*(kind for kind in DEVICE_KINDS if kind != "fake"), "qualcomm")
+"""The kinds of device that can be asked about; Qualcomm's have no backend and are only declared."""
 
-@dataclass(frozen=True)
-class Link:
-    """The connection of a device to others of its kind.
+_CPUS = ("cpu", "openvino")
+_HALF = ("bf16", "fp16")
 
-    Attributes:
-        name: What the vendor calls it.
-        bytes_per_second: Both directions together, as vendors state it.
-    """
+
+class Link(NamedTuple):
+    """The connection of a device to others of its kind: the vendor's name, and bytes per second in one direction."""
 
     name: str
-    bytes_per_second: float
-
-    @property
-    def one_way(self) -> float:
-        """Bytes per second in one direction."""
-        return self.bytes_per_second / 2
+    one_way: float
 
 
 @dataclass(frozen=True)
@@ -53,7 +48,6 @@ class DeviceSpecification:
         link: Its connection to other devices; `None` where it has none of its own.
         cores: Cores of a CPU, else 0.
         match: Parts of the names by which drivers call it.
-        derived: Which numbers follow from stated ones, and how; empty where all are stated.
     """
 
     slug: str
@@ -67,7 +61,6 @@ class DeviceSpecification:
     link: Link | None = None
     cores: int = 0
     match: tuple[str, ...] = ()
-    derived: str = ""
 
     def peak(self, dtype: str) -> float | None:
         """Return the peak operations per second for products at a dtype; `None` where none are published.
@@ -79,7 +72,7 @@ class DeviceSpecification:
 
     def computes_at(self, dtype: str) -> str:
         """Return the dtype whose published speed holds for products at a dtype."""
-        return dtype if dtype in ("bf16", "fp16") and dtype in self.flops else "fp32"
+        return dtype if dtype in _HALF and dtype in self.flops else "fp32"
 
     def with_cores(self, cores: int) -> DeviceSpecification:
         """Return a CPU of fewer (or more) cores: the speed in proportion, the memory's bandwidth as it is."""
@@ -88,27 +81,15 @@ class DeviceSpecification:
         return replace(self, name=f"{cores} of the {self.cores} cores of {self.name}", cores=cores, flops=flops)
 
 
-_TERA = 1e12
-
-
 @dataclass(frozen=True)
 class Specifications:
-    """The known devices.
-
-    Attributes:
-        by_slug: Specification by the name users type.
-        defaults: Which one stands for a kind of device when nothing else is known.
-    """
+    """The known devices by the name users type, and the name of the one that stands for a kind by default."""
 
     by_slug: Mapping[str, DeviceSpecification]
     defaults: Mapping[str, str]
 
     def get(self, slug: str, kind: str | None = None) -> DeviceSpecification:
-        """Return a device.
-
-        Args:
-            slug: Its name, in any case.
-            kind: The kind of device it must be one of.
+        """Return a device by its name in any case.
 
         Raises:
             ConfigError: There is none of that name, or it is not of that kind; the message lists those there are.
@@ -146,45 +127,24 @@ def load_specifications() -> Specifications:
     import yaml
 
     data = yaml.safe_load(files(__package__).joinpath("devices.yaml").read_text(encoding="utf-8"))
-    found = {slug: _specification(slug, **entry) for slug, entry in data["devices"].items()}
+    found = {
+        slug: DeviceSpecification(
+            slug=slug,
+            name=row["name"],
+            kinds=tuple(row["kinds"]),
+            source=row["source"],
+            published=row["published"],
+            bandwidth=row["bandwidth"] * GB,
+            memory_bytes=round(row["memory"] * GB) if "memory" in row else None,
+            flops={dtype: 1e12 * speed for dtype, speed in row.get("tflops", {}).items()},
+            # Vendors state both directions together.
+            link=Link(row["link"]["name"], row["link"]["bandwidth"] * GB / 2) if "link" in row else None,
+            cores=row.get("cores", 0),
+            match=tuple(row.get("match", ())),
+        )
+        for slug, row in data["devices"].items()
+    }
     return Specifications(found, data["defaults"])
-
-
-def _specification(
-    slug: str,
-    *,
-    name: str,
-    kinds: list[str],
-    source: str,
-    published: str,
-    bandwidth: float,
-    memory: float | None = None,
-    tflops: Mapping[str, float] | None = None,
-    link: Mapping[str, Any] | None = None,
-    cores: int = 0,
-    match: tuple[str, ...] = (),
-    derived: str = "",
-) -> DeviceSpecification:
-    return DeviceSpecification(
-        slug=slug,
-        name=name,
-        kinds=tuple(kinds),
-        source=source,
-        published=published,
-        bandwidth=bandwidth * GB,
-        memory_bytes=round(memory * GB) if memory else None,
-        flops={dtype: _TERA * speed for dtype, speed in (tflops or {}).items()},
-        link=Link(link["name"], link["bandwidth"] * GB) if link else None,
-        cores=cores,
-        match=tuple(match),
-        derived=derived,
-    )
-
-
-KINDS = (*(kind for kind in DEVICE_KINDS if kind != "fake"), "qualcomm")
-"""The kinds of device that can be asked about; Qualcomm's have no backend and are only declared."""
-
-HALF = ("bf16", "fp16")
 
 
 @dataclass(frozen=True)
@@ -219,29 +179,29 @@ class Platform:
         """Return how it computes at a dtype. Of a CPU that is not here its data sheet says it."""
         if self.presence is not None:
             return precision_support(self.presence, dtype)
-        half = self.kind in ("cpu", "openvino") and self.chip is not None and self.chip.cores and dtype in HALF
-        if half and self.chip is not None and dtype not in self.chip.flops:
-            return PrecisionSupport(is_native=False, reason=f"no speed at {dtype} is published for {self.chip.name}")
+        chip = self.chip
+        if self.kind in _CPUS and chip is not None and chip.cores and dtype in _HALF and dtype not in chip.flops:
+            return PrecisionSupport(is_native=False, reason=f"no speed at {dtype} is published for {chip.name}")
         return NATIVE
+
+    @property
+    def chip_name(self) -> str:
+        """What its driver calls it, else the chip that stands for it; empty without one."""
+        return self.device_name or (self.chip.name if self.chip else "")
 
     @property
     def title(self) -> str:
         """The name with the chip, for people."""
-        chip = self.device_name or (self.chip.name if self.chip else "")
+        chip = self.chip_name
         return f"{self.name} ({chip})" if chip and chip.lower() != self.name.lower() else self.name
 
 
 @dataclass(frozen=True)
 class KnownDevice:
-    """A device that something is known of: it was found on this machine, or has rows in the database.
+    """A device that was found on this machine, or has rows in the database; the attributes as in `Platform`.
 
     Attributes:
-        device: Its id.
-        name: What its driver calls it.
-        is_present: Whether it is in this machine.
-        memory_bytes: Its memory; `None` where that is not known.
         cores: Cores this process may use, for CPUs.
-        presence: What the probe found, where it is in this machine.
     """
 
     device: Device
@@ -279,30 +239,29 @@ class Platforms:
         if not isinstance(name, str) or not name.strip():
             raise ConfigError(f"{name!r} is not a kind of hardware. Allowed: {', '.join(KINDS)}.")
         kind, _, target = name.strip().partition(":")
-        kind = kind.lower()
+        kind, sheets = kind.lower(), self.specifications
         if kind not in KINDS:
-            return self._of_chip(name, kind, target)
-        if target.lower() in self.specifications.by_slug:
-            return self._absent(name, kind, self.specifications.get(target, kind), "")
+            if target or kind not in sheets.by_slug:
+                raise ConfigError(
+                    f"{name!r} is not a kind of hardware. Allowed: {', '.join(KINDS)}.",
+                    hint="A chip that is not on this machine is named with its kind, as in 'cuda:h100-sxm'. Known: "
+                    f"{', '.join(sheets.slugs())}.",
+                )
+            return _of_chip(name, sheets.get(kind).kinds[0], sheets.get(kind))
+        if target.lower() in sheets.by_slug:
+            return _of_chip(name, kind, sheets.get(target, kind))
         device = self._device(kind, target)
-        here = self._known(kind, device if target else None)
-        if here is not None:
-            return self._of_known(name, kind, here)
-        return self._stand_in(name, kind, device if target else None)
+        for each in self.known:
+            if each.device.kind == kind and (not target or each.device == device):
+                return self._of_known(name, kind, each)
+        is_accelerator = kind == "openvino" and target and device and device.target.partition(".")[0] != "CPU"
+        if kind not in sheets.defaults or is_accelerator:
+            return Platform(name, kind, device.id if device and target else kind)
+        return _of_chip(name, kind, *self._stand_in(kind))
 
     def present(self) -> list[str]:
         """The ids of the devices of this machine that models run on."""
         return [each.device.id for each in self.known if each.is_present]
-
-    def _of_chip(self, name: str, slug: str, target: str) -> Platform:
-        if target or slug not in self.specifications.by_slug:
-            raise ConfigError(
-                f"{name!r} is not a kind of hardware. Allowed: {', '.join(KINDS)}.",
-                hint="A chip that is not on this machine is named with its kind, as in 'cuda:h100-sxm'. Known: "
-                f"{', '.join(self.specifications.slugs())}.",
-            )
-        chip = self.specifications.get(slug)
-        return self._absent(name, chip.kinds[0], chip, "")
 
     def _device(self, kind: str, target: str) -> Device | None:
         if kind == "qualcomm":
@@ -311,15 +270,16 @@ class Platforms:
             return Device.parse(f"{kind}:{target}" if target else kind)
         except ConfigError as error:
             chips = self.specifications.slugs(kind)
-            raise ConfigError(
-                error.message, hint=f"Chips of this kind: {', '.join(chips)}." if chips else None
-            ) from error
-
-    def _known(self, kind: str, device: Device | None) -> KnownDevice | None:
-        return next((each for each in self.known if each.device.kind == kind and device in (None, each.device)), None)
+            hint = f"Chips of this kind: {', '.join(chips)}." if chips else None
+            raise ConfigError(error.message, hint=hint) from error
 
     def _of_known(self, name: str, kind: str, known: KnownDevice) -> Platform:
-        chip, why = self._chip_of(kind, known)
+        chip, why = self.specifications.of_driver(known.name, kind), ""
+        if chip is None and kind in self.specifications.defaults and (known.cores or kind not in _CPUS):
+            chip = self._stand_in(kind)[0]
+            why = f"which stands for {known.name or known.device.id}, whose own data sheet is not known"
+        if chip is not None and chip.cores and known.cores:
+            chip = chip.with_cores(known.cores)
         source = "this machine's" if known.is_present else "of its data sheet"
         memory = known.memory_bytes or (chip.memory_bytes if chip else None)
         return Platform(
@@ -335,37 +295,21 @@ class Platforms:
             presence=known.presence,
         )
 
-    def _chip_of(self, kind: str, known: KnownDevice) -> tuple[DeviceSpecification | None, str]:
-        """Return the data sheet of a known device; of a CPU that has none, the stand-in's with as many cores."""
-        chip = self.specifications.of_driver(known.name, kind)
-        why = "" if chip else f"which stands for {known.name or known.device.id}, whose own data sheet is not known"
-        if chip is None and kind in self.specifications.defaults and (known.cores or kind not in ("cpu", "openvino")):
-            chip = self._default(kind)[0]
-        if chip is not None and chip.cores and known.cores:
-            chip = chip.with_cores(known.cores)
-        return chip, why if chip else ""
-
-    def _stand_in(self, name: str, kind: str, device: Device | None) -> Platform:
-        """Return the platform of a device that nothing is known of: the chip that stands for its kind, if any."""
-        is_accelerator = kind == "openvino" and device is not None and device.target.partition(".")[0] != "CPU"
-        if kind not in self.specifications.defaults or is_accelerator:
-            return Platform(name, kind, device.id if device else kind)
-        chip, why = self._default(kind)
-        return self._absent(name, kind, chip, why)
-
-    def _default(self, kind: str) -> tuple[DeviceSpecification, str]:
+    def _stand_in(self, kind: str) -> tuple[DeviceSpecification, str]:
+        """Return the chip that stands for a kind of device of which nothing is known, and why that one."""
         slug = self.chosen.get(kind)
         why = "chosen in the configuration file" if slug else f"the default for {kind}"
         chip = self.specifications.get(slug or self.specifications.defaults[kind], kind)
         return chip, f"{why}; another one is named as '{kind}:<chip>'"
 
-    def _absent(self, name: str, kind: str, chip: DeviceSpecification, why: str) -> Platform:
-        return Platform(
-            name=name,
-            kind=kind,
-            device=f"{kind}:{chip.slug}",
-            chip=chip,
-            why_chip=why,
-            memory_bytes=chip.memory_bytes,
-            memory_source="of its data sheet" if chip.memory_bytes else "",
-        )
+
+def _of_chip(name: str, kind: str, chip: DeviceSpecification, why: str = "") -> Platform:
+    return Platform(
+        name=name,
+        kind=kind,
+        device=f"{kind}:{chip.slug}",
+        chip=chip,
+        why_chip=why,
+        memory_bytes=chip.memory_bytes,
+        memory_source="of its data sheet" if chip.memory_bytes else "",
+    )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pytest_hfaccel.core.devices import BROWSER_KINDS, HARDWARE_KINDS
@@ -34,31 +34,27 @@ class Candidate:
         return self.platform.name
 
     @property
-    def latency_ms(self) -> Estimate | None:
-        """Time of the whole batch."""
-        return self.split.chosen.step_ms if self.split else self.prediction.latency_ms
-
-    @property
-    def throughput(self) -> Estimate | None:
-        """Samples per second."""
-        latency = self.latency_ms
-        if latency is None:
-            return None
-        samples = 1e3 * self.prediction.question.batch
-        return Estimate(samples / latency.value, samples / latency.high, samples / latency.low)
-
-    @property
-    def memory_mb(self) -> Estimate | None:
-        """Peak on each device, in MiB."""
+    def whole(self) -> Prediction:
+        """What is predicted on all devices together: time of the whole batch, peak memory and fit of each device."""
         if self.split is None:
-            return self.prediction.memory_mb
-        mib = self.split.chosen.memory.total / MIB
-        return Estimate(mib, mib, 2 * mib)  # as `learning.memory` does where no overhead was measured
+            return self.prediction
+        chosen = self.split.chosen
+        # The interval of the memory is as wide as where no overhead was measured (`requirements.memory_of`).
+        memory = Estimate.between(chosen.memory.total / MIB, 1, 2)
+        return replace(self.prediction, latency_ms=chosen.step_ms, memory_mb=memory, fits=chosen.fits, advice="")
 
     @property
-    def fits(self) -> bool | None:
-        """Whether it fits; `None` where that is not known."""
-        return self.split.chosen.fits if self.split else self.prediction.fits
+    def numbers_known(self) -> tuple[Estimate, Estimate, Estimate] | None:
+        """Time in ms, throughput in samples/s and memory in MiB; `None` where one of them is not known."""
+        found = self.whole
+        if found.latency_ms is None or found.throughput is None or found.memory_mb is None:
+            return None
+        return found.latency_ms, found.throughput, found.memory_mb
+
+    @property
+    def has_number(self) -> bool:
+        """Whether time and memory are predicted."""
+        return self.numbers_known is not None
 
     @property
     def support(self) -> dict[str, Any]:
@@ -66,73 +62,48 @@ class Candidate:
         return dict(self.prediction.details.get("support") or {})
 
     @property
-    def is_supported(self) -> bool:
-        """Whether nothing known says that it does not run there."""
-        return self.support.get("support", "real") in RUNNING
+    def against(self) -> str:
+        """What speaks against it, without a full stop; empty where nothing does."""
+        support = self.support
+        if support.get("support", "real") not in RUNNING:
+            return f"{support.get('basis', 'declared')} {support.get('support')}: {support.get('reason')}"
+        if self.whole.fits is False:
+            return self.split.explanation if self.split else self.prediction.advice
+        return ""
 
     @property
     def is_usable(self) -> bool:
         """Whether it can be recommended."""
-        return self.is_supported and self.fits is not False
-
-    @property
-    def has_number(self) -> bool:
-        """Whether time and memory are predicted."""
-        return self.latency_ms is not None and self.memory_mb is not None
-
-    @property
-    def against(self) -> str:
-        """What speaks against it, without a full stop; empty where nothing does."""
-        if not self.is_supported:
-            return (
-                f"{self.support.get('basis', 'declared')} {self.support.get('support')}: {self.support.get('reason')}"
-            )
-        if self.fits is False:
-            return self.split.to_json()["explanation"] if self.split else self.prediction.advice
-        return ""
+        return self.support.get("support", "real") in RUNNING and self.whole.fits is not False
 
     def numbers(self) -> dict[str, Any]:
         """Return the prediction in the guide's form, with its intervals; numbers in samples/s, ms and MiB."""
-        latency, throughput, memory = self.latency_ms, self.throughput, self.memory_mb
-        if latency is None or throughput is None or memory is None:
-            return {"memory_usage": memory.value if memory else None, **self._about()}
+        found, platform = self.whole, self.platform
+        numbers: dict[str, Any] = {"memory_usage": found.memory_mb.value if found.memory_mb else None}
+        if self.numbers_known:
+            latency, throughput, memory = self.numbers_known
+            by_name = {"throughput": throughput, "latency": latency, "memory_usage": memory}
+            numbers = {name: each.value for name, each in by_name.items()}
+            ends = {name: [each.low, each.high] for name, each in by_name.items()}
+            numbers["interval"] = {"level": INTERVAL, **ends}
+        in_browser = platform.kind in BROWSER_KINDS and found.latency_ms is None
         return {
-            "throughput": throughput.value,
-            "latency": latency.value,
-            "memory_usage": memory.value,
-            "interval": {
-                "level": INTERVAL,
-                "throughput": _ends(throughput),
-                "latency": _ends(latency),
-                "memory_usage": _ends(memory),
-            },
-            **self._about(),
-        }
-
-    def _about(self) -> dict[str, Any]:
-        found = self.prediction
-        about = {
+            **numbers,
             "source": str(found.source),
             "basis": found.basis,
             "rows": found.rows,
-            "fits": self.fits,
-            "advice": found.advice if self.split is None else "",
-            "device": self.platform.title,
-            "device_memory": self.platform.memory_bytes / MIB if self.platform.memory_bytes else None,
-            "is_present": self.platform.is_present,
+            "fits": found.fits,
+            "advice": _IN_BROWSER if in_browser else found.advice,
+            "device": platform.title,
+            "device_memory": platform.memory_bytes / MIB if platform.memory_bytes else None,
+            "is_present": platform.is_present,
             "passed_over": found.details.get("passed_over", {}),
             "support": self.support,
+            **({"distributed": self.split.to_json()} if self.split else {}),
         }
-        if self.split is not None:
-            about["distributed"] = self.split.to_json()
-        if self.platform.kind in BROWSER_KINDS and self.latency_ms is None:
-            about["advice"] = "Runs in a browser: no number is predicted without a measured row of it."
-        return about
 
 
-def _ends(estimate: Estimate) -> list[float]:
-    return [estimate.low, estimate.high]
-
+_IN_BROWSER = "Runs in a browser: no number is predicted without a measured row of it."
 
 _SUPPORT = {"real": 1.0, "untested": 0.75, "emulated": 0.5}
 
@@ -154,41 +125,31 @@ def scores(candidates: Sequence[Candidate], weights: Mapping[str, float]) -> dic
         candidates: The candidates.
         weights: What counts how much, as in `configuration.WEIGHTS`; normalised to a sum of 1.
     """
-    timed = [each for each in candidates if each.is_usable and each.has_number]
-    best_latency = min((each.latency_ms.value for each in timed if each.latency_ms), default=1.0)
-    best_throughput = max((each.throughput.value for each in timed if each.throughput), default=1.0)
-    parts: dict[str, Callable[[Candidate], float]] = {
-        "latency": lambda each: best_latency / each.latency_ms.value if each.latency_ms else 0.0,
-        "throughput": lambda each: each.throughput.value / best_throughput if each.throughput else 0.0,
-        "memory": _free_share,
-        "compatibility": lambda each: _SUPPORT.get(str(each.support.get("support", "real")), 0.0),
-        "convergence": lambda each: _CONVERGENCE.get(each.prediction.question.dtype, 0.0),
-    }
+    known = [each.numbers_known for each in candidates if each.is_usable]
+    best_latency = min((each[0].value for each in known if each), default=1.0)
+    best_throughput = max((each[1].value for each in known if each), default=1.0)
     total = sum(weights.values()) or 1.0
-    return {each.name: _score(each, parts, weights, total) for each in candidates}
-
-
-def _score(
-    candidate: Candidate,
-    parts: Mapping[str, Callable[[Candidate], float]],
-    weights: Mapping[str, float],
-    total: float,
-) -> dict[str, Any]:
-    if not candidate.is_usable:
-        return {"score": 0.0, "excluded": candidate.against}
-    if not candidate.has_number:
-        support = parts["compatibility"](candidate)
-        return {"score": weights.get("compatibility", 0.0) / total * support, "compatibility_score": support}
-    found = {name: parts[name](candidate) for name in weights}
-    score = sum(weight * found[name] for name, weight in weights.items()) / total
-    return {"score": score, **{f"{name}_score": value for name, value in found.items()}}
-
-
-def _free_share(candidate: Candidate) -> float:
-    memory, have = candidate.memory_mb, candidate.platform.memory_bytes
-    if memory is None or have is None:
-        return _UNKNOWN_MEMORY
-    return max(0.0, 1.0 - memory.value * MIB / have)
+    found: dict[str, dict[str, Any]] = {}
+    for each in candidates:
+        support = _SUPPORT.get(str(each.support.get("support", "real")), 0.0)
+        if not each.is_usable:
+            found[each.name] = {"score": 0.0, "excluded": each.against}
+        elif each.numbers_known is None:
+            score = weights.get("compatibility", 0.0) / total * support
+            found[each.name] = {"score": score, "compatibility_score": support}
+        else:
+            latency, throughput, memory = each.numbers_known
+            have = each.platform.memory_bytes
+            parts = {
+                "latency": best_latency / latency.value,
+                "throughput": throughput.value / best_throughput,
+                "memory": max(0.0, 1.0 - memory.value * MIB / have) if have else _UNKNOWN_MEMORY,
+                "compatibility": support,
+                "convergence": _CONVERGENCE.get(each.prediction.question.dtype, 0.0),
+            }
+            score = sum(weight * parts[name] for name, weight in weights.items()) / total
+            found[each.name] = {"score": score, **{f"{name}_score": parts[name] for name in weights}}
+    return found
 
 
 def ranked(candidates: Sequence[Candidate], found: Mapping[str, Mapping[str, Any]]) -> list[Candidate]:
@@ -196,9 +157,8 @@ def ranked(candidates: Sequence[Candidate], found: Mapping[str, Mapping[str, Any
 
     What is left equal is in the order in which a detection prefers kinds of hardware.
     """
-    usable = [each for each in candidates if each.is_usable]
     return sorted(
-        usable,
+        (each for each in candidates if each.is_usable),
         key=lambda each: (
             not each.has_number,
             -found[each.name]["score"],
@@ -221,8 +181,7 @@ def recommend(candidates: Sequence[Candidate], weights: Mapping[str, float], con
 
     Returns:
         `primary_recommendation` (`None` where nothing can run it), `fallback_options` (at most two),
-        `compatible_hardware`, `all_scores`, `explanation`, `prediction_source`, `predictions` and `not_predicted` by
-        name of hardware.
+        `compatible_hardware`, `all_scores`, `explanation`, `prediction_source`, and what `numbers_of` returns.
     """
     found = scores(candidates, weights)
     order = ranked(candidates, found)
@@ -234,6 +193,13 @@ def recommend(candidates: Sequence[Candidate], weights: Mapping[str, float], con
         "all_scores": found,
         "explanation": _explanation(best, order[1 : 1 + _FALLBACKS], candidates, considered),
         "prediction_source": str(best.prediction.source) if best else str(Source.DECLARED),
+        **numbers_of(candidates),
+    }
+
+
+def numbers_of(candidates: Sequence[Candidate]) -> dict[str, dict[str, Any]]:
+    """Return the numbers by name of hardware: `predictions`, and `not_predicted` where time or memory is not known."""
+    return {
         "predictions": {each.name: each.numbers() for each in candidates if each.has_number},
         "not_predicted": {each.name: each.numbers() for each in candidates if not each.has_number},
     }
@@ -250,17 +216,16 @@ def _explanation(
         first = f"{best.platform.title} is the first of those that are declared to run it"
         return f"{first}; {_sentence(best.prediction.basis)} {considered}{left_out}"
     others = f" Next: {'; '.join(map(_numbers, next_best))}." if next_best else ""
-    usable = [each for each in candidates if each.is_usable]
-    reason = _reason(best, [each for each in usable if each.has_number], len(usable))
+    reason = _reason(best, [each for each in candidates if each.is_usable])
     absent = "" if best.platform.is_present else " It is not in this machine."
     rests_on = f"Based on: {_sentence(best.prediction.basis)}"
     return f"{_numbers(best)}{reason}.{absent}{others} {considered}{left_out} {rests_on}"
 
 
 def _numbers(candidate: Candidate) -> str:
-    latency, throughput, memory = candidate.latency_ms, candidate.throughput, candidate.memory_mb
-    if latency is None or throughput is None or memory is None:
+    if candidate.numbers_known is None:
         return f"{candidate.platform.title} without a number"
+    latency, throughput, memory = candidate.numbers_known
     how = ""
     if candidate.split is not None:
         layout = candidate.split.chosen.layout
@@ -275,13 +240,15 @@ def _numbers(candidate: Candidate) -> str:
     )
 
 
-def _reason(best: Candidate, others: Sequence[Candidate], usable: int) -> str:
-    if len(others) < 2:
-        return f", the only one of those considered {'whose time is known' if usable > 1 else 'that can run it'}"
-    fastest = min(others, key=lambda each: each.latency_ms.value if each.latency_ms else float("inf"))
-    if fastest is best:
+def _reason(best: Candidate, usable: Sequence[Candidate]) -> str:
+    timed = {each.name: each.numbers_known[0].value for each in usable if each.numbers_known}
+    if len(timed) < 2:
+        return f", the only one of those considered {'whose time is known' if len(usable) > 1 else 'that can run it'}"
+    fastest = min(timed, key=timed.__getitem__)
+    if fastest == best.name:
         return ", the fastest of those considered"
-    return f", the best in sum, although {fastest.platform.title} is faster"
+    title = next(each.platform.title for each in usable if each.name == fastest)
+    return f", the best in sum, although {title} is faster"
 
 
 def _sentence(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,17 @@ if TYPE_CHECKING:
 
 RUNNING = ("real", "untested", "emulated")
 """The words for what runs, the best one first."""
+
+KINDS = HARDWARE_KINDS
+"""The kinds of device the matrix has, in the order in which they are preferred where no speed is known."""
+
+_TESTED_KINDS = ("cpu",)
+"""The kinds of torch's devices on which this package's own runs have been made (README, "What has run where")."""
+
+FAMILIES = ("embedding", "text_generation", "vision", "audio", "multimodal", "video")
+
+_ON_OPENVINO = ("embedding", "text_generation", "vision", "audio", "video")
+"""The families that the old guide declares for OpenVINO; it calls multimodal models a simulation there."""
 
 
 @dataclass(frozen=True)
@@ -55,20 +66,6 @@ class Support:
         return {key: value for key, value in vars(self).items() if value}
 
 
-KINDS = HARDWARE_KINDS
-"""The kinds of device the matrix has, in the order in which they are preferred where no speed is known."""
-
-
-_TESTED_KINDS = ("cpu",)
-"""The kinds of torch's devices on which this package's own runs have been made (README, "What has run where")."""
-
-
-FAMILIES = ("embedding", "text_generation", "vision", "audio", "multimodal", "video")
-
-_ON_OPENVINO = ("embedding", "text_generation", "vision", "audio", "video")
-"""The families that the old guide declares for OpenVINO; it calls multimodal models a simulation there."""
-
-
 def declared_support(family: str, kind: str) -> Support:
     """Return what is declared of a family on a kind of device."""
     if kind in TORCH_KINDS:
@@ -84,8 +81,7 @@ def declared_support(family: str, kind: str) -> Support:
     return Support("unavailable", "declared", f"nothing is declared for {of_family} on {kind}")
 
 
-_RAN = {Status.PASSED: "", Status.XFAILED: "failing", Status.XPASSED: ""}
-_FAILED = frozenset({Status.FAILED, Status.ERROR, Status.CRASHED, Status.TIMEOUT, Status.OUT_OF_MEMORY})
+_FAILED = frozenset({Status.FAILED, Status.ERROR, Status.CRASHED, Status.TIMEOUT, Status.OUT_OF_MEMORY, Status.XFAILED})
 _BLAMES = frozenset({Status.ERROR, Status.FAILED, Status.XFAILED})
 _OUR_CAUSES = frozenset({Cause.PACKAGE, Cause.TINY_CHECKPOINT})
 _SAYS_NOTHING = frozenset({Stage.RESOLVE, Stage.LOAD})
@@ -94,13 +90,7 @@ _SAYS_NOTHING = frozenset({Stage.RESOLVE, Stage.LOAD})
 
 @dataclass(frozen=True)
 class MeasuredCell:
-    """A cell that was tried, and the run it belongs to.
-
-    Attributes:
-        result: The record.
-        when: Start of the run, ISO 8601.
-        machine: What the run said of its machine.
-    """
+    """A cell that was tried, the start of its run (ISO 8601), and what the run said of its machine."""
 
     result: CellResult
     when: str
@@ -111,33 +101,26 @@ class MeasuredCell:
         """The kind of device."""
         return self.result.device.partition(":")[0]
 
-    @property
-    def _cause(self) -> str | None:
-        """The recorded cause of the failure that decided the status, where there is one."""
-        status = self.result.status
-        return next((check.cause for check in self.result.checks if check.status == status), None)
-
     def support(self) -> Support | None:
         """What this says of the model on the hardware; `None` where it says nothing.
 
         That is so where the hub did not answer, the run was cut short, or the model was never brought to the device.
         """
-        status = self.result.status
-        if status in _BLAMES and (self.result.stage in _SAYS_NOTHING or self._cause in _OUR_CAUSES):
+        result, status = self.result, self.result.status
+        cause = next((check.cause for check in result.checks if check.status == status), None)
+        if status in _BLAMES and (result.stage in _SAYS_NOTHING or cause in _OUR_CAUSES):
             return None
-        if status in _RAN:
-            word = _RAN[status] or self.result.implementation
+        if status in (Status.PASSED, Status.XPASSED):
+            word = result.implementation
         elif status in _FAILED:
             word = "failing"
         elif status == Status.UNAVAILABLE:
             word = "unavailable"
         else:
             return None
-        reason = f"{status} with {self.result.weights} weights" + (
-            f": {self.result.reason}" if self.result.reason else ""
-        )
-        where = f"{self.result.device} of {self.machine}" if self.machine else self.result.device
-        return Support(word, "measured", reason, self.result.cell, self.when, where)
+        reason = f"{status} with {result.weights} weights" + (f": {result.reason}" if result.reason else "")
+        where = f"{result.device} of {self.machine}" if self.machine else result.device
+        return Support(word, "measured", reason, result.cell, self.when, where)
 
 
 def measured_cells(reports: Path) -> list[MeasuredCell]:
@@ -157,6 +140,7 @@ def _of_run(folder: Path) -> Iterator[MeasuredCell]:
     yield from reported or [cell for file in folder.glob("journal.jsonl") for cell in _of_journal(file)]
 
 
+<<<<<<< HEAD
 def cells_of_measurements(rows: Iterable[Measurement]) -> list[MeasuredCell]:
     """Return the cells that measured rows speak of, each once: a model that was timed on a device runs there."""
     return list({(row.model, row.device, row.dtype): _timed(row) for row in rows}.values())
@@ -189,6 +173,8 @@ def _timed(row: Measurement) -> MeasuredCell:
     return MeasuredCell(result, "", row.device_name)
 
 
+=======
+>>>>>>> c48413f (Predictor: one task through all layers, one timer of operators for both runtimes, requirements and naming one module each)
 def _of_report(file: Path) -> Iterator[MeasuredCell]:
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
@@ -212,15 +198,49 @@ def _measured(result: CellResult, header: dict[str, Any]) -> MeasuredCell:
     return MeasuredCell(result, str(run.get("started", "")), str(name or ""))
 
 
+def measurements_of(cells: Iterable[MeasuredCell]) -> list[Measurement]:
+    """Return the measurements that cells carry; those of tiny models say nothing of the model whose name they bear."""
+    from pytest_hfaccel.history.rows import measurements_in
+
+    found: list[Measurement] = []
+    for cell in cells:
+        with suppress(ConfigError):  # written by another version
+            found += [row for check in cell.result.checks for row in measurements_in(check.measures)]
+    return [row for row in found if row.weights != "tiny"]
+
+
+def cells_of_measurements(rows: Iterable[Measurement]) -> list[MeasuredCell]:
+    """Return the cells that measured rows speak of, each once: a model that was timed on a device runs there."""
+    return list({(row.model, row.device, row.dtype): _timed(row) for row in rows}.values())
+
+
+def _timed(row: Measurement) -> MeasuredCell:
+    result = CellResult(
+        cell=f"{row.model}-{row.device}-{row.dtype}",
+        model=row.model,
+        architecture=row.architecture,
+        module="",
+        task=row.task,
+        device=row.device,
+        dtype=row.dtype,
+        weights=row.weights,
+        implementation=row.implementation,
+        checks=[CheckOutcome("performance", reason=f"{row.latency.median_ms:.3g} ms at batch {row.batch}")],
+    )
+    return MeasuredCell(result, "", row.device_name)
+
+
 _BEST_FIRST = (*RUNNING, "failing", "unavailable")
 
 
 class CompatibilityMatrix:
-    """Which model runs on which kind of device, and how that is known.
+    """Which model runs on which kind of device, and how that is known; the last layer of a prediction.
 
     Args:
         cells: Measured cells, oldest first; of several of the same kind the last one stands.
     """
+
+    name = Source.DECLARED
 
     def __init__(self, cells: Iterable[MeasuredCell] = ()) -> None:
         self._cells = list(cells)
@@ -240,14 +260,11 @@ class CompatibilityMatrix:
             return Support(declared.support, "declared", f"{declared.reason}; not measured: {measured.reason}")
         return measured
 
-    def by_family(
-        self, family_of: Callable[[str], str], families: Sequence[str] = FAMILIES
-    ) -> dict[str, dict[str, dict[str, Any]]]:
+    def by_family(self, family_of: Callable[[str], str]) -> dict[str, dict[str, dict[str, Any]]]:
         """Return family -> kind of device -> entry, as plain JSON; measured entries count their cells.
 
         Args:
             family_of: Architecture class -> family.
-            families: The families to list.
         """
         found: dict[tuple[str, str], list[Support]] = {}
         for cell in self._cells:
@@ -256,7 +273,7 @@ class CompatibilityMatrix:
                 found.setdefault((family_of(cell.result.architecture), cell.kind), []).append(support)
         return {
             family: {kind: _summary(found.get((family, kind), []), family, kind) for kind in KINDS}
-            for family in families
+            for family in FAMILIES
         }
 
     def _last(self, kind: str, field: str, value: str | None) -> Support | None:
@@ -268,6 +285,19 @@ class CompatibilityMatrix:
         ]
         return _best([support for support in known if support.when == known[-1].when]) if known else None
 
+    def support(self, question: Question) -> Support:
+        """Return what is known of the model on this kind of device."""
+        return self.entry(question.model, question.architecture or None, question.family, question.device_kind)
+
+    def predict(self, question: Question, trace: ModelTrace | None = None) -> Prediction:  # noqa: ARG002
+        """Return what is known of support as a prediction without a number."""
+        support = self.support(question)
+        return Prediction(question, self.name, f"{support.basis} {support.support}: {support.reason}", None, None)
+
+    def why_not(self, question: Question) -> str:  # noqa: ARG002
+        """Say why there is no latency."""
+        return "a declaration has no number"
+
 
 def _best(entries: list[Support]) -> Support:
     return min(entries, key=lambda entry: _BEST_FIRST.index(entry.support))
@@ -278,23 +308,3 @@ def _summary(measured: list[Support], family: str, kind: str) -> dict[str, Any]:
         return declared_support(family, kind).to_json()
     ran = sum(entry.runs for entry in measured)
     return {**_best(measured).to_json(), "cells_that_ran": ran, "cells_measured": len(measured)}
-
-
-class DeclaredLayer:
-    """Answers with the compatibility matrix: what is declared of a family, overwritten by measured cells."""
-
-    name = Source.DECLARED
-
-    def __init__(self, matrix: CompatibilityMatrix) -> None:
-        self._matrix = matrix
-
-    def support(self, question: Question) -> Support:
-        """Return what is known of the model on this kind of device."""
-        return self._matrix.entry(question.model, question.architecture or None, question.family, question.device_kind)
-
-    def predict(self, question: Question, trace: ModelTrace | None) -> Prediction:
-        """Return the entry of the matrix; it has no number."""
-        del trace
-        support = self.support(question)
-        basis = f"{support.basis} {support.support}: {support.reason}"
-        return Prediction(question, self.name, basis, None, None, details={"support": support.to_json()})

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from statistics import fmean, median
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 MIB = 2**20
 """Bytes of the megabyte in all results."""
@@ -29,11 +29,6 @@ def rate_text(per_second: float) -> str:
     return f"{_three(per_second)} samples/s"
 
 
-def count_text(number: int, what: str) -> str:
-    """Write a number of things: `1 row`, `3 rows`."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
 def _three(value: float) -> str:
     """Write three significant digits, without an exponent."""
     if value >= 100:
@@ -41,52 +36,48 @@ def _three(value: float) -> str:
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-@dataclass(frozen=True)
-class AccuracyLine:
-    """How far predictions of one kind were from what was measured later.
-
-    Attributes:
-        metric: `latency_ms` or `memory_mb`.
-        device: Kind of device.
-        family: The classifier's family; empty where it is not known.
-        source: The layer the predictions came from.
-        pairs: Predictions that were measured later.
-        mean_error: Mean of |predicted / measured - 1|.
-        median_error: Median of the same.
-        bias: Mean of predicted / measured - 1: above 0 where predictions are too slow or too large.
-        inside: Share of the measured values inside the interval; 80 % are meant to be.
-    """
-
-    metric: str
-    device: str
-    family: str
-    source: str
-    pairs: int
-    mean_error: float
-    median_error: float
-    bias: float
-    inside: float
-
-
-def accuracy_lines(pairs: Iterable[Mapping[str, Any]]) -> list[AccuracyLine]:
-    """Summarise pairs by metric, kind of device, family and source.
+def accuracy_table(pairs: DataFrame) -> DataFrame:
+    """Summarise how far predictions were from what was measured later, by metric, device, family and source.
 
     Args:
-        pairs: Rows of the database's view `prediction_accuracy`: `metric`, `device_kind`, `family`, `source`,
-            `relative_error`, `inside_interval`.
+        pairs: Rows of the database's view `prediction_accuracy`.
+
+    Returns:
+        Besides the keys `metric`, `device`, `family` and `source`: `pairs` (how many), `mean_error` and `median_error`
+        (of |predicted / measured - 1|), `bias` (mean of predicted / measured - 1), and `inside`, the share of the
+        measured values inside the interval; 80 % are meant to be.
     """
-    groups: dict[tuple[str, str, str, str], list[Mapping[str, Any]]] = defaultdict(list)
-    for pair in pairs:
-        key = (pair["metric"], pair["device_kind"], pair["family"], pair["source"])
-        groups[tuple(map(str, key))].append(pair)  # type: ignore[index]
-    return [_line(key, together) for key, together in sorted(groups.items())]
+    rows = pairs.rename(columns={"device_kind": "device", "relative_error": "error"})
+    rows = rows.assign(size=rows["error"].abs(), inside=rows["inside_interval"].astype(bool))
+    return (
+        rows.groupby(["metric", "device", "family", "source"])
+        .agg(
+            pairs=("error", "size"),
+            mean_error=("size", "mean"),
+            median_error=("size", "median"),
+            bias=("error", "mean"),
+            inside=("inside", "mean"),
+        )
+        .reset_index()
+    )
 
 
-def _line(key: tuple[str, str, str, str], pairs: list[Mapping[str, Any]]) -> AccuracyLine:
-    errors = [float(pair["relative_error"]) for pair in pairs]
-    sizes = [abs(error) for error in errors]
-    inside = fmean(bool(pair["inside_interval"]) for pair in pairs)
-    return AccuracyLine(*key, len(pairs), fmean(sizes), median(sizes), fmean(errors), inside)
+def accuracy_text(summary: DataFrame) -> str:
+    """Return predicted against measured (`accuracy_table`) as text."""
+    shown = summary.assign(family=summary["family"].replace("", "-"))
+    for column, form in _ACCURACY_FORMATS.items():
+        shown[column] = shown[column].map(form.format)
+    headings = ("metric", "device", "family", "source", "pairs", "mean error", "median", "bias", "inside 80 %")
+    return "\n".join(["=== Predicted against measured ===", *table(headings, shown.to_numpy())])
+
+
+_ACCURACY_FORMATS = {
+    "pairs": "{}",
+    "mean_error": "{:.1%}",
+    "median_error": "{:.1%}",
+    "bias": "{:+.1%}",
+    "inside": "{:.0%}",
+}
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -97,12 +88,7 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def recommendation_text(answer: Mapping[str, Any], *, why: bool = False) -> str:
-    """Return a recommendation (`predict_optimal_hardware`) as text.
-
-    Args:
-        answer: The recommendation.
-        why: Whether to say of each number what it rests on and why better layers had none.
-    """
+    """Return a recommendation (`predict_optimal_hardware`) as text; with `why`, what each number rests on."""
     lines = [
         *dimensions_lines(answer),
         f"=== Hardware for {answer['model_name']} ===",
@@ -121,20 +107,13 @@ def recommendation_text(answer: Mapping[str, Any], *, why: bool = False) -> str:
     return "\n".join(lines)
 
 
-def performance_text(answer: Mapping[str, Any]) -> str:
-    """Return predictions (`predict_performance`) as text."""
-    head = f"=== {answer['model_name']} ==="
-    return "\n".join(
-        [*dimensions_lines(answer), head, f"Asked: {_asked(answer)}", "", *_predictions(answer), "", *_why(answer)]
-    )
-
-
 def matrix_text(matrix: Mapping[str, Any]) -> str:
     """Return a matrix as text: a table of latencies for each precision."""
     about = [
         line for name, model in matrix["models"].items() for line in dimensions_lines({**model, "model_name": name})
     ]
-    lines = [*about, f"=== Prediction matrix ({matrix['mode']}) ===", *_devices(matrix)]
+    chips = [f"{name}: {device['name']}" for name, device in matrix["devices"].items() if device["name"]]
+    lines = [*about, f"=== Prediction matrix ({matrix['mode']}) ===", *chips]
     batches = [str(batch) for batch in matrix["batch_sizes"]]
     for precision in matrix["precision_options"]:
         rows = [
@@ -142,7 +121,7 @@ def matrix_text(matrix: Mapping[str, Any]) -> str:
                 name,
                 platform,
                 *(_cell(by_batch.get(batch, {}).get(precision)) for batch in batches),
-                _sources(by_batch, precision),
+                ", ".join(dict.fromkeys(each[precision]["source"] for each in by_batch.values() if precision in each)),
             )
             for name, model in matrix["models"].items()
             for platform, by_batch in model["predictions"].items()
@@ -164,26 +143,6 @@ def dimensions_lines(answer: Mapping[str, Any]) -> list[str]:
     if answer["dimensions"] == "assumed":
         return [f"NOT {answer['model_name']} itself: {answer['model']}."]
     return [f"NO NUMBERS for {answer['model_name']}: {answer['model']}."]
-
-
-def accuracy_text(lines: Sequence[AccuracyLine]) -> str:
-    """Return predicted against measured as text."""
-    headings = ("metric", "device", "family", "source", "pairs", "mean error", "median", "bias", "inside 80 %")
-    rows = [
-        (
-            line.metric,
-            line.device,
-            line.family or "-",
-            line.source,
-            str(line.pairs),
-            f"{line.mean_error:.1%}",
-            f"{line.median_error:.1%}",
-            f"{line.bias:+.1%}",
-            f"{line.inside:.0%}",
-        )
-        for line in lines
-    ]
-    return "\n".join(["=== Predicted against measured ===", *table(headings, rows)])
 
 
 def _asked(answer: Mapping[str, Any]) -> str:
@@ -228,7 +187,8 @@ def _why(answer: Mapping[str, Any]) -> list[str]:
 
 def _distributed(plan: Mapping[str, Any]) -> list[str]:
     memory = plan["memory_per_device_gb"]
-    parts = ", ".join(f"{name.removesuffix('_gb')} {memory[name]:.1f}" for name in memory if name not in _SUMS)
+    sums = ("per_gpu_gb", "available_gb")
+    parts = ", ".join(f"{name.removesuffix('_gb')} {memory[name]:.1f}" for name in memory if name not in sums)
     others = [
         (each["strategy"], time_text(each["step_ms"]), f"{each['per_gpu_gb']:.1f} GiB", "yes" if each["fits"] else "no")
         for each in plan["considered"]
@@ -248,19 +208,7 @@ def _distributed(plan: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-_SUMS = ("per_gpu_gb", "available_gb")
-
-
-def _devices(matrix: Mapping[str, Any]) -> list[str]:
-    return [f"{name}: {device['name']}" for name, device in matrix["devices"].items() if device["name"]]
-
-
 def _cell(cell: Mapping[str, Any] | None) -> str:
     if cell is None:
         return "-"
     return time_text(cell["latency_mean"]) if cell["fits"] is not False else "does not fit"
-
-
-def _sources(by_batch: Mapping[str, Mapping[str, Mapping[str, Any]]], precision: str) -> str:
-    found = [by_precision[precision]["source"] for by_precision in by_batch.values() if precision in by_precision]
-    return ", ".join(dict.fromkeys(found))

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
+from math import prod
 from typing import Any
 
 from pytest_hfaccel.benchmark.noise import noise_between, read_noise
 from pytest_hfaccel.core.devices import TORCH_KINDS
 from pytest_hfaccel.core.errors import BackendUnavailable, ConfigError
 from pytest_hfaccel.core.spec import Device
-from pytest_hfaccel.predict.calibration.records import QUIET, DeviceCalibration, disturbance_of
+from pytest_hfaccel.predict.calibration import sizes
+from pytest_hfaccel.predict.calibration.records import QUIET, DeviceCalibration, TimedOperator, disturbance_of
 
-_WARM_UP = 1
+CALIBRATED_KINDS = (*TORCH_KINDS, "openvino")
+"""The kinds of device whose operators can be timed."""
+
+DTYPES = {"fp32": 4, "bf16": 2, "fp16": 2}
+"""Bytes of a number at the dtypes a calibration can be taken at; int8 weights are multiplied at one of these."""
+
 _LEAST_RUNS, _MOST_RUNS = 5, 400
 _SECONDS = 0.05
 _FEWEST_RUNS, _LONG_SECONDS = 3, 0.2
@@ -31,10 +39,9 @@ def median_seconds(
     Args:
         run: Does the work, or starts it on an accelerator.
         finish: Waits until the device is done.
-        spreads: Given how far the median is above the fastest run, as a share: what others on the machine add to it.
+        spreads: Gets how far the median is above the fastest run, as a share: what others on the machine add to it.
     """
-    for _ in range(_WARM_UP):
-        run()
+    run()
     finish()
     times: list[float] = []
     began = time.perf_counter()
@@ -55,13 +62,97 @@ def _goes_on(runs: int, seconds: float) -> bool:
     return seconds < _SECONDS and runs < _MOST_RUNS
 
 
-CALIBRATED_KINDS = (*TORCH_KINDS, "openvino")
-"""The kinds of device whose operators can be timed."""
+class OperatorTimer(ABC):
+    """Times every operator of `sizes` on one device. A runtime says how an operator is run.
 
-DTYPES = ("fp32", "bf16", "fp16")
-"""The dtypes a calibration can be taken at: int8 here means int8 weights, whose products run at one of these."""
+    Attributes:
+        spreads: How far each median is above the operator's fastest run, as a share.
+        gathered: Numbers that `gather` moves for each it writes: its indices count as one of 32 bits, or two.
+    """
 
-_TORCH_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+    gathered: int
+
+    def __init__(self, dtype: str) -> None:
+        self.spreads: list[float] = []
+        self._bytes = DTYPES[dtype]
+
+    @abstractmethod
+    def facts(self, note: Callable[[str], None]) -> dict[str, Any]:
+        """Measure everything and return the fields of `DeviceCalibration` from it; `note` hears what comes next."""
+
+    @abstractmethod
+    def _linear(self, rows: int, columns: int, depth: int) -> float:
+        """Return the seconds of `x[rows, depth] @ w[columns, depth].T + b[columns]`, with weights from memory."""
+
+    @abstractmethod
+    def _bmm(self, rows: int, columns: int, depth: int, matrices: int) -> float:
+        """Return the seconds of `x[matrices, rows, depth] @ y[matrices, depth, columns]`."""
+
+    @abstractmethod
+    def _attention(self, queries: int, width: int, heads: int) -> float:
+        """Return the seconds of an attention of as many keys as queries."""
+
+    @abstractmethod
+    def _run_convolution(
+        self, shape: tuple[int, ...], out: int, window: tuple[int, ...], groups: int, stride: int, padding: int
+    ) -> float:
+        """Return the seconds of a convolution of an input of a shape (batch, channels, then one or two sides)."""
+
+    @abstractmethod
+    def _moving(self, rows: int, width: int) -> Iterable[tuple[str, float]]:
+        """Yield kinds of operators that move numbers, with their seconds."""
+
+    @abstractmethod
+    def _norms(self, rows: int, width: int) -> Iterable[tuple[str, float]]:
+        """Yield kinds of normalisations, with their seconds."""
+
+    def measure(self, note: Callable[[str], None]) -> Iterator[TimedOperator]:
+        """Time every operator of `sizes`."""
+        note("matrix products")
+        for m, n, k in sizes.LINEAR:
+            yield self._timed("linear", (m, n, k), self._linear(m, n, k), 2 * m * n * k, m * k + n * k + m * n)
+        note("batched products")
+        for m, n, k, count in sizes.BMM:
+            numbers = count * (m * k + k * n + m * n)
+            yield self._timed("bmm", (m, n, k, count), self._bmm(m, n, k, count), 2 * count * m * n * k, numbers)
+        note("attention")
+        for queries, width, heads in sizes.ATTENTION:
+            flops, numbers = 4 * heads * queries * queries * width, 4 * heads * queries * width
+            seconds = self._attention(queries, width, heads)
+            yield self._timed("attention", (queries, width, heads), seconds, flops, numbers)
+        note("convolutions")
+        for batch, channels, side, out, window, groups, stride in (*sizes.CONV, *sizes.DEPTHWISE):
+            padding = window // 2 if stride == 1 else 0
+            yield self._convolution((batch, channels, side, side), out, window, groups, stride, padding)
+        for channels, samples, out, window, groups, stride in sizes.SOUND:
+            padding = window // 2 if groups > 1 else 0
+            yield self._convolution((1, channels, samples), out, window, groups, stride, padding)
+        note("copies and activations")
+        for count in sizes.NUMBERS:
+            rows, width = max(1, count // sizes.ROW), min(count, sizes.ROW)
+            for kind, seconds in self._moving(rows, width):
+                numbers = {"add": 3, "gather": self.gathered}.get(kind, 2) * rows * width
+                yield self._timed(kind, (rows * width,), seconds, 0, numbers)
+        note("normalisations")
+        for rows, width in sizes.NORMS:
+            for kind, seconds in self._norms(rows, width):
+                yield self._timed(kind, (rows * width,), seconds, 0, 2 * rows * width)
+
+    def _convolution(
+        self, shape: tuple[int, ...], out: int, window: int, groups: int, stride: int, padding: int
+    ) -> TimedOperator:
+        sides = shape[2:]
+        places = shape[0] * prod((side + 2 * padding - window) // stride + 1 for side in sides)
+        depth = shape[1] // groups * window ** len(sides)
+        seconds = self._run_convolution(shape, out, (window,) * len(sides), groups, stride, padding)
+        written = places * out
+        flops, numbers = 2 * written * depth, prod(shape) + written + out * depth
+        if out == groups:
+            return self._timed("depthwise", (written, depth), seconds, flops, numbers)
+        return self._timed("conv", (places, out // groups, depth, groups), seconds, flops, numbers)
+
+    def _timed(self, kind: str, size: tuple[int, ...], seconds: float, flops: int, numbers: int) -> TimedOperator:
+        return TimedOperator(kind, size, seconds, flops, numbers * self._bytes)
 
 
 def calibrate(
@@ -88,14 +179,14 @@ def calibrate(
     if target.kind not in CALIBRATED_KINDS:
         kinds = ", ".join(CALIBRATED_KINDS)
         raise ConfigError(f"{device}: operators of this kind of device cannot be timed. Allowed: {kinds}.")
+    package = "openvino" if target.kind == "openvino" else "torch"
     with _threads(threads) as used:
         started = time.perf_counter()
-        take = _on_openvino if target.kind == "openvino" else _on_torch
         try:
-            facts, noise = _measured(lambda: take(target, dtype, used, note), target)
+            facts, noise = _measured(target, dtype, used, note)
             if disturbance_of(noise) > QUIET:
                 note("everything once more, because the machine was busy")
-                again, noise_again = _measured(lambda: take(target, dtype, used, note), target)
+                again, noise_again = _measured(target, dtype, used, note)
                 facts = _faster(facts, again)
                 quieter = noise if disturbance_of(noise) <= disturbance_of(noise_again) else noise_again
                 noise = {**quieter, "passes": 2}
@@ -108,19 +199,29 @@ def calibrate(
             threads=used,
             taken=datetime.now(UTC).isoformat(timespec="seconds"),
             seconds=round(time.perf_counter() - started, 2),
+            versions={package: version(package)},
             noise=noise,
             **facts,
         )
 
 
 def _measured(
-    take: Callable[[], tuple[dict[str, Any], list[float]]], device: Device
+    device: Device, dtype: str, threads: int, note: Callable[[str], None]
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Return what was measured, and what the machine did meanwhile (`DeviceCalibration.noise`)."""
     before = read_noise(device.id)
-    facts, spreads = take()
+    timer: OperatorTimer
+    if device.kind == "openvino":
+        from pytest_hfaccel.predict.calibration.openvino_operators import OpenVINOOperators
+
+        timer = OpenVINOOperators(device.target, dtype, threads)
+    else:
+        from pytest_hfaccel.predict.calibration.torch_operators import TorchOperators
+
+        timer = TorchOperators(device, dtype)
+    facts = timer.facts(note)
     loop = noise_between(before, read_noise(device.id))
-    spread = statistics.median(spreads) if spreads else 0.0
+    spread = statistics.median(timer.spreads) if timer.spreads else 0.0
     return facts, {"spread": spread, "drift": loop.drift, "loop_spread": loop.iqr_share, "passes": 1}
 
 
@@ -142,63 +243,3 @@ def _threads(wanted: int | None) -> Iterator[int]:
         yield torch.get_num_threads()
     finally:
         torch.set_num_threads(before)
-
-
-def _on_torch(
-    device: Device, dtype: str, _threads: int, note: Callable[[str], None]
-) -> tuple[dict[str, Any], list[float]]:
-    import torch
-
-    from pytest_hfaccel.predict.calibration.torch_operators import TorchOperators, seconds_per_launch
-
-    name = device.torch_name
-    timer = TorchOperators(name, getattr(torch, _TORCH_DTYPES[dtype]))
-    operators = tuple(timer.measure(note))
-    call, view = timer.overheads()
-    facts: dict[str, Any] = {"operators": operators, "call_seconds": call, "view_seconds": view, "module_seconds": 0.0}
-    note("the time Python takes between operators")
-    versions = _versions("torch")
-    known = DeviceCalibration(device.id, "", dtype, 1, "", 0.0, versions, **facts)
-    facts["module_seconds"] = seconds_per_launch(known, name)
-    return {"device_name": _torch_name(device, name), "versions": versions, **facts}, timer.spreads
-
-
-def _torch_name(device: Device, name: str) -> str:
-    import torch
-
-    if device.kind in ("cuda", "rocm"):
-        return str(torch.cuda.get_device_name(name))
-    if device.kind == "xpu":
-        return str(torch.xpu.get_device_name(name))
-    from pytest_hfaccel.hardware.cpu import read_cpu
-
-    return read_cpu().name
-
-
-def _on_openvino(
-    device: Device, dtype: str, threads: int, note: Callable[[str], None]
-) -> tuple[dict[str, Any], list[float]]:
-    from pytest_hfaccel.predict.calibration.openvino_operators import OpenVINOOperators
-
-    timer = OpenVINOOperators(device.target, dtype, threads)
-    operators = tuple(timer.measure(note))
-    facts = {
-        "device_name": timer.device_name,
-        "versions": _versions("openvino"),
-        "call_seconds": timer.call_seconds(),
-        # A compiled graph has neither views nor Python between its operators.
-        "view_seconds": 0.0,
-        "module_seconds": 0.0,
-        "operators": operators,
-    }
-    return facts, timer.spreads
-
-
-def _versions(*packages: str) -> dict[str, str]:
-    found = {}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -3,10 +3,6 @@
 A roofline (Williams, Waterman, Patterson 2009, "Roofline: an insightful visual performance model") bounds a program by
 peak speed and bandwidth. No operator reaches either, and each misses them in its own way; so the time of each operator
 comes from the calibration, at its own size. Imports numpy: import this file late.
-
-Which measured operator stands for which operator of torch's: tables.
-
-Times between measured sizes. Imports numpy: import this file late.
 """
 
 from __future__ import annotations
@@ -47,7 +43,7 @@ class OperatorRoofline:
         return overhead + sum(self.breakdown(trace).values())
 
     def breakdown(self, trace: ModelTrace) -> dict[str, float]:
-        """Return the predicted seconds by group of operators (`kinds.GROUPS`), without the overhead of calls."""
+        """Return the predicted seconds by group of operators (`GROUPS`), without the overhead of calls."""
         groups = dict.fromkeys(GROUPS, 0.0)
         for operator in trace.operators:
             group, seconds = self._operator(operator, _ELEMENT[trace.dtype])
@@ -176,7 +172,7 @@ class Rates:
     logarithmic scale (Shepard 1968, "A two-dimensional interpolation function for irregularly-spaced data").
 
     Args:
-        timed: The measured operators of the kind; none means that nothing is known.
+        timed: The measured operators of the kind.
         axes: Which numbers of their `size` are the coordinates.
         neighbours: How many of the nearest count.
         row: Which number of their `size` is the length of the result's rows, where its alignment matters.
@@ -190,9 +186,6 @@ class Rates:
         self._neighbours = min(neighbours, len(timed))
         self._at = np.array([self._place(one.size) for one in timed]).reshape(len(timed), -1)
         self._log_rates = np.log([one.flops / one.seconds for one in timed])
-
-    def __bool__(self) -> bool:
-        return bool(len(self._log_rates))
 
     def at(self, size: Sequence[int]) -> float:
         """Return the rate at a size, given in full as in `TimedOperator.size`."""

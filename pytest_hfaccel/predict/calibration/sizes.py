@@ -134,3 +134,6 @@ C library's allocator asks the system for fresh pages on every call (32 MiB at m
 
 NORMS: tuple[tuple[int, int], ...] = ((8, 64), (32, 256), (128, 768), (197, 192), (1024, 768), (8192, 768))
 """Rows and width of normalisations and softmax."""
+
+ROW, HEAD = 1000, 50
+"""Numbers of a row that is moved, and of a head in it that changes places."""

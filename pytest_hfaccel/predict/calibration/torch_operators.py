@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.predict.calibration import sizes
-from pytest_hfaccel.predict.calibration.calibrating import median_seconds
-from pytest_hfaccel.predict.calibration.records import DeviceCalibration, TimedOperator
+from pytest_hfaccel.predict.calibration.calibrating import OperatorTimer, median_seconds
+from pytest_hfaccel.predict.calibration.records import DeviceCalibration
 from pytest_hfaccel.predict.calibration.roofline import OperatorRoofline
 from pytest_hfaccel.tracing.traces import trace_model
 
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _COLD_BYTES = 64 * 2**20
 """A model reads each weight once per pass, so weights come from memory, not from a cache. As many copies of a weight
 take turns as fill this much: more than the last-level cache of most CPUs."""
@@ -23,131 +25,95 @@ _WARM_BYTES = 8 * 2**20
 """Activations are read from the cache that holds what a layer's weights have not yet pushed out: more than the second
 level of most CPUs, less than the last."""
 _MOST_COPIES = 48
-_ROW, _HEAD = 1000, 50
 
 
-class TorchOperators:
-    """Times operators on one torch device.
+class TorchOperators(OperatorTimer):
+    """Times operators on one torch device at `fp32`, `bf16` or `fp16`."""
 
-    Args:
-        device: torch's name of the device.
-        dtype: torch's dtype.
+    gathered = 4
 
-    Attributes:
-        spreads: How far each median is above the operator's fastest run, as a share.
-    """
+    def __init__(self, device: Device, dtype: str) -> None:
+        super().__init__(dtype)
+        self._spec, self._device, self._dtype = device, torch.device(device.torch_name), _DTYPES[dtype]
 
-    def __init__(self, device: str, dtype: torch.dtype) -> None:
-        self._device = torch.device(device)
-        self._dtype = dtype
-        self.spreads: list[float] = []
-
-    def measure(self, note: Callable[[str], None]) -> Iterator[TimedOperator]:
-        """Time every operator of `sizes`; `note` is called with what comes next."""
+    def facts(self, note: Callable[[str], None]) -> dict[str, Any]:
+        """Measure everything."""
         with torch.inference_mode():
-            for what, times in (
-                ("matrix products", self._linear),
-                ("batched products", self._bmm),
-                ("attention", self._attention),
-                ("convolutions", self._convolutions),
-                ("copies and activations", self._moving),
-                ("normalisations", self._norms),
-            ):
-                note(what)
-                yield from times()
-
-    def overheads(self) -> tuple[float, float]:
-        """Return the seconds of an operator that computes next to nothing, and of a view."""
-        with torch.inference_mode():
+            facts: dict[str, Any] = {"operators": tuple(self.measure(note))}
             small = self._random(4, 4)
-            return self._time(lambda: small.add(small)), self._time(lambda: small.view(16))
+            facts["call_seconds"] = self._time(lambda: small.add(small))
+            facts["view_seconds"] = self._time(lambda: small.view(16))
+        note("the time Python takes between operators")
+        known = DeviceCalibration(self._spec.id, "", "", 1, "", 0.0, {}, module_seconds=0.0, **facts)
+        facts["module_seconds"] = seconds_per_launch(known, self._spec.torch_name)
+        return {"device_name": self._name(), **facts}
 
-    def _linear(self) -> Iterator[TimedOperator]:
-        for rows, columns, depth in sizes.LINEAR:
-            x, bias = self._random(rows, depth), self._random(columns)
-            weights = itertools.cycle(self._copies(columns, depth))
-            seconds = self._time(lambda: functional.linear(x, next(weights), bias))  # noqa: B023 - timed at once
-            numbers = rows * depth + columns * depth + rows * columns
-            yield self._timed("linear", (rows, columns, depth), seconds, 2 * rows * columns * depth, numbers)
+    def _name(self) -> str:
+        if self._spec.kind in ("cuda", "rocm"):
+            return str(torch.cuda.get_device_name(self._device))
+        if self._spec.kind == "xpu":
+            return str(torch.xpu.get_device_name(self._device))
+        from pytest_hfaccel.hardware.cpu import read_cpu
 
-    def _bmm(self) -> Iterator[TimedOperator]:
-        for rows, columns, depth, matrices in sizes.BMM:
-            x, y = self._random(matrices, rows, depth), self._random(matrices, depth, columns)
-            seconds = self._time(lambda: torch.bmm(x, y))  # noqa: B023
-            numbers = matrices * (rows * depth + depth * columns + rows * columns)
-            flops = 2 * matrices * rows * columns * depth
-            yield self._timed("bmm", (rows, columns, depth, matrices), seconds, flops, numbers)
+        return read_cpu().name
 
-    def _attention(self) -> Iterator[TimedOperator]:
-        for queries, width, heads in sizes.ATTENTION:
-            q = self._random(1, heads, queries, width)
-            seconds = self._time(lambda: functional.scaled_dot_product_attention(q, q, q))  # noqa: B023
-            flops = 4 * heads * queries * queries * width
-            yield self._timed("attention", (queries, width, heads), seconds, flops, 4 * q.numel())
+    def _linear(self, rows: int, columns: int, depth: int) -> float:
+        x, bias = self._random(rows, depth), self._random(columns)
+        weights = itertools.cycle(self._copies(columns, depth))
+        return self._time(lambda: functional.linear(x, next(weights), bias))
 
-    def _convolutions(self) -> Iterator[TimedOperator]:
-        for batch, channels, side, out, window, groups, stride in (*sizes.CONV, *sizes.DEPTHWISE):
-            padding = window // 2 if stride == 1 else 0
-            layer = torch.nn.Conv2d(channels, out, window, stride, padding, groups=groups)
-            yield self._convolution(layer, self._random(batch, channels, side, side))
-        for channels, samples, out, window, groups, stride in sizes.SOUND:
-            sound = torch.nn.Conv1d(channels, out, window, stride, window // 2 if groups > 1 else 0, groups=groups)
-            yield self._convolution(sound, self._random(1, channels, samples))
+    def _bmm(self, rows: int, columns: int, depth: int, matrices: int) -> float:
+        x, y = self._random(matrices, rows, depth), self._random(matrices, depth, columns)
+        return self._time(lambda: torch.bmm(x, y))
 
-    def _convolution(self, layer: Any, x: torch.Tensor) -> TimedOperator:
-        layer = layer.to(self._device, self._dtype)
-        seconds, y = self._time(lambda: layer(x)), layer(x)
-        window = layer.weight[0].numel()
-        rows, columns = y.numel() // layer.out_channels, layer.out_channels // layer.groups
-        numbers = x.numel() + y.numel() + layer.weight.numel()
-        flops = 2 * y.numel() * window
-        if columns == 1:
-            return self._timed("depthwise", (y.numel(), window), seconds, flops, numbers)
-        return self._timed("conv", (rows, columns, window, layer.groups), seconds, flops, numbers)
+    def _attention(self, queries: int, width: int, heads: int) -> float:
+        q = self._random(1, heads, queries, width)
+        return self._time(lambda: functional.scaled_dot_product_attention(q, q, q))
 
-    def _moving(self) -> Iterator[TimedOperator]:
-        for count in sizes.NUMBERS:
-            rows = max(1, count // _ROW)
-            width = min(count, _ROW)
-            # What an operator reads was written a few operators ago: it has left the nearest caches.
-            xs = itertools.cycle(self._copies(rows, width, fill=_WARM_BYTES))
-            y, places = self._random(rows, width), torch.randint(width, (rows, width), device=self._device)
-            mask = places[:1] > width // 2
-            for kind, run, numbers in (
-                ("add", lambda: next(xs) + y, 3),  # noqa: B023
-                ("in_place", lambda: next(xs).mul_(1.0), 2),  # noqa: B023
-                ("copy", lambda: next(xs).clone(), 2),  # noqa: B023
-                ("permute", lambda: _swapped(next(xs)), 2),  # noqa: B023
-                ("gather", lambda: next(xs).gather(1, places), 4),  # noqa: B023
-                ("masked", lambda: next(xs).masked_fill(mask, 0.0), 2),  # noqa: B023
-                ("gelu", lambda: functional.gelu(next(xs)), 2),  # noqa: B023
-                ("tanh", lambda: torch.tanh(next(xs)), 2),  # noqa: B023
-            ):
-                seconds = self._time(run)
-                yield self._timed(kind, (rows * width,), seconds, 0, numbers * rows * width)
+    def _run_convolution(
+        self, shape: tuple[int, ...], out: int, window: tuple[int, ...], groups: int, stride: int, padding: int
+    ) -> float:
+        kind: Any = torch.nn.Conv1d if len(window) == 1 else torch.nn.Conv2d
+        layer = kind(shape[1], out, window, stride, padding, groups=groups).to(self._device, self._dtype)
+        x = self._random(*shape)
+        return self._time(lambda: layer(x))
 
-    def _norms(self) -> Iterator[TimedOperator]:
-        for rows, width in sizes.NORMS:
-            x, weight = self._random(rows, width), self._random(width)
-            images = x.reshape(1, -1, 8, 8)
-            channel = self._random(images.shape[1]).abs()
-            for kind, run in (
-                ("layer_norm", lambda: functional.layer_norm(x, (width,), weight, weight)),  # noqa: B023
-                ("softmax", lambda: torch.softmax(x, -1)),  # noqa: B023
-                ("batch_norm", lambda: functional.batch_norm(images, channel, channel, channel, channel)),  # noqa: B023
-                ("mean", lambda: x.mean(-1)),  # noqa: B023
-            ):
-                yield self._timed(kind, (rows * width,), self._time(run), 0, 2 * rows * width)
+    def _moving(self, rows: int, width: int) -> Iterator[tuple[str, float]]:
+        # What an operator reads was written a few operators ago: it has left the nearest caches.
+        xs = itertools.cycle(self._copies(rows, width, fill=_WARM_BYTES))
+        y, places = self._random(rows, width), torch.randint(width, (rows, width), device=self._device)
+        mask = places[:1] > width // 2
 
-    def _timed(self, kind: str, size: tuple[int, ...], seconds: float, flops: int, numbers: int) -> TimedOperator:
-        return TimedOperator(kind, size, seconds, flops, numbers * self._dtype.itemsize)
+        def swapped(x: torch.Tensor) -> torch.Tensor:
+            """Bring heads before rows, as attention does: short runs of numbers change places."""
+            return x.view(rows, -1, min(sizes.HEAD, width)).transpose(0, 1).contiguous()
+
+        for kind, run in (
+            ("add", lambda: next(xs) + y),
+            ("in_place", lambda: next(xs).mul_(1.0)),
+            ("copy", lambda: next(xs).clone()),
+            ("permute", lambda: swapped(next(xs))),
+            ("gather", lambda: next(xs).gather(1, places)),
+            ("masked", lambda: next(xs).masked_fill(mask, 0.0)),
+            ("gelu", lambda: functional.gelu(next(xs))),
+            ("tanh", lambda: torch.tanh(next(xs))),
+        ):
+            yield kind, self._time(run)
+
+    def _norms(self, rows: int, width: int) -> Iterator[tuple[str, float]]:
+        x, weight = self._random(rows, width), self._random(width)
+        images = x.reshape(1, -1, 8, 8)
+        channel = self._random(images.shape[1]).abs()
+        for kind, run in (
+            ("layer_norm", lambda: functional.layer_norm(x, (width,), weight, weight)),
+            ("softmax", lambda: torch.softmax(x, -1)),
+            ("batch_norm", lambda: functional.batch_norm(images, channel, channel, channel, channel)),
+            ("mean", lambda: x.mean(-1)),
+        ):
+            yield kind, self._time(run)
 
     def _time(self, run: Callable[[], Any]) -> float:
-        return median_seconds(run, self._finish, self.spreads)
-
-    def _finish(self) -> None:
-        if self._device.type != "cpu":
-            torch.accelerator.synchronize(self._device)
+        return median_seconds(run, _waiting_for(self._device), self.spreads)
 
     def _random(self, *shape: int) -> torch.Tensor:
         return torch.randn(shape, dtype=torch.float32).to(self._device, self._dtype)
@@ -158,9 +124,9 @@ class TorchOperators:
         return [first, *(first.clone() for _ in range(copies - 1))]
 
 
-def _swapped(x: torch.Tensor) -> torch.Tensor:
-    """Bring heads before rows, as attention does: short runs of numbers change places."""
-    return x.view(x.shape[0], -1, min(_HEAD, x.shape[1])).transpose(0, 1).contiguous()
+def _waiting_for(device: torch.device) -> Callable[[], Any]:
+    """Return what waits for a device; on the CPU, a call has finished when it returns."""
+    return (lambda: None) if device.type == "cpu" else (lambda: torch.accelerator.synchronize(device))
 
 
 _LENGTH = 8
@@ -180,17 +146,15 @@ def seconds_per_launch(calibration: DeviceCalibration, device: str) -> float:
         calibration: The operators' own times on the device.
         device: torch's name of the device.
     """
-    roofline = OperatorRoofline(calibration)
-    return statistics.median(_of_models(roofline, device))
-
-
-def _of_models(roofline: OperatorRoofline, device: str) -> Iterator[float]:
+    roofline, found = OperatorRoofline(calibration), []
     for architecture, dims in _MODELS:
         trace = trace_model(architecture, dims, batch=1, length=_LENGTH)
-        yield max(0.0, _seconds(architecture, dims, device) - roofline.seconds(trace)) / trace.launches
+        besides = _seconds(architecture, dims, torch.device(device)) - roofline.seconds(trace)
+        found.append(max(0.0, besides) / trace.launches)
+    return statistics.median(found)
 
 
-def _seconds(architecture: str, dims: dict[str, Any], device: str) -> float:
+def _seconds(architecture: str, dims: dict[str, Any], device: torch.device) -> float:
     import transformers
 
     model_class = getattr(transformers, architecture)
@@ -200,10 +164,5 @@ def _seconds(architecture: str, dims: dict[str, Any], device: str) -> float:
     else:
         ids = torch.randint(5, 100, (1, _LENGTH), device=device)
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    finish = torch.accelerator.synchronize if device != "cpu" else _nothing
     with torch.inference_mode():
-        return median_seconds(lambda: model(**inputs), finish)
-
-
-def _nothing() -> None:
-    """On the CPU, a call has finished when it returns."""
+        return median_seconds(lambda: model(**inputs), _waiting_for(device))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from math import exp, log, log2
@@ -12,16 +12,9 @@ from pytest_hfaccel.core.errors import HfAccelError
 from pytest_hfaccel.core.prediction import Estimate, Prediction, Question, Source
 from pytest_hfaccel.tracing.trace import ModelTrace
 
-ORDER = tuple(Source)
-"""The order in which layers are asked: `Source` lists the best one first."""
-
 
 class Layer(Protocol):
-    """One way to predict.
-
-    A layer may also have `why_not(question) -> str`, without a full stop on why it has no answer; the chain asks for it
-    when `predict` returned none, or none with a latency.
-    """
+    """One way to predict."""
 
     @property
     def name(self) -> Source:
@@ -35,78 +28,51 @@ class Layer(Protocol):
             trace: What the model does at the question's batch, length and dtype; `None` where that is not known.
 
         Raises:
-            HfAccelError: It knew something and failed; the chain notes why and asks the next layer.
+            HfAccelError: It knew something and failed; the reason is noted and the next layer is asked.
         """
 
+    def why_not(self, question: Question) -> str:
+        """Say why it has no answer, or none with a latency; without a full stop."""
 
-class LayerChain:
-    """Asks layers, the best one first.
+
+def ask_layers(
+    layers: Sequence[Layer], question: Question, trace: ModelTrace | None, absent: Mapping[Source, str]
+) -> Prediction:
+    """Return the prediction of the best layer that has a latency, else the words of all that know something.
+
+    Memory comes from the first layer that has it. `details["passed_over"]` says why the better layers had no latency.
 
     Args:
-        layers: The layers, in any order, at most one of each name.
+        layers: The layers, the best one first; the last one knows something about every question.
+        question: What is asked.
+        trace: What the model does.
         absent: Why a layer is not among them, by name; without a full stop.
     """
-
-    def __init__(self, layers: Iterable[Layer], absent: Mapping[Source, str] | None = None) -> None:
-        self._layers = sorted(layers, key=lambda layer: ORDER.index(layer.name))
-        self._absent = dict(absent or {})
-
-    def predict(self, question: Question, trace: ModelTrace | None) -> Prediction:
-        """Return the prediction of the best layer that has a latency, else what the last one said.
-
-        Memory comes from the first layer that has it. `details["passed_over"]` says why the better layers had none.
-        """
-        passed_over = dict(self._absent)
-        without_latency: list[Prediction] = []
-        for layer in self._layers:
-            try:
-                found = layer.predict(question, trace)
-            except HfAccelError as error:
-                passed_over[layer.name] = error.message
-                continue
-            if found is not None and found.latency_ms is not None:
-                return _completed(found, without_latency, passed_over)
-            if found is not None:
-                without_latency.append(found)
-            passed_over[layer.name] = _why_not(layer, question, has_trace=trace is not None)
-        return _without_latency(question, without_latency, passed_over)
-
-
-def _why_not(layer: Layer, question: Question, *, has_trace: bool) -> str:
-    if not has_trace and layer.name not in (Source.MEASURED, Source.DECLARED):
-        return "what the model does is not known"
-    why = getattr(layer, "why_not", None)
-    return str(why(question)) if why else _WHY_NOT[layer.name]
-
-
-_WHY_NOT = {
-    Source.MEASURED: "no row of this model on this device",
-    Source.LEARNED: "no model was trained for this device at this precision and mode (`hfaccel predict --train`)",
-    Source.CALIBRATED: "no calibration of this device at this precision (`hfaccel calibrate`)",
-    Source.DATASHEET: "no data sheet of this device is known",
-    Source.DECLARED: "a declaration has no number",
-}
-
-
-def _completed(found: Prediction, partial: list[Prediction], passed_over: Mapping[Source, str]) -> Prediction:
-    memory = found.memory_mb or next((one.memory_mb for one in partial if one.memory_mb), None)
-    better = ORDER[: ORDER.index(found.source)]
+    passed_over = dict(absent)
+    known: list[Prediction] = []
+    for layer in layers:
+        try:
+            found = layer.predict(question, trace)
+        except HfAccelError as error:
+            passed_over[layer.name] = error.message
+            continue
+        if found is not None:
+            known.append(found)
+            if found.latency_ms is not None:
+                break
+        passed_over[layer.name] = layer.why_not(question) if trace else "what the model does is not known"
+    answer = known[-1]
+    if answer.latency_ms is None:
+        answer = replace(answer, source=Source.DECLARED, basis="; ".join(one.basis for one in known))
+    memory = answer.memory_mb or next((one.memory_mb for one in known if one.memory_mb), None)
+    better = tuple(Source)[: tuple(Source).index(answer.source)]
     reasons = {str(name): passed_over[name] for name in better if name in passed_over}
-    return replace(found, memory_mb=memory, details={**found.details, "passed_over": reasons})
-
-
-def _without_latency(question: Question, partial: list[Prediction], passed_over: Mapping[Source, str]) -> Prediction:
-    """Keep the words of all layers that knew something, and the best layer's memory."""
-    last = partial[-1] if partial else Prediction(question, Source.DECLARED, "nothing is known", None, None)
-    memory = next((one.memory_mb for one in partial if one.memory_mb), None)
-    reasons = {str(name): passed_over[name] for name in ORDER if name in passed_over and name != Source.DECLARED}
-    basis = "; ".join(one.basis for one in partial) or last.basis
-    return replace(
-        last, source=Source.DECLARED, basis=basis, memory_mb=memory, details={**last.details, "passed_over": reasons}
-    )
+    return replace(answer, memory_mb=memory, details={**answer.details, "passed_over": reasons})
 
 
 Ask = Callable[[Question], Prediction]
+Numbers = tuple[Estimate | None, Estimate | None]
+"""Latency and memory."""
 
 _GUARDED = (Source.LEARNED, Source.CALIBRATED)
 """Layers that could fall. The roofline of a data sheet grows with operations and bytes, and rows are what they are."""
@@ -126,46 +92,29 @@ def monotone(ask: Ask, question: Question, *, has_length: bool) -> Prediction:
     direct = ask(question)
     if direct.source not in _GUARDED:
         return direct
-    envelope = _Envelope(ask, question, has_length=has_length)
+
+    @cache
+    def at(batch: int, length: int) -> Numbers:
+        """Return the least numbers above the layer's that do not fall, at powers of two."""
+        found = ask(replace(question, batch=batch, length=length))
+        numbers: Numbers = (found.latency_ms, found.memory_mb)
+        if batch > 1:
+            numbers = _bounded(numbers, at(batch // 2, length), max)
+        if has_length and length > 1 and length != _FIRST_LENGTH:
+            numbers = _bounded(numbers, at(batch, length // 2), max)
+        if has_length and length < _FIRST_LENGTH:
+            numbers = _bounded(numbers, at(batch, _FIRST_LENGTH), min)
+        return numbers
+
     lengths = _around(question.length) if has_length else [(question.length, 1.0)]
     corners = [
-        (share * part, envelope.at(batch, length))
-        for batch, share in _around(question.batch)
-        for length, part in lengths
+        (share * part, at(batch, length)) for batch, share in _around(question.batch) for length, part in lengths
     ]
     return replace(
         direct,
-        latency_ms=_mixed((weight, latency) for weight, (latency, _) in corners),
-        memory_mb=_mixed((weight, memory) for weight, (_, memory) in corners),
+        latency_ms=_mean((weight, latency) for weight, (latency, _) in corners),
+        memory_mb=_mean((weight, memory) for weight, (_, memory) in corners),
     )
-
-
-Numbers = tuple[Estimate | None, Estimate | None]
-"""Latency and memory."""
-
-
-class _Envelope:
-    """The least numbers above a layer's that do not fall, at powers of two."""
-
-    def __init__(self, ask: Ask, question: Question, *, has_length: bool) -> None:
-        self._ask, self._question, self._has_length = ask, question, has_length
-        self.at = cache(self._at)
-
-    def _at(self, batch: int, length: int) -> Numbers:
-        found = self._ask(replace(self._question, batch=batch, length=length))
-        latency, memory = found.latency_ms, found.memory_mb
-        for smaller in self._smaller(batch, length):
-            latency, memory = _at_least(latency, smaller[0]), _at_least(memory, smaller[1])
-        if self._has_length and length < _FIRST_LENGTH:
-            most = self.at(batch, _FIRST_LENGTH)
-            latency, memory = _at_most(latency, most[0]), _at_most(memory, most[1])
-        return latency, memory
-
-    def _smaller(self, batch: int, length: int) -> Iterable[Numbers]:
-        if batch > 1:
-            yield self.at(batch // 2, length)
-        if self._has_length and length > 1 and length != _FIRST_LENGTH:
-            yield self.at(batch, length // 2)
 
 
 def _around(number: int) -> list[tuple[int, float]]:
@@ -177,19 +126,18 @@ def _around(number: int) -> list[tuple[int, float]]:
     return [(below, 1.0 - share), (2 * below, share)]
 
 
-def _at_least(estimate: Estimate | None, least: Estimate | None) -> Estimate | None:
-    if estimate is None or least is None or estimate.value >= least.value:
-        return estimate
-    return estimate.times(least.value / estimate.value)
+def _bounded(numbers: Numbers, bounds: Numbers, pick: Callable[[float, float], float]) -> Numbers:
+    """Move latency and memory, with their intervals, to what `pick` (`max`, `min`) says of them and their bounds."""
+
+    def moved(estimate: Estimate | None, bound: Estimate | None) -> Estimate | None:
+        if estimate is None or bound is None or pick(estimate.value, bound.value) == estimate.value:
+            return estimate
+        return estimate.times(bound.value / estimate.value)
+
+    return moved(numbers[0], bounds[0]), moved(numbers[1], bounds[1])
 
 
-def _at_most(estimate: Estimate | None, most: Estimate | None) -> Estimate | None:
-    if estimate is None or most is None or estimate.value <= most.value:
-        return estimate
-    return estimate.times(most.value / estimate.value)
-
-
-def _mixed(estimates: Iterable[tuple[float, Estimate | None]]) -> Estimate | None:
+def _mean(estimates: Iterable[tuple[float, Estimate | None]]) -> Estimate | None:
     """Return the weighted geometric mean."""
     given = [(weight, estimate) for weight, estimate in estimates if weight > 0]
     known = [(weight, estimate) for weight, estimate in given if estimate is not None]

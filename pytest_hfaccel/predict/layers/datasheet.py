@@ -11,7 +11,7 @@ from typing import Any
 from pytest_hfaccel.core.prediction import Estimate, Prediction, Question, Source
 from pytest_hfaccel.hardware.precisions import NATIVE, PrecisionSupport
 from pytest_hfaccel.predict.platforms import GB, DeviceSpecification
-from pytest_hfaccel.predict.requirements.memory import memory_of
+from pytest_hfaccel.predict.requirements import memory_of
 from pytest_hfaccel.tracing.trace import ModelTrace
 
 
@@ -41,13 +41,7 @@ PERFECT = Reached(1.0, 1.0, 1.0, 0.0)
 
 
 def roofline_seconds(trace: ModelTrace, device: DeviceSpecification, reached: Reached = PERFECT) -> float | None:
-    """Return the seconds of a forward pass (a training step) on a device; `None` where its speed is not published.
-
-    Args:
-        trace: What the model does.
-        device: Its data sheet.
-        reached: What is reached of it.
-    """
+    """Return the seconds of a forward pass (a training step) on a device; `None` where its speed is not published."""
     peak = device.peak(trace.dtype)
     if peak is None:
         return None
@@ -78,40 +72,26 @@ class Shares:
     source: str
     origin: str
 
-    def around(self, seconds: float) -> Estimate:
-        """Return a time in milliseconds with its interval."""
-        milliseconds = 1e3 * seconds
-        return Estimate(milliseconds, self.low * milliseconds, self.high * milliseconds)
 
-
+@cache
 def shares_of(kind: str) -> Shares:
     """Return the shares of a kind of device.
 
     Where nothing was measured of a kind, those of another one stand in, with an interval twice as wide on the
     logarithmic scale; `source` says so.
     """
-    table = _table()
-    row = table[kind] if kind in table else table["other"]
-    stands_in = row.get("like")
-    if stands_in is None:
-        return _shares(row)
-    like = _shares(table[stands_in])
-    why = f"of {stands_in}, {like.source}, because nothing measured on {kind} was at hand"
-    return Shares(like.reached, like.low**2, like.high**2, why, like.origin)
-
-
-def _shares(row: dict[str, Any]) -> Shares:
-    reached = Reached(row["compute"], row["half"], row["memory"], 1e-6 * row["launch_us"])
-    low, high = row["interval"]
-    return Shares(reached, low, high, row["source"], " ".join(row["origin"].split()))
-
-
-@cache
-def _table() -> dict[str, dict[str, Any]]:
     import yaml
 
     text = files(__package__).joinpath("shares.yaml").read_text(encoding="utf-8")
-    return dict(yaml.safe_load(text)["kinds"])
+    table: dict[str, dict[str, Any]] = yaml.safe_load(text)["kinds"]
+    row = table.get(kind, table["other"])
+    if "like" in row:
+        like = shares_of(row["like"])
+        why = f"of {row['like']}, {like.source}, because nothing measured on {kind} was at hand"
+        return Shares(like.reached, like.low**2, like.high**2, why, like.origin)
+    reached = Reached(row["compute"], row["half"], row["memory"], 1e-6 * row["launch_us"])
+    low, high = row["interval"]
+    return Shares(reached, low, high, row["source"], " ".join(row["origin"].split()))
 
 
 class DatasheetLayer:
@@ -137,14 +117,13 @@ class DatasheetLayer:
         """Return the prediction; without a latency where the vendor publishes no speed."""
         if trace is None:
             return None
-        shares = shares_of(question.device_kind)
-        problem = self._problem(question)
+        shares, problem = shares_of(question.device_kind), self.why_not(question)
         seconds = None if problem else roofline_seconds(trace, self._device, shares.reached)
         return Prediction(
             question=question,
             source=self.name,
-            basis=self._basis(question, shares),
-            latency_ms=shares.around(seconds) if seconds is not None else None,
+            basis=self._basis(question, shares, problem),
+            latency_ms=Estimate.between(1e3 * seconds, shares.low, shares.high) if seconds is not None else None,
             memory_mb=memory_of(trace, question.device_kind),
             details={
                 "device": self._device.name,
@@ -155,37 +134,31 @@ class DatasheetLayer:
         )
 
     def why_not(self, question: Question) -> str:
-        """Say why there is no latency."""
-        return self._problem(question) or self._not_published(question)
-
-    def _problem(self, question: Question) -> str:
         """Say why the data sheet cannot tell the time at a dtype; empty where it can.
 
         A CPU's half precision takes from an eighth of fp32's time (AMX) to several times it (emulated): that of
         another CPU says nothing.
         """
-        support = self._precision(question.dtype)
-        measure = f"`hfaccel calibrate --dtype {question.dtype}` measures it"
+        support, dtype = self._precision(question.dtype), question.dtype
+        measure = f"`hfaccel calibrate --dtype {dtype}` measures it"
         if not support.is_native:
             return f"{support.reason}; {measure}"
-        if self._device.cores and self._why and question.dtype in ("bf16", "fp16"):
-            return (
-                f"the data sheet of another CPU ({self._device.name}) says nothing of {question.dtype} here; {measure}"
-            )
-        return "" if self._device.peak(question.dtype) else self._not_published(question)
+        if self._device.cores and self._why and dtype in ("bf16", "fp16"):
+            return f"the data sheet of another CPU ({self._device.name}) says nothing of {dtype} here; {measure}"
+        if self._device.peak(dtype):
+            return ""
+        return f"no speed at {dtype} is published for {self._device.name} ({self._device.source})"
 
-    def _not_published(self, question: Question) -> str:
-        return f"no speed at {question.dtype} is published for {self._device.name} ({self._device.source})"
-
-    def _basis(self, question: Question, shares: Shares) -> str:
-        sheet = f"data sheet of {self._device.name} ({self._device.published}){f', {self._why}' if self._why else ''}"
-        peak = self._device.peak(question.dtype)
-        if peak is None or self._problem(question):
-            return f"{sheet}: {self.why_not(question)}"
-        reached, dtype = shares.reached, self._device.computes_at(question.dtype)
-        clock = " at the base clock, which cores exceed" if self._device.cores else ""
+    def _basis(self, question: Question, shares: Shares, problem: str) -> str:
+        device, reached = self._device, shares.reached
+        sheet = f"data sheet of {device.name} ({device.published}){f', {self._why}' if self._why else ''}"
+        dtype = device.computes_at(question.dtype)
+        peak = device.peak(dtype)
+        if peak is None or problem:
+            return f"{sheet}: {problem}"
+        clock = " at the base clock, which cores exceed" if device.cores else ""
         return (
             f"{sheet}: {peak / 1e12:.4g} TFLOP/s at {dtype}{clock}, of which models reach {reached.share(dtype):.0%}, "
-            f"{self._device.bandwidth / GB:.4g} GB/s, of which they reach {reached.memory:.0%}, and "
+            f"{device.bandwidth / GB:.4g} GB/s, of which they reach {reached.memory:.0%}, and "
             f"{1e6 * reached.launch_seconds:.2g} us per operator; shares {shares.source}"
         )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import exp, hypot, log
 from statistics import NormalDist, median
+from typing import NamedTuple
 
 from pytest_hfaccel.benchmark.measurement import Measurement
 from pytest_hfaccel.core.prediction import INTERVAL, Estimate, Prediction, Question, Source
-from pytest_hfaccel.predict.text import MIB, count_text
+from pytest_hfaccel.predict.layers import Ask
+from pytest_hfaccel.predict.text import MIB
 from pytest_hfaccel.tracing.trace import ModelTrace
 
 _SIGMA_OF_IQR = 1.349
@@ -20,6 +22,11 @@ _WITHIN = NormalDist().inv_cdf((1 + INTERVAL) / 2)
 
 _LEAST = 0.01
 """Share a measured time is uncertain by at least: two runs of one process agree no better."""
+
+_PER_DOUBLING = 0.05
+"""Share by which the interval widens for each doubling of the work beyond the nearest row. A convention: on this
+project's CPU rows, the ratio of measured to predicted time of one model changes by about that much from a batch or
+length to the double of it."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +67,11 @@ def points_of(rows: Iterable[Measurement]) -> list[MeasuredPoint]:
 
 
 def _point(batch: int, length: int, rows: Sequence[Measurement]) -> MeasuredPoint:
-    latencies = [row.latency.median_ms for row in rows]
     memories = [row.memory_bytes / MIB for row in rows if row.memory_bytes is not None]
     return MeasuredPoint(
         batch=batch,
         length=length,
-        latency_ms=_estimate(latencies, max(_noise(row) for row in rows)),
+        latency_ms=_estimate([row.latency.median_ms for row in rows], max(map(_noise, rows))),
         memory_mb=_estimate(memories, _LEAST) if memories else None,
         rows=len(rows),
         is_emulated=all(row.implementation != "real" for row in rows),
@@ -85,14 +91,6 @@ def _estimate(values: Sequence[float], sigma: float) -> Estimate:
     return Estimate(middle, min(*values, middle) * (1 - min(share, 0.9)), max(*values, middle) * (1 + share))
 
 
-Ask = Callable[[Question], Prediction]
-
-_PER_DOUBLING = 0.05
-"""Share by which the interval widens for each doubling of the work beyond the nearest row. A convention: on this
-project's CPU rows, the ratio of measured to predicted time of one model changes by about that much from a batch or
-length to the double of it."""
-
-
 class MeasuredLayer:
     """Answers from the measured rows of one model on one device, at one precision and mode.
 
@@ -102,20 +100,22 @@ class MeasuredLayer:
     Args:
         points: The rows, joined by batch and length.
         model_of_device: Predicts without rows of this model; its latencies must not fall with batch or length.
-        where: Where the rows are from, for people.
     """
 
     name = Source.MEASURED
 
-    def __init__(self, points: Sequence[MeasuredPoint], model_of_device: Ask, where: str = "the database") -> None:
-        self._points, self._ask, self._where = list(points), model_of_device, where
+    def __init__(self, points: Sequence[MeasuredPoint], model_of_device: Ask) -> None:
+        self._points, self._ask = points, model_of_device
 
     def predict(self, question: Question, trace: ModelTrace | None) -> Prediction | None:
         """Return the row or what follows from the rows; `None` without rows, or when the device's model has none."""
         length = trace.length if trace is not None else question.length
-        exact = next((p for p in self._points if p.batch == question.batch and p.length in (0, length)), None)
-        if exact is not None:
-            return self._as_measured(question, exact)
+        for point in self._points:
+            if point.batch == question.batch and point.length in (0, length):
+                how = "measured on a software adapter" if point.is_emulated else "measured"
+                chip = point.device_name or question.device
+                basis = f"{how} on {chip}: {_counted([point])} at this batch and length in the database"
+                return Prediction(question, self.name, basis, point.latency_ms, point.memory_mb, rows=point.rows)
         return self._between(question) if self._points else None
 
     def why_not(self, question: Question) -> str:
@@ -124,41 +124,37 @@ class MeasuredLayer:
             return f"no row of {question.model or question.architecture} on {question.device} at {question.dtype}"
         return f"{self._describe()}, and nothing predicts how its time grows from there"
 
-    def _as_measured(self, question: Question, point: MeasuredPoint) -> Prediction:
-        how = "measured on a software adapter" if point.is_emulated else "measured"
-        basis = (
-            f"{how} on {point.device_name or question.device}: {count_text(point.rows, 'row')} at this batch and length"
-        )
-        return Prediction(
-            question, self.name, f"{basis} in {self._where}", point.latency_ms, point.memory_mb, rows=point.rows
-        )
-
     def _between(self, question: Question) -> Prediction | None:
         here = self._ask(question)
-        known = [(point, self._ask(_at(question, point))) for point in self._points]
+        known = [
+            (point, self._ask(replace(question, batch=point.batch, length=point.length or question.length)))
+            for point in self._points
+        ]
         latency = _corrected(here.latency_ms, [(p.latency_ms, a.latency_ms) for p, a in known])
-        if here.latency_ms is None or latency is None:
+        if latency is None:
             return None
-        memory = _corrected(here.memory_mb, [(p.memory_mb, a.memory_mb) for p, a in known])
-        basis = f"{self._describe()}; between and beyond them the time grows as predicted by: {here.basis}"
-        return Prediction(
-            question,
-            self.name,
-            basis,
-            latency,
-            memory or here.memory_mb,
+        return replace(
+            here,
+            question=question,
+            source=self.name,
+            basis=f"{self._describe()}; between and beyond them the time grows as predicted by: {here.basis}",
+            latency_ms=latency,
+            memory_mb=_corrected(here.memory_mb, [(p.memory_mb, a.memory_mb) for p, a in known]) or here.memory_mb,
             rows=sum(point.rows for point in self._points),
-            details=dict(here.details),
         )
 
     def _describe(self) -> str:
         places = ", ".join(f"batch {p.batch} length {p.length}" for p in self._points[:4])
         more = f" and {len(self._points) - 4} more" if len(self._points) > 4 else ""
-        return f"{count_text(sum(p.rows for p in self._points), 'row')} in {self._where} at {places}{more}"
+        return f"{_counted(self._points)} in the database at {places}{more}"
 
 
-@dataclass(frozen=True)
-class _Anchor:
+def _counted(points: Sequence[MeasuredPoint]) -> str:
+    rows = sum(point.rows for point in points)
+    return f"{rows:,} row{'' if rows == 1 else 's'}"
+
+
+class _Anchor(NamedTuple):
     """A row as the device's model sees it: logarithm of the predicted number, and of how far the row is above it."""
 
     at: float
@@ -168,21 +164,16 @@ class _Anchor:
 
 def _corrected(here: Estimate | None, rows: Sequence[tuple[Estimate | None, Estimate | None]]) -> Estimate | None:
     """Return a prediction as rows correct it: linear in the logarithms between rows, parallel beyond them."""
-    anchors = sorted(
-        (_Anchor(log(said.value), log(row.value / said.value), row) for row, said in rows if row and said),
-        key=lambda anchor: anchor.at,
-    )
+    anchors = [_Anchor(log(said.value), log(row.value / said.value), row) for row, said in rows if row and said]
     if here is None or not anchors:
         return None
-    anchors = _rising(anchors)
+    anchors = _rising(sorted(anchors, key=lambda anchor: anchor.at))
     at = log(here.value)
-    below = [anchor for anchor in anchors if anchor.at <= at][-1:] or anchors[:1]
-    over = [anchor for anchor in anchors if anchor.at >= at][:1] or anchors[-1:]
-    first, last = below[0], over[0]
+    first = ([anchor for anchor in anchors if anchor.at <= at] or anchors[:1])[-1]
+    last = ([anchor for anchor in anchors if anchor.at >= at] or anchors[-1:])[0]
     share = (at - first.at) / (last.at - first.at) if last.at > first.at else 0.0
-    above = (1 - share) * first.above + share * last.above
+    value = here.value * exp((1 - share) * first.above + share * last.above)
     nearest = min(abs(at - first.at), abs(at - last.at)) / log(2)
-    value = here.value * exp(above)
     spread = 1 + _PER_DOUBLING * nearest
     noise = max(max(each.row.high / each.row.value, each.row.value / each.row.low) for each in (first, last))
     return Estimate(value, value / (noise * spread), value * noise * spread)
@@ -193,9 +184,5 @@ def _rising(anchors: Sequence[_Anchor]) -> list[_Anchor]:
     kept: list[_Anchor] = []
     for anchor in anchors:
         least = kept[-1].at + kept[-1].above if kept else -float("inf")
-        kept.append(_Anchor(anchor.at, max(anchor.above, least - anchor.at), anchor.row))
+        kept.append(anchor._replace(above=max(anchor.above, least - anchor.at)))
     return kept
-
-
-def _at(question: Question, point: MeasuredPoint) -> Question:
-    return replace(question, batch=point.batch, length=point.length or question.length)

@@ -9,17 +9,31 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.core.prediction import Estimate, Prediction, Question, Source
+from pytest_hfaccel.predict.requirements import memory_of
 from pytest_hfaccel.tracing.trace import ModelTrace
 
 if TYPE_CHECKING:
     from pytest_hfaccel.predict.calibration.records import DeviceCalibration
     from pytest_hfaccel.predict.calibration.roofline import OperatorRoofline
-    from pytest_hfaccel.predict.learning.models import DeviceModel, TrainedModels
-
+    from pytest_hfaccel.predict.learning.models import TrainedModels
 
 _BELOW, _ABOVE = 0.94, 1.26
 """Measured over predicted: four fifths of the rows of `docs/results/prediction_rows.jsonl.gz` lie between these factors
 (torch and OpenVINO on a CPU). Operators disturb each other's caches, so it is low more often than high."""
+
+
+class _Rooflines:
+    """Rooflines of calibrations, each made once: they index all its operators."""
+
+    def __init__(self) -> None:
+        self._made: dict[int, OperatorRoofline] = {}
+
+    def of(self, calibration: DeviceCalibration) -> OperatorRoofline:
+        from pytest_hfaccel.predict.calibration.roofline import OperatorRoofline
+
+        if id(calibration) not in self._made:
+            self._made[id(calibration)] = OperatorRoofline(calibration)
+        return self._made[id(calibration)]
 
 
 class CalibratedLayer:
@@ -34,7 +48,7 @@ class CalibratedLayer:
 
     def __init__(self, calibrations: Sequence[DeviceCalibration], threads: int | None = None) -> None:
         self._calibrations = sorted(calibrations, key=lambda one: one.threads != threads)
-        self._rooflines: dict[int, OperatorRoofline] = {}
+        self._rooflines = _Rooflines()
 
     def why_not(self, question: Question) -> str:
         """Say why this layer has no answer."""
@@ -45,18 +59,15 @@ class CalibratedLayer:
         calibration = self._find(question)
         if calibration is None or trace is None:
             return None
-        from pytest_hfaccel.predict.requirements.memory import memory_of
-
-        seconds, (low, high), rests_on = self._estimate(trace, self._roofline(calibration))
-        milliseconds = 1e3 * seconds
+        seconds, (below, above), rests_on = self._estimate(trace, self._rooflines.of(calibration))
         noise = f"; {calibration.problem}" if calibration.problem else ""
         basis = (
             f"{len(trace.operators)} kinds of traced operators at the speeds measured on {calibration.device_name} "
             f"({calibration.threads} threads, {calibration.taken[:10]}){rests_on}{noise}"
         )
         # Others on the machine only slowed the calibration down: the model may be faster by as much.
-        below = low / (1 + calibration.disturbance if calibration.problem else 1)
-        latency = Estimate(milliseconds, below * milliseconds, high * milliseconds)
+        below /= 1 + calibration.disturbance if calibration.problem else 1
+        latency = Estimate.between(1e3 * seconds, below, above)
         details = {"calibration_problem": calibration.problem} if calibration.problem else {}
         memory = memory_of(trace, question.device_kind)
         return Prediction(question, self.name, basis, latency, memory, details=details)
@@ -68,13 +79,6 @@ class CalibratedLayer:
     def _find(self, question: Question) -> DeviceCalibration | None:
         found = [one for one in self._calibrations if question.device in (one.device, one.kind)]
         return next((one for one in found if one.dtype == question.dtype), None)
-
-    def _roofline(self, calibration: DeviceCalibration) -> OperatorRoofline:
-        from pytest_hfaccel.predict.calibration.roofline import OperatorRoofline
-
-        if id(calibration) not in self._rooflines:
-            self._rooflines[id(calibration)] = OperatorRoofline(calibration)
-        return self._rooflines[id(calibration)]
 
 
 class CorrectedLayer(CalibratedLayer):
@@ -129,49 +133,30 @@ class LearnedLayer:
     name = Source.LEARNED
 
     def __init__(self, models: TrainedModels, threads: int | None = None) -> None:
-        self._models = models
-        self._threads = threads
-        self._rooflines: dict[str, OperatorRoofline] = {}
+        self._models, self._threads = models, threads
+        self._rooflines = _Rooflines()
 
     def why_not(self, question: Question) -> str:
         """Say why this layer has no answer."""
-        from pytest_hfaccel.predict.learning.models import names
-
-        return f"no trained model for {question.device} at {question.dtype}; trained: {names(self._models)}"
+        trained = ", ".join(model.name for model in self._models) or "none"
+        return f"no trained model for {question.device} at {question.dtype}; trained: {trained}"
 
     def predict(self, question: Question, trace: ModelTrace | None) -> Prediction | None:
         """Return the prediction; `None` without a trace, or where nothing was trained for the device and dtype."""
         model = self._models.find(question, self._threads)
         if model is None or trace is None:
             return None
-        from pytest_hfaccel.predict.learning.rows import point_of
-        from pytest_hfaccel.predict.requirements.memory import memory_of
+        from pytest_hfaccel.predict.learning.models import point_of
 
-        point = point_of(trace, self._roofline(model))
-        milliseconds = 1e3 * float(model.latency.predict([point])[0])
+        calibration = model.calibration
+        point = point_of(trace, self._rooflines.of(calibration))
         memory = memory_of(trace, question.device_kind)
         if model.memory is not None and model.memory_interval is not None:
-            memory = _interval(float(model.memory.predict([point])[0]), model.memory_interval)
-        return Prediction(
-            question, self.name, _basis(model), _interval(milliseconds, model.latency_interval), memory, model.rows
+            memory = Estimate.between(float(model.memory.predict([point])[0]), *model.memory_interval)
+        basis = (
+            f"traced operators, the calibration of {calibration.device_name} ({calibration.threads} threads, "
+            f"{calibration.taken[:10]}), corrected by {model.rows} measured rows of {model.relatives} kinds of models, "
+            f"none of them this one's; {model.latency_error:.0%} mean error on held-out kinds"
         )
-
-    def _roofline(self, model: DeviceModel) -> OperatorRoofline:
-        from pytest_hfaccel.predict.calibration.roofline import OperatorRoofline
-
-        if model.name not in self._rooflines:
-            self._rooflines[model.name] = OperatorRoofline(model.calibration)
-        return self._rooflines[model.name]
-
-
-def _interval(value: float, factors: tuple[float, float]) -> Estimate:
-    return Estimate(value, factors[0] * value, factors[1] * value)
-
-
-def _basis(model: DeviceModel) -> str:
-    calibration = model.calibration
-    return (
-        f"traced operators, the calibration of {calibration.device_name} ({calibration.threads} threads, "
-        f"{calibration.taken[:10]}), corrected by {model.rows} measured rows of {model.relatives} kinds of models, "
-        f"none of them this one's; {model.latency_error:.0%} mean error on held-out kinds"
-    )
+        latency = Estimate.between(1e3 * float(model.latency.predict([point])[0]), *model.latency_interval)
+        return Prediction(question, self.name, basis, latency, memory, model.rows)

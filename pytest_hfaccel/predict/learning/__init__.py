@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,16 +54,8 @@ def train_prediction_models(
     rows, calibrations = evidence.rows, evidence.calibrations
     if evidence.notes:
         raise ConfigError("\n".join(evidence.notes))
-    models = _train(rows, calibrations, cache_dir)
-    models.save(Path(output_dir).expanduser() if output_dir is not None else cache_dir / MODELS_FOLDER)
-    if is_database(place) and len(models):
-        _keep(models, place, len(rows))
-    return models
-
-
-def _train(rows: list[Measurement], calibrations: list[Any], cache_dir: Path) -> TrainedModels:
     try:
-        from pytest_hfaccel.predict.learning.training import train
+        from pytest_hfaccel.predict.learning.training import carried_dims, train
     except ImportError as error:
         raise ConfigError(
             f"training needs scikit-learn: {error}", hint="Install it with: pip install 'pytest-hfaccel[predict]'"
@@ -74,13 +66,17 @@ def _train(rows: list[Measurement], calibrations: list[Any], cache_dir: Path) ->
 
     def dims_of(row: Measurement) -> Mapping[str, Any] | None:
         """The dimensions a row carries, else those of the model it names."""
-        carried = row.details.get("dims")
-        if isinstance(carried, Mapping):
+        carried = carried_dims(row)
+        if carried is not None:
             return carried
         model = finder.find(row.model)
         return model.dims if model.architecture == row.architecture and not model.is_assumed else None
 
-    return train(rows, calibrations, cache_dir, dims_of)
+    models = train(rows, calibrations, cache_dir, dims_of)
+    models.save(Path(output_dir).expanduser() if output_dir is not None else cache_dir / MODELS_FOLDER)
+    if is_database(place) and len(models):
+        _keep(models, place, len(rows))
+    return models
 
 
 def _keep(models: TrainedModels, database: Path, rows: int) -> None:
@@ -95,12 +91,5 @@ def _keep(models: TrainedModels, database: Path, rows: int) -> None:
         payload.getvalue(),
         rows=rows,
         metrics={model.name: {"latency_error": model.latency_error, "rows": model.rows} for model in models},
-        versions={name: _version(name) for name in ("pytest-hfaccel", "scikit-learn", "numpy")},
+        versions={name: version(name) for name in ("pytest-hfaccel", "scikit-learn", "numpy")},
     )
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""

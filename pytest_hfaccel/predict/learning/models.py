@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import nnls
 from sklearn.ensemble import GradientBoostingRegressor
 from sklearn.linear_model import HuberRegressor
@@ -17,9 +19,77 @@ from sklearn.preprocessing import StandardScaler
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.prediction import Question
 from pytest_hfaccel.predict.calibration.records import DeviceCalibration
-from pytest_hfaccel.predict.calibration.roofline import GROUPS
-from pytest_hfaccel.predict.learning.rows import Array, Point, Row, features_of
+from pytest_hfaccel.predict.calibration.roofline import GROUPS, MATRIX, OperatorRoofline
 from pytest_hfaccel.predict.text import MIB
+from pytest_hfaccel.tracing.trace import ModelTrace
+
+Array = NDArray[np.float64]
+
+_LARGE_BYTES = 32 * 2**20
+"""Results from this size on get fresh pages from the system on every run (`M_MMAP_THRESHOLD_MAX`, mallopt(3))."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A trace as the learned models see it.
+
+    Attributes:
+        trace: What the model does.
+        groups: Roofline seconds by group of operators, in the order of `GROUPS`.
+        features: Numbers without units for the residual.
+    """
+
+    trace: ModelTrace
+    groups: Array
+    features: Array
+
+
+@dataclass(frozen=True)
+class Row:
+    """A measured point.
+
+    Attributes:
+        point: The trace.
+        seconds: Measured median latency.
+        memory_bytes: Measured memory; `None` where it is not known.
+        relatives: Group of architectures that vary each other: held out together.
+    """
+
+    point: Point
+    seconds: float
+    memory_bytes: int | None
+    relatives: str
+
+
+def point_of(trace: ModelTrace, roofline: OperatorRoofline) -> Point:
+    """Describe a trace by the roofline of one device."""
+    breakdown = roofline.breakdown(trace)
+    groups = np.array([breakdown[group] for group in GROUPS])
+    total, moved = float(groups.sum()), max(1, trace.moved_bytes)
+    large = sum(one.count * one.written_bytes for one in trace.operators if one.written_bytes > _LARGE_BYTES)
+    features = [
+        *(groups / total),
+        np.log(total),
+        np.log(total / max(1, trace.launches)),
+        np.log(max(1, trace.flops) / moved),
+        large / moved,
+        np.log(trace.batch),
+        np.log2(_rows(trace)),
+        np.log(max(1, trace.weight_bytes)),
+    ]
+    return Point(trace, groups, np.array(features))
+
+
+def _rows(trace: ModelTrace) -> float:
+    """Rows of the matrix products, weighted by their work: few rows read weights for little work."""
+    weighted, flops = 0.0, 1.0
+    for one in trace.operators:
+        if one.name in MATRIX and len(one.shapes) > MATRIX[one.name]:
+            work = one.count * one.flops
+            weighted += work * np.log2(max(1, prod(one.shapes[MATRIX[one.name]][:-1])))
+            flops += work
+    return float(2.0 ** (weighted / flops))
+
 
 _CLEAR_ERROR = 0.1
 """Relative error from which a row counts less: one that was disturbed while it was measured must not bend the rest."""
@@ -59,10 +129,8 @@ _RIDGE = 30.0
 class Residual:
     """Corrects a prediction by a factor: the mean, on a logarithmic scale, of a linear regression and boosted trees.
 
-    Both with Huber's loss: rows that were disturbed while they were measured must not bend the rest.
-
-    Trees alone cannot extrapolate, a linear model alone breaks on models unlike those it saw; their mean does less of
-    either.
+    Both with Huber's loss: rows that were disturbed while they were measured must not bend the rest. Trees alone cannot
+    extrapolate, a linear model alone breaks on models unlike those it saw; their mean does less of either.
     """
 
     def __init__(self) -> None:
@@ -89,12 +157,35 @@ class Residual:
         return np.asarray(np.exp(np.clip(said, -_LIMIT, _LIMIT)), dtype=np.float64)
 
 
-_GROUP_PULL = 1.0
-"""How strongly a group's weight is held at 1, in units of the relative error of one row."""
+class _CorrectedSum(ABC):
+    """A weighted sum of columns, with weights near a prior, corrected by a residual."""
+
+    _weights: Array
+    _residual: Residual | None = None
+
+    @abstractmethod
+    def _columns(self, points: Sequence[Point]) -> Array:
+        """Return what is weighted, of shape (points, weights)."""
+
+    def weighted(self, points: Sequence[Point]) -> Array:
+        """Return the weighted sums alone, without the residual."""
+        return np.asarray(self._columns(points) @ self._weights, dtype=np.float64)
+
+    def predict(self, points: Sequence[Point]) -> Array:
+        """Return the predicted number of each point."""
+        found = self.weighted(points)
+        return found if self._residual is None else found * self._residual.factors(_features_of(points))
+
+    def _fit_residual(self, points: Sequence[Point], measured: Array) -> None:
+        self._residual = Residual().fit(_features_of(points), np.log(measured / self.weighted(points)))
 
 
-class LatencyModel:
-    """Learns how a runtime's forward passes differ from the sum of their operators.
+def _features_of(points: Sequence[Point]) -> Array:
+    return np.array([point.features for point in points])
+
+
+class LatencyModel(_CorrectedSum):
+    """Learns how a runtime's forward passes differ from the sum of their operators, in seconds.
 
     A runtime that fuses operators gets small weights for activations and copies; one that is driven by Python gets a
     time per operator.
@@ -108,41 +199,30 @@ class LatencyModel:
         self._scale = np.array([*np.ones(len(GROUPS)), per_launch, per_call])
         self._prior = np.array([*np.ones(len(GROUPS)), float(calibration.module_seconds > 0), 1.0])
         self._weights = self._prior
-        self._residual: Residual | None = None
 
     def fit(self, rows: Sequence[Row]) -> LatencyModel:
         """Learn from measured rows."""
         self.fit_weights(rows)
-        points = [row.point for row in rows]
-        log_errors = np.log(np.array([row.seconds for row in rows]) / self.weighted(points))
-        self._residual = Residual().fit(features_of(points), log_errors)
+        self._fit_residual([row.point for row in rows], np.array([row.seconds for row in rows]))
         return self
 
     def fit_weights(self, rows: Sequence[Row], *, only_ratios: bool = False) -> Array:
         """Learn the weights of groups, operators and calls alone, as ratios to the calibration, and return them.
+
+        Each is held at 1 as strongly as by one row that is off by all of its time.
 
         Args:
             rows: Measured rows.
             only_ratios: Whether the time of a call, too, is held near its calibrated one. A constant of the rows'
                 machine predicts that machine better, and says nothing of another one.
         """
-        points = [row.point for row in rows]
         seconds = np.array([row.seconds for row in rows])
-        pull = np.array([*(_GROUP_PULL * np.ones(len(GROUPS))), _GROUP_PULL, _GROUP_PULL if only_ratios else 0.0])
-        self._weights = fit_weights(self._columns(points), seconds, self._prior, pull)
+        pull = np.array([*np.ones(len(GROUPS) + 1), float(only_ratios)])
+        self._weights = fit_weights(self._columns([row.point for row in rows]), seconds, self._prior, pull)
         return self._weights
 
-    def weighted(self, points: Sequence[Point]) -> Array:
-        """Return the seconds by weighted groups alone, without the residual."""
-        return np.asarray(self._columns(points) @ self._weights, dtype=np.float64)
-
-    def predict(self, points: Sequence[Point]) -> Array:
-        """Return the seconds of forward passes."""
-        seconds = self.weighted(points)
-        return seconds if self._residual is None else seconds * self._residual.factors(features_of(points))
-
     def _columns(self, points: Sequence[Point]) -> Array:
-        columns = np.array([[*point.groups, point.launches, 1.0] for point in points])
+        columns = np.array([[*point.groups, point.trace.launches, 1.0] for point in points])
         return np.asarray(columns * self._scale, dtype=np.float64)
 
 
@@ -152,42 +232,22 @@ _MEMORY_PULL = np.array([0.5, 0.1, 0.1, 0.1, 0.0])
 activations, of outputs, and of a constant in MiB."""
 
 
-class MemoryModel:
-    """Learns what a runtime holds besides weights and activations."""
+class MemoryModel(_CorrectedSum):
+    """Learns what a runtime holds besides weights and activations: the MiB that a model adds to its device's memory."""
 
     def __init__(self) -> None:
         self._weights = _PRIOR
-        self._residual: Residual | None = None
 
     def fit(self, rows: Sequence[Row]) -> MemoryModel:
-        """Learn from the rows whose memory was measured."""
-        known = [row for row in rows if row.memory_bytes]
-        points = [row.point for row in known]
-        measured = np.array([float(row.memory_bytes or 0) / MIB for row in known])
-        self._weights = fit_weights(_columns(points), measured, _PRIOR, _MEMORY_PULL)
-        log_errors = np.log(measured / (_columns(points) @ self._weights))
-        self._residual = Residual().fit(features_of(points), log_errors)
+        """Learn from rows whose memory was measured."""
+        points, measured = [row.point for row in rows], np.array([float(row.memory_bytes or 0) / MIB for row in rows])
+        self._weights = fit_weights(self._columns(points), measured, _PRIOR, _MEMORY_PULL)
+        self._fit_residual(points, measured)
         return self
 
-    def predict(self, points: Sequence[Point]) -> Array:
-        """Return the MiB that models add to the memory of their device at the peak."""
-        mib = np.asarray(_columns(points) @ self._weights, dtype=np.float64)
-        return mib if self._residual is None else mib * self._residual.factors(features_of(points))
-
-
-def _columns(points: Sequence[Point]) -> Array:
-    return np.array(
-        [
-            [
-                point.trace.weight_bytes / MIB,
-                point.trace.multiplied_bytes / MIB,
-                point.trace.activation_bytes / MIB,
-                point.trace.output_bytes / MIB,
-                1.0,
-            ]
-            for point in points
-        ]
-    )
+    def _columns(self, points: Sequence[Point]) -> Array:
+        parts = ("weight_bytes", "multiplied_bytes", "activation_bytes", "output_bytes")
+        return np.array([[*(getattr(point.trace, part) / MIB for part in parts), 1.0] for point in points])
 
 
 _SUFFIX = ".joblib"
@@ -259,6 +319,11 @@ class TrainedModels:
         found.sort(key=lambda model: (model.calibration.threads != threads, -model.rows))
         return found[0] if found else None
 
+    def of_chip(self, name: str) -> TrainedModels | None:
+        """Return those of a chip; `None` where there are none."""
+        own = [model for model in self if model.calibration.device_name == name]
+        return TrainedModels(own) if own else None
+
     def save(self, directory: Path) -> list[Path]:
         """Write every model to a file of its own.
 
@@ -291,20 +356,14 @@ class TrainedModels:
             raise ConfigError(
                 f"{directory}: no trained models (*{_SUFFIX}).", hint="Make some: hfaccel predict --train"
             )
-        return cls([_checked(file, joblib.load) for file in files])
-
-
-def _checked(file: Path, load: Any) -> DeviceModel:
-    try:
-        model = load(file)
-    except Exception as error:
-        # A damaged pickle can raise anything.
-        raise ConfigError(f"{file}: this trained model cannot be read: {type(error).__name__}: {error}") from error
-    if not isinstance(model, DeviceModel):
-        raise ConfigError(f"{file}: this is not a trained model but {type(model).__name__}.")
-    return model
-
-
-def names(models: Iterable[DeviceModel]) -> str:
-    """The names of models, for messages."""
-    return ", ".join(model.name for model in models) or "none"
+        models = []
+        for file in files:
+            try:
+                models.append(joblib.load(file))
+            except Exception as error:
+                # A damaged pickle can raise anything.
+                why = f"{type(error).__name__}: {error}"
+                raise ConfigError(f"{file}: this trained model cannot be read: {why}") from error
+            if not isinstance(models[-1], DeviceModel):
+                raise ConfigError(f"{file}: this is not a trained model but {type(models[-1]).__name__}.")
+        return cls(models)

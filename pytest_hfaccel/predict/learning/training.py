@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -16,8 +17,15 @@ from pytest_hfaccel.core.errors import HfAccelError
 from pytest_hfaccel.core.prediction import INTERVAL
 from pytest_hfaccel.predict.calibration.records import DeviceCalibration
 from pytest_hfaccel.predict.calibration.roofline import OperatorRoofline
-from pytest_hfaccel.predict.learning.models import DeviceModel, LatencyModel, MemoryModel, TrainedModels
-from pytest_hfaccel.predict.learning.rows import Array, Row, point_of, relatives_of
+from pytest_hfaccel.predict.learning.models import (
+    Array,
+    DeviceModel,
+    LatencyModel,
+    MemoryModel,
+    Row,
+    TrainedModels,
+    point_of,
+)
 from pytest_hfaccel.predict.text import MIB
 from pytest_hfaccel.tracing.traces import trace_of
 
@@ -59,11 +67,17 @@ LEAST_ROWS, LEAST_RELATIVES = 20, 5
 Dims = Callable[[Measurement], Mapping[str, Any] | None]
 
 
+def carried_dims(measurement: Measurement) -> Mapping[str, Any] | None:
+    """Return the config fields that a row itself states; `None` where it states none."""
+    dims = measurement.details.get("dims")
+    return dims if isinstance(dims, Mapping) else None
+
+
 def train(
     measurements: Iterable[Measurement],
     calibrations: Sequence[DeviceCalibration],
     cache_dir: Path,
-    dims_of: Dims | None = None,
+    dims_of: Dims = carried_dims,
 ) -> TrainedModels:
     """Train a model for each device, dtype, number of threads and mode that has enough rows.
 
@@ -71,42 +85,59 @@ def train(
         measurements: Measured rows; those of tiny weights and of emulated devices are left out.
         calibrations: Of the devices.
         cache_dir: Where traces are remembered.
-        dims_of: Config fields of a row's model; those the row carries when not given.
+        dims_of: Config fields of a row's model.
     """
+    groups: dict[tuple[str, str, int, bool], list[Measurement]] = defaultdict(list)
+    for one in measurements:
+        if one.weights != "tiny" and one.implementation == "real":
+            groups[one.device, one.dtype, one.threads, one.mode == "training"].append(one)
     trained = TrainedModels()
-    for (device, dtype, threads, training), group in _grouped(measurements).items():
-        what = f"{device} at {dtype} with {threads} threads"
-        calibration = _matching(calibrations, device, dtype, threads)
-        if calibration is None:
+    for (device, dtype, threads, training), group in groups.items():
+        what, wanted = f"{device} at {dtype} with {threads} threads", (device, dtype, threads)
+        matching = [one for one in calibrations if (one.device, one.dtype, one.threads) == wanted]
+        if not matching:
             trained.left_out.append(f"{what}: {len(group)} rows, but no calibration (hfaccel calibrate {device})")
             continue
-        rows = rows_of(group, calibration, cache_dir, dims_of or _carried)
-        relatives = {row.relatives for row in rows}
-        if len(rows) < LEAST_ROWS or len(relatives) < LEAST_RELATIVES:
+        rows = rows_of(group, matching[0], cache_dir, dims_of)
+        if _are_enough(rows):
+            trained.models.append(fit(rows, matching[0], training=training))
+        else:
             trained.left_out.append(
-                f"{what}: {len(rows)} rows of {len(relatives)} kinds of models; {LEAST_ROWS} rows of "
+                f"{what}: {len(rows)} rows of {_kinds(rows)} kinds of models; {LEAST_ROWS} rows of "
                 f"{LEAST_RELATIVES} kinds are needed"
             )
-            continue
-        trained.models.append(fit(rows, calibration, training=training))
     return trained
+
+
+def _kinds(rows: Iterable[Row]) -> int:
+    return len({row.relatives for row in rows})
+
+
+def _are_enough(rows: Sequence[Row]) -> bool:
+    return len(rows) >= LEAST_ROWS and _kinds(rows) >= LEAST_RELATIVES
 
 
 def fit(rows: Sequence[Row], calibration: DeviceCalibration, *, training: bool = False) -> DeviceModel:
     """Train on rows of one device, and learn from held-out rows how wide the intervals must be."""
-    errors = held_out_log_errors(rows, _latency_of(calibration), lambda row: row.seconds)
+
+    def latency(others: list[Row], held: list[Row]) -> Array:
+        return LatencyModel(calibration).fit(others).predict([row.point for row in held])
+
+    def memory(others: list[Row], held: list[Row]) -> Array:
+        return MemoryModel().fit(others).predict([row.point for row in held])
+
+    errors = held_out_log_errors(rows, latency, lambda row: row.seconds)
     known = [row for row in rows if row.memory_bytes]
-    with_memory = len(known) >= LEAST_ROWS and len({row.relatives for row in known}) >= LEAST_RELATIVES
-    memory_errors = held_out_log_errors(known, _memory_of, _mib) if with_memory else None
+    memory_errors = held_out_log_errors(known, memory, _mib) if _are_enough(known) else None
     return DeviceModel(
         calibration=calibration,
         training=training,
         latency=LatencyModel(calibration).fit(rows),
-        memory=MemoryModel().fit(known) if with_memory else None,
+        memory=MemoryModel().fit(known) if memory_errors is not None else None,
         latency_interval=interval_factors(errors),
         memory_interval=interval_factors(memory_errors) if memory_errors is not None else None,
         rows=len(rows),
-        relatives=len({row.relatives for row in rows}),
+        relatives=_kinds(rows),
         trained=datetime.now(UTC).isoformat(timespec="seconds"),
         latency_error=_mean_error(errors),
         memory_error=_mean_error(memory_errors) if memory_errors is not None else None,
@@ -140,35 +171,13 @@ def rows_of(
     return rows
 
 
-def _grouped(measurements: Iterable[Measurement]) -> dict[tuple[str, str, int, bool], list[Measurement]]:
-    groups = defaultdict(list)
-    for one in measurements:
-        if one.weights != "tiny" and one.implementation == "real":
-            groups[one.device, one.dtype, one.threads, one.mode == "training"].append(one)
-    return dict(groups)
+_HEAD = re.compile(r"(For[A-Z]|LMHead|Model$|MT)")
 
 
-def _matching(
-    calibrations: Sequence[DeviceCalibration], device: str, dtype: str, threads: int
-) -> DeviceCalibration | None:
-    found = [one for one in calibrations if (one.device, one.dtype, one.threads) == (device, dtype, threads)]
-    return found[0] if found else None
-
-
-def _carried(measurement: Measurement) -> Mapping[str, Any] | None:
-    dims = measurement.details.get("dims")
-    return dims if isinstance(dims, Mapping) else None
-
-
-def _latency_of(calibration: DeviceCalibration) -> Callable[[list[Row], list[Row]], Array]:
-    def predict(training: list[Row], held: list[Row]) -> Array:
-        return LatencyModel(calibration).fit(training).predict([row.point for row in held])
-
-    return predict
-
-
-def _memory_of(training: list[Row], held: list[Row]) -> Array:
-    return MemoryModel().fit(training).predict([row.point for row in held])
+def relatives_of(measurement: Measurement) -> str:
+    """Return the group a row's architecture belongs to: what the row says, else its class without the head."""
+    said = measurement.details.get("relatives")
+    return str(said) if said else _HEAD.split(measurement.architecture)[0]
 
 
 def _mib(row: Row) -> float:

@@ -20,7 +20,7 @@ from pytest_hfaccel.tracing.trace import ModelTrace, Operator
 from tests.unit.predict.predict_samples import CHIP, REPORT, block_trace, even_calibration, row
 
 if TYPE_CHECKING:
-    from pytest_hfaccel.predict.learning.rows import Row
+    from pytest_hfaccel.predict.learning.models import Row
 
 
 pytestmark = pytest.mark.slow  # scikit-learn takes seconds to import
@@ -49,7 +49,7 @@ Law = Callable[[ModelTrace, dict[str, float]], float]
 
 def rows(law: Law, memory: Callable[[ModelTrace], float] = lambda _: 1.0 * MIB) -> list[Row]:
     from pytest_hfaccel.predict.calibration.roofline import OperatorRoofline
-    from pytest_hfaccel.predict.learning.rows import Row, point_of
+    from pytest_hfaccel.predict.learning.models import Row, point_of
 
     roofline = OperatorRoofline(CALIBRATION)
     found = []
@@ -193,7 +193,7 @@ def test_what_cannot_be_trained_is_said_and_not_raised(tmp_path: Path) -> None:
 
 
 def test_relatives_are_what_the_row_says_or_the_class_without_its_head() -> None:
-    from pytest_hfaccel.predict.learning.rows import relatives_of
+    from pytest_hfaccel.predict.learning.models import relatives_of
 
     assert relatives_of(measurement("BertForMaskedLM")) == "Bert"
     assert relatives_of(measurement("GPT2LMHeadModel")) == "GPT2"

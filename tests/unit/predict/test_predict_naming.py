@@ -8,7 +8,7 @@ import pytest
 
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.predict.naming import ModelFinder
-from pytest_hfaccel.predict.naming.known_models import (
+from pytest_hfaccel.predict.naming import (
     _by_name,
     by_size,
     checkpoints_of,

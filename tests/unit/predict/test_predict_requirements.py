@@ -12,7 +12,7 @@ from pytest_hfaccel.core.errors import ConfigError, LoadError
 from pytest_hfaccel.core.prediction import Estimate, Prediction
 from pytest_hfaccel.predict.platforms import Platform
 from pytest_hfaccel.predict.requirements import ArchitectureCost, Requirements, RunCost, cost_of, requirements_on
-from pytest_hfaccel.predict.requirements.memory import Overhead, overhead_of, with_fit
+from pytest_hfaccel.predict.requirements import Overhead, overhead_of, with_fit
 from pytest_hfaccel.tracing.traces import trace_of
 from tests.unit.predict.predict_samples import GIB, prediction, question
 
@@ -170,7 +170,7 @@ def test_what_cannot_be_built_is_said() -> None:
 def test_a_second_call_reads_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = cost_of("BertModel", SMALL, length=16, cache_dir=tmp_path)
     monkeypatch.setattr(
-        "pytest_hfaccel.predict.requirements.trace_architecture", lambda *_, **__: pytest.fail("traced again")
+        "pytest_hfaccel.predict.requirements.cost_of", lambda *_, **__: pytest.fail("traced again")
     )
     assert cost_of("BertModel", SMALL, length=16, cache_dir=tmp_path) == first
     (file,) = (tmp_path / "costs").iterdir()
