@@ -5,7 +5,7 @@
 Each registered checkpoint small enough for this machine gets its real dimensions and seeded random weights, without a
 download, in a process of its own per device. The process reports the kernel's high-water mark of its memory (VmHWM)
 above what it had after the imports. From all of these the constants of a device are fitted and written to
-`pytest_hfaccel/advisor/overhead.json`; the table in `docs/requirements_accuracy.md` predicts each model with constants
+`pytest_hfaccel/predict/overhead.json`; the table in `docs/requirements_accuracy.md` predicts each model with constants
 fitted on the *other* models.
 """
 
@@ -25,7 +25,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "docs" / "requirements_accuracy.md"
-CONSTANTS = ROOT / "pytest_hfaccel" / "advisor" / "overhead.json"
+CONSTANTS = ROOT / "pytest_hfaccel" / "predict" / "overhead.json"
 
 DEVICES = {"cpu": 400_000_000, "openvino": 170_000_000}
 """Device kind -> most parameters measured on it; converting to OpenVINO takes seconds per hundred million."""
@@ -53,7 +53,7 @@ def main() -> None:
 
 def measure_all(kept: Path | None) -> list[dict[str, Any]]:
     """Measure every model on every device, each in a process of its own."""
-    from pytest_hfaccel.predict.requirements import trace_architecture
+    from pytest_hfaccel.predict.requirements import cost_of
     from pytest_hfaccel.registry import load_registry
 
     rows = json.loads(kept.read_text()) if kept and kept.exists() else []
@@ -62,7 +62,7 @@ def measure_all(kept: Path | None) -> list[dict[str, Any]]:
         for device, most in DEVICES.items():
             if (spec.parameters or most) >= most or (spec.name, device) in done:
                 continue
-            cost = trace_architecture(spec.architecture, spec.dims, LENGTH)
+            cost = cost_of(spec.architecture, spec.dims, length=LENGTH)
             flops = cost.run.flops_per_sample if cost.run else 0
             if flops > MOST_FLOPS:
                 continue
@@ -186,12 +186,12 @@ def _status(field: str) -> int:
 
 def with_costs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Add to each measured row what is computed for it."""
-    from pytest_hfaccel.predict.requirements import trace_architecture
+    from pytest_hfaccel.predict.requirements import cost_of
     from pytest_hfaccel.registry import load_registry
 
     registry = load_registry()
     specs = {row["model"]: registry.get(row["model"]) for row in rows}
-    traced = {name: trace_architecture(spec.architecture, spec.dims, LENGTH) for name, spec in specs.items()}
+    traced = {name: cost_of(spec.architecture, spec.dims, length=LENGTH) for name, spec in specs.items()}
     return [{**row, **_computed(traced[row["model"]], row["batch"])} for row in rows]
 
 

@@ -105,7 +105,6 @@ LATE = (
     "predict/calibration/roofline.py",
     "predict/calibration/torch_operators.py",
     "predict/learning/models.py",
-    "predict/learning/rows.py",
     "predict/learning/training.py",
     "plots/accuracy.py",
     "plots/matrix.py",

@@ -176,23 +176,24 @@ def _train(arguments: argparse.Namespace) -> int:
 
 def _accuracy(arguments: argparse.Namespace) -> int:
     from pytest_hfaccel.history import BenchmarkDatabase
-    from pytest_hfaccel.predict.text import accuracy_lines, accuracy_text
+    from pytest_hfaccel.predict.text import accuracy_table, accuracy_text
 
     database = BenchmarkDatabase(arguments.database, create=False)
-    pairs = database.accuracy().to_dict("records")
-    if not pairs:
+    pairs = database.accuracy()
+    if pairs.empty:
         print(f"{database.path}: no prediction has been measured yet. Predict with --database, then measure the cell.")
         return 1
-    lines = accuracy_lines(pairs)
-    _write(list(map(vars, lines)), arguments.output_file)
-    print_json(list(map(vars, lines))) if arguments.json else print(accuracy_text(lines))
+    summary = accuracy_table(pairs)
+    _write(summary.to_dict("records"), arguments.output_file)
+    print_json(summary.to_dict("records")) if arguments.json else print(accuracy_text(summary))
     if arguments.visualize:
         from pytest_hfaccel.plots import plot_accuracy
 
         for metric, unit in (("latency_ms", "ms"), ("memory_mb", "MiB")):
-            rows = [pair for pair in pairs if pair["metric"] == metric]
-            for file in plot_accuracy(rows, metric.partition("_")[0], unit, arguments.output_dir) if rows else ():
-                print(f"Wrote {file}")
+            rows = pairs[pairs["metric"] == metric]
+            if not rows.empty:
+                for file in plot_accuracy(rows, metric.partition("_")[0], unit, arguments.output_dir):
+                    print(f"Wrote {file}")
     return 0
 
 

@@ -27,17 +27,23 @@ from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.core.tasks import TASKS
 from pytest_hfaccel.hardware.cpu import Memory
 from pytest_hfaccel.predict.configuration import WEIGHTS
+from pytest_hfaccel.predict.engine import Engine, Task
 from pytest_hfaccel.predict.recommendation import Candidate, recommend
-from pytest_hfaccel.predict.requirements import DEFAULT_LENGTH, ArchitectureCost, Requirements, cost_of, requirements_on
-from pytest_hfaccel.predict.requirements import USABLE_SHARE
+from pytest_hfaccel.predict.requirements import (
+    DEFAULT_LENGTH,
+    USABLE_SHARE,
+    ArchitectureCost,
+    Requirements,
+    cost_of,
+    requirements_on,
+)
 from pytest_hfaccel.predict.support import KINDS, CompatibilityMatrix, Support
 from pytest_hfaccel.predict.text import MIB
 from pytest_hfaccel.tracing.trace import PRECISIONS
 
 if TYPE_CHECKING:
     from pytest_hfaccel.core.prediction import Prediction
-    from pytest_hfaccel.predict.engine import Engine, Task
-from pytest_hfaccel.predict.naming import NamedModel
+    from pytest_hfaccel.predict.naming import NamedModel
     from pytest_hfaccel.predict.platforms import Platform
     from pytest_hfaccel.registry import Registry
 

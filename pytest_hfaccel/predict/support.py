@@ -140,41 +140,6 @@ def _of_run(folder: Path) -> Iterator[MeasuredCell]:
     yield from reported or [cell for file in folder.glob("journal.jsonl") for cell in _of_journal(file)]
 
 
-<<<<<<< HEAD
-def cells_of_measurements(rows: Iterable[Measurement]) -> list[MeasuredCell]:
-    """Return the cells that measured rows speak of, each once: a model that was timed on a device runs there."""
-    return list({(row.model, row.device, row.dtype): _timed(row) for row in rows}.values())
-
-
-def measurements_of(cells: Iterable[MeasuredCell]) -> list[Measurement]:
-    """Return the measurements that cells carry; those of tiny models say nothing of the model whose name they bear."""
-    from pytest_hfaccel.history.recording import measurements_in
-
-    found: list[Measurement] = []
-    for cell in cells:
-        with suppress(ConfigError):  # written by another version
-            found += [row for check in cell.result.checks for row in measurements_in(check.measures)]
-    return [row for row in found if row.weights != "tiny"]
-
-
-def _timed(row: Measurement) -> MeasuredCell:
-    result = CellResult(
-        cell=f"{row.model}-{row.device}-{row.dtype}",
-        model=row.model,
-        architecture=row.architecture,
-        module="",
-        task=row.task,
-        device=row.device,
-        dtype=row.dtype,
-        weights=row.weights,
-        implementation=row.implementation,
-        checks=[CheckOutcome("performance", reason=f"{row.latency.median_ms:.3g} ms at batch {row.batch}")],
-    )
-    return MeasuredCell(result, "", row.device_name)
-
-
-=======
->>>>>>> c48413f (Predictor: one task through all layers, one timer of operators for both runtimes, requirements and naming one module each)
 def _of_report(file: Path) -> Iterator[MeasuredCell]:
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
@@ -200,7 +165,7 @@ def _measured(result: CellResult, header: dict[str, Any]) -> MeasuredCell:
 
 def measurements_of(cells: Iterable[MeasuredCell]) -> list[Measurement]:
     """Return the measurements that cells carry; those of tiny models say nothing of the model whose name they bear."""
-    from pytest_hfaccel.history.rows import measurements_in
+    from pytest_hfaccel.history.recording import measurements_in
 
     found: list[Measurement] = []
     for cell in cells:

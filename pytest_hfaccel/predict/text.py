@@ -47,8 +47,12 @@ def accuracy_table(pairs: DataFrame) -> DataFrame:
         (of |predicted / measured - 1|), `bias` (mean of predicted / measured - 1), and `inside`, the share of the
         measured values inside the interval; 80 % are meant to be.
     """
-    rows = pairs.rename(columns={"device_kind": "device", "relative_error": "error"})
-    rows = rows.assign(size=rows["error"].abs(), inside=rows["inside_interval"].astype(bool))
+    rows = pairs.assign(
+        device=pairs["device_kind"],
+        error=pairs["relative_error"],
+        size=pairs["relative_error"].abs(),
+        inside=pairs["inside_interval"].astype(bool),
+    )
     return (
         rows.groupby(["metric", "device", "family", "source"])
         .agg(

@@ -145,8 +145,8 @@ def test_the_options_are_in_the_guide() -> None:
 
 
 def test_the_numbers_of_devices_and_checkpoints() -> None:
-    from pytest_hfaccel.predict.naming import _by_name
+    from pytest_hfaccel.predict.naming import known_checkpoints
     from pytest_hfaccel.predict.platforms import load_specifications
 
     assert f"holds {len(load_specifications().by_slug)} devices" in TEXT
-    assert f"dimensions of {len({each.name for each in _by_name().values()})} checkpoints" in TEXT
+    assert f"dimensions of {len({each.name for each in known_checkpoints().values()})} checkpoints" in TEXT

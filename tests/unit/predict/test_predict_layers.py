@@ -12,7 +12,7 @@ import pytest
 from pytest_hfaccel.benchmark.measurement import Measurement, Noise
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.prediction import Prediction, Question, Source
-from pytest_hfaccel.predict.layers import LayerChain, monotone
+from pytest_hfaccel.predict.layers import ask_layers, monotone
 from pytest_hfaccel.predict.layers.measured import MeasuredLayer, points_of
 from pytest_hfaccel.tracing.trace import ModelTrace
 from tests.unit.predict.predict_samples import block_trace, estimate, prediction, question, row
@@ -42,9 +42,9 @@ def answer(source: Source, milliseconds: float | None = 1.0, mib: float | None =
 
 
 def test_the_best_layer_with_an_answer_is_named() -> None:
-    layers = [Says(source, answer(source)) for source in reversed(Source)]
-    assert LayerChain(layers).predict(question(), TRACE).source == Source.MEASURED
-    assert LayerChain(layers[:-1]).predict(question(), TRACE).source == Source.LEARNED
+    layers = [Says(source, answer(source)) for source in Source]
+    assert ask_layers(layers, question(), TRACE, {}).source == Source.MEASURED
+    assert ask_layers(layers[1:], question(), TRACE, {}).source == Source.LEARNED
 
 
 def test_the_answer_says_why_better_layers_had_none() -> None:
@@ -54,7 +54,7 @@ def test_the_answer_says_why_better_layers_had_none() -> None:
         Says(Source.DATASHEET, answer(Source.DATASHEET)),
         Says(Source.DECLARED, answer(Source.DECLARED, None, None)),
     ]
-    found = LayerChain(layers, {Source.LEARNED: "not trained"}).predict(question(), TRACE)
+    found = ask_layers(layers, question(), TRACE, {Source.LEARNED: "not trained"})
     assert found.source == Source.DATASHEET
     assert found.details["passed_over"] == {
         "measured": "no row of bert-base-uncased",
@@ -65,7 +65,7 @@ def test_the_answer_says_why_better_layers_had_none() -> None:
 
 def test_without_a_trace_the_reason_is_that() -> None:
     layers = [Says(Source.DATASHEET, None, "no speed"), Says(Source.DECLARED, answer(Source.DECLARED, None, None))]
-    found = LayerChain(layers).predict(question(), None)
+    found = ask_layers(layers, question(), None, {})
     assert found.details["passed_over"] == {"datasheet": "what the model does is not known"}
 
 
@@ -73,7 +73,7 @@ def test_memory_comes_from_the_first_layer_that_has_it() -> None:
     without_speed = prediction(None, source=Source.DATASHEET, memory_mb=estimate(77.0))
     declared = answer(Source.DECLARED, None, None)
     layers = [Says(Source.DATASHEET, without_speed, "no speed"), Says(Source.DECLARED, declared)]
-    found = LayerChain(layers).predict(question(), TRACE)
+    found = ask_layers(layers, question(), TRACE, {})
     assert found.source == Source.DECLARED
     assert found.latency_ms is None
     assert found.memory_mb == estimate(77.0)
@@ -85,19 +85,14 @@ def test_memory_of_a_better_layer_completes_a_worse_one() -> None:
         Says(Source.LEARNED, prediction(None, source=Source.LEARNED, memory_mb=estimate(5.0)), "no time"),
         Says(Source.CALIBRATED, prediction(3.0, None)),
     ]
-    found = LayerChain(layers).predict(question(), TRACE)
+    found = ask_layers(layers, question(), TRACE, {})
     assert found.latency_ms == estimate(3.0)
     assert found.memory_mb == estimate(5.0)
 
 
-def test_no_layer_at_all() -> None:
-    found = LayerChain([]).predict(question(), TRACE)
-    assert (found.source, found.latency_ms, found.memory_mb) == (Source.DECLARED, None, None)
-
-
 def test_other_errors_are_not_hidden() -> None:
     with pytest.raises(ZeroDivisionError):
-        LayerChain([Says(Source.LEARNED, ZeroDivisionError())]).predict(question(), TRACE)
+        ask_layers([Says(Source.LEARNED, ZeroDivisionError())], question(), TRACE, {})
 
 
 def device(asked: Question) -> Prediction:

@@ -15,7 +15,7 @@ from pytest_hfaccel.history import BenchmarkDatabase, RunRecord
 from pytest_hfaccel.predict import HardwareModelPredictor, train_prediction_models
 from pytest_hfaccel.predict.calibration import save_calibration
 from pytest_hfaccel.predict.learning import NAME_IN_DATABASE
-from pytest_hfaccel.predict.text import accuracy_lines, accuracy_text
+from pytest_hfaccel.predict.text import accuracy_table, accuracy_text
 from pytest_hfaccel.tracing.trace import ModelTrace, Operator
 from tests.unit.predict.predict_samples import CHIP, REPORT, block_trace, even_calibration, row
 
@@ -193,7 +193,7 @@ def test_what_cannot_be_trained_is_said_and_not_raised(tmp_path: Path) -> None:
 
 
 def test_relatives_are_what_the_row_says_or_the_class_without_its_head() -> None:
-    from pytest_hfaccel.predict.learning.models import relatives_of
+    from pytest_hfaccel.predict.learning.training import relatives_of
 
     assert relatives_of(measurement("BertForMaskedLM")) == "Bert"
     assert relatives_of(measurement("GPT2LMHeadModel")) == "GPT2"
@@ -233,11 +233,11 @@ def test_what_was_predicted_is_compared_with_what_is_measured_later(place: Path)
     said = predictor.predict_performance("bert-base-uncased", hardware=["cpu", "cuda", "webnn"])["predictions"]["cpu"]
     assert BenchmarkDatabase(path).accuracy().empty
     database_with(place, row(2 * said["latency"]))
-    pairs = BenchmarkDatabase(path).accuracy().to_dict("records")
-    latency = next(pair for pair in pairs if pair["metric"] == "latency_ms")
+    pairs = BenchmarkDatabase(path).accuracy()
+    latency = next(pair for pair in pairs.to_dict("records") if pair["metric"] == "latency_ms")
     assert latency["predicted"] == pytest.approx(said["latency"])
     assert latency["relative_error"] == pytest.approx(-0.5)
-    line = next(line for line in accuracy_lines(pairs) if line.metric == "latency_ms")
+    line = accuracy_table(pairs).set_index("metric").loc["latency_ms"]
     assert (line.device, line.family, line.source, line.pairs) == ("cpu", "embedding", "datasheet", 1)
     assert line.mean_error == pytest.approx(0.5)
 
@@ -295,13 +295,14 @@ def test_calibrations_of_the_database_count(place: Path) -> None:
 
 
 def test_accuracy_in_words() -> None:
+    pandas = pytest.importorskip("pandas")
     pairs = [PAIR, {**PAIR, "relative_error": -0.3, "inside_interval": False}, {**PAIR, "device_kind": "cuda"}]
-    lines = accuracy_lines(pairs)
-    assert [(line.device, line.pairs) for line in lines] == [("cpu", 2), ("cuda", 1)]
-    assert lines[0].mean_error == pytest.approx(0.2)
-    assert lines[0].bias == pytest.approx(-0.1)
-    assert lines[0].inside == 0.5
-    text = accuracy_text(lines).splitlines()
+    summary = accuracy_table(pandas.DataFrame(pairs))
+    assert list(zip(summary.device, summary.pairs, strict=True)) == [("cpu", 2), ("cuda", 1)]
+    assert summary.mean_error[0] == pytest.approx(0.2)
+    assert summary.bias[0] == pytest.approx(-0.1)
+    assert summary.inside[0] == 0.5
+    text = accuracy_text(summary).splitlines()
     assert text[1].startswith("metric      device  family     source   pairs  mean error  median  bias ")
     assert text[2].split() == ["latency_ms", "cpu", "embedding", "learned", "2", "20.0%", "20.0%", "-10.0%", "50%"]
 

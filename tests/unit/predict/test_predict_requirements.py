@@ -11,8 +11,16 @@ import pytest
 from pytest_hfaccel.core.errors import ConfigError, LoadError
 from pytest_hfaccel.core.prediction import Estimate, Prediction
 from pytest_hfaccel.predict.platforms import Platform
-from pytest_hfaccel.predict.requirements import ArchitectureCost, Requirements, RunCost, cost_of, requirements_on
-from pytest_hfaccel.predict.requirements import Overhead, overhead_of, with_fit
+from pytest_hfaccel.predict.requirements import (
+    ArchitectureCost,
+    Overhead,
+    Requirements,
+    RunCost,
+    cost_of,
+    overhead_of,
+    requirements_on,
+    with_fit,
+)
 from pytest_hfaccel.tracing.traces import trace_of
 from tests.unit.predict.predict_samples import GIB, prediction, question
 
@@ -85,7 +93,6 @@ def test_every_number_has_a_source_and_survives_json() -> None:
     assert list(data)[:5] == ["min_memory_mb", "recommended_memory_mb", "cpu_cores", "disk_space_mb", "batch_size"]
     numbers = {name for name, value in data.items() if isinstance(value, int) and not isinstance(value, bool)}
     assert numbers - {"length", "parameters"} == set(data["sources"])
-    assert ArchitectureCost.from_json(COST.to_json()) == COST
 
 
 def test_cores_follow_the_work_and_stop_at_those_present() -> None:
@@ -102,9 +109,7 @@ SMALL = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "n
 
 
 def traced(architecture: str, dims: dict[str, Any], length: int = 16) -> Any:
-    from pytest_hfaccel.predict.requirements import trace_architecture
-
-    return trace_architecture(architecture, dims, length)
+    return cost_of(architecture, dims, length=length)
 
 
 def test_weights_and_flops_equal_those_of_the_real_model() -> None:
@@ -165,18 +170,6 @@ def test_what_cannot_be_built_is_said() -> None:
         traced("BertForNothing", {})
     with pytest.raises((ConfigError, LoadError), match="hidden size"):
         traced("BertModel", {"hidden_size": 65, "num_attention_heads": 4})
-
-
-def test_a_second_call_reads_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = cost_of("BertModel", SMALL, length=16, cache_dir=tmp_path)
-    monkeypatch.setattr(
-        "pytest_hfaccel.predict.requirements.cost_of", lambda *_, **__: pytest.fail("traced again")
-    )
-    assert cost_of("BertModel", SMALL, length=16, cache_dir=tmp_path) == first
-    (file,) = (tmp_path / "costs").iterdir()
-    file.write_text("{")
-    with pytest.raises(pytest.fail.Exception, match="traced again"):
-        cost_of("BertModel", SMALL, length=16, cache_dir=tmp_path)
 
 
 def test_int8_is_what_the_predictor_counts(tmp_path: Path) -> None:
