@@ -99,6 +99,7 @@ LATE = (
     "backends/browser/server.py",
     "backends/exported/",
     "backends/openvino/",
+    "backends/onnxruntime/",
     "backends/torch/",
     "checkpoints/",
     "predict/calibration/openvino_operators.py",

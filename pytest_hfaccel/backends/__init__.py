@@ -34,6 +34,7 @@ __all__ = [
 _CLASSES = {
     "torch": "pytest_hfaccel.backends.torch.backend:TorchBackend",
     "openvino": "pytest_hfaccel.backends.openvino.backend:OpenVINOBackend",
+    "onnxruntime": "pytest_hfaccel.backends.onnxruntime.backend:OnnxRuntimeBackend",
     "browser": "pytest_hfaccel.backends.browser.backend:BrowserBackend",
     "fake": "pytest_hfaccel.backends.fake.backend:FakeBackend",
 }

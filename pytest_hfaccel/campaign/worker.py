@@ -105,10 +105,11 @@ def _import_everything(request: WorkerRequest) -> None:
     Backends().for_kind(request.cell.device.kind)
     if not request.cell.model.requires_remote_code:
         model_class(request.cell.model)
-    if request.cell.device.kind == "openvino":
+    exporter = {"openvino": "openvino", "onnxruntime": "onnx"}.get(request.cell.device.kind)
+    if exporter is not None:
         # What its backend imports when it converts, reads and runs.
-        import_module("transformers.exporters.exporter_openvino")
-        import_module("transformers.exporters.runners.runner_openvino")
+        import_module(f"transformers.exporters.exporter_{exporter}")
+        import_module(f"transformers.exporters.runners.runner_{exporter}")
     for module in ("checkpoints.build", "tracing.input_shapes"):
         import_module(f"pytest_hfaccel.{module}")
 

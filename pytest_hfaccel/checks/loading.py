@@ -18,6 +18,8 @@ from pytest_hfaccel.upstream.transformers import packages_of_dummy
 if TYPE_CHECKING:
     import torch
 
+    from pytest_hfaccel.backends.base import Placement
+
 
 @built_in("resolves", stage=Stage.RESOLVE, level=CLASS)
 def resolves(context: CheckContext) -> CheckOutcome:
@@ -124,7 +126,7 @@ def placement(context: CheckContext) -> CheckOutcome:
     reported = context.loaded.placement
     wanted = context.cell.device
     problems = [
-        f"asked for {wanted}, but the runtime reports {device}"
+        f"asked for {wanted}, but the runtime reports {device}{_because(reported)}"
         for device in reported.actual_devices
         if not is_same_device(wanted, device)
     ]
@@ -139,6 +141,11 @@ def placement(context: CheckContext) -> CheckOutcome:
         problems += context.source.weight_problems(context.loaded.pipeline_model())
     measures = {"bytes": context.loaded.nbytes, **reported.to_json()}
     return passed_unless("\n".join(problems), stage=Stage.LOAD, **measures)
+
+
+def _because(reported: Placement) -> str:
+    why = reported.details.get("why_elsewhere")
+    return f": {why}" if why else ""
 
 
 def is_same_device(wanted: Device, reported: str) -> bool:

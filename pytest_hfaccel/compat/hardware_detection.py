@@ -26,7 +26,8 @@ HARDWARE_TYPES = HARDWARE_KINDS
 """All kinds a detection answers for, best first."""
 CPU, CUDA, ROCM, XPU, MPS = "cpu", "cuda", "rocm", "xpu", "mps"
 OPENVINO, WEBGPU, WEBNN, QUALCOMM = "openvino", "webgpu", "webnn", "qualcomm"
-DEFAULT_PRIORITY = tuple(dict.fromkeys(name.partition(":")[0] for name in BEST_FIRST))
+_PREFERRED = {name.partition(":")[0] for name in BEST_FIRST}
+DEFAULT_PRIORITY = tuple(kind for kind in HARDWARE_KINDS if kind in _PREFERRED)
 """The guide's order of preference. What runs in a browser is chosen only by name."""
 
 GB = 2**30

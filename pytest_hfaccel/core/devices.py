@@ -52,6 +52,8 @@ class DeviceKind:
         is_indexed: Its devices are numbered, as in `cuda:1`.
         is_single: There is one, which takes no target.
         default_target: The target of a device that is named by its kind alone.
+        targets: The targets there are, as they are written, where the kind has a fixed set; each may be followed by a
+            dot and what the runtime calls one of several (`CUDA.1`). Any target where it is empty.
         torch_type: `torch.device.type` of its devices; torch's ROCm builds call AMD's GPUs `cuda`.
         backend: Folder in `pytest_hfaccel.backends`; empty where none runs models on it yet.
         is_searched: Whether the machine is searched for its devices; others exist only by name.
@@ -62,6 +64,7 @@ class DeviceKind:
     is_indexed: bool = False
     is_single: bool = False
     default_target: str = ""
+    targets: tuple[str, ...] = ()
     torch_type: str = ""
     backend: str = ""
     is_searched: bool = True
@@ -91,6 +94,13 @@ _TABLE = (
     DeviceKind(
         "openvino", default_target="CPU", backend="openvino", traits=Traits(exact=("CPU*",), host_memory=("CPU",))
     ),
+    DeviceKind(
+        "onnxruntime",
+        default_target="CPU",
+        targets=("CPU", "CUDA", "ROCm", "DirectML", "CoreML", "OpenVINO", "QNN", "WebGPU"),
+        backend="onnxruntime",
+        traits=Traits(exact=("CPU",), host_memory=("CPU", "OpenVINO")),
+    ),
     DeviceKind("webgpu", backend="browser"),
     DeviceKind("webnn", backend="browser", traits=Traits(host_memory=("*",))),
     DeviceKind("wasm", backend="browser", traits=Traits(exact=("*",), host_memory=("*",))),
@@ -109,11 +119,24 @@ BUILT_IN = {kind.name: kind for kind in _TABLE}
 
 _KINDS = dict(BUILT_IN)
 
-BEST_FIRST = ("cuda", "rocm", "xpu", "mps", "openvino:GPU", "cpu", "openvino:NPU", "openvino:CPU")
+BEST_FIRST = (
+    "cuda",
+    "rocm",
+    "xpu",
+    "mps",
+    "openvino:GPU",
+    "onnxruntime:CUDA",
+    "onnxruntime:ROCm",
+    "onnxruntime:DirectML",
+    "cpu",
+    "openvino:NPU",
+    "openvino:CPU",
+    "onnxruntime:CPU",
+)
 """Devices in the order in which a plain run prefers them.
 
-GPUs that torch computes on come first: OpenVINO must convert a model. Its NPU comes after the CPU because it takes
-static shapes only, which most models do not have. What runs in a browser is chosen only by name.
+GPUs that torch computes on come first: OpenVINO and ONNX Runtime must convert a model. OpenVINO's NPU comes after the
+CPU because it takes static shapes only, which most models do not have. What runs in a browser is chosen only by name.
 """
 
 TORCH_KINDS = tuple(kind.name for kind in _TABLE if kind.traits.torch_module)
@@ -124,8 +147,22 @@ GPU_KINDS = tuple(kind.name for kind in _TABLE if kind.traits.torch_module and k
 
 BROWSER_KINDS = ("webgpu", "webnn", "wasm")
 
-HARDWARE_KINDS = tuple(dict.fromkeys([*(name.partition(":")[0] for name in BEST_FIRST), "webgpu", "webnn", "qualcomm"]))
-"""The kinds of hardware that advice is given for, best first; nothing runs on `qualcomm` yet."""
+_RUNTIME_KINDS = ("onnxruntime",)
+
+HARDWARE_KINDS = tuple(
+    dict.fromkeys(
+        [
+            *(kind for kind, _, _ in (name.partition(":") for name in BEST_FIRST) if kind not in _RUNTIME_KINDS),
+            "webgpu",
+            "webnn",
+            "qualcomm",
+        ]
+    )
+)
+"""The kinds of hardware that advice is given for, best first; nothing runs on `qualcomm` yet.
+
+`onnxruntime` is not among them: it is another runtime on the same hardware.
+"""
 
 
 def kind_named(name: str) -> DeviceKind:

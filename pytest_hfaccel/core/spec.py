@@ -48,7 +48,7 @@ class Device:
     def parse(cls, text: str, extra_kinds: Sequence[str] = ()) -> Device:
         """Read `cpu`, `cuda`, `cuda:1`, `openvino:GPU.0`, ...
 
-        A kind that is indexed gets index 0, `openvino` gets its CPU plugin.
+        A kind that is indexed gets index 0; `openvino` and `onnxruntime` get their CPU device.
 
         Args:
             text: What the user wrote.
@@ -70,6 +70,13 @@ class Device:
             target = str(int(target))
         elif kind == "openvino":
             target = target.upper()
+        elif row.targets:
+            name, dot, rest = target.partition(".")
+            spelling = next((each for each in row.targets if each.lower() == name.lower()), None)
+            if spelling is None:
+                allowed = ", ".join(f"{kind}:{each}" for each in row.targets)
+                raise ConfigError(f"{text!r} is not a device. Allowed: {allowed}.")
+            target = f"{spelling}{dot}{rest}"
         elif target and row.is_single:
             raise ConfigError(f"{text!r} is not a device: there is only one {kind!r}.")
         return cls(kind, target)

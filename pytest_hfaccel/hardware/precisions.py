@@ -6,6 +6,7 @@ times slower than fp32, and OpenVINO computes at fp32 without saying so.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -52,6 +53,8 @@ def precision_support(presence: Presence, dtype: str) -> PrecisionSupport:
     package = _INT8_PACKAGES.get(device.kind) if dtype == "int8" else None
     if package is not None and find_spec(package) is None:
         return PrecisionSupport(False, False, f"int8 needs {package}, which rounds the weights and is not installed")
+    if device.kind == "onnxruntime" and device.target == "CPU":
+        return _onnxruntime_cpu(dtype, presence.details.get("flags") or ())
     on_openvino = device.kind == "openvino" and device.target == "CPU"
     if not on_openvino and device.kind != "cpu":
         return NATIVE
@@ -65,3 +68,11 @@ def precision_support(presence: Presence, dtype: str) -> PrecisionSupport:
     if on_openvino:
         return PrecisionSupport(False, False, f"{what}, so OpenVINO would compute at fp32 without saying so")
     return PrecisionSupport(is_native=False, reason=f"{what}, so torch emulates it, slower than fp32")
+
+
+def _onnxruntime_cpu(dtype: str, flags: Collection[str]) -> PrecisionSupport:
+    """ONNX Runtime's CPU provider has no kernels for bf16, and those for fp16 on ARM only."""
+    if dtype not in ("bf16", "fp16") or (dtype == "fp16" and "NEON_FP16" in flags):
+        return NATIVE
+    why = f"ONNX Runtime's CPU provider has no products in {dtype}"
+    return PrecisionSupport(False, False, why + (", and would compute at fp32 without saying so" * (dtype == "fp16")))

@@ -15,9 +15,20 @@ from pytest_hfaccel.hardware.amd import probe_rocm
 from pytest_hfaccel.hardware.cpu import read_cpu
 from pytest_hfaccel.hardware.intel import probe_openvino, probe_xpu
 from pytest_hfaccel.hardware.nvidia import probe_cuda
+from pytest_hfaccel.hardware.onnx_runtime import probe_onnxruntime
 from pytest_hfaccel.hardware.torch_build import TorchBuild, installed_torch, installed_version
 
-PACKAGES = ("pytest-hfaccel", "torch", "transformers", "tokenizers", "openvino", "safetensors", "numpy", "pytest")
+PACKAGES = (
+    "pytest-hfaccel",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "openvino",
+    "onnxruntime",
+    "safetensors",
+    "numpy",
+    "pytest",
+)
 """The packages whose versions results depend on."""
 
 _OLDEST_MACOS = 14
@@ -42,6 +53,7 @@ def probe_devices(root: Path = Path("/"), backends: Backends | None = None) -> H
         *probe_mps(build, memory_bytes=cpu.memory_bytes),
         *probe_xpu(build, root),
         *probe_openvino(cpu, root),
+        *probe_onnxruntime(cpu, root),
         *probe_browsers(),
         *(Backends() if backends is None else backends).probe(),
     ]

@@ -20,7 +20,7 @@ from pytest_hfaccel.reporting.support_matrix import (
 
 _STATUSES = (Status.XFAILED, Status.FAILED, Status.ERROR, Status.CRASHED, Status.TIMEOUT, Status.UNAVAILABLE)
 _RUNS_SHOWN = 6
-_PACKAGES = ("transformers", "torch", "openvino", "nncf", "pytest-hfaccel")
+_PACKAGES = ("transformers", "torch", "openvino", "nncf", "onnxruntime", "pytest-hfaccel")
 
 
 def coverage_page(coverage: Coverage, title: str = "Support matrix", further: Sequence[str] = ()) -> str:

@@ -157,6 +157,17 @@ def onnx_runner(
     return runner
 
 
+def onnxruntime_runner(session: Any, metadata: Any) -> Callable[..., Any]:
+    """Return transformers' runner of a graph on a session of ONNX Runtime, which gives the class's `ModelOutput`.
+
+    The public way opens a session of its own, and takes no device but CPU and CUDA.
+    """
+    from transformers.exporters.runners.runner_onnx import OnnxModelRunner
+
+    run: Callable[..., Any] = OnnxModelRunner(metadata, session)
+    return run
+
+
 _KEPT_IN_FP32 = ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict")
 
 

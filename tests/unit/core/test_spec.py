@@ -32,6 +32,9 @@ def spec(name: str, **fields: object) -> ModelSpec:
         ("CUDA:1", "cuda:1", "cuda1"),
         ("openvino", "openvino:CPU", "openvinocpu"),
         ("openvino:gpu.0", "openvino:GPU.0", "openvinogpu.0"),
+        ("onnxruntime", "onnxruntime:CPU", "onnxruntimecpu"),
+        ("onnxruntime:cuda", "onnxruntime:CUDA", "onnxruntimecuda"),
+        ("onnxruntime:DIRECTML.1", "onnxruntime:DirectML.1", "onnxruntimedirectml.1"),
         ("mps", "mps", "mps"),
     ],
 )
@@ -41,7 +44,7 @@ def test_device_from_text(text: str, id_: str, slug: str) -> None:
     assert Device.parse(device.id) == device
 
 
-@pytest.mark.parametrize("text", ["", "tpu", "cuda:x", "cuda:-1", "cpu:0", "mps:1", "class"])
+@pytest.mark.parametrize("text", ["", "tpu", "cuda:x", "cuda:-1", "cpu:0", "mps:1", "class", "onnxruntime:TPU"])
 def test_what_is_no_device(text: str) -> None:
     with pytest.raises(ConfigError, match="is not a device"):
         Device.parse(text)
