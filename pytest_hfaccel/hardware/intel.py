@@ -127,6 +127,11 @@ def _plugin(package: Path, device: str) -> bool:
     return any(any((package / "libs").glob(f"*openvino_{maker}_{device}_plugin*")) for maker in ("intel", "arm"))
 
 
+def has_intel_accelerator(root: Path = Path("/")) -> bool:
+    """Whether the kernel lists a GPU or an NPU of Intel."""
+    return bool(_devices_of_intel(root / _GPUS, "renderD*") or _devices_of_intel(root / _NPUS, "accel*"))
+
+
 def _devices_of_intel(folder: Path, pattern: str) -> list[str]:
     """PCI device ids, e.g. `0x56a0`, of Intel's devices among the kernel's render or accel nodes."""
     nodes = sorted(folder.glob(pattern))

@@ -13,7 +13,7 @@ from pytest_hfaccel.backends.onnxruntime.providers import PROVIDERS, Provider, h
 from pytest_hfaccel.core.presence import Presence
 from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.hardware.amd import probe_rocm
-from pytest_hfaccel.hardware.intel import list_intel
+from pytest_hfaccel.hardware.intel import has_intel_accelerator
 from pytest_hfaccel.hardware.nvidia import probe_cuda
 from pytest_hfaccel.hardware.torch_build import TorchBuild, installed_version, package_folder
 
@@ -100,7 +100,7 @@ def _with_hardware(
         reason += f"; {_SOFTWARE_ADAPTER}=1, so a software adapter may run it: emulated then"
     elif target == "WebGPU" and root.joinpath("sys").is_dir() and not any(root.glob("sys/class/drm/renderD*")):
         lacking = f"no GPU (the kernel lists none in /sys/class/drm); {_SOFTWARE_ADAPTER}=1 allows a software adapter"
-    elif target == "OpenVINO" and "intel" not in cpu.name.lower() and not any(vars(list_intel(root)).values()):
+    elif target == "OpenVINO" and "intel" not in cpu.name.lower() and not has_intel_accelerator(root):
         lacking = "no CPU, GPU or NPU of Intel"
     elif target == "QNN" and machine.lower() not in ("arm64", "aarch64"):
         lacking = f"no Qualcomm NPU in a machine of the architecture {machine}"
