@@ -43,18 +43,13 @@ class InputShape:
 
 def text_length(config: Any, wanted: int) -> int:
     """Return the tokens per sample a model can take, at most `wanted`; models with few positions take fewer."""
-    limits = [limit for part in _with_parts(config) for limit in _limits(part)]
-    return min([wanted, *limits])
-
-
-def _limits(config: Any) -> Iterator[int]:
-    unused = 0
-    if getattr(config, "model_type", "") in _FIRST_AFTER_PADDING:
-        unused = (getattr(config, "pad_token_id", None) or 0) + 1
-    for name in _POSITIONS:
-        positions = getattr(config, name, None)
-        if isinstance(positions, int) and positions > unused:
-            yield positions - unused
+    limits = [wanted]
+    for part in _with_parts(config):
+        first = (getattr(part, "pad_token_id", None) or 0) + 1
+        unused = first if getattr(part, "model_type", "") in _FIRST_AFTER_PADDING else 0
+        found = (getattr(part, name, None) for name in _POSITIONS)
+        limits += [positions - unused for positions in found if isinstance(positions, int) and positions > unused]
+    return min(limits)
 
 
 def input_shapes(
@@ -70,7 +65,9 @@ def input_shapes(
         length: Tokens per sample; see `text_length`. Decoders get as many. Sound lasts a second or what the model's
             spectrograms last, images have the size of the config.
     """
-    shapes = {name: InputShape((batch, length)) for name in _texts(config, arguments)}
+    texts = ["input_ids", "attention_mask"] if "input_ids" in arguments else []
+    texts += ["decoder_input_ids"] if "decoder_input_ids" in arguments and config.is_encoder_decoder else []
+    shapes = {name: InputShape((batch, length)) for name in texts if name in arguments}
     for name, sizes in _MEDIA.items():
         beside_text = "input_ids" in shapes and name in _BESIDE_TEXT
         if name in arguments and (name == main_input or arguments[name] or beside_text):
@@ -83,32 +80,19 @@ def input_shapes(
     return shapes
 
 
-def _texts(config: Any, arguments: Mapping[str, bool]) -> Iterator[str]:
-    if "input_ids" in arguments:
-        yield "input_ids"
-        if "attention_mask" in arguments:
-            yield "attention_mask"
-    if "decoder_input_ids" in arguments and config.is_encoder_decoder:
-        yield "decoder_input_ids"
-
-
 def _image(config: Any, _length: int) -> tuple[int, ...]:
-    height, width = _pair(_field(config, "image_size", _FALLBACK_IMAGE))
-    image = (int(_field(config, "num_channels", 3)), height, width)
-    return (_frames(config), *image) if config.model_type in _VIDEO else image
+    size = _field(config, "image_size", _FALLBACK_IMAGE)
+    if isinstance(size, Mapping):
+        sides = size["height"], size["width"]
+    else:
+        sides = (size[0], size[-1]) if isinstance(size, (list, tuple)) else (size, size)
+    image = (int(_field(config, "num_channels", 3)), *map(int, sides))
+    return (int(_field(config, "num_frames", _FALLBACK_FRAMES)), *image) if config.model_type in _VIDEO else image
 
 
 def _video(config: Any, length: int) -> tuple[int, ...]:
     image = _image(config, length)
-    return image if len(image) == 4 else (_frames(config), *image)
-
-
-def _frames(config: Any) -> int:
-    return int(_field(config, "num_frames", _FALLBACK_FRAMES))
-
-
-def _mask_of_image(config: Any, length: int) -> tuple[int, ...]:
-    return _image(config, length)[-2:]
+    return image if len(image) == 4 else (int(_field(config, "num_frames", _FALLBACK_FRAMES)), *image)
 
 
 def _sound(config: Any, _length: int) -> tuple[int, ...]:
@@ -138,10 +122,6 @@ def _series(config: Any, _length: int) -> tuple[int, ...]:
     return (past,) if config.input_size == 1 else (past, int(config.input_size))
 
 
-def _times_of_series(config: Any, length: int) -> tuple[int, ...]:
-    return _series(config, length)[0], int(config.num_time_features)
-
-
 _MEDIA: dict[str, _Sizes] = {
     "pixel_values": _image,
     "pixel_values_videos": _video,
@@ -154,8 +134,8 @@ _BESIDE_TEXT = ("pixel_values", "input_features")
 """Optional inputs that are always passed: without them half of the model would not run."""
 
 _WHERE_REQUIRED: dict[str, _Sizes] = {
-    "pixel_mask": _mask_of_image,
-    "past_time_features": _times_of_series,
+    "pixel_mask": lambda config, length: _image(config, length)[-2:],
+    "past_time_features": lambda config, length: (_series(config, length)[0], int(config.num_time_features)),
     "past_observed_mask": _series,
 }
 """Given only to models that cannot do without."""
@@ -176,11 +156,3 @@ def _with_parts(config: Any) -> Iterator[Any]:
         part = getattr(config, name, None)
         if part is not None and hasattr(part, "to_dict"):
             yield from _with_parts(part)
-
-
-def _pair(size: Any) -> tuple[int, int]:
-    if isinstance(size, Mapping):
-        return int(size["height"]), int(size["width"])
-    if isinstance(size, (list, tuple)):
-        return int(size[0]), int(size[-1])
-    return int(size), int(size)

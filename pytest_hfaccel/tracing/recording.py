@@ -18,7 +18,6 @@ from pytest_hfaccel.tracing.trace import (
     bytes_more,
     converted,
     counted,
-    operator_from_json,
     precision_of,
 )
 
@@ -133,24 +132,17 @@ class Recording:
             optimizer_bytes=subject.optimizer_bytes,
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the plain-JSON form."""
-        return asdict(self)
-
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Recording:
-        """Rebuild a recording from what `to_json` returned."""
+        """Rebuild a recording from its plain-JSON form."""
         subject = {**data["subject"], "weights": Weights(**data["subject"]["weights"])}
-        return cls(
-            subject=Subject(**subject),
-            batch=data["batch"],
-            operators=tuple(operator_from_json(one) for one in data["operators"]),
-            curve=tuple((nbytes, floats) for nbytes, floats in data["curve"]),
-            output=(data["output"][0], data["output"][1]),
+        operators = (
+            Operator(**{**one, "shapes": tuple(map(tuple, one["shapes"])), "out": tuple(one["out"])})
+            for one in data["operators"]
         )
-
-
-Record = Callable[[int], Recording]
+        bytes_, floats = data["output"]
+        curve = tuple((nbytes, floats) for nbytes, floats in data["curve"])
+        return cls(Subject(**subject), data["batch"], tuple(operators), curve, (bytes_, floats))
 
 
 @dataclass(frozen=True)
@@ -199,11 +191,11 @@ class ScalableTrace:
             )
         if batch == self.first.batch:
             return self.first.trace(dtype)
-        return interpolated(self.growing, batch).trace(dtype)
+        return _interpolated(self.growing, batch).trace(dtype)
 
     def to_json(self) -> dict[str, Any]:
         """Return the plain-JSON form."""
-        return {"first": self.first.to_json(), "growing": [one.to_json() for one in self.growing]}
+        return asdict(self)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ScalableTrace:
@@ -211,7 +203,7 @@ class ScalableTrace:
         return cls(Recording.from_json(data["first"]), tuple(map(Recording.from_json, data["growing"])))
 
 
-def scalable_trace(record: Record) -> ScalableTrace:
+def scalable_trace(record: Callable[[int], Recording]) -> ScalableTrace:
     """Record as few batches as suffice: 1 and 2, also 3 where batch 1 runs other operators, one more for squares.
 
     Raises:
@@ -229,17 +221,16 @@ def scalable_trace(record: Record) -> ScalableTrace:
 
 
 def _correspond(recordings: Sequence[Recording]) -> bool:
-    return len({tuple(map(_form, recording.operators)) for recording in recordings}) == 1
-
-
-def _form(operator: Operator) -> tuple[Any, ...]:
-    """What of an operator is the same at all batch sizes."""
-    ranks = tuple(map(len, operator.shapes))
-    return operator.name, operator.is_view, operator.groups, ranks, len(operator.out)
+    """Whether the operators differ in nothing but sizes."""
+    forms = {
+        tuple((one.name, one.is_view, one.groups, tuple(map(len, one.shapes)), len(one.out)) for one in each.operators)
+        for each in recordings
+    }
+    return len(forms) == 1
 
 
 def _has_squares(one: Recording, two: Recording) -> bool:
-    """Whether a tensor grows with the batch along two axes: its size then grows with the square."""
+    """Whether a tensor grows with the batch along two axes."""
     return any(
         sum(size != larger for size, larger in zip(small, large, strict=True)) > 1
         for first, second in zip(one.operators, two.operators, strict=True)
@@ -268,21 +259,20 @@ def joined(recordings: Sequence[Recording]) -> tuple[Recording, ...]:
 
 def _highest(points: Iterable[tuple[tuple[int, int], ...]]) -> list[tuple[tuple[int, int], ...]]:
     """Leave out moments at which less was alive than at another one, at the first batch and in growth."""
-    kept: list[tuple[tuple[int, int], ...]] = []
-    for point in sorted(set(points), key=_growths, reverse=True):
-        if not any(all(a >= b for a, b in zip(_growths(other), _growths(point), strict=True)) for other in kept):
-            kept.append(point)
-    return kept
+
+    def growths(point: tuple[tuple[int, int], ...]) -> tuple[int, ...]:
+        # At any dtype a number takes more than nothing: what is alive is a sum of these with positive factors.
+        floats = [count for _, count in point]
+        return (*_differences([nbytes - 4 * count for nbytes, count in point]), *_differences(floats))
+
+    highest: list[tuple[tuple[int, int], ...]] = []
+    for point in sorted(set(points), key=growths, reverse=True):
+        if not any(all(a >= b for a, b in zip(growths(other), growths(point), strict=True)) for other in highest):
+            highest.append(point)
+    return highest
 
 
-def _growths(point: tuple[tuple[int, int], ...]) -> tuple[int, ...]:
-    # At any dtype a number takes more than nothing: what is alive is a sum of these with positive factors.
-    floats = [count for _, count in point]
-    others = [nbytes - 4 * count for nbytes, count in point]
-    return (*_differences(others), *_differences(floats))
-
-
-def interpolated(recordings: Sequence[Recording], batch: int) -> Recording:
+def _interpolated(recordings: Sequence[Recording], batch: int) -> Recording:
     """Return the recording that a batch size would have given."""
     start = recordings[0]
 
@@ -291,26 +281,21 @@ def interpolated(recordings: Sequence[Recording], batch: int) -> Recording:
         steps = batch - start.batch
         return sum(comb(steps, order) * difference for order, difference in enumerate(_differences(values)))
 
-    operators = zip(*(recording.operators for recording in recordings), strict=True)
+    def each(together: Iterable[Sequence[int]]) -> Any:
+        return tuple(map(grown, *together))
+
+    def operator(together: Sequence[Operator]) -> Operator:
+        changes: dict[str, Any] = {name: grown(*(getattr(one, name) for one in together)) for name in _AMOUNTS}
+        shapes = zip(*(one.shapes for one in together), strict=True)
+        return replace(together[0], **changes, shapes=tuple(map(each, shapes)), out=each(one.out for one in together))
+
     return Recording(
         subject=start.subject,
         batch=batch,
-        operators=tuple(_grown_operator(together, grown) for together in operators),
-        curve=tuple(_each_grown(point, grown) for point in zip(*(one.curve for one in recordings), strict=True)),
-        output=_each_grown([one.output for one in recordings], grown),
+        operators=tuple(map(operator, zip(*(one.operators for one in recordings), strict=True))),
+        curve=tuple(map(each, zip(*(one.curve for one in recordings), strict=True))),
+        output=each(one.output for one in recordings),
     )
-
-
-def _grown_operator(together: Sequence[Operator], grown: Callable[..., int]) -> Operator:
-    shapes = zip(*(operator.shapes for operator in together), strict=True)
-    changes: dict[str, Any] = {name: grown(*(getattr(one, name) for one in together)) for name in _AMOUNTS}
-    changes["shapes"] = tuple(_each_grown(same, grown) for same in shapes)
-    changes["out"] = _each_grown([operator.out for operator in together], grown)
-    return replace(together[0], **changes)
-
-
-def _each_grown(together: Iterable[Sequence[int]], grown: Callable[..., int]) -> Any:
-    return tuple(map(grown, *together))
 
 
 def _differences(values: Sequence[int]) -> tuple[int, ...]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from pytest_hfaccel.core.errors import ConfigError
 
@@ -98,28 +97,6 @@ class ModelTrace:
         """Executions of operators that are not views."""
         return sum(operator.count for operator in self.operators if not operator.is_view)
 
-    @property
-    def mix(self) -> dict[str, int]:
-        """Executions by operator name, the most frequent first."""
-        counts: dict[str, int] = {}
-        for operator in self.operators:
-            counts[operator.name] = counts.get(operator.name, 0) + operator.count
-        return dict(sorted(counts.items(), key=lambda item: -item[1]))
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the plain-JSON form."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> ModelTrace:
-        """Rebuild a trace from what `to_json` returned."""
-        return cls(**{**data, "operators": tuple(operator_from_json(one) for one in data["operators"])})
-
-
-def operator_from_json(data: dict[str, Any]) -> Operator:
-    """Rebuild an operator from its plain-JSON form."""
-    return Operator(**{**data, "shapes": tuple(map(tuple, data["shapes"])), "out": tuple(data["out"])})
-
 
 def counted(operators: Iterable[Operator]) -> tuple[Operator, ...]:
     """Join equal operators on equal shapes into one with the sum of their counts, in the order of the first."""
@@ -152,22 +129,14 @@ _RECORDED = PRECISIONS["fp32"]
 
 
 def precision_of(dtype: str) -> Precision:
-    """Return the bytes of a number at a dtype.
-
-    Raises:
-        ConfigError: There is no such dtype.
-    """
+    """Return the bytes of a number at a dtype; `ConfigError` where there is no such dtype."""
     if dtype not in PRECISIONS:
         raise ConfigError(f"trace: {dtype!r} is not a dtype. Allowed: {', '.join(PRECISIONS)}.")
     return PRECISIONS[dtype]
 
 
 def built_dtype(dtype: str, *, training: bool) -> str:
-    """Return the dtype a model is built at to be traced at a dtype.
-
-    Raises:
-        ConfigError: There is no such dtype, or models are not trained at it.
-    """
+    """Return the dtype a model is built at to be traced at a dtype; `ConfigError` where it cannot be."""
     if precision_of(dtype) != PRECISIONS["int8"]:
         return dtype
     if training:

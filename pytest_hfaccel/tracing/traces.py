@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import json
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pytest_hfaccel.core.errors import ConfigError, LoadError
 from pytest_hfaccel.core.files import replace_file
-from pytest_hfaccel.tracing.recording import ScalableTrace, scalable_trace
+from pytest_hfaccel.tracing.recording import ScalableTrace, joined, scalable_trace
 from pytest_hfaccel.tracing.trace import ModelTrace, built_dtype
 
-Found = TypeVar("Found", ScalableTrace, ModelTrace)
-Kept = TypeVar("Kept", ScalableTrace, ModelTrace, LoadError)
-
-Place = tuple[str, Path | None]
-
-_FORMAT = 2
+_FORMAT = 3
 """Raised when a change of the trace makes remembered ones wrong."""
 
 _MOST = 512
 """Traces kept in memory: about a hundred operators each, so some tens of megabytes."""
+
+_memory: dict[tuple[str, Path | None], ScalableTrace | ModelTrace | LoadError] = {}
+_one_at_a_time = threading.RLock()
+"""Tracing changes torch's modes, and two threads that want the same trace need it once."""
 
 
 def traces_of(
@@ -37,8 +35,14 @@ def traces_of(
     cache_dir: Path | None,
     training: bool = False,
     dtype: str = "fp32",
+    batch: int | None = None,
 ) -> ScalableTrace:
     """Return what a model of these dimensions does at any batch size; takes a second the first time.
+
+    It runs on fake tensors: no weights, no download. The operators are those that torch runs on a CPU, in batches of
+    equally long texts; other devices fuse differently. The model is built at the dtype, so casts that its code makes
+    are among the operators. `int8` means weights only, as the runtimes of this package quantise transformers: the pass
+    is that of fp32, and the matrices of matrix products and convolutions take one byte per number.
 
     Args:
         architecture: transformers class name.
@@ -48,21 +52,35 @@ def traces_of(
             in this process.
         training: Whether training steps are traced, else forward passes.
         dtype: dtype of the recording. Without training fp32 serves all dtypes; see `ScalableTrace.at`.
+        batch: The only batch size to be traced.
 
     Raises:
         LoadError: The model cannot be built, or has no pass on fake tensors.
         ConfigError: The class's config does not take these dimensions.
     """
     built = built_dtype(dtype, training=training)
-    require_sizes(1, length)
-    key = _key("scalable", architecture, dims, length, training, built)
+    _require_sizes(1 if batch is None else batch, length)
 
     def make() -> ScalableTrace:
         from pytest_hfaccel.tracing.torch.fake_model import FakeModel
 
-        return scalable_trace(FakeModel(architecture, dims, length=length, dtype=built, training=training).record)
+        record = FakeModel(architecture, dims, length=length, dtype=built, training=training).record
+        return scalable_trace(record) if batch is None else ScalableTrace(joined([record(batch)])[0], ())
 
-    return _remembered(ScalableTrace, key, cache_dir, make)
+    key = _key(architecture, dims, length, training, built, batch)
+    with _one_at_a_time:
+        known = _memory.get((key, cache_dir))
+        if isinstance(known, LoadError):
+            raise LoadError(known.message, stage=known.stage, hint=known.hint)
+        if isinstance(known, ScalableTrace):
+            return known
+        try:
+            trace = make() if cache_dir is None else _from_disk(cache_dir / "traces" / f"{key}.json", make)
+        except LoadError as error:
+            _keep(key, cache_dir, error)  # not on disk: what is missing may be installed before the next process
+            raise
+        _keep(key, cache_dir, trace)
+        return trace
 
 
 def trace_of(
@@ -75,85 +93,49 @@ def trace_of(
     dtype: str = "fp32",
     training: bool = False,
 ) -> ModelTrace:
-    """Return what a model of these dimensions does in one pass; takes a second the first time for all batches.
+    """Return what a model does in one pass at one batch size and dtype; the arguments are those of `traces_of`.
 
-    Args:
-        architecture: transformers class name.
-        dims: Config fields that differ from the class's default config.
-        batch: Samples.
-        length: Tokens per sample of text inputs.
-        cache_dir: Where traces are remembered; `None`: only in this process.
-        dtype: `fp32`, `bf16`, `fp16`, `int8` or `fp64`.
-        training: Whether a training step is meant, else a forward pass.
+    A training step is the real backward pass of the sum of the outputs, and AdamW; see `torch.passes.Trainer` for its
+    memory.
 
     Raises:
         LoadError: The model cannot be built, or has no pass on fake tensors.
         ConfigError: The class's config does not take these dimensions, there is no such dtype, or it cannot be trained.
     """
-    key = _key("one", architecture, dims, length, training, dtype, batch)
+    key = _key(architecture, dims, length, training, dtype, batch, "one")
     known = _memory.get((key, cache_dir))
     if isinstance(known, ModelTrace):
         return known
     built = built_dtype(dtype, training=training)
-    require_sizes(batch, length)
-    recorded = built if training else "fp32"
-    scalable = traces_of(architecture, dims, length=length, cache_dir=cache_dir, training=training, dtype=recorded)
-    if scalable.has(batch, dtype):
-        return _keep((key, cache_dir), scalable.at(batch, dtype))
-
-    def make() -> ModelTrace:
-        return trace_model(architecture, dims, batch=batch, length=length, dtype=dtype, training=training)
-
-    return _remembered(ModelTrace, key, cache_dir, make)
-
-
-_memory: OrderedDict[Place, ScalableTrace | ModelTrace | LoadError] = OrderedDict()
-_one_at_a_time = threading.RLock()
-"""Tracing changes torch's modes, and two threads that want the same trace need it once."""
-
-
-def _remembered(kind: type[Found], key: str, cache_dir: Path | None, make: Callable[[], Found]) -> Found:
-    place = (key, cache_dir)
-    with _one_at_a_time:
-        known = _memory.get(place)
-        if isinstance(known, LoadError):
-            raise LoadError(known.message, stage=known.stage, hint=known.hint)
-        if isinstance(known, kind):
-            return known
-        try:
-            trace = make() if cache_dir is None else _on_disk(kind, cache_dir / "traces" / f"{key}.json", make)
-        except LoadError as error:
-            _keep(place, error)  # not on disk: what is missing may be installed before the next process
-            raise
-        return _keep(place, trace)
-
-
-def _on_disk(kind: type[Found], file: Path, make: Callable[[], Found]) -> Found:
-    trace = _read(kind, file)
-    if trace is None:
-        trace = make()
-        with suppress(OSError):  # a cache that cannot be written (read-only home) costs time, not correctness
-            replace_file(file, json.dumps(trace.to_json(), separators=(",", ":")))
+    _require_sizes(batch, length)
+    how: dict[str, Any] = {"length": length, "cache_dir": cache_dir, "training": training}
+    traces = traces_of(architecture, dims, dtype=built if training else "fp32", **how)
+    if not traces.has(batch, dtype):
+        traces = traces_of(architecture, dims, dtype=dtype, batch=batch, **how)
+    trace = traces.at(batch, dtype)
+    _keep(key, cache_dir, trace)
     return trace
 
 
-def _read(kind: type[Found], file: Path) -> Found | None:
+def _from_disk(file: Path, make: Callable[[], ScalableTrace]) -> ScalableTrace:
     try:
-        return kind.from_json(json.loads(file.read_text(encoding="utf-8")))
+        return ScalableTrace.from_json(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None  # absent, or not what this version writes: it is traced again and replaced
+        trace = make()  # absent, or not what this version writes: it is traced again and replaced
+        with suppress(OSError):  # a cache that cannot be written (read-only home) costs time, not correctness
+            replace_file(file, json.dumps(trace.to_json(), separators=(",", ":")))
+        return trace
 
 
-def _keep(place: Place, value: Kept) -> Kept:
-    _memory[place] = value
+def _keep(key: str, cache_dir: Path | None, value: ScalableTrace | ModelTrace | LoadError) -> None:
+    _memory[key, cache_dir] = value
     if len(_memory) > _MOST:
-        with suppress(KeyError):
-            _memory.popitem(last=False)
-    return value
+        with suppress(KeyError):  # another thread was quicker
+            del _memory[next(iter(_memory))]
 
 
-def _key(kind: str, architecture: str, dims: Mapping[str, Any], *rest: object) -> str:
-    text = json.dumps([kind, architecture, dims, rest, _versions()], sort_keys=True, default=str)
+def _key(architecture: str, *facts: object) -> str:
+    text = json.dumps([architecture, facts, _versions()], sort_keys=True, default=str)
     return f"{architecture}-{sha256(text.encode()).hexdigest()[:24]}"
 
 
@@ -173,33 +155,13 @@ def trace_model(
     dtype: str = "fp32",
     training: bool = False,
 ) -> ModelTrace:
-    """Trace a model of these dimensions on fake tensors: no weights, no download.
-
-    The operators are those that torch runs on a CPU, in batches of equally long texts; other devices fuse differently.
-    The model is built at the dtype, so casts that its code makes are among the operators. `int8` means weights only, as
-    the runtimes of this package quantise transformers: the pass is that of fp32, and the matrices of matrix products
-    and convolutions take one byte per number. A training step is the real backward pass of the sum of the outputs, and
-    AdamW; see `torch.training.Trainer` for its memory.
-
-    Raises:
-        LoadError: transformers has no such class, cannot build it from these dimensions, or it has no pass on fake
-            tensors, because what it does depends on values.
-        ConfigError: The class's config does not take these dimensions, there is no such dtype, it cannot be trained, or
-            no input has this batch or length.
-    """
-    built = built_dtype(dtype, training=training)
-    require_sizes(batch, length)
-    from pytest_hfaccel.tracing.torch.fake_model import FakeModel
-
-    return FakeModel(architecture, dims, length=length, dtype=built, training=training).record(batch).trace(dtype)
+    """Trace a model at exactly this batch size, and remember nothing on disk; else like `trace_of`."""
+    traces = traces_of(architecture, dims, length=length, cache_dir=None, training=training, dtype=dtype, batch=batch)
+    return traces.at(batch, dtype)
 
 
-def require_sizes(batch: int, length: int) -> None:
-    """Refuse sizes that no input has.
-
-    Raises:
-        ConfigError: `batch` is below 1, or `length` below 0.
-    """
+def _require_sizes(batch: int, length: int) -> None:
+    """Refuse sizes that no input has."""
     if batch < 1:
         raise ConfigError(f"trace: batch is {batch}. Allowed: whole numbers from 1.")
     if length < 0:

@@ -25,14 +25,9 @@ _BOOKKEEPING = frozenset({"prim", "profiler"})
 
 @dataclass(frozen=True)
 class Kind:
-    """An operator as torch declares it.
+    """An operator as torch declares it: `packet` stands for all its overloads.
 
-    Attributes:
-        name: Without namespace and overload.
-        packet: torch's object for all its overloads.
-        is_view: Whether it returns its argument's memory.
-        is_bookkeeping: Whether it does nothing to tensors.
-        changed: Names and positions of the arguments it changes in place.
+    Views return their argument's memory; bookkeeping does nothing to tensors.
     """
 
     name: str
@@ -40,6 +35,7 @@ class Kind:
     is_view: bool
     is_bookkeeping: bool
     changed: tuple[tuple[str, int], ...]
+    """Names and positions of the arguments it changes in place."""
 
     def changed_of(self, args: Any, kwargs: Any) -> list[Any]:
         """Return the arguments of an execution that it changed in place."""
@@ -160,18 +156,6 @@ def _grouped_product(args: Any, _out: Any) -> int:
     return int(2 * rows.numel() * matrices.shape[-1] // groups)
 
 
-def _complex_fft(args: Any, _out: Any) -> int:
-    return _fft(args[0], args[1])
-
-
-def _fft_to_complex(args: Any, _out: Any) -> int:
-    return _fft(args[0], args[1]) // 2
-
-
-def _fft_to_real(args: Any, out: Any) -> int:
-    return _fft(out, args[1]) // 2
-
-
 def _fft(signal: Any, axes: Any) -> int:
     """5 n log2 n per complex transform of n points, half for real ones: FFTW's convention (fftw.org/speed)."""
     points = math.prod(int(signal.shape[axis]) for axis in axes)
@@ -184,7 +168,7 @@ _OWN: dict[str, Callable[[Any, Any], int]] = {
     "convolution_backward": _convolution_backward,
     "_grouped_mm": _grouped_product,
     "grouped_mm_fallback": _grouped_product,
-    "_fft_c2c": _complex_fft,
-    "_fft_r2c": _fft_to_complex,
-    "_fft_c2r": _fft_to_real,
+    "_fft_c2c": lambda args, _: _fft(args[0], args[1]),
+    "_fft_r2c": lambda args, _: _fft(args[0], args[1]) // 2,
+    "_fft_c2r": lambda args, out: _fft(out, args[1]) // 2,
 }

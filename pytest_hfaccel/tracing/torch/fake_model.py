@@ -19,7 +19,7 @@ from pytest_hfaccel.core.errors import ConfigError, HfAccelError, LoadError
 from pytest_hfaccel.core.spec import ModelSpec
 from pytest_hfaccel.tracing.input_shapes import TEXT, InputShape, input_shapes, text_length
 from pytest_hfaccel.tracing.recording import Recording, Subject, tensor_bytes, weights_of
-from pytest_hfaccel.tracing.torch.passes import Pass, record_forward, record_step
+from pytest_hfaccel.tracing.torch.passes import record_forward, record_step
 from pytest_hfaccel.upstream.transformers import model_from_config, modules_kept_in_fp32, quiet
 
 
@@ -54,26 +54,20 @@ class FakeModel:
         """
         try:
             with self._mode, quiet:
-                recorded = self._run(batch)
+                return self._run(batch)
         except HfAccelError:
             raise
         except Exception as error:
             # Models' code can fail in any way.
             problem = f"no pass on fake tensors: {type(error).__name__}: {error}"[:300]
             raise LoadError(f"{self._architecture}: {problem}", stage="run") from error
-        recorder = recorded.recorder
-        return Recording(
-            self._subject(recorded), batch, tuple(recorder.operators), tuple(recorder.curve), recorded.output
-        )
 
-    def _run(self, batch: int) -> Pass:
+    def _run(self, batch: int) -> Recording:
         inputs = inputs_for(self._model, batch, self._length)
         run = record_step if self._training else record_forward
-        return run(self._model, self._tensors, inputs, lambda model, given: run_forward(model, given, self._length))
-
-    def _subject(self, recorded: Pass) -> Subject:
-        multiplied = list(recorded.recorder.multiplied.values())
-        return Subject(
+        done = run(self._model, self._tensors, inputs, lambda model, given: run_forward(model, given, self._length))
+        multiplied = list(done.recorder.multiplied.values())
+        subject = Subject(
             architecture=self._architecture,
             length=self._length,
             dtype=self._dtype,
@@ -82,8 +76,9 @@ class FakeModel:
             multiplied_bytes=sum(map(tensor_bytes, multiplied)),
             multiplied_matrices=sum(tensor.numel() for tensor in multiplied if tensor.dim() > 1),
             multiplied_vectors=sum(tensor.numel() for tensor in multiplied if tensor.dim() < 2),
-            optimizer_bytes=recorded.optimizer_bytes,
+            optimizer_bytes=done.optimizer_bytes,
         )
+        return Recording(subject, batch, tuple(done.recorder.operators), tuple(done.recorder.curve), done.output)
 
 
 TORCH_DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -112,12 +107,9 @@ def meta_model(architecture: str, dims: Mapping[str, Any], dtype: str = "fp32") 
 
 def _keep_in_fp32(model: Any, dtype: str) -> None:
     names = modules_kept_in_fp32(model, strictly=dtype == "bf16") if dtype in ("fp16", "bf16") else []  # wildcards
-    if not names:
-        return
     wildcards = "|".join(re.escape(name).replace(r"\*", ".*") for name in names)
-    kept = re.compile(rf"(?:^|\.)(?:{wildcards})(?:\.|$)")
     for name, parameter in model.named_parameters():
-        if kept.search(name):
+        if names and re.search(rf"(?:^|\.)(?:{wildcards})(?:\.|$)", name):
             parameter.data = parameter.data.float()
 
 

@@ -72,11 +72,22 @@ class Trainer:
     """
 
     def __init__(self, model: Any) -> None:
-        _leave_sound_whole(model)
+        for module in model.modules():
+            # SpecAugment (Park et al. 2019, arXiv 1904.08779): where it masks is known only with values.
+            if hasattr(getattr(module, "config", None), "apply_spec_augment"):
+                module.config.apply_spec_augment = False
         self._trained = [parameter for parameter in model.train().parameters() if parameter.requires_grad]
-        self._copies = [_copy(parameter) for parameter in self._trained]
+        full = (torch.float32, torch.float64)
+        self._copies = [
+            parameter if parameter.dtype in full else torch.nn.Parameter(parameter.detach().float())
+            for parameter in self._trained
+        ]
         self._optimizer = torch.optim.AdamW(self._copies, fused=True)
-        self._prime()
+        # In all steps but the first the optimizer has its state before the forward pass.
+        for copy in self._copies:
+            copy.grad = torch.zeros_like(copy)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
 
     @property
     def state(self) -> list[torch.Tensor]:
@@ -90,17 +101,6 @@ class Trainer:
         with KeepLayers():
             outputs = forward()
         loss_of(outputs).backward()
-        self._update()
-        return outputs
-
-    def _prime(self) -> None:
-        """Let the optimizer make its state: in all steps but the first it is there before the forward pass."""
-        for copy in self._copies:
-            copy.grad = torch.zeros_like(copy)
-        self._optimizer.step()
-        self._optimizer.zero_grad()
-
-    def _update(self) -> None:
         for parameter, copy in zip(self._trained, self._copies, strict=True):
             if copy is not parameter and parameter.grad is not None:
                 copy.grad, parameter.grad = parameter.grad.float(), None
@@ -110,6 +110,7 @@ class Trainer:
             for parameter, copy in zip(self._trained, self._copies, strict=True):
                 if copy is not parameter:
                     parameter.copy_(copy)
+        return outputs
 
 
 class KeepLayers(TorchFunctionMode):  # type: ignore[misc]
@@ -126,13 +127,6 @@ class KeepLayers(TorchFunctionMode):  # type: ignore[misc]
         return func(*args, **(kwargs or {}))
 
 
-def _leave_sound_whole(model: Any) -> None:
-    """Switch off SpecAugment (Park et al. 2019, arXiv 1904.08779): where it masks is known only with values."""
-    for module in model.modules():
-        if hasattr(getattr(module, "config", None), "apply_spec_augment"):
-            module.config.apply_spec_augment = False
-
-
 def loss_of(outputs: Any) -> torch.Tensor:
     """Return the sum of the outputs that depend on weights, caches and hidden states of layers left out.
 
@@ -141,9 +135,3 @@ def loss_of(outputs: Any) -> torch.Tensor:
     values = outputs if isinstance(outputs, (tuple, list)) else outputs.values()
     terms = [value.sum() for value in values if isinstance(value, torch.Tensor) and value.requires_grad]
     return torch.stack([term.float() for term in terms]).sum()
-
-
-def _copy(parameter: torch.Tensor) -> torch.Tensor:
-    if parameter.dtype in (torch.float32, torch.float64):
-        return parameter
-    return torch.nn.Parameter(parameter.detach().float())

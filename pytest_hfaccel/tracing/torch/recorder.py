@@ -6,7 +6,8 @@ Imports torch: import this file late.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pytest_hfaccel.tracing.torch.costs import Kind, distinct, flops_of, kind_of, read, written
+from pytest_hfaccel.tracing.torch.costs import distinct, flops_of, kind_of, read, written
 from pytest_hfaccel.tracing.trace import Operator
 from pytest_hfaccel.upstream.torch import storage_key
 
@@ -42,43 +43,30 @@ class Recorder(TorchDispatchMode):  # type: ignore[misc]
         kwargs = kwargs or {}
         kind = kind_of(func)
         arguments = _tensors((args, kwargs))
-        out = run(func, kind.name, args, kwargs, arguments)
+        out = _run(func, kind.name, args, kwargs, arguments)
         if not kind.is_bookkeeping:
             results = _tensors(out)
             for tensor in results:
                 self.memory.note(tensor)
             self.curve.append((self.memory.live, self.memory.floats))
-            self.operators.append(self._operator(kind, args, kwargs, out, arguments, results))
+            flops = 0 if kind.is_view else flops_of(kind.name, kind.packet, args, kwargs, out)
+            shapes = tuple(tuple(tensor.shape) for tensor in arguments[:3])
+            first = tuple(results[0].shape) if results else ()
+            operator = Operator(kind.name, shapes, first, flops, 0, 0, kind.is_view)
+            if not kind.is_view:
+                reads = read(kind.name, arguments, results)
+                writes = written(kind.name, arguments, results or _tensors(kind.changed_of(args, kwargs)))
+                operator = replace(
+                    operator,
+                    read_bytes=reads.nbytes,
+                    written_bytes=writes.nbytes,
+                    groups=kind.groups_of(args),
+                    read_floats=reads.floats,
+                    written_floats=writes.floats,
+                    read_weights=self._multiply(arguments) if flops else 0,
+                )
+            self.operators.append(operator)
         return out
-
-    def _operator(
-        self,
-        kind: Kind,
-        args: Any,
-        kwargs: Any,
-        out: Any,
-        arguments: Sequence[torch.Tensor],
-        results: Sequence[torch.Tensor],
-    ) -> Operator:
-        first = tuple(results[0].shape) if results else ()
-        shapes = tuple(tuple(tensor.shape) for tensor in arguments[:3])
-        if kind.is_view:
-            return Operator(kind.name, shapes, first, 0, 0, 0, is_view=True)
-        flops = flops_of(kind.name, kind.packet, args, kwargs, out)
-        reads = read(kind.name, arguments, results)
-        writes = written(kind.name, arguments, results or _tensors(kind.changed_of(args, kwargs)))
-        return Operator(
-            name=kind.name,
-            shapes=shapes,
-            out=first,
-            flops=flops,
-            read_bytes=reads.nbytes,
-            written_bytes=writes.nbytes,
-            groups=kind.groups_of(args),
-            read_floats=reads.floats,
-            written_floats=writes.floats,
-            read_weights=self._multiply(arguments) if flops else 0,
-        )
 
     def _multiply(self, arguments: Sequence[torch.Tensor]) -> int:
         """Note the weights of a matrix product; return how many numbers its matrices have, biases left out."""
@@ -95,20 +83,20 @@ def _tensors(values: Any) -> list[torch.Tensor]:
     return [leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor)]
 
 
-def run(func: Any, name: str, args: Any, kwargs: Any, arguments: Sequence[torch.Tensor]) -> Any:
+def _run(func: Any, name: str, args: Any, kwargs: Any, arguments: Sequence[torch.Tensor]) -> Any:
     """Run an operator.
 
     What only concerns real tensors runs for real among fake ones, too: models ask whether a mask leaves anything out,
     and take another way if it does. So does what makes a mask where a model was given none: ones of (batch, tokens) or
-    (batch, height, width). On fake tensors some operators run by the stand-ins of this file.
+    (batch, height, width).
     """
     has_fakes = any(isinstance(tensor, FakeTensor) for tensor in arguments)
     makes_mask = name == "ones" and len(args[0]) in (2, 3)
     if makes_mask or (arguments and not has_fakes):
         with unset_fake_temporarily():
             return func(*args, **kwargs)
-    stand_in = _STAND_INS.get(name) if has_fakes else None
-    return (stand_in or func)(*args, **kwargs)
+    stand_in = _grouped_mm if has_fakes and name == "_grouped_mm" else func
+    return stand_in(*args, **kwargs)
 
 
 def _grouped_mm(rows: Any, matrices: Any, offs: Any = None, bias: Any = None, out_dtype: Any = None) -> Any:
@@ -118,9 +106,6 @@ def _grouped_mm(rows: Any, matrices: Any, offs: Any = None, bias: Any = None, ou
     if rows.dim() == matrices.dim():
         groups = (offs.shape[0] if rows.dim() == 2 else rows.shape[0],)
     return rows.new_empty((*groups, rows.shape[-2], matrices.shape[-1]), dtype=out_dtype or rows.dtype)
-
-
-_STAND_INS: dict[str, Callable[..., Any]] = {"_grouped_mm": _grouped_mm}
 
 
 class LiveBytes:

@@ -19,6 +19,10 @@ def traced(architecture: str, **how: Any) -> Any:
     return trace_model(architecture, MODELS[architecture], batch=BATCH, length=LENGTH, **how)
 
 
+def count_of(trace: Any, name: str) -> int:
+    return sum(operator.count for operator in trace.operators if operator.name == name)
+
+
 @pytest.mark.parametrize("architecture", MODELS)
 def test_flops_are_those_that_torch_counts(architecture: str) -> None:
     import torch
@@ -67,8 +71,9 @@ def test_a_training_step_holds_gradients_and_two_moments_per_parameter() -> None
     steps = 4 * len([name for name, _ in real_model("BertForMaskedLM").named_parameters()])
     assert trace.optimizer_bytes == 8 * trace.parameters + steps
     assert trace.activation_bytes > trace.optimizer_bytes + 4 * trace.parameters
-    assert trace.mix["_fused_adamw_"] == 1
-    assert {"native_layer_norm_backward", "gelu_backward", "embedding_dense_backward"} <= trace.mix.keys()
+    assert count_of(trace, "_fused_adamw_") == 1
+    for name in ("native_layer_norm_backward", "gelu_backward", "embedding_dense_backward"):
+        assert count_of(trace, name)
 
 
 def test_mixed_precision_trains_an_fp32_copy() -> None:
@@ -79,7 +84,7 @@ def test_mixed_precision_trains_an_fp32_copy() -> None:
 
 def test_layers_that_training_drops_at_random_are_all_there() -> None:
     forward, step = (traced("Wav2Vec2ForCTC", training=training) for training in (False, True))
-    assert step.mix["native_layer_norm"] == forward.mix["native_layer_norm"]
+    assert count_of(step, "native_layer_norm") == count_of(forward, "native_layer_norm")
 
 
 def test_a_half_precision_model_moves_half_of_the_bytes() -> None:
@@ -117,5 +122,5 @@ def test_experts_run_without_values() -> None:
     model = transformers.MixtralForCausalLM(config).eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(**real_inputs(model, BATCH))
-    assert trace.mix["_grouped_mm"] == 4
+    assert count_of(trace, "_grouped_mm") == 4
     assert trace.flops == counter.get_total_flops()

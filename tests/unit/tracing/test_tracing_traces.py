@@ -148,8 +148,6 @@ def test_mistakes_are_told_before_anything_is_built() -> None:
 def test_real_models() -> None:
     trace = trace_of("BertForMaskedLM", BERT, batch=3, length=600, cache_dir=None)
     assert (trace.batch, trace.length) == (3, 512)  # as many positions as it has
-    assert trace.to_json()["operators"][0]["name"] == trace.operators[0].name
-    assert type(trace).from_json(trace.to_json()) == trace
     with pytest.raises(ConfigError, match="takes text: length is 0"):
         trace_of("BertForMaskedLM", BERT, batch=1, length=0, cache_dir=None)
     vit = MODELS["ViTForImageClassification"]
