@@ -81,7 +81,7 @@ def pytest_hfaccel_cell_finished(result):
     if not result.incomplete:
         note("finished.jsonl", cell=result.cell)
 """
-ARGUMENTS = ("-n", "2", "--all-models", "--hf-device", "fake:0", "--hf-device", "fake:1", "-k", "extra or placement")
+ARGUMENTS = ("-n", "2", "--all-models", "--hf-device", "fake:0,fake:1", "-k", "one or two or placement")
 LIMIT = 240.0
 """Seconds after which a run counts as hanging."""
 BUSY = 0.75
@@ -214,8 +214,7 @@ class Project:
         expected: dict[str, list[str]] = defaultdict(list)
         for nodeid in ids:
             name, _, parameter = nodeid.rpartition("::")[-1].rstrip("]").partition("[")
-            cell, _, extra = parameter.partition("+")
-            expected[cell].append(extra or name.removeprefix("test_"))
+            expected[parameter].append(name.removeprefix("test_"))
         cells = []
         for path in (self.directory / "reports" / "by_class").glob("*.json"):
             cells += json.loads(path.read_text(encoding="utf-8"))["cells"]

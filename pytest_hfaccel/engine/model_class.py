@@ -286,10 +286,6 @@ class ModelClassTests(metaclass=CallableWithModel):
         del hf_measuring_point  # the check knows it; it is named here so that each point is a test
         hf_check("performance")
 
-    def test_extra(self, hf_check: RunCheck, hf_extra_check: str) -> None:
-        """A check that a plugin or a conftest registered."""
-        hf_check(hf_extra_check)
-
     def run_tests(self, hardware: str = "cpu", model_id: str | None = None, dtype: str | None = None) -> dict[str, Any]:
         """Run the battery without pytest. A single check runs by its test: `TestBert("gpt2").test_pipeline("cpu")`.
 

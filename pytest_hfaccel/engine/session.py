@@ -19,7 +19,7 @@ from pytest_hfaccel.engine.plan import Plan, class_level, has_check, make_plan
 if TYPE_CHECKING:
     from pytest_hfaccel.backends import Backends
     from pytest_hfaccel.checkpoints import CheckpointStore
-    from pytest_hfaccel.checks.base import CheckRegistry
+    from pytest_hfaccel.checks.base import Check, CheckRegistry
     from pytest_hfaccel.engine.model_class import ModelClassTests
     from pytest_hfaccel.engine.outcome_key import OutcomeKeys
     from pytest_hfaccel.engine.resume import ResumedOutcomes
@@ -109,12 +109,12 @@ class Session:
         return checks
 
     @cached_property
-    def extra_checks(self) -> list[str]:
-        """The names of the checks that came from hooks."""
+    def added_checks(self) -> list[Check]:
+        """The checks that came from hooks."""
         from pytest_hfaccel.checks import built_in_checks
 
         built_in = built_in_checks()
-        return [check.name for check in self.checks if check.name not in built_in]
+        return [check for check in self.checks if check.name not in built_in]
 
     @cached_property
     def plan(self) -> Plan:

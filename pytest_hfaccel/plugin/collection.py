@@ -27,13 +27,11 @@ from pytest_hfaccel.engine.model_class import ModelClassTests
 from pytest_hfaccel.plugin.state import CELL_TEST, COLLECTED, CellTest, session_of
 
 if TYPE_CHECKING:
+    from pytest_hfaccel.checks.base import Check
     from pytest_hfaccel.core.config import RunConfig
     from pytest_hfaccel.engine.session import Session
 
-CELL, EXTRA_CHECK, POINT = "hf_cell", "hf_extra_check", "hf_measuring_point"
-EXTRA_SEPARATOR = "+"
-"""Between cell id and check name in the id of an extra check; no cell id has it."""
-_EXTRA_TEST = "test_extra"
+CELL, POINT = "hf_cell", "hf_measuring_point"
 _ID = re.compile(rf"(?P<cell>(?P<model>.+)-[a-z0-9.]+-(?:{'|'.join(DTYPES)}))(?:-b\d+(?:-s\d+)?)?")
 """The id of a test on a cell, perhaps at a point."""
 
@@ -74,19 +72,35 @@ def left_out(collector: pytest.Collector, name: str, obj: object) -> list[pytest
         if isinstance(obj, type) and issubclass(obj, ModelClassTests):
             if not name.startswith("Test") or not getattr(obj, "__test__", True):
                 return None
-            if session_of(collector.config).cells_of(obj):
-                from pytest_hfaccel.plugin.fixtures import provide_fixtures
-
-                provide_fixtures(collector, obj)
-                return None
-            return []
-        if isinstance(owner, type) and issubclass(owner, ModelClassTests) and name.startswith("test_"):
             session = session_of(collector.config)
-            checks = session.extra_checks if name == _EXTRA_TEST else [name.removeprefix("test_")]
-            return None if any(session.cells_of_check(owner, check) for check in checks) else []
+            if not session.cells_of(obj):
+                return []
+            from pytest_hfaccel.plugin.fixtures import provide_fixtures
+
+            provide_fixtures(collector, obj)
+            _add_tests(obj, session)
+            return None
+        if isinstance(owner, type) and issubclass(owner, ModelClassTests) and name.startswith("test_"):
+            cells = session_of(collector.config).cells_of_check(owner, name.removeprefix("test_"))
+            return None if cells else []
     except HfAccelError as error:
         raise collector.CollectError(str(error)) from None
     return None
+
+
+def _add_tests(model_class: type[ModelClassTests], session: Session) -> None:
+    """Give a model class a test for each check that came from a hook, as it has one for each built-in check."""
+    for check in session.added_checks:
+        if not hasattr(model_class, f"test_{check.name}"):
+            setattr(model_class, f"test_{check.name}", _test_of(check))
+
+
+def _test_of(check: Check) -> Callable[..., None]:
+    def test(self: ModelClassTests, hf_check: Callable[[str], object]) -> None:  # noqa: ARG001 - pytest binds it
+        hf_check(check.name)
+
+    test.__name__, test.__doc__ = f"test_{check.name}", check.summary
+    return test
 
 
 def parametrize(metafunc: pytest.Metafunc) -> None:
@@ -99,11 +113,6 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
     if model_class is None or not issubclass(model_class, ModelClassTests):
         return
     session = session_of(metafunc.config)
-    if EXTRA_CHECK in metafunc.fixturenames:
-        pairs = [(cell, name) for name in session.extra_checks for cell in session.cells_of_check(model_class, name)]
-        ids = [f"{cell.id}{EXTRA_SEPARATOR}{name}" for cell, name in pairs]
-        metafunc.parametrize((CELL, EXTRA_CHECK), pairs, ids=ids, indirect=[CELL], scope="session")
-        return
     cells = session.cells_of_check(model_class, metafunc.function.__name__.removeprefix("test_"))
     metafunc.parametrize(CELL, cells, ids=[cell.id for cell in cells], indirect=True, scope="session")
     if POINT in metafunc.fixturenames and (session.config.batch_sizes or session.config.seq_lengths):
@@ -121,7 +130,7 @@ def mark_items(items: Sequence[pytest.Item]) -> None:
         cell = parameters.get(CELL)
         if not isinstance(cell, Cell):
             continue
-        check = parameters.get(EXTRA_CHECK) or item.originalname.removeprefix("test_")  # type: ignore[attr-defined]
+        check = item.originalname.removeprefix("test_")  # type: ignore[attr-defined]
         item.stash[CELL_TEST] = CellTest(cell, check, parameters.get(POINT))
         facts = of_cell.get(id(cell))
         if facts is None:
@@ -165,15 +174,10 @@ def finish_collection(session: pytest.Session) -> None:
         raise pytest.UsageError(collected.usage_error)
 
 
-def read_id(parameter: str) -> tuple[str, str, str]:
-    """Take the bracketed part of a test's id apart.
-
-    Returns:
-        The cell's id, the model's slug, and the name of an extra check (empty for the others).
-    """
-    cell, _, extra = parameter.partition(EXTRA_SEPARATOR)
-    found = _ID.fullmatch(cell)
-    return (found["cell"], found["model"], extra) if found else (cell, cell, extra)
+def read_id(parameter: str) -> tuple[str, str]:
+    """Return the cell's id and the model's slug from the bracketed part of a test's id."""
+    found = _ID.fullmatch(parameter)
+    return (found["cell"], found["model"]) if found else (parameter, parameter)
 
 
 _FILE = "collected.json"

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 _OLD_NAMES = {
     "cell": "hf_cell",
     "check": "hf_check",
-    "extra_check": "hf_extra_check",
     "hfaccel_cell_run": "hf_cell_run",
     "inputs": "hf_inputs",
     "loaded": "hf_model",

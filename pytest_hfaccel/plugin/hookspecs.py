@@ -30,7 +30,7 @@ def pytest_hfaccel_backends(backends: Backends) -> None:
 
 @pytest.hookspec
 def pytest_hfaccel_checks(checks: CheckRegistry) -> None:
-    """Register your own checks; each becomes a test `test_extra[<cell>+<check>]` of every model class.
+    """Register your own checks; each becomes a test `test_<name>[<cell>]` of every model class.
 
     Called once per process, before the first cell is collected. Use `@checks.check("name", stage=..., level=...)`
     or `checks.add(Check(...))`; the return value is ignored.

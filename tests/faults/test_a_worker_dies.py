@@ -55,7 +55,7 @@ def models(project: Project) -> Project:
 
 def run_models(project: Project, *arguments: str, **env: Any) -> HfRun:
     named = [argument for model in MODELS for argument in ("--hf-model", model)]
-    selected = ("-k", "extra or placement", "--junitxml=junit.xml")
+    selected = ("-k", "one or two or placement", "--junitxml=junit.xml")
     return project.run("-n", "2", *named, "--hf-device", "fake:0", *selected, *arguments, **env)
 
 

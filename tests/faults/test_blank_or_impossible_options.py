@@ -102,7 +102,7 @@ def test_what_a_hook_may_not_register_is_refused(project: Project, body: str, sa
 
 def test_a_check_that_returns_nothing_is_an_error(project: Project) -> None:
     project.write("conftest.py", "def pytest_hfaccel_checks(checks):\n    checks.check('mine')(lambda context: None)\n")
-    run = project.run("--hf-device", "fake:0", "-k", "extra")
+    run = project.run("--hf-device", "fake:0", "-k", "mine")
     assert run.code == 1, run.output
     (record,) = run.records.values()
     assert "the check 'mine' returned None; return `passed(...)` or `failed(...)`" in str(record.reason)

@@ -76,7 +76,7 @@ def pytest_hfaccel_checks(checks):
 
 def test_the_directory_becomes_a_file_during_the_run(project: Project, tmp_path: Path) -> None:
     project.write("conftest.py", _SABOTEUR.format(directory='Path("reports")'))
-    run = project.run("--hf-device", "fake:0", "-k", "extra")
+    run = project.run("--hf-device", "fake:0", "-k", "saboteur")
     assert run.code == 3, run.output
     assert "not written: " in run.output
     assert printed_cells(run, tmp_path / "printed.jsonl") == {"bert-base-uncased-fake0-fp32"}
@@ -84,7 +84,7 @@ def test_the_directory_becomes_a_file_during_the_run(project: Project, tmp_path:
 
 def test_a_folder_of_reports_becomes_a_file_during_the_run(project: Project) -> None:
     project.write("conftest.py", _SABOTEUR.format(directory='Path("reports/latest/by_class")'))
-    run = project.run("--hf-device", "fake:0", "-k", "extra")
+    run = project.run("--hf-device", "fake:0", "-k", "saboteur")
     assert run.code == 3, run.output
     assert "the results of 1 of 1 cells are in " in run.output
     assert "in no file" not in run.output

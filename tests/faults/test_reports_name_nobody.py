@@ -11,7 +11,7 @@ import pytest
 from pytest_hfaccel.reporting.plain import redact
 from tests.harness import Project
 
-_FAKE = ("--hf-device", "fake:0", "-k", "placement or extra")
+_FAKE = ("--hf-device", "fake:0", "-k", "placement or tells")
 _CONFTEST = """
 import os
 

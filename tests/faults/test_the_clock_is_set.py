@@ -31,7 +31,7 @@ def test_it_is_set_back(project: Project) -> None:
     first.directory.rename(first.directory.with_name(first.id.replace("-20", "-21", 1)))
 
     project.write("conftest.py", _SET_BACK)
-    second = project.run("--hf-device", "fake:0,fake:1", "-k", "placement or extra")
+    second = project.run("--hf-device", "fake:0,fake:1", "-k", "placement or sets")
     assert second.code == 0, second.output
     run = second.summary["run"]
     assert run["started"] <= run["finished"]

@@ -28,7 +28,7 @@ def pytest_hfaccel_checks(checks):
     def after(context):
         return CheckOutcome("after")
 """
-_FAKE = ("--hf-device", "fake:0,fake:1", "-k", "extra")
+_FAKE = ("--hf-device", "fake:0,fake:1", "-k", "before or deadly or after")
 _DEADLY = "bert-base-uncased-fake1-fp32"
 _HARMLESS = "bert-base-uncased-fake0-fp32"
 

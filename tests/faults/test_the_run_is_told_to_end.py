@@ -37,7 +37,7 @@ def interrupt(
     """
     project.write("conftest.py", _SLEEPS)
     process = subprocess.Popen(
-        project.command("--hf-device", "fake:0,fake:1,fake:2", "-k", "placement or extra", *arguments),
+        project.command("--hf-device", "fake:0,fake:1,fake:2", "-k", "placement or sleeps", *arguments),
         cwd=project.directory,
         env=environment(project.cache),
         stdout=subprocess.PIPE,
@@ -81,7 +81,7 @@ def test_without_workers(project: Project, number: signal.Signals) -> None:
     """Everything that had run has passed; the run has not."""
     run, sleepers = interrupt(project, number)
     assert_ended_in_order(run, sleepers)
-    following = project.run("--hf-device", "fake:0", "-k", "placement or extra", "--hf-resume")
+    following = project.run("--hf-device", "fake:0", "-k", "placement or sleeps", "--hf-resume")
     assert following.code == 0, following.output
     assert "ended early" not in following.output  # it ended in order
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.harness import Project
 
 _CELL = "bert-base-uncased-fake0-fp32"
-_SELECTED = ("--hf-device", "fake:0", "-k", "placement or extra")
+_SELECTED = ("--hf-device", "fake:0", "-k", "placement or loads")
 _CHECKS = """
 def pytest_hfaccel_checks(checks):
     @checks.check("loads")

@@ -70,7 +70,7 @@ def test_one_after_the_other(project: Project) -> None:
 def test_at_once_and_one_of_them_stopped_for_a_while(project: Project) -> None:
     project.write("conftest.py", _WAITS)
     first = subprocess.Popen(
-        project.command("--hf-device", "fake:0", "-k", "extra"),
+        project.command("--hf-device", "fake:0", "-k", "waits"),
         cwd=project.directory,
         env=environment(project.cache, WAITS="1"),
         stdout=subprocess.PIPE,
@@ -83,11 +83,11 @@ def test_at_once_and_one_of_them_stopped_for_a_while(project: Project) -> None:
     first.send_signal(signal.SIGSTOP)
     try:
         # Its folder would be the oldest, and is not removed: it goes on.
-        second = project.run("--hf-device", "fake:1", "-k", "extra", "--hf-reports-keep", "1")
+        second = project.run("--hf-device", "fake:1", "-k", "waits", "--hf-reports-keep", "1")
         assert second.code == 0, second.output
         assert "ended early" not in second.output
         assert [run.status for run in list_runs(second.reports)] == ["running", "passed"]
-        refused = project.run("--hf-device", "fake:0", "-k", "extra", "--hf-resume=1")
+        refused = project.run("--hf-device", "fake:0", "-k", "waits", "--hf-resume=1")
         assert refused.code == 4, refused.output
         assert "is still in progress" in refused.output
     finally:

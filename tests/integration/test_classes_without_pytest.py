@@ -58,8 +58,6 @@ def test_a_check_called_with_a_device_returns_its_outcome() -> None:
     assert bert.test_forward("cuda")["forward"]["status"] in ("unavailable", "passed")
     with pytest.raises(ConfigError, match="'tpu' is not a device"):
         bert.test_forward("tpu")
-    with pytest.raises(TypeError, match="test_extra needs fixtures of pytest: hf_extra_check"):
-        bert.test_extra("fake:0")
 
 
 def test_a_missing_dependency_is_an_outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,7 @@ def test_with_runxfail_an_expected_failure_is_a_failure(project: Project) -> Non
 def test_with_runxfail_a_resumed_run_runs_the_cells_with_expected_failures_again(project: Project) -> None:
     project.write("conftest.py", BROKEN)
     registry(project, check="check: broken")
-    only = (*ARGUMENTS, "-k", "placement or extra")
+    only = (*ARGUMENTS, "-k", "placement or broken")
     assert project.run(*only).code == 0
     run = project.run(*only, "--hf-resume", "--runxfail")
     assert run.code == 1, run.output

@@ -160,13 +160,19 @@ def contents(run: HfRun) -> dict[str, Any]:
     }
 
 
+CHECKS = (
+    "holds or breaks or declines or unexpected_pass or expected_failure or not_even_run or raises or exhausts or lacks "
+    "or asks or calls or hangs or dies"
+)
+
+
 @pytest.mark.slow
 def test_runs_of_every_status_are_recorded_as_before(sample: Project) -> None:
     options = ("--hf-registry", "registry.yaml", "--hf-weights", "tiny", "--hf-device")
     script = json.dumps({"*": {"load_seconds": 0}})
-    everything = sample.run(*options, "fake:0,fake:1", "-k", "extra or own or placement", HFACCEL_FAKE=script)
+    everything = sample.run(*options, "fake:0,fake:1", "-k", f"{CHECKS} or own or placement", HFACCEL_FAKE=script)
     found = {"all": contents(everything)}
-    found["stopped"] = contents(sample.run(*options, "fake:1", "-k", "extra", "-x", HFACCEL_FAKE=script))
+    found["stopped"] = contents(sample.run(*options, "fake:1", "-k", CHECKS, "-x", HFACCEL_FAKE=script))
     interrupted = sample.run(*options, "fake:1", "-k", "holds or hangs", INTERRUPT="1", HFACCEL_FAKE=script)
     found["interrupted"] = contents(interrupted)
     hanging = sample.run(*options, "fake:1", "-k", "hangs", "--timeout", "1", HANG="1", HFACCEL_FAKE=script)

@@ -82,7 +82,7 @@ from pytest_hfaccel.checks.base import failed
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: "test_extra" not in item.name)
+    items.sort(key=lambda item: "test_broken" not in item.name)
 
 
 def pytest_hfaccel_checks(checks):

@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.harness import Project
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guide.md"
-PLACEMENT = ("--hf-device", "fake:0", "-k", "placement or extra")
+PLACEMENT = ("--hf-device", "fake:0", "-k", "placement")
 
 
 def example() -> str:
