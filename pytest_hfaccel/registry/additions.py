@@ -24,27 +24,32 @@ def add_entry(file: Path, name: str, entry: dict[str, Any]) -> None:
         ConfigError: The file holds the name already, or writes `models:` in a form that cannot be added to.
         CheckpointError: The file cannot be written.
     """
-    before = read_document(file) if file.exists() else Document(str(file), file.resolve().parent, text=_NEW_FILE)
-    _must_be_valid(before, is_new=not file.exists())
-    if name in (before.data.get("models") or {}):
+    is_new = not file.exists()
+    before = Document(str(file), file.resolve().parent, text=_NEW_FILE) if is_new else read_document(file)
+    if is_new:
+        parse_document(before)
+    validate(before)
+    if before.problems:
+        raise RegistryError([str(problem) for problem in before.problems])
+    models = before.data.get("models") or {}
+    if name in models:
         raise ConfigError(f"{before.place(('models', name))}: {name!r} already exists.", hint="Edit it there.")
-    after = Document(before.file, before.directory, text=_insert(before, entry_text(name, entry, _indent(before))))
+    indent = 2
+    if models:
+        line = before.text.splitlines()[before.lines[("models", next(iter(models)))] - 1]
+        indent = len(line) - len(line.lstrip())
+    after = Document(before.file, before.directory, text=_insert(before, entry_text(name, entry, indent)))
     parse_document(after)
     validate(after)
-    if after.problems or after.data.get("models") != {**(before.data.get("models") or {}), name: entry}:
+    if after.problems or after.data.get("models") != {**models, name: entry}:
         raise ConfigError(
             f"{before.file}: the entry cannot be added without rewriting the file.",
             hint=f"Write `models:` in block form, at the end of the file, and add:\n\n{entry_text(name, entry)}",
         )
-    _replace(file, after.text)
-
-
-def _must_be_valid(document: Document, *, is_new: bool) -> None:
-    if is_new:
-        parse_document(document)
-    validate(document)
-    if document.problems:
-        raise RegistryError([str(problem) for problem in document.problems])
+    try:
+        replace_file(file.resolve(), after.text)
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be written: {error.strerror}.", stage="resolve") from error
 
 
 def entry_text(name: str, entry: dict[str, Any], indent: int = 2) -> str:
@@ -53,15 +58,6 @@ def entry_text(name: str, entry: dict[str, Any], indent: int = 2) -> str:
 
     text = yaml.safe_dump({name: entry}, sort_keys=False, allow_unicode=True, width=100)
     return "".join(f"{' ' * indent}{line}" for line in text.splitlines(keepends=True))
-
-
-def _indent(document: Document) -> int:
-    """Return the indentation of the entries under `models:`."""
-    first = next(iter(document.data.get("models") or {}), None)
-    if first is None:
-        return 2
-    line = document.text.splitlines()[document.lines[("models", first)] - 1]
-    return len(line) - len(line.lstrip())
 
 
 def _insert(document: Document, addition: str) -> str:
@@ -77,13 +73,6 @@ def _insert(document: Document, addition: str) -> str:
     while end > start and (not lines[end - 1].strip() or lines[end - 1].startswith("#")):
         end -= 1
     return "".join([*lines[:end], "\n", addition, *lines[end:]])
-
-
-def _replace(file: Path, text: str) -> None:
-    try:
-        replace_file(file.resolve(), text)
-    except OSError as error:
-        raise CheckpointError(f"{file} cannot be written: {error.strerror}.", stage="resolve") from error
 
 
 def entry_of(spec: ModelSpec, defaults: dict[str, Any]) -> dict[str, Any]:
@@ -108,17 +97,12 @@ def _differing(dims: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]
     for key, value in dims.items():
         default = defaults.get(key)
         if isinstance(value, dict) and isinstance(default, dict) and "model_type" in value:
-            value = _differing_sub_config(value, default)
+            # The defaults of another type of model say nothing about this one: all of it is written.
+            if value["model_type"] == default.get("model_type"):
+                inner = _differing(value, default)
+                value = {"model_type": value["model_type"], **inner} if inner else {}
         elif key in defaults and value == default:
             continue
         if value != {}:
             differing[key] = value
     return differing
-
-
-def _differing_sub_config(value: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
-    # The defaults of another type of model say nothing about this one: keep all of it.
-    if value["model_type"] != default.get("model_type"):
-        return value
-    differing = _differing(value, default)
-    return {"model_type": value["model_type"], **differing} if differing else {}

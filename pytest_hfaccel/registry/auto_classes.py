@@ -9,6 +9,7 @@ takes some 40 ms, once per process. Each pair is a testable model that is listed
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from functools import cache
@@ -51,25 +52,16 @@ def read_entries(source: str) -> Iterator[AutoEntry]:
     for node in ast.parse(source).body:
         if not (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)):
             continue
-        name = node.targets[0].id
-        if name.startswith("MODEL_") and name.endswith("_NAMES") and isinstance(node.value, ast.Call):
-            head = (
-                name.removeprefix("MODEL_")
-                .removesuffix("_NAMES")
-                .removesuffix("MAPPING")
-                .strip("_")
-                .removeprefix("FOR_")
-            )
-            yield from (AutoEntry(head, *pair) for pair in _pairs(node.value))
-
-
-def _pairs(call: ast.Call) -> Iterator[tuple[str, str]]:
-    elements = call.args[0].elts if call.args and isinstance(call.args[0], ast.List) else []
-    for element in elements:
-        # One table splices another in (`*list(...)`); its entries are read where they are written.
-        if isinstance(element, ast.Tuple):
-            model_type, names = ast.literal_eval(element)
-            yield from ((model_type, name) for name in ([names] if isinstance(names, str) else names))
+        table = re.fullmatch(r"MODEL_(?:FOR_)?(.*?)_?(?:MAPPING)?_NAMES", node.targets[0].id)
+        if table is None or not isinstance(node.value, ast.Call) or not node.value.args:
+            continue
+        for element in getattr(node.value.args[0], "elts", ()):
+            # One table splices another in (`*list(...)`); its entries are read where they are written.
+            if isinstance(element, ast.Tuple):
+                model_type, names = ast.literal_eval(element)
+                yield from (
+                    AutoEntry(table[1], model_type, name) for name in ([names] if isinstance(names, str) else names)
+                )
 
 
 SOURCE = "transformers' auto mappings"
@@ -84,16 +76,28 @@ def every_pair() -> tuple[ModelSpec, ...]:
     heads: dict[tuple[str, str], list[str]] = {}
     for head, model_type, architecture in auto_entries():
         heads.setdefault((model_type, architecture), []).append(head)
-    return tuple(_spec(*pair, heads[pair]) for pair in sorted(heads))
+    specs = []
+    for (model_type, architecture), named in sorted(heads.items()):
+        head = min(named, key=lambda head: MAIN_HEADS.index(head) if head in TASK_OF_HEAD else len(MAIN_HEADS))
+        task = PROCESSED.get((head, model_type)) or TASK_OF_HEAD.get(head, UNKNOWN_HEAD)
+        # One class can serve several model types: the type says which config it gets.
+        dims = {"model_type": model_type}
+        specs.append(ModelSpec(f"{model_type}/{architecture}", architecture, task, dims=dims, source=SOURCE))
+    return tuple(specs)
 
 
 @cache
 def main_pairs() -> tuple[ModelSpec, ...]:
     """Return the base class and the main head of each model type: what a sweep of all architectures runs."""
+    by_type: dict[str, list[AutoEntry]] = {}
+    for entry in auto_entries():
+        by_type.setdefault(entry.model_type, []).append(entry)
     chosen: set[str] = set()
-    for entries in _by_type().values():
-        base = next((entry for entry in entries if not entry.head), None)
-        chosen |= {pair_name(entry) for entry in (base, _main_head(entries, base)) if entry is not None}
+    for model_type, entries in by_type.items():
+        base = next((entry.architecture for entry in entries if not entry.head), None)
+        heads = [e for e in entries if e.head and e.head in TASK_OF_HEAD and e.architecture != base]
+        main = min(heads, key=lambda entry: MAIN_HEADS.index(entry.head), default=None)
+        chosen |= {f"{model_type}/{name}" for name in (base, main and main.architecture) if name}
     return tuple(spec for spec in every_pair() if spec.name in chosen)
 
 
@@ -112,39 +116,6 @@ def match_pairs(pattern: str) -> list[ModelSpec]:
         for spec in every_pair()
         if fnmatchcase(spec.name.lower(), wanted) or fnmatchcase(spec.architecture.lower(), wanted)
     ]
-
-
-def pair_name(entry: AutoEntry) -> str:
-    """Return what users call the pair of an entry."""
-    return f"{entry.model_type}/{entry.architecture}"
-
-
-def _spec(model_type: str, architecture: str, heads: list[str]) -> ModelSpec:
-    head = min(heads, key=lambda head: MAIN_HEADS.index(head) if head in TASK_OF_HEAD else len(MAIN_HEADS))
-    task = TASK_OF_HEAD.get(head, UNKNOWN_HEAD)
-    if (head, model_type) in PROCESSED:
-        task = PROCESSED[head, model_type]
-    return ModelSpec(
-        name=f"{model_type}/{architecture}",
-        architecture=architecture,
-        task=task,
-        # One class can serve several model types: the type says which config it gets.
-        dims={"model_type": model_type},
-        source=SOURCE,
-    )
-
-
-def _by_type() -> dict[str, list[AutoEntry]]:
-    entries: dict[str, list[AutoEntry]] = {}
-    for entry in auto_entries():
-        entries.setdefault(entry.model_type, []).append(entry)
-    return entries
-
-
-def _main_head(entries: list[AutoEntry], base: AutoEntry | None) -> AutoEntry | None:
-    base_class = base.architecture if base else ""
-    with_head = [e for e in entries if e.head and e.head in TASK_OF_HEAD and e.architecture != base_class]
-    return min(with_head, key=lambda entry: MAIN_HEADS.index(entry.head), default=None)
 
 
 TASK_OF_HEAD: dict[str, str] = {

@@ -77,26 +77,17 @@ class Registry:
             if fnmatchcase(name := spec.name.lower(), wanted) or fnmatchcase(name.rpartition("/")[2], wanted)
         ]
 
-    def for_architectures(self, patterns: Iterable[str]) -> list[ModelSpec]:
-        """Return the models whose architecture class matches one of the wildcards (`Bert*`), in registry order."""
-        patterns = tuple(patterns)
-        return [spec for spec in self.specs if any(fnmatchcase(spec.architecture, pattern) for pattern in patterns)]
-
     def informed(self, pairs: Iterable[ModelSpec]) -> list[ModelSpec]:
         """Return classes of the installed transformers with what the files say of them: needs, expected failures."""
-        return [self._informed(spec) for spec in pairs]
-
-    def _informed(self, spec: ModelSpec) -> ModelSpec:
-        shared = self.classes.get(spec.architecture, {})
-        known = {key: shared[key] for key in _OF_EVERY_PAIR if key in shared}
         exact, wild = self._expected_of
-        about = [
-            *exact.get(spec.name, ()),
-            *(expectation for name, expectation in wild if fnmatchcase(spec.name, name)),
-        ]
-        if not (known or about):
-            return spec
-        return replace(spec, **{**known, "expect": (*known.get("expect", ()), *about)})
+        informed = []
+        for spec in pairs:
+            shared = self.classes.get(spec.architecture, {})
+            known = {key: shared[key] for key in _OF_EVERY_PAIR if key in shared}
+            about = [*exact.get(spec.name, ()), *(each for name, each in wild if fnmatchcase(spec.name, name))]
+            changes = {**known, "expect": (*known.get("expect", ()), *about)} if known or about else {}
+            informed.append(replace(spec, **changes) if changes else spec)
+        return informed
 
     def unknown_checks(self, known: Iterable[str]) -> list[str]:
         """Say which expected failures are of a check that is none of the `known`: nothing would ever meet them."""

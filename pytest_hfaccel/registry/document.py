@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -260,7 +261,9 @@ def validate(document: Document, extra_kinds: Sequence[str] = (), cache_dir: Pat
         return
     _check(document, extra_kinds)
     if stamp and not document.problems:
-        _leave(stamp)
+        with suppress(OSError):  # a cache that cannot be written costs the next start a tenth of a second
+            stamp.parent.mkdir(parents=True, exist_ok=True)
+            stamp.touch()
 
 
 def _fingerprint(document: Document, extra_kinds: Sequence[str]) -> str:
@@ -275,15 +278,6 @@ def _fingerprint(document: Document, extra_kinds: Sequence[str]) -> str:
     for source in sources:
         digest.update(source.read_bytes())
     return digest.hexdigest()
-
-
-def _leave(stamp: Path) -> None:
-    try:
-        stamp.parent.mkdir(parents=True, exist_ok=True)
-        stamp.touch()
-    except OSError:
-        # A cache that cannot be written costs the next start a tenth of a second, and is no reason to fail.
-        return
 
 
 def _check(document: Document, extra_kinds: Sequence[str]) -> None:

@@ -10,13 +10,13 @@ import ast
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pytest_hfaccel.core.errors import CheckpointError, ConfigError, RegistryError
 from pytest_hfaccel.core.spec import ModelSpec
@@ -32,7 +32,13 @@ _ABSTRACT = "PreTrainedModel"
 @cache
 def model_classes() -> frozenset[str]:
     """Return the public model classes of the installed transformers, without those that only others derive from."""
-    return frozenset(name for file in _sources("modeling_*.py") for name in _public_models(file))
+    names: set[str] = set()
+    for file in _sources("modeling_*.py"):
+        source = file.read_text(encoding="utf-8")
+        public = _ALL.search(source)
+        listed = set(ast.literal_eval(f"[{public[1]}]")) if public else set()
+        names |= {name for name in _MODEL.findall(source) if name in listed and not name.endswith(_ABSTRACT)}
+    return frozenset(names)
 
 
 @cache
@@ -78,13 +84,6 @@ def _sources(pattern: str) -> Iterator[Path]:
     package = find_spec("transformers")
     for location in (package.submodule_search_locations or []) if package else []:
         yield from sorted(Path(location, "models").glob(f"*/{pattern}"))
-
-
-def _public_models(file: Path) -> list[str]:
-    source = file.read_text(encoding="utf-8")
-    listed = _ALL.search(source)
-    public = set(ast.literal_eval(f"[{listed[1]}]")) if listed else set()
-    return [name for name in _MODEL.findall(source) if name in public and not name.endswith(_ABSTRACT)]
 
 
 @cache
@@ -140,8 +139,7 @@ def _config_class(architecture: str) -> Any:
     return getattr(getattr(transformers, architecture, None), "config_class", None)
 
 
-@dataclass(frozen=True)
-class ModuleClass:
+class ModuleClass(NamedTuple):
     """A test class of a model class module.
 
     Attributes:
@@ -161,7 +159,20 @@ def read_modules(directory: Path) -> list[ModuleClass]:
     Raises:
         RegistryError: A file is not Python.
     """
-    return [module_class for path in sorted(directory.glob("test_*.py")) for module_class in _classes(path)]
+    found = []
+    for path in sorted(directory.glob("test_*.py")):
+        try:
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+        except (OSError, SyntaxError, UnicodeDecodeError) as error:
+            raise RegistryError([f"{path}: it cannot be read as Python: {error}"]) from error
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and node.name.startswith("Test"):
+                values: dict[str, Any] = dict(_literals(node))
+                patterns = tuple(map(str, values.get("architectures", ())))
+                fallback = bool(values.get("fallback", values.get("yields")))
+                if patterns or fallback:
+                    found.append(ModuleClass(path.name, patterns, fallback))
+    return found
 
 
 def without_module(architectures: Iterable[str], modules: Iterable[ModuleClass]) -> dict[str, bool]:
@@ -172,24 +183,8 @@ def without_module(architectures: Iterable[str], modules: Iterable[ModuleClass])
     return {name: carried for name in architectures if not any(fnmatchcase(name, pattern) for pattern in patterns)}
 
 
-def _classes(path: Path) -> Iterator[ModuleClass]:
-    try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (OSError, SyntaxError, UnicodeDecodeError) as error:
-        raise RegistryError([f"{path}: it cannot be read as Python: {error}"]) from error
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef) and node.name.startswith("Test"):
-            values: dict[str, Any] = dict(_literals(node))
-            patterns = tuple(str(pattern) for pattern in values.get("architectures", ()))
-            if patterns or values.get("fallback", values.get("yields")):
-                yield ModuleClass(path.name, patterns, bool(values.get("fallback", values.get("yields"))))
-
-
 def _literals(node: ast.ClassDef) -> Iterator[tuple[str, Any]]:
     for statement in node.body:
-        target = statement.targets[0] if isinstance(statement, ast.Assign) else None
-        if isinstance(target, ast.Name) and isinstance(statement, ast.Assign):
-            try:
-                yield target.id, ast.literal_eval(statement.value)
-            except ValueError:  # computed when the module is imported: not known here
-                continue
+        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+            with suppress(ValueError):  # computed when the module is imported: not known here
+                yield statement.targets[0].id, ast.literal_eval(statement.value)

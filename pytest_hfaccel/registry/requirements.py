@@ -42,13 +42,11 @@ def missing_dependencies(spec: ModelSpec) -> list[str]:
     """
     from packaging.requirements import Requirement
 
-    missing = []
-    for text, installed in installed_dependencies(spec).items():
-        if installed is None:
-            missing.append(f"{text} (not installed)")
-        elif not Requirement(text).specifier.contains(installed, prereleases=True):
-            missing.append(f"{text} ({installed} is installed)")
-    return missing
+    return [
+        f"{text} ({f'{installed} is installed' if installed else 'not installed'})"
+        for text, installed in installed_dependencies(spec).items()
+        if installed is None or not Requirement(text).specifier.contains(installed, prereleases=True)
+    ]
 
 
 def require_installed(spec: ModelSpec) -> None:

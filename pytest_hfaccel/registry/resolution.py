@@ -106,22 +106,11 @@ def with_distinct_ids(specs: Iterable[ModelSpec]) -> list[ModelSpec]:
         ]
 
 
-# What config.json says about its own origin and storage, and not about the model it configures.
 _NOT_DIMS = frozenset(
-    {
-        "_commit_hash",
-        "_name_or_path",
-        "architectures",
-        "auto_map",
-        "custom_pipelines",
-        "dtype",
-        "model_type",
-        "quantization_config",
-        "task_specific_params",
-        "torch_dtype",
-        "transformers_version",
-    }
+    "_commit_hash _name_or_path architectures auto_map custom_pipelines dtype model_type quantization_config "  # noqa: SIM905
+    "task_specific_params torch_dtype transformers_version".split()
 )
+"""What config.json says about its own origin and storage, and not about the model it configures."""
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -168,7 +157,8 @@ def spec_of_config(
     architecture = (not needs_task and _class_of_type(config)) or _architecture(name, config, fields)
     shared = dict(registry.classes.get(architecture, {}))
     task = fields.get("task") or shared.get("task") or infer_task(architecture, config)
-    fields["dims"] = _dims(config) | fields.get("dims", {})
+    dims = {key: value for key, value in config.items() if key not in _NOT_DIMS}
+    fields["dims"] = dims | fields.get("dims", {})
     if task is None and not needs_task:
         fields["requires_remote_code"] = bool(config.get("auto_map"))
         return ModelSpec(**{**fields, "name": name, "architecture": architecture, "task": ""})
@@ -184,10 +174,6 @@ def spec_of_config(
         "remote_code_registered": bool(fields.get("requires_remote_code")),
     }
     return build_spec(name, fields, shared)
-
-
-def _dims(config: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key not in _NOT_DIMS}
 
 
 def _class_of_type(config: dict[str, Any]) -> str | None:

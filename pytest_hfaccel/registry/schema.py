@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,20 +22,12 @@ def _refuse(noun: str, allowed: Sequence[Any]) -> PydanticCustomError:
     return PydanticCustomError("not_allowed", "{noun}", {"noun": noun, "allowed": [str(name) for name in allowed]})
 
 
-def _one_of(allowed: Sequence[Any], noun: str) -> AfterValidator:
+def _one_of(allowed: Sequence[Any], noun: str, *, wildcards: bool = False) -> AfterValidator:
+    """Check a value; a wildcard must match something."""
+
     def check(value: Any) -> Any:
-        if value not in allowed:
-            raise _refuse(noun, allowed)
-        return value
-
-    return AfterValidator(check)
-
-
-def _matching(allowed: Sequence[str], noun: str) -> AfterValidator:
-    """Check a wildcard: it must match something."""
-
-    def check(value: str) -> str:
-        if not any(fnmatchcase(name, value.lower()) for name in allowed):
+        matches = any(fnmatchcase(name, value.lower()) for name in allowed) if wildcards else value in allowed
+        if not matches:
             raise _refuse(noun, allowed)
         return value
 
@@ -49,38 +41,28 @@ def _device(value: str, info: ValidationInfo) -> str:
     return value
 
 
+def _malformed(noun: str) -> PydanticCustomError:
+    return PydanticCustomError("malformed", "{noun}", {"noun": noun})
+
+
 def _like(pattern: str, noun: str) -> AfterValidator:
     def check(value: str) -> str:
         if not re.fullmatch(pattern, value):
-            raise PydanticCustomError("malformed", "{noun}", {"noun": noun})
+            raise _malformed(noun)
         return value
 
     return AfterValidator(check)
 
 
-def _requirement(value: str) -> str:
-    try:
-        Requirement(value)
-    except InvalidRequirement as error:
-        noun = "a requirement such as 'pillow>=10'"
-        raise PydanticCustomError("malformed", "{noun}", {"noun": noun}) from error
-    return value
+def _readable_by(parse: Callable[[str], object], error: type[Exception], noun: str) -> AfterValidator:
+    def check(value: str) -> str:
+        try:
+            parse(value)
+        except error as problem:
+            raise _malformed(noun) from problem
+        return value
 
-
-def _version(value: str) -> str:
-    try:
-        Version(value)
-    except InvalidVersion as error:
-        raise PydanticCustomError("malformed", "{noun}", {"noun": "a version such as '5.16'"}) from error
-    return value
-
-
-def _expandable(value: str) -> str:
-    try:
-        Path(value).expanduser()
-    except RuntimeError as error:
-        raise PydanticCustomError("malformed", "{noun}", {"noun": "a path: there is no such home directory"}) from error
-    return value
+    return AfterValidator(check)
 
 
 RepoId = Annotated[str, _like(r"\w[\w.-]*(/\w[\w.-]*)?", "a hub id such as 'gpt2' or 'openai/whisper-tiny'")]
@@ -96,7 +78,13 @@ Pinned = Annotated[
 Reason = Annotated[str, _like(r"(?s).*\S.*", "a reason; say why")]
 Task = Annotated[str, _one_of(tuple(TASKS), "a task")]
 Dtype = Annotated[str, _one_of(DTYPES, "a dtype")]
-Dependency = Annotated[str, AfterValidator(_requirement)]
+Dependency = Annotated[str, _readable_by(Requirement, InvalidRequirement, "a requirement such as 'pillow>=10'")]
+Release = Annotated[str, _readable_by(Version, InvalidVersion, "a version such as '5.16'")]
+Place = Annotated[
+    str,
+    Field(min_length=1),
+    _readable_by(lambda path: Path(path).expanduser(), RuntimeError, "a path: there is no such home directory"),
+]
 
 
 class Entry(BaseModel):
@@ -108,7 +96,7 @@ class Entry(BaseModel):
 class Bound(Entry):
     """A bound on the transformers version."""
 
-    version: Annotated[str, AfterValidator(_version)]
+    version: Release
     reason: Reason
 
 
@@ -116,8 +104,8 @@ class Expect(Entry):
     """An expected failure."""
 
     device: Annotated[str, AfterValidator(_device)] = "*"
-    dtype: Annotated[str, _matching(DTYPES, "a dtype")] = "*"
-    weights: Annotated[str, _matching(tuple(Weights), "a kind of weights")] = "*"
+    dtype: Annotated[str, _one_of(DTYPES, "a dtype", wildcards=True)] = "*"
+    weights: Annotated[str, _one_of(tuple(Weights), "a kind of weights", wildcards=True)] = "*"
     stage: Annotated[str, _one_of(tuple(Stage), "a stage")]
     check: str | None = None
     cause: Annotated[str, _one_of(tuple(Cause), "a cause")] | None = None
@@ -157,7 +145,7 @@ class ModelEntry(ClassEntry):
 
     architecture: ClassName | None = None
     hub_id: RepoId | None = None
-    path: Annotated[str, Field(min_length=1), AfterValidator(_expandable)] | None = None
+    path: Place | None = None
     package: Package | None = None
     trained: Annotated[str, _one_of(TRAINED_ON, "a data set to train on")] | None = None
     bundled: Folder | None = None
