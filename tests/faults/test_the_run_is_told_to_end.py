@@ -101,7 +101,7 @@ def test_a_controller_that_is_killed(project: Project) -> None:
     assert run.code == -signal.SIGKILL
     following = project.run("--hf-device", "fake:0,fake:1", "-k", "placement", *models, "--hf-resume")
     (line,) = [line for line in following.output.splitlines() if "ended early while running" in line]
-    assert line.count("+sleeps]") + line.count(" sleeps") == len(sleepers) == 2
+    assert line.count("test_sleeps[") + line.count(" sleeps") == len(sleepers) == 2
     assert following.code == 0, following.output
     assert {str(record.status) for record in following.records.values()} == {"passed"}
 
