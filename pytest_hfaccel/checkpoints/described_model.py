@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -93,7 +93,9 @@ class DescribedModel:
                 hint="Take the config.json saved with the weights.",
             )
         self._settings = settings_of(blank)
-        self.vocabulary = _embedding_rows(blank)
+        with suppress(AttributeError, NotImplementedError):  # what it takes are no tokens
+            rows = getattr(blank.get_input_embeddings(), "num_embeddings", None)
+            self.vocabulary = rows if isinstance(rows, int) else None
 
     def differences(self, model: Any, *, ignored: Iterable[str] = (), has_run: bool = False) -> list[str]:
         """Return what a loaded model has differently from the files, a line for each kind; none when it is the same.
@@ -115,7 +117,13 @@ class DescribedModel:
             )
         if different:
             lines.append(f"tensors with other values than in the files: {_first_few(different)}")
-        changed = [] if has_run else _changed(self._settings or {}, settings_of(model))
+        loaded = {} if has_run else settings_of(model)
+        changed = [
+            f"{name or 'the model'}.{key} is {loaded[name][key]!r} instead of {value!r}"
+            for name, settings in (self._settings or {}).items()
+            for key, value in settings.items()
+            if key in loaded.get(name, {}) and repr(loaded[name][key]) != repr(value)
+        ]
         if changed:
             lines.append(f"settings of layers that do not follow from config.json: {_first_few(changed)}")
         return lines
@@ -174,10 +182,19 @@ def tensors_of_other_heads(model_class: Any, config: Any, names: Iterable[str]) 
         config: Its config.
         names: Names of tensors in a checkpoint.
     """
+    from transformers import PreTrainedModel
+
     left = set(names)
-    for other in _siblings(model_class):
-        if not left:
-            break
+    for other in list(vars(inspect.getmodule(model_class)).values()):
+        is_sibling = (
+            isinstance(other, type)
+            and issubclass(other, PreTrainedModel)
+            and other.__module__ == model_class.__module__
+            and getattr(other, "config_class", None) is model_class.config_class
+            and other is not model_class
+        )
+        if not (left and is_sibling):
+            continue
         blank = _model_without_weights(other, config)
         keys = set(blank.state_dict()) if blank is not None else set()
         left = {name for name in left if not keys.intersection(_spellings(model_class, name))}
@@ -246,30 +263,6 @@ def _model_without_weights(model_class: Any, config: Any) -> Any:
             return model_class(deepcopy(config))
     except Exception:  # Whatever the code of a class raises: `from_pretrained` will say it better.
         return None
-
-
-def _embedding_rows(model: Any) -> int | None:
-    try:
-        rows = getattr(model.get_input_embeddings(), "num_embeddings", None)
-    except (AttributeError, NotImplementedError):  # what it takes are no tokens
-        return None
-    return rows if isinstance(rows, int) else None
-
-
-def _siblings(model_class: Any) -> list[Any]:
-    """The classes beside a class, in its module, that are made of the same config."""
-    from transformers import PreTrainedModel
-
-    module = inspect.getmodule(model_class)
-    return [
-        cls
-        for cls in vars(module).values()
-        if isinstance(cls, type)
-        and issubclass(cls, PreTrainedModel)
-        and cls.__module__ == model_class.__module__
-        and getattr(cls, "config_class", None) is model_class.config_class
-        and cls is not model_class
-    ]
 
 
 def _spellings(model: Any, name: str) -> tuple[str, str, str]:
@@ -350,15 +343,6 @@ def _is_same(loaded: torch.Tensor, stored: torch.Tensor) -> bool:
     if torch.equal(mine, theirs):
         return True
     return bool(((mine == theirs) | (mine.isnan() & theirs.isnan())).all())
-
-
-def _changed(described: Settings, loaded: Settings) -> list[str]:
-    return [
-        f"{name or 'the model'}.{key} is {loaded[name][key]!r} instead of {value!r}"
-        for name, settings in described.items()
-        for key, value in settings.items()
-        if name in loaded and key in loaded[name] and repr(loaded[name][key]) != repr(value)
-    ]
 
 
 def _first_few(names: list[str], separator: str = ", ") -> str:

@@ -10,16 +10,29 @@ import json
 import struct
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
+from transformers import (
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedTokenizerFast,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperProcessor,
+    WhisperTokenizer,
+)
 
 from pytest_hfaccel.checkpoints.configs import model_class
 from pytest_hfaccel.core.errors import CheckpointError, PackageMissing
 from pytest_hfaccel.core.spec import ModelSpec
 
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
+Arrays = Mapping[str, np.ndarray[Any, Any]]
+Weights = Iterator[tuple[str, torch.Tensor]]
 
 Converter = Callable[[ModelSpec, Mapping[str, Path], Path], list[str]]
 """Returns the names of the tensors that the model's class has no place for, and that were therefore left out."""
@@ -74,9 +87,6 @@ def _smiles(spec: ModelSpec, files: Mapping[str, Path], directory: Path) -> list
 
 
 def _smiles_tokenizer(vocabulary: Path, length: int) -> Any:
-    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
     ids = {token: number for number, token in enumerate(vocabulary.read_text(encoding="utf-8").splitlines())}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token="[UNK]"))  # noqa: S106
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_SMILES_TOKENS), behavior="isolated")
@@ -89,9 +99,8 @@ def _smiles_tokenizer(vocabulary: Path, length: int) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=length, **names)
 
 
-def _zip(spec: ModelSpec, files: Mapping[str, Path], directory: Path) -> list[str]:
+def _zip(_spec: ModelSpec, files: Mapping[str, Path], directory: Path) -> list[str]:
     """A checkpoint in one zip archive, which may be split among several files."""
-    del spec
     archive = directory / "archive.zip"
     with archive.open("wb") as whole:
         for path in files.values():
@@ -117,11 +126,6 @@ _QUANTISED = "quantization_config"
 
 def _gguf(spec: ModelSpec, files: Mapping[str, Path], directory: Path) -> list[str]:
     """Quantised weights in llama.cpp's format: dequantised by transformers, so the numbers are those of the file."""
-    from importlib.util import find_spec
-
-    import torch
-    from transformers import AutoTokenizer
-
     if find_spec("gguf") is None:
         raise PackageMissing(f"{spec.name}: reading its weights needs gguf.", hint="pip install gguf")
     (path,) = files.values()
@@ -154,9 +158,6 @@ def _whisper(spec: ModelSpec, files: Mapping[str, Path], directory: Path) -> lis
     The dimensions come from the tensors, the special tokens from the tokenizer, the tokens to suppress from the config
     of CTranslate2. Weights in fp16 stay what they are: every fp16 number is an fp32 number.
     """
-    import torch
-    from transformers import WhisperFeatureExtractor, WhisperProcessor, WhisperTokenizer
-
     parts = [path for name, path in files.items() if Path(name).name.startswith("model.bin")]
     tensors = _read_ctranslate2(b"".join(path.read_bytes() for path in parts), where=parts[0])
     tokenizer = WhisperTokenizer.from_pretrained(files["tokenizer.json"].parent, local_files_only=True)
@@ -175,10 +176,8 @@ def _whisper(spec: ModelSpec, files: Mapping[str, Path], directory: Path) -> lis
     return sorted(result.unexpected_keys)
 
 
-def _whisper_configs(tensors: Mapping[str, np.ndarray[Any, Any]], tokenizer: Any, hints: Mapping[str, Any]) -> Any:
+def _whisper_configs(tensors: Arrays, tokenizer: Any, hints: Mapping[str, Any]) -> Any:
     """Return the model's config and its generation config."""
-    from transformers import GenerationConfig, WhisperConfig
-
     vocabulary, width = tensors["decoder/embeddings/weight"].shape
     layers = sum(name.endswith("/ffn/linear_0/weight") for name in tensors if name.startswith("encoder/"))
     special = {
@@ -216,26 +215,24 @@ def _whisper_configs(tensors: Mapping[str, np.ndarray[Any, Any]], tokenizer: Any
     return config, generation
 
 
+_NORM = ("gamma", "beta")
 _WHISPER_HEAD = 64
 """Width of a head of attention, the same in all sizes of Whisper."""
 
 _ENGLISH_VOCABULARY = 51864
 
 
-def _whisper_weights(tensors: Mapping[str, np.ndarray[Any, Any]], layers: int) -> Iterator[tuple[str, torch.Tensor]]:
+def _whisper_weights(tensors: Arrays, layers: int) -> Weights:
     """Yield the weights by transformers' names. CTranslate2 keeps queries, keys and values in one matrix."""
-    import torch
 
     def tensor(name: str) -> torch.Tensor:
         return torch.from_numpy(tensors[name].astype("float32"))
 
-    def whole(
-        source: str, target: str, weight: str = "weight", bias: str = "bias"
-    ) -> Iterator[tuple[str, torch.Tensor]]:
-        yield f"{target}.weight", tensor(f"{source}/{weight}")
-        yield f"{target}.bias", tensor(f"{source}/{bias}")
+    def whole(source: str, target: str, names: tuple[str, str] = ("weight", "bias")) -> Weights:
+        for kind, name in zip(("weight", "bias"), names, strict=True):
+            yield f"{target}.{kind}", tensor(f"{source}/{name}")
 
-    def split(source: str, target: str, *parts: str) -> Iterator[tuple[str, torch.Tensor]]:
+    def split(source: str, target: str, *parts: str) -> Weights:
         for kind in ("weight", "bias"):
             for part, values in zip(parts, tensor(f"{source}/{kind}").chunk(len(parts)), strict=True):
                 if (part, kind) != ("k_proj", "bias"):  # Whisper's keys have none; CTranslate2 fills in zeros
@@ -246,20 +243,20 @@ def _whisper_weights(tensors: Mapping[str, np.ndarray[Any, Any]], layers: int) -
     yield "model.decoder.embed_tokens.weight", tensor("decoder/embeddings/weight")
     for side in ("encoder", "decoder"):
         yield f"model.{side}.embed_positions.weight", tensor(f"{side}/position_encodings/encodings")
-        yield from whole(f"{side}/layer_norm", f"model.{side}.layer_norm", "gamma", "beta")
+        yield from whole(f"{side}/layer_norm", f"model.{side}.layer_norm", _NORM)
         for number in range(layers):
             here, there = f"{side}/layer_{number}", f"model.{side}.layers.{number}"
             own = f"{here}/self_attention"
-            yield from whole(f"{own}/layer_norm", f"{there}.self_attn_layer_norm", "gamma", "beta")
+            yield from whole(f"{own}/layer_norm", f"{there}.self_attn_layer_norm", _NORM)
             yield from split(f"{own}/linear_0", f"{there}.self_attn", "q_proj", "k_proj", "v_proj")
             yield from whole(f"{own}/linear_1", f"{there}.self_attn.out_proj")
             if side == "decoder":
                 cross = f"{here}/attention"
-                yield from whole(f"{cross}/layer_norm", f"{there}.encoder_attn_layer_norm", "gamma", "beta")
+                yield from whole(f"{cross}/layer_norm", f"{there}.encoder_attn_layer_norm", _NORM)
                 yield from split(f"{cross}/linear_0", f"{there}.encoder_attn", "q_proj")
                 yield from split(f"{cross}/linear_1", f"{there}.encoder_attn", "k_proj", "v_proj")
                 yield from whole(f"{cross}/linear_2", f"{there}.encoder_attn.out_proj")
-            yield from whole(f"{here}/ffn/layer_norm", f"{there}.final_layer_norm", "gamma", "beta")
+            yield from whole(f"{here}/ffn/layer_norm", f"{there}.final_layer_norm", _NORM)
             yield from whole(f"{here}/ffn/linear_0", f"{there}.fc1")
             yield from whole(f"{here}/ffn/linear_1", f"{there}.fc2")
 
@@ -276,8 +273,6 @@ def _read_ctranslate2(data: bytes, where: Path) -> dict[str, np.ndarray[Any, Any
     Raises:
         CheckpointError: It ends too early, or says something else.
     """
-    import numpy as np
-
     position = 0
 
     def number(form: str) -> int:

@@ -8,7 +8,7 @@ of their normalisations.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_hfaccel.core.errors import CheckpointError, PackageMissing
 from pytest_hfaccel.core.spec import ModelSpec
@@ -43,20 +43,12 @@ def lacks_scikit_learn() -> bool:
 
 
 def training_digits() -> tuple[list[Image], list[int]]:
-    """Return the pictures to train on, in RGB, and which digits they show.
-
-    Raises:
-        PackageMissing: scikit-learn is not installed.
-    """
+    """Return the pictures to train on, in RGB, and which digits they show; `PackageMissing` without scikit-learn."""
     return _digits(held_out=False)
 
 
 def held_out_digits() -> tuple[list[Image], list[int]]:
-    """Return the pictures that no model is trained on, in RGB, and which digits they show.
-
-    Raises:
-        PackageMissing: scikit-learn is not installed.
-    """
+    """Return the pictures that no model is trained on, like `training_digits`."""
     return _digits(held_out=True)
 
 
@@ -115,7 +107,10 @@ def train_digits(spec: ModelSpec, directory: Path) -> None:
         finally:
             torch.set_num_threads(threads)
     model.eval()
-    accuracy = _accuracy(model, processor)
+    pictures, answers = held_out_digits()
+    with torch.no_grad():
+        predicted = model(**processor(images=pictures, return_tensors="pt")).logits.argmax(-1)
+    accuracy = float((predicted == torch.tensor(answers)).float().mean())
     if accuracy < LEAST_ACCURACY:
         raise CheckpointError(
             f"{spec.name}: trained on digits, it recognises {accuracy:.1%} of the held-out ones; "
@@ -124,12 +119,3 @@ def train_digits(spec: ModelSpec, directory: Path) -> None:
         )
     model.save_pretrained(directory)
     processor.save_pretrained(directory)
-
-
-def _accuracy(model: Any, processor: Any) -> float:
-    import torch
-
-    pictures, answers = held_out_digits()
-    with torch.no_grad():
-        predicted = model(**processor(images=pictures, return_tensors="pt")).logits.argmax(-1)
-    return float((predicted == torch.tensor(answers)).float().mean())
