@@ -68,6 +68,8 @@ def measure(
     Raises:
         OutOfMemory: The device's memory did not suffice.
     """
+    import torch
+
     inside = _SecondsInside(loaded)
 
     def run() -> None:
@@ -86,8 +88,22 @@ def measure(
     busy = (time.process_time() - cpu) / (time.perf_counter() - wall)
     tokens = _tokens(loaded, inputs, budget) if generation else {}
     noise = noise_between(before, read_noise(cell.device.id))
+    placement, timings = loaded.placement, loaded.timings
     return Measurement(
-        **_identity(loaded, cell),
+        model=cell.model.name,
+        architecture=cell.model.architecture,
+        task=cell.model.task,
+        weights=str(cell.weights.kind),
+        device=cell.device.id,
+        device_name=_device_name(cell, placement.details),
+        dtype=cell.dtype,
+        effective_dtype=placement.effective_dtype,
+        implementation=placement.implementation,
+        threads=torch.get_num_threads(),
+        weight_bytes=loaded.nbytes,
+        load_s=timings.get("load", 0.0),
+        convert_s=timings.get("convert", 0.0),
+        compile_s=timings.get("compile", 0.0),
         batch=inputs.batch,
         length=inputs.length,
         latency=latency_of(seconds, warm_up),
@@ -103,7 +119,7 @@ def measure(
             "cpu_seconds_per_second": round(busy, 4),
             **transport,
             **tokens,
-            "placement": loaded.placement.to_json(),
+            "placement": placement.to_json(),
             **(facts or {}),
         },
     )
@@ -133,31 +149,8 @@ class _SecondsInside:
         return noted, {"transport_ms": round(1e3 * (statistics.median(seconds) - statistics.median(noted)), 3)}
 
 
-def _identity(loaded: LoadedModel, cell: Cell) -> dict[str, Any]:
-    """Return what a measurement says of the model and where it runs."""
-    import torch
-
-    placement, timings = loaded.placement, loaded.timings
-    return {
-        "model": cell.model.name,
-        "architecture": cell.model.architecture,
-        "task": cell.model.task,
-        "weights": str(cell.weights.kind),
-        "device": cell.device.id,
-        "device_name": device_name(cell, placement.details),
-        "dtype": cell.dtype,
-        "effective_dtype": placement.effective_dtype,
-        "implementation": placement.implementation,
-        "threads": torch.get_num_threads(),
-        "weight_bytes": loaded.nbytes,
-        "load_s": timings.get("load", 0.0),
-        "convert_s": timings.get("convert", 0.0),
-        "compile_s": timings.get("compile", 0.0),
-    }
-
-
-def device_name(cell: Cell, details: dict[str, Any]) -> str:
-    """Return the chip's name as its runtime gives it; torch calls every CPU `CPU`, the system knows better."""
+def _device_name(cell: Cell, details: dict[str, Any]) -> str:
+    """The chip's name as its runtime gives it; torch calls every CPU `CPU`, the system knows better."""
     from pytest_hfaccel.hardware.cpu import read_cpuinfo
 
     named = "" if cell.device.kind == "cpu" else str(details.get("name", ""))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.benchmark.measurement import Measurement, NotMeasured, Point, points_for, summary_of
 from pytest_hfaccel.benchmark.timing import TimingBudget
-from pytest_hfaccel.campaign.processes import WorkerRequest, run_isolated
+from pytest_hfaccel.campaign.processes import MODULE, WorkerRequest, record_of, run_isolated
 from pytest_hfaccel.core.errors import format_bytes
 from pytest_hfaccel.core.events import CheckFinished, RecordBuilder
 from pytest_hfaccel.core.results import CellResult, CheckOutcome, Stage, Status
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 VERIFIED = ("placement", "forward", "parity")
 """The checks a cell must pass before it is measured; the whole battery is pytest's work."""
-MODULE = "bench"
-"""What the records of cells name as their module."""
-
 _BYTES_OF_FP32 = 4
 _COPIES = 1.3
 """Times the weights that building or loading a checkpoint in fp32 takes at its peak, with room for activations."""
@@ -93,8 +90,7 @@ def _results(campaign: Campaign, cell: Cell, run: Run) -> Iterator[CellResult | 
         yield from run(_request(campaign, cell, points))
         return
     if campaign.verify:
-        outcome = CheckOutcome(VERIFIED[0], Status.SKIPPED, Stage.LOAD, reason)
-        yield replace(_empty(cell), checks=[outcome])
+        yield record_of(cell, CheckOutcome(VERIFIED[0], Status.SKIPPED, Stage.LOAD, reason))
     yield from (NotMeasured(at.batch, at.length, Status.SKIPPED, Stage.LOAD, reason) for at in points)
 
 
@@ -110,12 +106,6 @@ def _request(campaign: Campaign, cell: Cell, points: Sequence[Point]) -> WorkerR
         allow_pickle=campaign.allow_pickle,
         checks=VERIFIED if campaign.verify else (),
     )
-
-
-def _empty(cell: Cell) -> CellResult:
-    from pytest_hfaccel.engine.cell_run import identity
-
-    return CellResult(**identity(cell, MODULE))
 
 
 def outcome_of(result: PointResult) -> CheckOutcome:

@@ -29,6 +29,9 @@ from pytest_hfaccel.core.spec import Cell, Device, ModelSpec, Weights, WeightsCh
 FORKS = sys.platform == "linux"
 """Whether a process with torch in it can be forked: on macOS its frameworks cannot, Windows has no fork."""
 
+MODULE = "bench"
+"""What the records of cells name as their module."""
+
 _GRACE = 60.0
 """Seconds beyond the time limit that a worker gets to start, or to report how a point ended."""
 _FAULT = "Fatal Python error"
@@ -144,14 +147,18 @@ def _run_process(request: WorkerRequest) -> Iterator[CellResult | Measurement | 
 
 
 def _record(answer: dict[str, Any], request: WorkerRequest) -> CellResult:
-    """Return the record of the checks; a crash is an outcome of the first one."""
+    """The record of the checks; a crash is an outcome of the first one."""
     if "error" not in answer:
         return CellResult.from_json(answer)
+    error = NotMeasured.from_json(answer["error"])
+    return record_of(request.cell, CheckOutcome(request.checks[0], error.status, error.stage, error.reason))
+
+
+def record_of(cell: Cell, outcome: CheckOutcome) -> CellResult:
+    """Return the record of a cell of which only this is known."""
     from pytest_hfaccel.engine.cell_run import identity
 
-    error = NotMeasured.from_json(answer["error"])
-    outcome = CheckOutcome(request.checks[0], error.status, error.stage, error.reason)
-    return CellResult(**identity(request.cell, ""), checks=[outcome])
+    return CellResult(**identity(cell, MODULE), checks=[outcome])
 
 
 @contextmanager

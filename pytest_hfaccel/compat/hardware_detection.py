@@ -10,6 +10,8 @@ import os
 import platform
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from itertools import product
 from threading import Lock
 from typing import Any, TypedDict
 
@@ -135,7 +137,7 @@ class HardwareDetector:
         return self.get_torch_device_with_priority()
 
     def get_device_with_index(self, preferred_index: int = 0) -> str:
-        """Return torch's device for the best hardware; as `get_torch_device_with_priority`."""
+        """As `get_torch_device`, of several devices this one; see `get_torch_device_with_priority`."""
         return self.get_torch_device_with_priority(preferred_index=preferred_index)
 
     def get_torch_device_with_priority(
@@ -156,16 +158,16 @@ class HardwareDetector:
         devices = [presence.device for presence in self._present(kind)]
         if kind not in TORCH_KINDS or not devices:
             return CPU
-        if not kind_named(kind).is_indexed:
+        if not kind_named(kind).is_indexed:  # there is one
             return devices[0].torch_name
-        wanted = f"{kind}:{preferred_index}"
-        device = next((device for device in devices if device.id == wanted), devices[0])
-        if device.id != wanted:
-            present = ", ".join(device.id for device in devices)
-            reason = f"not one of those present ({present}); {device.id} is taken instead"
-            with self._lock:
-                self._index_errors[wanted] = reason
-        return device.torch_name
+        wanted = Device(kind, str(preferred_index))
+        if wanted in devices:
+            return wanted.torch_name
+        present = ", ".join(device.id for device in devices)
+        with self._lock:
+            reason = f"not one of those present ({present}); {devices[0].id} is taken instead"
+            self._index_errors[wanted.id] = reason
+        return devices[0].torch_name
 
     def get_compatible_hardware_types(self, model_requirements: Mapping[str, Any]) -> list[str]:
         """Return the kinds that are available and suit a model, best first.
@@ -262,12 +264,18 @@ def detect_hardware_with_comprehensive_checks(
         `system` (what affinity and control groups leave to this process; memory in GB), `best_available`,
         `torch_device` and `errors`.
     """
+    from pytest_hfaccel.backends.torch.devices import confirm_device
+
     detector = HardwareDetector(cache_file, force_refresh)
     available = detector.get_available_hardware()
     details = detector.get_hardware_details()
     devices = {kind: details[kind]["devices"] if is_available else [] for kind, is_available in available.items()}
-    for device in (device for kind in TORCH_KINDS for device in devices[kind]):
-        device["dtypes"] = {dtype: _computes(Device.parse(device["device"]), dtype) for dtype in _DTYPES}
+    for device, dtype in product((device for kind in TORCH_KINDS for device in devices[kind]), _DTYPES):
+        dtypes = device.setdefault("dtypes", {})
+        with suppress(BackendUnavailable):
+            dtypes[dtype] = False
+            confirm_device(Device.parse(device["device"]), dtype)
+            dtypes[dtype] = True
     cpu = read_cpu()
     return {
         **available,
@@ -287,16 +295,6 @@ def detect_hardware_with_comprehensive_checks(
         "torch_device": detector.get_torch_device(),
         "errors": detector.get_errors(),
     }
-
-
-def _computes(device: Device, dtype: str) -> bool:
-    from pytest_hfaccel.backends.torch.devices import confirm_device
-
-    try:
-        confirm_device(device, dtype)
-    except BackendUnavailable:
-        return False
-    return True
 
 
 def _absence_reason(presence: Presence) -> str:
