@@ -46,7 +46,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     text = "models of the set custom: names, wildcards, directories, hub ids, or JSON files that list them"
     group.add_argument("--custom-models", nargs="+", default=[], metavar="MODEL", help=text)
-    text = "measure only these of the set: names or wildcards"
+    text = "measure only these models of the set: names or wildcards"
     group.add_argument("--specific-models", nargs="+", default=[], metavar="MODEL", help=text)
     text = "devices or kinds of device (default: all devices of this machine)"
     group.add_argument("--hardware", nargs="+", default=[], metavar="DEVICE", help=text)
@@ -56,7 +56,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--batch-sizes", nargs="+", type=_count, default=[1, 4, 8], metavar="N", help=text)
     text = "tokens per sample, for models with text (default: 128)"
     group.add_argument("--seq-lengths", nargs="+", type=_count, default=[128], metavar="N", help=text)
-    text = "auto: pretrained weights where they are on this machine, else random ones, which are as fast"
+    text = "auto: pretrained weights if they are on this machine, otherwise random ones, which are as fast"
     group.add_argument("--weights", choices=WEIGHTS_CHOICES, default="auto", help=text)
     only = group.add_mutually_exclusive_group()
     only.add_argument("--verify-only", action="store_true", help="verify the results and measure nothing")
@@ -67,13 +67,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--warmup", nargs="?", type=_count, const=_WARM_UP, metavar="N", help=text)
     text = "number of timed runs (default: until the median is known well enough; without N: %(const)s)"
     group.add_argument("--iterations", nargs="?", type=_count, const=_ITERATIONS, metavar="N", help=text)
-    text = "accuracy of the median to reach: half its 95%% interval as a share (default: %(default)s)"
+    text = "measure until half the 95%% interval of the median is below this share of it (default: %(default)s)"
     group.add_argument("--relative-error", type=float, default=0.02, metavar="X", help=text)
-    text = "upper limit for the timed runs of a point, in seconds (default: %(default)s)"
+    text = "time limit for the timed runs of a point, in seconds (default: %(default)s)"
     group.add_argument("--max-seconds", type=float, default=3.0, metavar="S", help=text)
     text = "CPU threads (default: the cores this process may use)"
     group.add_argument("--threads", type=_count, metavar="N", help=text)
-    text = "seconds for preparing a cell, and for each point (default: %(default)s)"
+    text = "time limit for preparing a cell, and for each point, in seconds (default: %(default)s)"
     group.add_argument("--timeout", type=float, default=600.0, metavar="S", help=text)
     text = "measure in this process: memory is less exact, and a crash ends everything"
     group.add_argument("--in-process", action="store_true", help=text)
@@ -161,7 +161,7 @@ def _cells(arguments: argparse.Namespace, config: RunConfig) -> list[Cell]:
 
 
 def _weights(spec: ModelSpec, wanted: str) -> WeightsChoice:
-    """Choose weights; `auto` never gives tiny ones, whose speed says nothing of the model."""
+    """Choose weights; `auto` never chooses tiny ones, whose speed says nothing about the model."""
     from pytest_hfaccel.checkpoints.store import choose_weights
     from pytest_hfaccel.core.spec import Weights, WeightsChoice
 
@@ -172,7 +172,7 @@ def _weights(spec: ModelSpec, wanted: str) -> WeightsChoice:
 
 
 def _require_database(arguments: argparse.Namespace) -> None:
-    """Find out before the measuring, not after it, that nothing can be stored."""
+    """Refuse before measuring, not after it, if nothing can be stored."""
     from importlib.util import find_spec
 
     if not arguments.no_db_store and find_spec("duckdb") is None:
@@ -228,7 +228,7 @@ class Progress:
 
     @property
     def failed(self) -> bool:
-        """Whether a cell failed; one that is not here, or does not fit, did not."""
+        """Whether a cell failed; one whose device is absent, or that does not fit, did not fail."""
         return any(record.status.is_bad for record in self.records)
 
     def header(self) -> dict[str, Any]:

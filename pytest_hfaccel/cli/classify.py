@@ -27,7 +27,10 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--tasks", default="", metavar="A,B", help="tasks, e.g. fill-mask,feature-extraction")
     parser.add_argument("--methods", default="", metavar="A,B", help="methods the model offers, e.g. generate")
     parser.add_argument(
-        "--hw", default="", metavar="JSON", help='where it runs, e.g. \'{"cuda": {"compatible": true}}\''
+        "--hw",
+        default="",
+        metavar="JSON",
+        help='hardware profile of the model, e.g. \'{"cuda": {"compatible": true}}\'',
     )
     parser.add_argument("--db", metavar="PATH", help="JSON file that remembers classifications")
     parser.add_argument("--json", action="store_true", help="print the whole answer as JSON")

@@ -25,10 +25,12 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "hardware",
         help="list the devices of this machine, with the reason for each one that is absent",
-        description="List the devices of this machine: first by cheap signs (driver libraries, files), then by "
-        "computing on each of them.",
+        description="List the devices of this machine: first look for driver libraries and files, then compute "
+        "something on each device found.",
     )
-    parser.add_argument("--probe-only", action="store_true", help="look only for cheap signs; load no runtime")
+    parser.add_argument(
+        "--probe-only", action="store_true", help="look for driver libraries and files only; load no runtime"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_list)
 

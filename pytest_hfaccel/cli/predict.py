@@ -38,7 +38,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     asked = parser.add_argument_group("model and hardware")
     asked.add_argument("name", nargs="?", metavar="MODEL", help="registered name, local directory or hub id")
     asked.add_argument("--model", metavar="MODEL", help="the same, as an option")
-    asked.add_argument("--family", choices=sorted(MODEL_FAMILIES), help="family of the model")
+    asked.add_argument("--family", choices=sorted(MODEL_FAMILIES), help="family of the model (default: as classified)")
     asked.add_argument("--batch-size", type=int, default=None, metavar="N", help="samples (default: 1)")
     asked.add_argument("--seq-length", type=int, default=128, metavar="N", help="tokens per sample (default: 128)")
     text = "a forward pass or a training step (default: inference)"
@@ -62,7 +62,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     actions.add_argument("--generate-matrix", action="store_true", help="predict many models on many platforms")
     actions.add_argument("--output-file", metavar="FILE", help="write the answer as JSON")
     actions.add_argument("--visualize", action="store_true", help="draw the matrix (or, with --accuracy, the errors)")
-    actions.add_argument("--output-dir", default="visualizations", metavar="DIR", help="directory for plots or models")
+    actions.add_argument(
+        "--output-dir",
+        default="visualizations",
+        metavar="DIR",
+        help="directory for plots, or for the models of --train",
+    )
     actions.add_argument("--detect-hardware", action="store_true", help="list the devices of this machine first")
     actions.add_argument("--accuracy", action="store_true", help="compare earlier predictions with what was measured")
     actions.add_argument("--train", action="store_true", help="train prediction models on the database's rows")

@@ -17,8 +17,9 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "selftest",
         help="plant known defects on the devices of this machine and verify that each is caught",
-        description="Run before you trust a green matrix. Known defects are planted in models, backends, checkpoints, "
-        "placement, memory, generation, reference and checks; each must be caught. The exit code is 1 if one is not.",
+        description="Run this before you trust a green matrix. Known defects are planted in models, backends, "
+        "checkpoints, placement, memory, generation, reference and checks; each must be caught. The exit code is 1 if "
+        "one is not.",
     )
     parser.add_argument(
         "--device", action="append", default=[], metavar="X", help="device to test; may be repeated (default: all)"

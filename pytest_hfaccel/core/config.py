@@ -24,7 +24,7 @@ NO_DATABASE = "none"
 """The value of `--hf-database` that keeps a run out of the database."""
 
 REGISTERED = "registered"
-"""The consent to remote code that covers the models whose registry entry says `requires_remote_code`."""
+"""Consent to remote code for all models whose registry entry has `requires_remote_code`."""
 
 DEFAULT = "default"
 """The source of a value that the user did not set."""
@@ -376,7 +376,7 @@ def _deprecate(text: str) -> None:
 
 
 def _from_text(text: str, place: str, option: Option[Any]) -> Any:
-    """Read an environment variable as what the command line would have given."""
+    """Return the value of an environment variable as the command line would have returned it."""
     switch = text.strip().lower()
     if option.is_switch:
         if switch not in (*_YES, *_NO):

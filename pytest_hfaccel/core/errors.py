@@ -171,7 +171,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def cause_of_error(error: BaseException) -> str:
-    """Return the component responsible for an error, where it or one that it came from says so; else nothing."""
+    """Return the component responsible for an error, if it or an error that caused it names one; else an empty text."""
     found: BaseException | None = error
     while found is not None:
         if cause := getattr(found, "cause", ""):

@@ -139,7 +139,7 @@ class RecordBuilder:
         return known.status if known is not None else None
 
     def update(self, facts: Mapping[str, Any]) -> CellResult:
-        """Fill in what is known about a cell besides its outcomes; what is empty leaves the record as it is."""
+        """Set fields of a cell's record, except for empty values; make the record if there is none."""
         key = (facts["module"], facts["cell"])
         if key not in self.records:
             self.records[key] = CellResult(**facts)

@@ -83,11 +83,11 @@ _USUAL_NEXT_STEP = "Make it writable for this user, or choose another directory 
 
 _Stamp = tuple[int, int]
 _SOUND: dict[Path, dict[str, _Stamp]] = {}
-"""The folders this process has found sound, with the size and time of change that each file had."""
+"""Folders that this process has verified, with the size and time of change of each file."""
 
 
 class DamagedCacheWarning(UserWarning):
-    """A folder in the cache was not what had been written there; it has been built again."""
+    """A folder in the cache had changed since it was written; it was built again."""
 
 
 def build_once(directory: Path, build: Callable[[Path], object], *, stage: str = "load") -> None:
@@ -157,7 +157,7 @@ def files_below(directory: Path) -> list[tuple[str, Path]]:
 
 
 def _build_locked(directory: Path, build: Callable[[Path], object], stage: str) -> str:
-    """Build under the folder's lock, and return what was wrong with the one that was there; empty when none was."""
+    """Build under the folder's lock; return what was wrong with an existing folder, if anything."""
     from filelock import FileLock, Timeout
 
     try:

@@ -40,7 +40,7 @@ class Status(StrEnum):
     GATED = "gated"
     HUB_ERROR = "hub_error"
     INCOMPLETE = "incomplete"
-    """The run ended (Ctrl-C, `-x`, no worker left) before all selected checks of the cell had run."""
+    """The run ended (Ctrl-C, `-x`, no worker left) before all selected checks of the cell ran."""
 
     @property
     def is_bad(self) -> bool:

@@ -18,7 +18,7 @@ from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.results import Stage
 
 DTYPES = ("fp32", "bf16", "fp16", "int8")
-"""The dtypes a cell can ask for. `fp64` exists besides them, for references only."""
+"""The dtypes of cells; `fp64` is for references only."""
 
 DEVICE_KINDS = tuple(BUILT_IN)
 """The kinds of device in the order in which they are listed; `fake` exists only by name."""

@@ -38,8 +38,8 @@ _BEFORE_RUN = frozenset({Stage.RESOLVE, Stage.LOAD, Stage.CONVERT, Stage.COMPILE
 class CellRun:
     """One cell of a run: the context of its checks, and the outcomes so far.
 
-    What a check asks for (`loaded`, `reference`, ...) is made on first use and kept until `close`. A failure to make
-    it is kept, too: the first check that meets it reports it, the others refer to that report.
+    What a check asks for (`loaded`, `reference`, ...) is made on first use and lives until `close`. So does an error
+    in making it: the first check that meets it reports it, the others refer to that report.
     """
 
     def __init__(
@@ -192,7 +192,7 @@ class CellRun:
             self._making = others + time.perf_counter() - started
 
     def _not_run(self, check: Check) -> CheckOutcome | None:
-        """Return the outcome of a check that an entry keeps from running here; `None` for one that runs."""
+        """Return the outcome of a check that a registry entry says not to run; `None` for one that runs."""
         for expectation in self.cell.model.expect:
             if not expectation.run and expectation.check in ("*", check.name) and expectation.covers(self.cell):
                 reason = f"[NOTRUN] {expectation.reason} [{expectation.source}]"  # pytest's own word for it
@@ -216,7 +216,7 @@ class CellRun:
             return _outcome_of(error, check.name, first)
 
     def _require_installed(self) -> None:
-        """Run nothing of a model whose registry entry asks for what is not installed; looked up once per cell."""
+        """Raise if a dependency of the model is not installed; looked up once per cell."""
         if not self._is_installed:
             require_installed(self.cell.model)
             self._is_installed = True

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 RunCheck = Callable[[str], CheckOutcome]
 
 _CHECK = frozenset({"hf_check", "check"})
-"""The fixture that runs a check, and the name it had before fixtures got a prefix."""
+"""The fixture that runs a check, and its former name."""
 _UNUSED = frozenset({"self", *_CHECK, "hf_measuring_point", "measuring_point"})
 """The parameters of a battery test that a call without pytest needs no fixture for."""
 _OLD_NAMES = {"yields": "fallback", "unregistered": "extra_models"}
-"""What subclasses may still set by the name it had."""
+"""Attributes that subclasses may still set by their former names."""
 
 
 class CallableWithModel(type):
@@ -51,7 +51,7 @@ class CallableWithModel(type):
         return super().__new__(mcs, name, bases, namespace, **options)
 
     def __call__(cls, model_id: str | None = None) -> Any:
-        """Make an instance for a model: the given one, else the class's `model_id`, else its `default_model`."""
+        """Make an instance for a model: `model_id`, else the class's `model_id`, else its `default_model`."""
         instance = super().__call__()
         instance.model_id = model_id or cls.model_id or cls.default_model  # type: ignore[attr-defined]
         return instance

@@ -22,11 +22,11 @@ _SELECTING = frozenset(
         *("resume", "retry", "reports", "reports_mode", "keep_runs", "database", "cache"),
     }
 )
-"""Options that say which cells and checks there are, which a record says itself, or where things are written. Any other
-option, also a new one, is taken for one that a check may end in another way for."""
+"""Options that select cells and checks, stand in a record anyway, or say where something is written. Any other option,
+also a new one, is taken to change outcomes."""
 
 _NO_FACTS = frozenset({"source"})
-"""Fields of a registry entry that say where it stands."""
+"""Fields of a registry entry that only locate it."""
 
 
 class OutcomeKeys:
@@ -40,7 +40,7 @@ class OutcomeKeys:
         self._config = config
 
     def decided_by(self, cell: Cell, module_file: Path | None) -> dict[str, str]:
-        """Return what decides how the checks of a cell end, by what it is: hashes, but for the weights.
+        """Return hashes of everything that decides the outcomes of a cell by name; of the weights, their kind.
 
         Args:
             cell: The cell.
@@ -85,7 +85,7 @@ class OutcomeKeys:
 
 
 def what_changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Return the names of what is not as it was; for a record of which nothing is known, that."""
+    """Return what has changed, in words; for a record without hashes, that they are missing."""
     if not before:
         return ["not recorded what it depends on"]
     return [

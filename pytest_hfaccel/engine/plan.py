@@ -186,6 +186,6 @@ def class_level(cells: Iterable[Cell]) -> list[Cell]:
 
 
 def has_check(cell: Cell, check: Check, config: RunConfig) -> bool:
-    """Whether a cell has a check in a run: of its level, one that applies to it, and optional ones only when asked."""
+    """Whether a run has a check on a cell: it applies to the cell, and its option, if it has one, is set."""
     level = "class" if cell.device == CLASS_LEVEL else "cell"
     return check.level == level and check.is_asked_for(config) and check.applies(cell)

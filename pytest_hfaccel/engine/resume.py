@@ -16,7 +16,7 @@ from pytest_hfaccel.reporting.runs import LATEST, is_running, latest_run, run_fo
 
 _OUTCOMES = frozenset({"checks", "incomplete", "status", "stage", "reason"})
 POINT_MEASURED = "point"
-"""The measure that says at which point a check ran, of one that runs at several."""
+"""The measure that names the point at which a check ran, if it runs at several."""
 
 
 @dataclass(frozen=True)

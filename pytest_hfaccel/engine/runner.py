@@ -1,4 +1,4 @@
-"""Runs whole cells, and has what they share: backends, checks, checkpoints and the pool. See also `cell_run`."""
+"""Runs cells with what they share: backends, checks, checkpoints and the pool. See also `cell_run`."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class Runner:
         return value
 
     def _load(self, cell: Cell, source: ModelSource | None = None) -> LoadedModel:
-        """Load a cell's model: from its checkpoint, unless another source is given or the backend needs none."""
+        """Load a cell's model from `source`, by default its checkpoint; some backends need none."""
         backend = self.backends.for_kind(cell.device.kind)
         needs_checkpoint = kind_named(cell.device.kind).traits.needs_checkpoint
         return backend.load(cell, (source or self.checkpoint(cell)) if needs_checkpoint else None)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The pytest plugin: hooks only. Each one hands over to the module that has the idea.
+"""The pytest plugin: hooks only, each a call of the module that does the work.
 
 pytest loads this module at every start, also for suites that have no model classes. It imports what declaring options
 needs, and nothing else: the hooks import the rest once a model class has been met or an option was set.
@@ -50,7 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_load_initial_conftests(
     early_config: pytest.Config, parser: pytest.Parser, args: list[str]
 ) -> Generator[None]:
-    """Read a flag whose value is optional so that it takes no path."""
+    """Keep a flag with an optional value from taking the path after it for its value."""
     spell_out_bare_flags(early_config, parser, args)
     return (yield)
 
@@ -82,18 +82,18 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Decide what runs before anything is collected, so that a mistake in an option is one clear message."""
     if session.config.stash[OPTIONS].is_asked_for:
-        from pytest_hfaccel.plugin.collection import decide_early
+        from pytest_hfaccel.plugin.collection import make_plan
 
-        decide_early(session.config)
+        make_plan(session.config)
 
 
 def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: object) -> list[pytest.Item] | None:
     """Leave out the model classes, and the tests of their batteries, that have nothing to run on."""
     if "pytest_hfaccel.engine.model_class" not in sys.modules:
         return None  # no model class has been imported
-    from pytest_hfaccel.plugin.collection import left_out
+    from pytest_hfaccel.plugin.collection import skip_without_cells
 
-    return left_out(collector, name, obj)
+    return skip_without_cells(collector, name, obj)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -133,11 +133,11 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
-    """Begin the run's folder, before anything runs whose outcome could not be written."""
+    """Make the run's folder before the first test, so that a folder that cannot be written costs no results."""
     if COLLECTED in session.config.stash and not (session.config.option.collectonly or session.testsfailed):
-        from pytest_hfaccel.plugin.reporting import begin
+        from pytest_hfaccel.plugin.reporting import begin_run
 
-        begin(session.config)
+        begin_run(session.config)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -156,18 +156,18 @@ def pytest_runtest_makereport(
     """Attach what is known about the cell to the test's report."""
     report = yield
     if CELL_TEST in item.stash:
-        from pytest_hfaccel.plugin.reporting import attach
+        from pytest_hfaccel.plugin.reporting import attach_outcome
 
-        attach(item, call, report)
+        attach_outcome(item, call, report)
     return report
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Free the pool and write the reports."""
     if REPORTERS in session.config.stash or SESSION in session.config.stash:
-        from pytest_hfaccel.plugin.reporting import finish
+        from pytest_hfaccel.plugin.reporting import finish_run
 
-        finish(session)
+        finish_run(session)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

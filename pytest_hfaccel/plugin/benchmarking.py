@@ -33,7 +33,7 @@ _EXTRA_INFO = ("architecture", "task", "effective_dtype", "device_name", "implem
 
 
 def give_benchmark(items: Sequence[pytest.Item]) -> None:
-    """Let the tests that measure use pytest-benchmark's fixture, as if they had asked for it by name."""
+    """Add pytest-benchmark's fixture to the tests that measure, as if they had it among their arguments."""
     for item in items:
         test = item.stash.get(CELL_TEST, None)
         if test is None or test.check != PERFORMANCE or not item.config.pluginmanager.hasplugin(_PLUGIN):
@@ -82,9 +82,9 @@ def _benchmark(item: pytest.Item) -> Any:
 
 
 def _name_weights(benchmark: Any, item: pytest.Item) -> None:
-    """Say in the table, and in what it is compared by, which weights were timed if not those of the name.
+    """Add the weights to the name of a benchmark, unless they are pretrained.
 
-    A comparison with a run on other weights then finds nothing, rather than the speed of another model.
+    A comparison with a run on other weights then finds no match, rather than the speed of another model.
     """
     cell = item.stash[CELL_TEST].cell
     benchmark.group = benchmark.group or f"{cell.model.name} [{cell.weights.kind}]"

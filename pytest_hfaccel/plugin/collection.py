@@ -36,11 +36,11 @@ _ID = re.compile(rf"(?P<cell>(?P<model>.+)-[a-z0-9.]+-(?:{'|'.join(DTYPES)}))(?:
 """The id of a test on a cell, perhaps at a point."""
 
 
-def decide_early(config: pytest.Config) -> None:
+def make_plan(config: pytest.Config) -> None:
     """Make the plan before anything is collected.
 
     Raises:
-        pytest.UsageError: A value of an option cannot be.
+        pytest.UsageError: An option has a value that is not allowed.
     """
     session = session_of(config)
     try:
@@ -62,7 +62,7 @@ def _require_database_package(config: RunConfig) -> None:
         )
 
 
-def left_out(collector: pytest.Collector, name: str, obj: object) -> list[pytest.Item] | None:
+def skip_without_cells(collector: pytest.Collector, name: str, obj: object) -> list[pytest.Item] | None:
     """Return nothing to collect for model classes, and tests of their batteries, that have no cells; else `None`.
 
     Such a test must not be counted as skipped.

@@ -14,7 +14,7 @@ import pytest
 
 from pytest_hfaccel.core.events import CheckFinished
 from pytest_hfaccel.core.results import CheckOutcome, Stage, Status
-from pytest_hfaccel.plugin.reporting import PROPERTY, begin, outcome_properties, reporters_of
+from pytest_hfaccel.plugin.reporting import PROPERTY, begin_run, outcome_properties, reporters_of
 from pytest_hfaccel.plugin.state import COLLECTED, WORKER_INPUT, session_of
 from pytest_hfaccel.upstream.xdist import exit_code, stop_at_enough_failures, survive_deaths_at_start
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 DIRECTORY = "hfaccel_directory"
-"""The key under which workers are told the directory of `pytest_hfaccel.plugin.collection`."""
+"""The key of the directory in which workers write what they collected."""
 
 
 class ParallelHooks:
@@ -40,7 +40,7 @@ class ParallelHooks:
         self._session: pytest.Session | None = None
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
-        """Keep the session, which counts failures."""
+        """Remember the session, which counts failures."""
         self._session = session
 
     @pytest.hookimpl(optionalhook=True)
@@ -59,7 +59,7 @@ class ParallelHooks:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """Tell a worker what to collect, and where to say what it has collected."""
+        """Send a worker the plan, and the directory in which it writes what it collected."""
         if self._directory is None:
             self._directory = TemporaryDirectory(prefix="hfaccel-")
         node.workerinput[WORKER_INPUT] = session_of(self._config).plan.to_bytes()
@@ -67,7 +67,7 @@ class ParallelHooks:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """In a worker: tell the controller what is collected, before xdist tells it the node ids."""
+        """In a worker: write what is collected, before xdist sends the node ids to the controller."""
         sent: dict[str, Any] = getattr(self._config, "workerinput", {})
         if DIRECTORY not in sent:
             return
@@ -90,7 +90,7 @@ class ParallelHooks:
             raise pytest.UsageError(self._collected.usage_error)
         self._nodeids = ids
         self._config.stash[COLLECTED] = self._collected
-        begin(self._config)
+        begin_run(self._config)
         terminal = self._config.pluginmanager.getplugin("terminalreporter")
         if terminal is not None and self._collected.header:
             terminal.ensure_newline()
@@ -104,7 +104,7 @@ class ParallelHooks:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: Any) -> None:
-        """Take over a worker's pool statistics."""
+        """Add a worker's pool statistics to those of the run."""
         self._death = _how_it_ended(node) if error else ""
         stats = json.loads(getattr(node, "workeroutput", {}).get(PROPERTY, "null"))
         if stats is not None:
@@ -118,7 +118,7 @@ class ParallelHooks:
             report.longrepr = reason = f"{reason} ({self._death})"
         if crashitem in self._decided:
             report.when = "teardown"  # an error beside the outcome that the test has had, as pytest has it
-        self._book(report, Status.CRASHED, reason)
+        self._attach_outcome(report, Status.CRASHED, reason)
         self._not_run_after[crashitem] = getattr(sched, "not_run_after", {}).get(crashitem, [])
 
     @pytest.hookimpl(trylast=True)
@@ -158,13 +158,13 @@ class ParallelHooks:
             if status == Status.SKIPPED:
                 ended.outcome = "skipped"
                 ended.longrepr = (path, None, reason)  # type: ignore[assignment]  # no line: the terminal knows this case
-            self._book(ended, status, reason)
+            self._attach_outcome(ended, status, reason)
             teardown = pytest.TestReport(nodeid, (path, None, name), {}, "passed", None, "teardown")
             teardown.user_properties += ended.user_properties
             for report in (ended, teardown):
                 self._config.hook.pytest_runtest_logreport(report=report)
 
-    def _book(self, report: pytest.TestReport, status: Status, reason: str) -> None:
+    def _attach_outcome(self, report: pytest.TestReport, status: Status, reason: str) -> None:
         """Put an outcome into a report that no worker made, if its test is one of a model class."""
         test = self._collected.cell_and_check(report.nodeid) if self._collected is not None else None
         if self._collected is not None and test is not None:

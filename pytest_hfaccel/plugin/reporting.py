@@ -60,7 +60,7 @@ class Reporters:
         added: list[Any] = []
         config.hook.pytest_hfaccel_reporters(reporters=added)
         self.stream = EventStream(
-            lambda: run_header(config), [self.reports, self._tell_cell, *added, self.database, self._tell_run]
+            lambda: run_header(config), [self.reports, self._call_cell_hook, *added, self.database, self._call_run_hook]
         )
         self.pool_stats: list[dict[str, Any]] = []
 
@@ -76,11 +76,11 @@ class Reporters:
             resumed=earlier.id if earlier else "",
         )
 
-    def _tell_cell(self, event: Event) -> None:
+    def _call_cell_hook(self, event: Event) -> None:
         if isinstance(event, CellFinished):
             self._config.hook.pytest_hfaccel_cell_finished(result=event.result)
 
-    def _tell_run(self, event: Event) -> None:
+    def _call_run_hook(self, event: Event) -> None:
         if isinstance(event, RunFinished):
             written = self.reports.written
             summary = written.summary if written else None
@@ -92,14 +92,14 @@ class Reporters:
         return collected.cell_and_check(nodeid) if collected is not None else None
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        """Tell that a test is about to run."""
+        """Emit that a test is about to run."""
         facts, check = self._test(nodeid) or ({}, "")
         self.stream.start_check(nodeid, check, facts)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Tell of the outcome that a report carries; phases without a verdict carry none.
+        """Emit the outcome that a report carries, if any.
 
-        A test has ended with its teardown, or with the report of the process that died of it (which is of no phase).
+        A test has ended with its teardown, or with the report of the worker that it crashed (which has no phase).
         """
         is_over = report.when not in ("setup", "call")
         known = dict(report.user_properties).get(PROPERTY)
@@ -145,7 +145,7 @@ def reporters_of(config: pytest.Config) -> Reporters:
     return config.stash[REPORTERS]
 
 
-def begin(config: pytest.Config) -> None:
+def begin_run(config: pytest.Config) -> None:
     """Begin a run that has tests of model classes: make its folder, and let SIGTERM end it as Ctrl-C does.
 
     Raises:
@@ -190,7 +190,7 @@ def _end_on_sigterm(config: pytest.Config) -> None:
     config.stash[_ENDS_ON_SIGTERM] = True
 
 
-def attach(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> None:
+def attach_outcome(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> None:
     """Put the outcome of a model class's test into its report, as JSON text.
 
     A test that ran a check carries the check's outcome; a test the user wrote carries what pytest says of it. A
@@ -255,8 +255,8 @@ def run_header(config: pytest.Config) -> dict[str, Any]:
     }
 
 
-def finish(session: pytest.Session) -> None:
-    """End the run of this process: free the pool; in the process that writes, tell that the run is over."""
+def finish_run(session: pytest.Session) -> None:
+    """End the run of this process: free the pool; in the process that writes, write the reports."""
     config = session.config
     if config.stash.get(_ENDS_ON_SIGTERM, False):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the run ends already

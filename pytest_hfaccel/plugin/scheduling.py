@@ -41,7 +41,7 @@ class SchedulingByContent:
         self._is_decided = False
 
     def add_node_collection(self, node: Any, collection: Sequence[str]) -> None:
-        """Take in what a worker has collected."""
+        """Note what a worker has collected."""
         if not self._is_decided and self._has_models():
             nodes = self._scheduling.nodes
             self._scheduling = ModelScheduling(self._config)
@@ -123,11 +123,11 @@ class ModelScheduling:
         return bool(self._queue) or any(worker.tests for worker in self._workers.values())
 
     def add_node(self, node: Any) -> None:
-        """Take a worker in that has started, and will collect next."""
+        """Add a worker that has started and will collect next."""
         self._workers[node] = _Worker()
 
     def add_node_collection(self, node: Any, collection: Sequence[str]) -> None:
-        """Take in what a worker has collected; one that collected something else fails the run, and gets no tests."""
+        """Note what a worker has collected; one that collected something else fails the run and gets no tests."""
         worker = self._workers[node]
         worker.has_collected = True
         if self._tests is None:
@@ -155,7 +155,7 @@ class ModelScheduling:
         self._deal()
 
     def remove_node(self, node: Any) -> str | None:
-        """Take a worker out that has ended or died; what it had not begun goes to others.
+        """Remove a worker that has ended or died; tests that it had not begun go to others.
 
         When it died of a test, the other tests of that test's cell are not run (see `not_run_after`): they would need
         what it died of, and cost another worker each.
@@ -164,7 +164,7 @@ class ModelScheduling:
             The test the worker died of; `None` when it died between tests, or was asked to end.
 
         Raises:
-            KeyError: It has been taken out before; xdist expects that.
+            KeyError: It has been removed before; xdist expects that.
         """
         worker = self._workers.pop(node)
         tests = self._tests or []
@@ -199,7 +199,7 @@ class ModelScheduling:
         return list(groups.values())
 
     def _deal(self) -> None:
-        """Give a group to each worker that would wait, in turns; tell those that get none that there is no more."""
+        """Give a group to each worker that would wait, in turns; shut down those for which none is left."""
         if not self._is_dealing:
             return
         while self._queue and (waiting := self._waiting()):

@@ -38,10 +38,10 @@ CELL_TEST: pytest.StashKey[CellTest] = pytest.StashKey()
 """On an item of a model class."""
 
 OUTCOME: pytest.StashKey[CheckOutcome] = pytest.StashKey()
-"""On an item: the outcome its check had."""
+"""On an item: the outcome of its check."""
 
 FACTS: pytest.StashKey[dict[str, Any]] = pytest.StashKey()
-"""On an item whose outcome was recorded by an earlier run: what that run recorded about the cell."""
+"""On an item whose outcome comes from an earlier run: that run's facts about the cell."""
 
 CELL_RUN: pytest.StashKey[CellRun] = pytest.StashKey()
 """On an item: the cell it ran on."""

@@ -63,7 +63,7 @@ class Journal:
             raise
 
     def keep(self, result: CellResult, run: str) -> None:
-        """Write the record of a cell that the run `run` had finished, so that this run can be resumed in its turn."""
+        """Write the record of a cell that the earlier run `run` had finished, so that this run can be resumed, too."""
         self._write({"type": "kept", "result": result.to_json(), "run": run})
 
     def start(self, test: str, **facts: Any) -> None:
@@ -104,7 +104,7 @@ class Journal:
 
 
 def journal_line(line: Mapping[str, Any], root: str | None = None) -> str:
-    """Return a line as it stands in a journal: JSON, its checksum, the end of the line."""
+    """Return a line of a journal: JSON with a checksum, and the end of the line."""
     text = json.dumps(to_plain(line, root), allow_nan=False)
     return f'{text[:-1]}, "crc": "{crc32(text.encode()):08x}"}}\n'
 

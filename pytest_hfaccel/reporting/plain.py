@@ -32,7 +32,7 @@ def to_plain(value: Any, root: str | None = None) -> Any:
 
 
 MASK = "***"
-"""What stands in a secret's place."""
+"""Replaces a secret."""
 
 _TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACEHUB_API_TOKEN")
 _SHORTEST_SECRET = 8  # a shorter value of a variable is a placeholder, and would be found inside ordinary words

@@ -159,7 +159,7 @@ def _notable(results: Iterable[CellResult], wanted: Callable[[Status], bool]) ->
 
 
 def precision_twins(results: Iterable[CellResult]) -> dict[str, Any]:
-    """Count the cells whose parity fails at the next lower precision, and name those, by precision, whose does not."""
+    """Count the cells whose parity fails at the next lower precision, and name those whose parity passes there."""
     twins = [(r.cell, check.measures) for r in results for check in r.checks if TWIN in check.measures]
     blind: dict[str, list[str]] = defaultdict(list)
     for cell, measures in twins:
@@ -169,7 +169,7 @@ def precision_twins(results: Iterable[CellResult]) -> dict[str, Any]:
 
 
 def precision_line(results: Iterable[CellResult]) -> str:
-    """Say in one line how many cells would notice the next lower precision; empty where none tried."""
+    """Say in one line how many cells would notice the next lower precision; empty if none was compared."""
     found = precision_twins(results)
     if not found["noticed"] and not found["blind_to"]:
         return ""

@@ -34,7 +34,7 @@ RUNS = "runs"
 LATEST = "latest"
 _SHOWN = (SUMMARY, JOURNAL, BY_CLASS, BY_HARDWARE)
 _BEFORE = "0000-before"
-"""Where reports go that lay at the top level before runs had folders; the last part of the name is its own."""
+"""Folder for reports that were at the top level before runs had folders; a random suffix follows."""
 
 _ID = re.compile(r"(\d{4,})-.+")
 _ALIVE = ".alive"
@@ -96,7 +96,7 @@ class RunFolder:
 
     @property
     def id(self) -> str:
-        """The run's id: a number that rises whatever the clock does, when it began, and something of its own."""
+        """The run's id: a number that rises whatever the clock does, the start, and a random part."""
         return self.directory.name
 
     def finish(
@@ -294,7 +294,7 @@ def _latest_copied(reports: Path) -> str:
 
 
 def _put_aside(reports: Path) -> None:
-    """Make room for the links: what lies in their place was not written by a run with a folder of its own."""
+    """Move files away that are in the place of the links: no run with a folder of its own wrote them."""
     before = reports / RUNS / f"{_BEFORE}-{token_hex(2)}"
     for name in _SHOWN:
         place = reports / name

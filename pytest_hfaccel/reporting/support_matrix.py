@@ -104,8 +104,8 @@ def coverage_json(coverage: Coverage) -> dict[str, Any]:
     }
 
 
-def told(cell: CellResult) -> list[CheckOutcome]:
-    """Return the outcomes of a cell that are no pass, each failure once."""
+def failures_of(cell: CellResult) -> list[CheckOutcome]:
+    """Return the outcomes of a cell that did not pass, each reason once."""
     bad = [check for check in cell.checks if check.status not in (Status.PASSED, Status.SKIPPED)]
     first = [check for check in bad if NOT_REACHED not in (check.reason or "")]
     by_reason: dict[str, CheckOutcome] = {}
@@ -115,7 +115,7 @@ def told(cell: CellResult) -> list[CheckOutcome]:
 
 
 def reason_of(outcome: CheckOutcome) -> str:
-    """Return why a check did not pass, on one line; of an expected failure what its entry says, not where it is."""
+    """Return why a check did not pass, on one line; for an expected failure, the reason in its entry."""
     lines = (outcome.reason or str(outcome.status)).splitlines()
     expected = outcome.status == Status.XFAILED
     text = _ENTRY.sub("", lines[0]) if expected else " ".join(line.strip() for line in lines)
@@ -138,7 +138,7 @@ def _cell(cell: CellResult) -> dict[str, Any]:
             "cause": cause_of(check, cell.device),
             "reason": reason_of(check),
         }
-        for check in told(cell)
+        for check in failures_of(cell)
     ]
     return {**found, "problems": problems, "command": command_of(cell)} if problems else found
 
@@ -150,7 +150,7 @@ def _run(header: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_coverage_json(path: Path) -> dict[str, Any]:
-    """Read what `coverage_json` returned and somebody wrote.
+    """Read what `write_coverage_json` wrote.
 
     Raises:
         ConfigError: The file cannot be read, or holds something else.

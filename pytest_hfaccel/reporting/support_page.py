@@ -14,8 +14,8 @@ from pytest_hfaccel.reporting.support_matrix import (
     cause_of,
     command_of,
     command_of_run,
+    failures_of,
     reason_of,
-    told,
 )
 
 _STATUSES = (Status.XFAILED, Status.FAILED, Status.ERROR, Status.CRASHED, Status.TIMEOUT, Status.UNAVAILABLE)
@@ -87,7 +87,7 @@ def _failures(coverage: Coverage) -> Iterator[str]:
     causes: Counter[tuple[str, str]] = Counter()
     for cell in coverage.cells:
         column = f"{cell.device} {cell.dtype}"
-        for outcome in told(cell):
+        for outcome in failures_of(cell):
             cause = cause_of(outcome, cell.device)
             causes[cause, column] += 1
             groups[cause, column, f"{outcome.name}: {reason_of(outcome)}"].append(cell)
@@ -124,7 +124,7 @@ def _line(cell: CellResult | None) -> str:
         return ""
     ran = [check for check in cell.checks if check.status != Status.SKIPPED]
     passed = [check for check in ran if check.status == Status.PASSED]
-    rest = ", ".join(f"{outcome.name} {outcome.status}" for outcome in told(cell))
+    rest = ", ".join(f"{outcome.name} {outcome.status}" for outcome in failures_of(cell))
     return f"{len(passed)}/{len(ran)}" + (f" {rest}" if rest else "")
 
 

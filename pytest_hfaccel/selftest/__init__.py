@@ -238,7 +238,7 @@ class PlantedBackends(Backends):
         return wrong
 
     def _is_right(self, cell: Cell, source: ModelSource) -> bool:
-        """Whether a load is one that stays right."""
+        """Whether a load gets no defect."""
         from pytest_hfaccel.checkpoints.checkpoint import ReferenceSource
 
         return cell.device != self._device or isinstance(source, ReferenceSource)
@@ -301,7 +301,7 @@ class Judge:
     passes: tuple[str, ...]
 
     def tried(self, bench: Bench, defects: Sequence[Defect]) -> Iterator[Verdict]:
-        """Have it judge the defects that must get past it."""
+        """Let it judge the defects that must get past it."""
         started = time.perf_counter()
         chosen = [defect for defect in defects if defect.name in self.passes]
         found, detail = Found.CAUGHT, ""
@@ -338,7 +338,7 @@ def _tolerance(factor: float, bench: Bench) -> Iterator[Bench]:
 
 
 class _OwnReference(Runner):
-    """Takes for the reference what the cell's device gives."""
+    """Uses the outputs of the cell's device as the reference."""
 
     def reference(self, cell: Cell) -> Reference:
         """Return the reference with the device's outputs in it."""

@@ -41,7 +41,7 @@ ANY = frozenset[str]()
 
 
 class NotPlanted(HfAccelError):
-    """A defect found nothing to change: it has to be brought up to date before it proves anything."""
+    """A defect had nothing to change, so it proves nothing: bring it up to date."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def loaded_as(change: Callable[[LoadedModel], LoadedModel]) -> Loading:
 
 
 def read_as(change: Callable[[Any], None]) -> Loading:
-    """Plant in the torch model that the backend gets, after it has been held against the checkpoint's files."""
+    """Plant in the torch model that the backend gets, after the model was compared with the checkpoint's files."""
 
     def load(load: Load, cell: Cell, source: ModelSource) -> LoadedModel:
         def changed(dtype: str, device: str = "cpu") -> Any:
@@ -260,7 +260,7 @@ def _last_token(_inputs: Tensors, tokens: torch.Tensor, use_cache: bool) -> torc
 
 
 def _other_in_pipelines(loaded: LoadedModel) -> LoadedModel:
-    """Give `transformers.pipeline` a model whose logits are turned around, beside a right one for the rest."""
+    """Give `transformers.pipeline` a model with negated logits; everything else gets a correct one."""
     model = copy.copy(loaded.pipeline_model())
     right = model.forward
 
@@ -274,12 +274,12 @@ def _other_in_pipelines(loaded: LoadedModel) -> LoadedModel:
 
 
 def _never_perturbed(loaded: LoadedModel) -> LoadedModel:
-    """Leave every weight as it is when the canary makes one wrong."""
+    """Change nothing when the canary changes a weight."""
     return cast("LoadedModel", Planted(loaded, perturbed=nullcontext))
 
 
 def _never_restored(loaded: LoadedModel) -> LoadedModel:
-    """Stay wrong after the canary has made a weight wrong."""
+    """Stay wrong after the canary has changed a weight."""
     made: list[WeightChange] = []
 
     def perturbed(change: WeightChange) -> AbstractContextManager[None]:
