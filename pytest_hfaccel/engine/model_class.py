@@ -22,6 +22,7 @@ from pytest_hfaccel.engine.session import Session
 
 if TYPE_CHECKING:
     from pytest_hfaccel.benchmark.measurement import Point
+    from pytest_hfaccel.checks.base import Check
     from pytest_hfaccel.core.spec import Cell, ModelSpec
     from pytest_hfaccel.engine.runner import Runner
 
@@ -125,10 +126,42 @@ def _opened(
         session.close()
 
 
-class ModelClassTests(metaclass=CallableWithModel):
+def _battery() -> dict[str, Any]:
+    """Return a test method per built-in check, by name."""
+    from pytest_hfaccel.checks import built_in_checks
+
+    tests = {f"test_{check.name}": test_of(check) for check in built_in_checks()}
+
+    def test_performance(self: object, hf_check: RunCheck, hf_measuring_point: Point) -> None:  # noqa: ARG001
+        """Latency, throughput and memory are measured (with `--hf-performance`) at a batch size and length."""
+        hf_check("performance")  # it knows the point, which is an argument so that each point is a test
+
+    return {**tests, "test_performance": test_performance}
+
+
+def test_of(check: Check) -> Callable[..., None]:
+    """Return the test method that runs a check."""
+
+    def test(self: object, hf_check: RunCheck) -> None:  # noqa: ARG001
+        hf_check(check.name)
+
+    test.__name__, test.__doc__ = f"test_{check.name}", check.summary
+    return test
+
+
+if TYPE_CHECKING:
+
+    class _Battery(metaclass=CallableWithModel):
+        def __getattr__(self, name: str) -> Callable[..., Any]: ...  # `test_parity` and the like
+
+else:
+    _Battery = CallableWithModel("_Battery", (), _battery())
+
+
+class ModelClassTests(_Battery, metaclass=CallableWithModel):
     """The battery for a family of architecture classes. Derive one `Test...` class per family.
 
-    Each `test_<check>` runs the check of that name on one cell; `pytest_hfaccel.checks` says what each one verifies.
+    Each built-in check has a method `test_<check>`, which runs it on one cell; `pytest_hfaccel.checks` has them.
     Without pytest, `TestBert("bert-base-uncased").test_pipeline("cpu")` returns `{"pipeline": outcome}` as plain JSON.
     The fixtures `hf_cell`, `hf_model`, `hf_inputs`, `hf_reference` and `hf_pipeline` serve tests of your own.
 
@@ -212,79 +245,6 @@ class ModelClassTests(metaclass=CallableWithModel):
         """
         del pipe
         return ()
-
-    def test_resolves(self, hf_check: RunCheck) -> None:
-        """The class exists in this transformers, at a version it supports, with what it depends on."""
-        hf_check("resolves")
-
-    def test_from_pretrained(self, hf_check: RunCheck) -> None:
-        """The checkpoint loads without missing keys, and save -> load reproduces its outputs."""
-        hf_check("from_pretrained")
-
-    def test_placement(self, hf_check: RunCheck) -> None:
-        """The model is on the device that was asked for, and runs at the precision that was asked for."""
-        hf_check("placement")
-
-    def test_forward(self, hf_check: RunCheck) -> None:
-        """A forward pass gives outputs of the reference's names and shapes, all finite."""
-        hf_check("forward")
-
-    def test_parity(self, hf_check: RunCheck) -> None:
-        """The outputs equal the reference's within the tolerance of the dtype."""
-        hf_check("parity")
-
-    def test_determinism(self, hf_check: RunCheck) -> None:
-        """The same inputs give the same outputs."""
-        hf_check("determinism")
-
-    def test_sensitivity(self, hf_check: RunCheck) -> None:
-        """Other inputs give other outputs, input by input."""
-        hf_check("sensitivity")
-
-    def test_batch_invariance(self, hf_check: RunCheck) -> None:
-        """A sample alone gives what it gives within a batch."""
-        hf_check("batch_invariance")
-
-    def test_padding_invariance(self, hf_check: RunCheck) -> None:
-        """Masked padding changes nothing."""
-        hf_check("padding_invariance")
-
-    def test_generation(self, hf_check: RunCheck) -> None:
-        """Greedy tokens equal the reference's, with and without cache."""
-        hf_check("generation")
-
-    def test_pipeline(self, hf_check: RunCheck) -> None:
-        """`transformers.pipeline` gives what the direct API gives."""
-        hf_check("pipeline")
-
-    def test_task_sense(self, hf_check: RunCheck) -> None:
-        """A pretrained model makes sense of its task."""
-        hf_check("task_sense")
-
-    def test_memory(self, hf_check: RunCheck) -> None:
-        """Repeated runs do not leak; the peak is recorded."""
-        hf_check("memory")
-
-    def test_canary(self, hf_check: RunCheck) -> None:
-        """A model with one wrong weight fails parity on this device."""
-        hf_check("canary")
-
-    def test_attention(self, hf_check: RunCheck) -> None:
-        """The implementations of attention agree (with `--hf-attention`)."""
-        hf_check("attention")
-
-    def test_compile(self, hf_check: RunCheck) -> None:
-        """A compiled model gives what the model gives (with `--hf-compile`)."""
-        hf_check("compile")
-
-    def test_training(self, hf_check: RunCheck) -> None:
-        """The model learns on this device (with `--hf-training`)."""
-        hf_check("training")
-
-    def test_performance(self, hf_check: RunCheck, hf_measuring_point: Point) -> None:
-        """Latency, throughput and memory are measured (with `--hf-performance`) at a batch size and length."""
-        del hf_measuring_point  # the check knows it; it is named here so that each point is a test
-        hf_check("performance")
 
     def run_tests(self, hardware: str = "cpu", model_id: str | None = None, dtype: str | None = None) -> dict[str, Any]:
         """Run the battery without pytest. A single check runs by its test: `TestBert("gpt2").test_pipeline("cpu")`.

@@ -23,11 +23,10 @@ from pytest_hfaccel.core.errors import ConfigError, HfAccelError, format_names
 from pytest_hfaccel.core.files import replace_file
 from pytest_hfaccel.core.spec import CLASS_LEVEL, DTYPES, Cell
 from pytest_hfaccel.engine.cell_run import identity, points_of_run
-from pytest_hfaccel.engine.model_class import ModelClassTests
+from pytest_hfaccel.engine.model_class import ModelClassTests, test_of
 from pytest_hfaccel.plugin.state import CELL_TEST, COLLECTED, CellTest, session_of
 
 if TYPE_CHECKING:
-    from pytest_hfaccel.checks.base import Check
     from pytest_hfaccel.core.config import RunConfig
     from pytest_hfaccel.engine.session import Session
 
@@ -92,15 +91,7 @@ def _add_tests(model_class: type[ModelClassTests], session: Session) -> None:
     """Give a model class a test for each check that came from a hook, as it has one for each built-in check."""
     for check in session.added_checks:
         if not hasattr(model_class, f"test_{check.name}"):
-            setattr(model_class, f"test_{check.name}", _test_of(check))
-
-
-def _test_of(check: Check) -> Callable[..., None]:
-    def test(self: ModelClassTests, hf_check: Callable[[str], object]) -> None:  # noqa: ARG001 - pytest binds it
-        hf_check(check.name)
-
-    test.__name__, test.__doc__ = f"test_{check.name}", check.summary
-    return test
+            setattr(model_class, f"test_{check.name}", test_of(check))
 
 
 def parametrize(metafunc: pytest.Metafunc) -> None:

@@ -184,8 +184,9 @@ def _share_cores(workers: int) -> None:
     """Keep the workers' thread pools from adding up to more threads than cores."""
     if os.environ.get("OMP_NUM_THREADS"):
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = max(1, cores // max(1, workers))
+    from pytest_hfaccel.hardware.cpu import read_cpu
+
+    threads = max(1, read_cpu().cores // max(1, workers))
     os.environ["OMP_NUM_THREADS"] = str(threads)  # read when torch is imported
     if "torch" in sys.modules:  # by a module or a conftest that was collected
         sys.modules["torch"].set_num_threads(threads)

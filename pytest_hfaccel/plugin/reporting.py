@@ -82,18 +82,14 @@ class Reporters:
 
     def _call_run_hook(self, event: Event) -> None:
         if isinstance(event, RunFinished):
-            written = self.reports.written
-            summary = written.summary if written else None
+            summary = self.reports.written.summary if self.reports.written else None
             directory = summary.parent if summary else None
             self._config.hook.pytest_hfaccel_run_finished(run=event, directory=directory)
 
-    def _test(self, nodeid: str) -> tuple[dict[str, Any], str] | None:
-        collected: CollectedTests | None = self._config.stash.get(COLLECTED, None)
-        return collected.cell_and_check(nodeid) if collected is not None else None
-
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         """Emit that a test is about to run."""
-        facts, check = self._test(nodeid) or ({}, "")
+        collected: CollectedTests | None = self._config.stash.get(COLLECTED, None)
+        facts, check = (collected and collected.cell_and_check(nodeid)) or ({}, "")
         self.stream.start_check(nodeid, check, facts)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -222,18 +218,18 @@ def outcome_properties(event: CheckFinished) -> list[tuple[str, object]]:
 
 
 def _from_report(name: str, report: pytest.TestReport) -> CheckOutcome:
-    text = report.longreprtext
+    reason = report.longreprtext
     if hasattr(report, "wasxfail"):
-        status = Status.XFAILED if report.skipped else Status.XPASSED
-        return CheckOutcome(name, status, Stage.RUN, report.wasxfail, seconds=report.duration)
-    if report.passed:
+        status, reason = Status.XFAILED if report.skipped else Status.XPASSED, report.wasxfail
+    elif report.passed:
         return CheckOutcome(name, Status.PASSED, seconds=report.duration)
-    if report.skipped:
-        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else text
-        return CheckOutcome(name, Status.SKIPPED, Stage.RUN, reason, seconds=report.duration)
-    timeout = "Failed: Timeout (>" in text  # what pytest-timeout raises
-    status = Status.TIMEOUT if timeout else Status.FAILED if report.when == "call" else Status.ERROR
-    return CheckOutcome(name, status, Stage.RUN, text, seconds=report.duration)
+    elif report.skipped:
+        status, reason = Status.SKIPPED, report.longrepr[2] if isinstance(report.longrepr, tuple) else reason
+    elif "Failed: Timeout (>" in reason:  # what pytest-timeout raises
+        status = Status.TIMEOUT
+    else:
+        status = Status.FAILED if report.when == "call" else Status.ERROR
+    return CheckOutcome(name, status, Stage.RUN, reason, seconds=report.duration)
 
 
 def run_header(config: pytest.Config) -> dict[str, Any]:

@@ -127,7 +127,7 @@ def self_test(config: RunConfig, devices: Sequence[Device], checks: CheckRegistr
         for defect in defects:
             yield bench.wrong(defect)
         for judge in JUDGES:
-            yield from judge.tried(bench, defects)
+            yield judge.tried(bench, defects)
 
 
 class Bench:
@@ -300,7 +300,7 @@ class Judge:
     planted: Callable[[Bench], AbstractContextManager[Bench]]
     passes: tuple[str, ...]
 
-    def tried(self, bench: Bench, defects: Sequence[Defect]) -> Iterator[Verdict]:
+    def tried(self, bench: Bench, defects: Sequence[Defect]) -> Verdict:
         """Let it judge the defects that must get past it."""
         started = time.perf_counter()
         chosen = [defect for defect in defects if defect.name in self.passes]
@@ -318,7 +318,7 @@ class Judge:
         if not chosen:
             found, detail = Found.NOT_PLANTED, f"there are no defects {', '.join(self.passes)}"
         seconds = time.perf_counter() - started
-        yield Verdict(self.name, self.where, bench.device.id, found, ("selftest",), detail, seconds)
+        return Verdict(self.name, self.where, bench.device.id, found, ("selftest",), detail, seconds)
 
 
 @contextmanager
