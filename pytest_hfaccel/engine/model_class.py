@@ -130,7 +130,7 @@ def _battery() -> dict[str, Any]:
     """Return a test method per built-in check, by name."""
     from pytest_hfaccel.checks import built_in_checks
 
-    tests = {f"test_{check.name}": test_of(check) for check in built_in_checks()}
+    tests = {f"test_{check.name}": make_test(check) for check in built_in_checks()}
 
     def test_performance(self: object, hf_check: RunCheck, hf_measuring_point: Point) -> None:  # noqa: ARG001
         """Latency, throughput and memory are measured (with `--hf-performance`) at a batch size and length."""
@@ -139,7 +139,7 @@ def _battery() -> dict[str, Any]:
     return {**tests, "test_performance": test_performance}
 
 
-def test_of(check: Check) -> Callable[..., None]:
+def make_test(check: Check) -> Callable[..., None]:
     """Return the test method that runs a check."""
 
     def test(self: object, hf_check: RunCheck) -> None:  # noqa: ARG001

@@ -23,7 +23,7 @@ from pytest_hfaccel.core.errors import ConfigError, HfAccelError, format_names
 from pytest_hfaccel.core.files import replace_file
 from pytest_hfaccel.core.spec import CLASS_LEVEL, DTYPES, Cell
 from pytest_hfaccel.engine.cell_run import identity, points_of_run
-from pytest_hfaccel.engine.model_class import ModelClassTests, test_of
+from pytest_hfaccel.engine.model_class import ModelClassTests, make_test
 from pytest_hfaccel.plugin.state import CELL_TEST, COLLECTED, CellTest, session_of
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _add_tests(model_class: type[ModelClassTests], session: Session) -> None:
     """Give a model class a test for each check that came from a hook, as it has one for each built-in check."""
     for check in session.added_checks:
         if not hasattr(model_class, f"test_{check.name}"):
-            setattr(model_class, f"test_{check.name}", test_of(check))
+            setattr(model_class, f"test_{check.name}", make_test(check))
 
 
 def parametrize(metafunc: pytest.Metafunc) -> None:
