@@ -12,6 +12,7 @@ import torch
 
 from pytest_hfaccel.backends.base import WeightChange
 from pytest_hfaccel.core.errors import BackendUnavailable
+from pytest_hfaccel.core.files import DamagedCacheWarning
 from pytest_hfaccel.core.spec import Device
 from tests.unit.backends.backend_sources import CountingSource, make_cell, tiny_checkpoint
 
@@ -92,6 +93,21 @@ def test_a_second_load_converts_nothing(gpt2: Any) -> None:
     assert again.timings["convert"] == 0.0
     assert again.placement.details["convert_cached"]
     assert gpt2.torch_loads == loads
+    again.close()
+
+
+def test_a_damaged_conversion_is_told_and_made_again(gpt2: Any, tmp_path: Path) -> None:
+    source: Any = CountingSource(gpt2.inner)
+    source.cache_dir = tmp_path
+    load(source).close()
+    (weights,) = tmp_path.glob("onnx/*/model.onnx.data")
+    content = bytearray(weights.read_bytes())
+    content[1000:1100] = b"\xff" * 100
+    weights.write_bytes(content)
+    with pytest.warns(DamagedCacheWarning, match="damaged"):
+        again = load(source)
+    inputs = source.sample().forward
+    assert relative_error(again.forward(inputs), source, inputs) < 2e-6
     again.close()
 
 
