@@ -2,7 +2,10 @@
 
 Cheap to import: matplotlib and seaborn (`pip install 'pytest-hfaccel[predict]'`) are imported by the first plot. All
 functions check their whole input before they draw, make the directory, replace older files of the same name, and
-return the files they wrote. `suffix` is `.png` or `.svg`.
+return the files they wrote. `suffix` is `.png` or `.svg`. `docs/plots.md` says what each file shows.
+
+All raise `ConfigError` where the input has mistakes (all of them are listed) or no number, the suffix is unknown, the
+directory cannot be written, or matplotlib or seaborn is missing.
 """
 
 from __future__ import annotations
@@ -32,18 +35,10 @@ SUFFIXES = (".png", ".svg")
 
 
 def plot_matrix(matrix: Mapping[str, Any], output_dir: str | Path, *, suffix: str = ".png") -> list[Path]:
-    """Draw a prediction matrix: five kinds of plots, each on as many pages as it takes.
-
-    | file | shows | is left out |
-    |---|---|---|
-    | `hardware_comparison_<precision>` | throughput per platform, smallest and largest batch | |
-    | `batch_scaling_<precision>` | throughput and latency by batch | with one batch size |
-    | `efficiency_<precision>` | throughput relative to the CPU | without a CPU |
-    | `memory_<precision>` | peak memory by platform and batch, and the device's | |
-    | `precision_impact_batch<n>` | throughput and memory relative to fp32 | with one precision |
+    """Draw a prediction matrix: hardware comparison, batch scaling, efficiency, memory and precision impact.
 
     Up to 12 models have a panel each; more become the rows of heat maps, grouped by family. A plot that would show no
-    number is left out, too.
+    number is left out.
 
     Args:
         matrix: In the format of the predictor's guide. Throughput is in samples/s, latency in ms, memory in MiB. Cells
@@ -51,13 +46,6 @@ def plot_matrix(matrix: Mapping[str, Any], output_dir: str | Path, *, suffix: st
             missing, or be `None`; `matrix["devices"]` may give `{"cuda": {"name": ..., "memory_mb": ...}}`.
         output_dir: Where to write.
         suffix: `.png` or `.svg`.
-
-    Returns:
-        The files, in the order of the table.
-
-    Raises:
-        ConfigError: The matrix has mistakes (all of them are listed) or no number; the suffix is unknown; the directory
-            cannot be written; matplotlib or seaborn is missing.
     """
     _check_suffix(suffix)
     table = read_matrix(matrix)
@@ -67,29 +55,10 @@ def plot_matrix(matrix: Mapping[str, Any], output_dir: str | Path, *, suffix: st
 def plot_measurements(
     measurements: Iterable[Measurement], output_dir: str | Path, *, suffix: str = ".png"
 ) -> list[Path]:
-    """Draw what was measured: four kinds of plots, each on as many pages as it takes.
-
-    | file | shows | is left out |
-    |---|---|---|
-    | `latency` | latency by batch and length, 5th to 95th percentile | |
-    | `measured_memory` | peak memory by batch and length, and the weights | without a known memory |
-    | `throughput` | throughput by device, precision and batch | |
-    | `noise` | spread of the latencies, and drift of the machine | |
+    """Draw what was measured: latency, memory, throughput and noise.
 
     A model has one panel per kind of weights and mode: tiny weights say nothing about the model that bears the name.
     Several runs of a point are drawn as one: the median of their medians, with the outermost percentiles.
-
-    Args:
-        measurements: The points.
-        output_dir: Where to write.
-        suffix: `.png` or `.svg`.
-
-    Returns:
-        The files, in the order of the table.
-
-    Raises:
-        ConfigError: There is no measurement, or something else than measurements; the suffix is unknown; the directory
-            cannot be written; matplotlib or seaborn is missing.
     """
     _check_suffix(suffix)
     runs = read_measurements(measurements)
@@ -110,13 +79,6 @@ def plot_accuracy(
         output_dir: Where to write.
         source: How the predictions came about, for the subtitle, e.g. `leave one family out`.
         suffix: `.png` or `.svg`.
-
-    Returns:
-        `accuracy_<quantity>` and `errors_<quantity>`, each on as many pages as the devices take.
-
-    Raises:
-        ConfigError: Columns are missing, numbers cannot be, or no row has both; the suffix is unknown; the directory
-            cannot be written; matplotlib or seaborn is missing.
     """
     _check_suffix(suffix)
     read = read_accuracy_rows(rows)
@@ -144,13 +106,6 @@ def plot_roofline(
         output_dir: Where to write.
         roof_source: Where peak and bandwidth come from, for the subtitle, e.g. `calibration of 2026-03-02`.
         suffix: `.png` or `.svg`.
-
-    Returns:
-        `roofline_<device>`.
-
-    Raises:
-        ConfigError: Columns are missing, numbers cannot be, or no row is complete; the suffix is unknown; the directory
-            cannot be written; matplotlib or seaborn is missing.
     """
     _check_suffix(suffix)
     read, roof = read_roofline_points(points), read_roof(device, peak_flops, bandwidth)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from statistics import fmean, median, quantiles
 from typing import Any
 
@@ -35,43 +34,21 @@ _PER_PAGE = 6
 _GOLDEN = 0.6180339887
 
 
-@dataclass(frozen=True)
-class Accuracy:
-    """How good predictions are.
+def accuracy_text(rows: Sequence[AccuracyRow]) -> str:
+    """Say how good predictions are, on one line.
 
-    Attributes:
-        rows: How many there are.
-        mape: Mean absolute percentage error, mean(|predicted - measured| / measured), as a share.
-        spearman: Spearman's rank correlation; `None` for fewer than three rows or when all are equal.
-        coverage: Share of rows with an interval whose interval holds the measured number; `None` without any.
+    MAPE is the mean of |predicted - measured| / measured, Spearman the rank correlation (of three rows or more),
+    coverage the share of rows whose interval holds the measured number.
     """
-
-    rows: int
-    mape: float
-    spearman: float | None
-    coverage: float | None
-
-    @property
-    def text(self) -> str:
-        """On one line."""
-        spearman = "n/a" if self.spearman is None else f"{self.spearman:.3f}"
-        coverage = "n/a" if self.coverage is None else f"{self.coverage:.0%}"
-        return f"n = {self.rows}, MAPE {self.mape:.1%}, Spearman {spearman}, coverage {coverage}"
-
-
-def accuracy_of(rows: Sequence[AccuracyRow]) -> Accuracy:
-    """Measure how good predictions are."""
     from scipy.stats import spearmanr
 
-    covered = [row.covered for row in rows if row.covered is not None]
     predicted, measured = [row.predicted.value for row in rows], [row.measured for row in rows]
+    covered = [row.covered for row in rows if row.covered is not None]
     ranked = len(rows) > 2 and len(set(predicted)) > 1 and len(set(measured)) > 1
-    return Accuracy(
-        rows=len(rows),
-        mape=fmean(abs(row.ratio - 1) for row in rows),
-        spearman=float(spearmanr(predicted, measured).statistic) if ranked else None,
-        coverage=fmean(covered) if covered else None,
-    )
+    spearman = f"{spearmanr(predicted, measured).statistic:.3f}" if ranked else "n/a"
+    coverage = f"{fmean(covered):.0%}" if covered else "n/a"
+    mape = fmean(abs(row.ratio - 1) for row in rows)
+    return f"n = {len(rows)}, MAPE {mape:.1%}, Spearman {spearman}, coverage {coverage}"
 
 
 def figures(rows: list[AccuracyRow], quantity: str, unit: str, source: str) -> Iterator[tuple[str, Figure]]:
@@ -97,7 +74,7 @@ def figures(rows: list[AccuracyRow], quantity: str, unit: str, source: str) -> I
             _draw_points(panel, of_device, colours, markers)
             panel.set_xlabel(f"measured {quantity} ({unit})")
             panel.set_ylabel(f"predicted {quantity} ({unit})")
-            panel_title(panel, device, accuracy_of(of_device).text)
+            panel_title(panel, device, accuracy_text(of_device))
         yield file, figure
 
     how = (

@@ -244,14 +244,7 @@ class Group:
 
 
 def draw_bars(axes: Axes, groups: Sequence[Group], label: str, baseline: float | None = None) -> None:
-    """Draw groups of horizontal bars.
-
-    Args:
-        axes: The panel.
-        groups: From top to bottom.
-        label: Of the axis, with its unit.
-        baseline: Where bars begin, on a logarithmic axis; from zero, on a linear one, when not given.
-    """
+    """Draw groups of horizontal bars, from a baseline on a logarithmic axis, from zero on a linear one without."""
     start = baseline or 0.0
     for at, group in enumerate(groups):
         height = 0.8 / len(group.bars)
@@ -360,15 +353,8 @@ def draw_heat_map(
 ) -> None:
     """Draw a heat map on logarithmic colours that the colour-blind can read.
 
-    Args:
-        axes: The panel.
-        cells: Row by row; an empty row is a heading.
-        rows: Labels of the rows.
-        columns: Labels of the columns.
-        title: Of the map.
-        scale: The smallest and the greatest number of all maps that are to share their colours.
-        ratio: Whether the colours have two sides, at 1.
-        bar_label: Label of the colour bar, with its unit; no bar without one.
+    An empty row of cells is a heading. `scale` has the smallest and the greatest number of all maps that share their
+    colours, which have two sides, at 1, for a `ratio`. Without a `bar_label` there is no colour bar.
     """
     import numpy as np
 

@@ -138,16 +138,7 @@ class Layout:
 
 
 def layouts(devices: int, *, batch: int, training: bool, layers: int, heads: int, per_machine: int) -> list[Layout]:
-    """Return the layouts that use all devices, the plainest first.
-
-    Args:
-        devices: How many there are.
-        batch: Samples of all devices together.
-        training: Whether a training step is split, else a forward pass.
-        layers: Layers of the model: no more stages than these.
-        heads: Attention heads: a tensor-parallel group takes a whole number of them.
-        per_machine: Devices that fast links connect; tensor parallelism stays among them.
-    """
+    """Return the layouts that use all devices, the plainest first."""
     found = []
     for tensor in _divisors(devices):
         for pipeline in _divisors(devices // tensor):
@@ -226,11 +217,6 @@ def device_memory(trace: ModelTrace, blocks: Blocks, layout: Layout) -> DeviceMe
     Sharding divides states by the number of data-parallel devices (ZeRO, arXiv 1910.02054, section 5); tensor and
     pipeline parallelism divide all states. A stage of a pipeline holds the activations of as many micro-batches as
     there are stages (Narayanan et al. 2021, arXiv 2104.04473, section 2.2).
-
-    Args:
-        trace: What a device's micro-batch does on a single device.
-        blocks: The shape of the model.
-        layout: How it is split.
     """
     gradients = trace.parameters * BYTES[trace.dtype] if trace.training else 0
     running: float = trace.activation_bytes - trace.optimizer_bytes

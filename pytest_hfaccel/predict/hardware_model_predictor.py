@@ -173,16 +173,7 @@ class HardwareModelPredictor:
         mode: str = "inference",
         precision: str = "fp32",
     ) -> dict[str, Any]:
-        """Predict a model on hardware.
-
-        Args:
-            model_name: As for `predict_optimal_hardware`.
-            model_family: Likewise.
-            hardware: One name or several; by default the devices of this machine.
-            batch_size: Samples.
-            sequence_length: Tokens per sample of texts.
-            mode: `inference` or `training`.
-            precision: `fp32`, `bf16`, `fp16` or `int8`.
+        """Predict a model on hardware, by default on the devices of this machine; arguments and errors as above.
 
         Returns:
             Plain JSON: `predictions` by name of hardware, each with `throughput` (samples/s), `latency` (ms; of a
@@ -190,9 +181,6 @@ class HardwareModelPredictor:
             peak), `interval` (between whose ends 80 % of measured values are meant to lie), `source`, `basis`, `rows`,
             `fits`, `advice`, `passed_over`; `not_predicted` for hardware of which no time is known; what was asked; and
             `notes`.
-
-        Raises:
-            ConfigError: An argument is not among the allowed ones.
         """
         task = _checked(batch_size, sequence_length, mode, precision, 1)
         question, candidates, _ = self._candidates(model_name, model_family, task, hardware, 1)

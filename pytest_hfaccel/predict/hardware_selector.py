@@ -42,13 +42,7 @@ _STRATEGIES: dict[str, Callable[[Plan], bool]] = {
 
 
 class HardwareSelector:
-    """Selects hardware; the same predictions as `HardwareModelPredictor`, in the selector's form.
-
-    Args:
-        database_path: Benchmark database with measured rows.
-        config_path: Configuration file, JSON or YAML; see `PredictorConfig`.
-        predictor: The predictor to use, instead of a new one.
-    """
+    """Selects hardware; the same predictions as `HardwareModelPredictor`, in the selector's form."""
 
     def __init__(
         self,
@@ -99,7 +93,7 @@ class HardwareSelector:
         """Select hardware for a model and a task.
 
         Args:
-            model_family: Its family, or `None`.
+            model_family: Its family, or `None`; this and the others as for `select_hardware`.
             model_name: Its name.
             task_type: `training` or `fine-tuning` for training, any other task for inference.
             batch_size: Samples; of all devices together when distributed.

@@ -38,13 +38,6 @@ def make_matrix(
 ) -> tuple[dict[str, Any], list[Prediction]]:
     """Return the matrix in the guide's format, and all predictions in it.
 
-    Args:
-        engine: Predicts.
-        models: Names, or `{"name": ..., "family": ...}`; `None` for the default ones.
-        hardware: Names of hardware; `None` for the default ones.
-        tasks: The batches and precisions, all in one mode and at one length.
-        progress: Called with the models done, their number, and the name of the next one.
-
     Raises:
         ConfigError: A model or a piece of hardware is not one.
     """

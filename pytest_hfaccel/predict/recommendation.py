@@ -174,11 +174,6 @@ _FALLBACKS = 2
 def recommend(candidates: Sequence[Candidate], weights: Mapping[str, float], considered: str) -> dict[str, Any]:
     """Return the recommendation.
 
-    Args:
-        candidates: The hardware to choose among.
-        weights: What counts how much.
-        considered: Which hardware that is and why, a sentence.
-
     Returns:
         `primary_recommendation` (`None` where nothing can run it), `fallback_options` (at most two),
         `compatible_hardware`, `all_scores`, `explanation`, `prediction_source`, and what `numbers_of` returns.

@@ -265,16 +265,7 @@ class Requirements:
 def requirements_on(
     kind: str, cost: ArchitectureCost, *, dtype: str, memory_bytes: int | None, cores: int, origin: str
 ) -> Requirements:
-    """Compute what a model needs on a kind of device.
-
-    Args:
-        kind: Kind of device, as in `pytest_hfaccel.core.spec.DEVICE_KINDS`.
-        cost: What the architecture costs.
-        dtype: dtype of weights and activations.
-        memory_bytes: Memory of the device; `None` where that is not known.
-        cores: Cores this process may use.
-        origin: Where the dimensions come from, without a full stop.
-    """
+    """Compute what a model needs on a kind of device."""
     overhead = overhead_of(kind)
     batch, fits = _batch(cost, overhead, dtype, memory_bytes)
     speed = overhead.flops_per_second_and_core if cost.run else 0

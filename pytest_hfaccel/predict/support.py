@@ -226,11 +226,7 @@ class CompatibilityMatrix:
         return measured
 
     def by_family(self, family_of: Callable[[str], str]) -> dict[str, dict[str, dict[str, Any]]]:
-        """Return family -> kind of device -> entry, as plain JSON; measured entries count their cells.
-
-        Args:
-            family_of: Architecture class -> family.
-        """
+        """Return family -> kind of device -> entry, as plain JSON; measured entries count their cells."""
         found: dict[tuple[str, str], list[Support]] = {}
         for cell in self._cells:
             support = cell.support()

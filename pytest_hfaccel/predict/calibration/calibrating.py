@@ -16,7 +16,6 @@ from pytest_hfaccel.benchmark.noise import noise_between, read_noise
 from pytest_hfaccel.core.devices import TORCH_KINDS
 from pytest_hfaccel.core.errors import BackendUnavailable, ConfigError
 from pytest_hfaccel.core.spec import Device
-from pytest_hfaccel.predict.calibration import sizes
 from pytest_hfaccel.predict.calibration.records import QUIET, DeviceCalibration, TimedOperator, disturbance_of
 
 CALIBRATED_KINDS = (*TORCH_KINDS, "openvino")
@@ -108,6 +107,8 @@ class OperatorTimer(ABC):
 
     def measure(self, note: Callable[[str], None]) -> Iterator[TimedOperator]:
         """Time every operator of `sizes`."""
+        from pytest_hfaccel.predict.calibration import sizes
+
         note("matrix products")
         for m, n, k in sizes.LINEAR:
             yield self._timed("linear", (m, n, k), self._linear(m, n, k), 2 * m * n * k, m * k + n * k + m * n)

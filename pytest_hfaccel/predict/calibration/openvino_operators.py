@@ -23,11 +23,6 @@ _MOST_NUMBERS = 40_000_000
 class OpenVINOOperators(OperatorTimer):
     """Times operators on one OpenVINO device.
 
-    Args:
-        target: OpenVINO's name of the device: `CPU`, `GPU.0`.
-        dtype: `fp32`, `bf16` or `fp16`.
-        threads: Threads of the CPU plugin.
-
     Raises:
         RuntimeError: The device would compute at another precision.
     """

@@ -140,12 +140,7 @@ _MODELS: tuple[tuple[str, dict[str, Any]], ...] = (
 
 
 def seconds_per_launch(calibration: DeviceCalibration, device: str) -> float:
-    """Return the seconds that Python takes per operator, measured on models of three architectures.
-
-    Args:
-        calibration: The operators' own times on the device.
-        device: torch's name of the device.
-    """
+    """Return the seconds that Python takes per operator, measured on models of three architectures."""
     roofline, found = OperatorRoofline(calibration), []
     for architecture, dims in _MODELS:
         trace = trace_model(architecture, dims, batch=1, length=_LENGTH)

@@ -82,13 +82,7 @@ _FIRST_LENGTH = 32
 
 
 def monotone(ask: Ask, question: Question, *, has_length: bool) -> Prediction:
-    """Return a prediction that does not fall with batch or length.
-
-    Args:
-        ask: Predicts at any batch and length.
-        question: What is asked.
-        has_length: Whether the model's work depends on the length.
-    """
+    """Return a prediction that does not fall with batch or length."""
     direct = ask(question)
     if direct.source not in _GUARDED:
         return direct

@@ -95,13 +95,7 @@ def shares_of(kind: str) -> Shares:
 
 
 class DatasheetLayer:
-    """Answers with the plain roofline of a device's data sheet and the shares of it that models reach.
-
-    Args:
-        device: The device's data sheet.
-        why: Why this device stands for the one that was asked about, without a full stop; empty where it is that one.
-        precision: How the device that was asked about computes at a dtype.
-    """
+    """Answers with the plain roofline of a device's data sheet and the shares of it that models reach."""
 
     name = Source.DATASHEET
 

@@ -37,12 +37,7 @@ class _Rooflines:
 
 
 class CalibratedLayer:
-    """Predicts from calibrations.
-
-    Args:
-        calibrations: Of the devices that are here, the newest first.
-        threads: CPU threads of the runs that are asked about; any when not given.
-    """
+    """Predicts from calibrations."""
 
     name = Source.CALIBRATED
 
@@ -123,12 +118,7 @@ def _corrections() -> dict[str, Any]:
 
 
 class LearnedLayer:
-    """Predicts with trained models.
-
-    Args:
-        models: What `training.train` returned.
-        threads: CPU threads of the runs that are asked about; any when not given.
-    """
+    """Predicts with trained models."""
 
     name = Source.LEARNED
 

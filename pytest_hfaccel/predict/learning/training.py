@@ -35,13 +35,7 @@ _MOST_FOLDS = 8
 def held_out_log_errors(
     rows: Sequence[Row], predict: Callable[[list[Row], list[Row]], Array], measured: Callable[[Row], float]
 ) -> Array:
-    """Return the logarithms of measured / predicted of rows that were predicted from their non-relatives.
-
-    Args:
-        rows: All rows.
-        predict: Trains on the first rows and predicts the second.
-        measured: The measured value of a row.
-    """
+    """Return the logarithms of measured / predicted of rows that were predicted from their non-relatives."""
     groups = [row.relatives for row in rows]
     errors = []
     for others, held_out in GroupKFold(min(_MOST_FOLDS, len(set(groups)))).split(groups, groups=groups):
@@ -79,14 +73,7 @@ def train(
     cache_dir: Path,
     dims_of: Dims = carried_dims,
 ) -> TrainedModels:
-    """Train a model for each device, dtype, number of threads and mode that has enough rows.
-
-    Args:
-        measurements: Measured rows; those of tiny weights and of emulated devices are left out.
-        calibrations: Of the devices.
-        cache_dir: Where traces are remembered.
-        dims_of: Config fields of a row's model.
-    """
+    """Train a model for each device, dtype, number of threads and mode that has enough rows."""
     groups: dict[tuple[str, str, int, bool], list[Measurement]] = defaultdict(list)
     for one in measurements:
         if one.weights != "tiny" and one.implementation == "real":

@@ -57,12 +57,6 @@ def test_a_damaged_file_counts_as_absent(tmp_path: Path, text: str) -> None:
     assert load_calibrations(tmp_path) == []
 
 
-def test_a_calibration_of_another_format_is_refused() -> None:
-    data = {**even_calibration().to_json(), "format": 99}
-    with pytest.raises(ValueError, match="format 99"):
-        DeviceCalibration.from_json(data)
-
-
 def test_a_directory_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "calibrations").write_text("a file where a folder should be")
     with pytest.raises(ConfigError, match="cannot be stored"):

@@ -199,10 +199,6 @@ def test_without_rows_or_without_a_model_of_the_device_there_is_no_answer() -> N
     assert "nothing predicts how its time grows" in blind.why_not(question())
 
 
-def test_an_estimate_is_scaled_with_its_interval() -> None:
-    assert estimate(2.0).times(2.0) == estimate(4.0)
-
-
 BATCHES = (1, 2, 3, 4, 6, 8, 12, 16, 31, 32, 64)
 LENGTHS = (8, 16, 17, 24, 32, 64, 100, 128, 512)
 

@@ -20,7 +20,7 @@ from pytest_hfaccel.tracing.trace import ModelTrace, Operator
 from tests.unit.predict.predict_samples import CHIP, REPORT, block_trace, even_calibration, row
 
 if TYPE_CHECKING:
-    from pytest_hfaccel.predict.learning.models import Row
+    from pytest_hfaccel.predict.learning.models import DeviceModel, Row
 
 
 pytestmark = pytest.mark.slow  # scikit-learn takes seconds to import
@@ -66,23 +66,19 @@ def fused(_trace: ModelTrace, groups: dict[str, float]) -> float:
     return 1.25 * groups["matrix"] + 1e-4
 
 
-def test_a_runtime_that_fuses_operators_is_learned_from_other_models() -> None:
+@pytest.fixture(scope="module")
+def model() -> DeviceModel:
+    """What is learned of a runtime that fuses, and holds weights twice and activations three times."""
     from pytest_hfaccel.predict.learning.training import fit
 
-    model = fit(rows(fused), CALIBRATION)
+    return fit(rows(fused, lambda one: 2 * one.weight_bytes + 3 * one.activation_bytes + 5 * MIB), CALIBRATION)
+
+
+def test_a_runtime_that_fuses_operators_is_learned_from_other_models(model: DeviceModel) -> None:
     assert model.latency_error < 0.08
     low, high = model.latency_interval
     assert 0.8 < low <= 1.0 <= high < 1.25
     assert (model.rows, model.relatives) == (32, 8)
-
-
-def test_memory_is_learned_from_other_models() -> None:
-    from pytest_hfaccel.predict.learning.training import fit
-
-    def twice(one: ModelTrace) -> float:
-        return 2 * one.weight_bytes + 3 * one.activation_bytes + 5 * MIB
-
-    model = fit(rows(fused, twice), CALIBRATION)
     assert model.memory_error is not None
     assert model.memory_error < 0.05
 
@@ -118,13 +114,12 @@ def test_weights_are_never_negative_and_stay_where_nothing_speaks_against_them()
     assert fit_weights(columns, columns[:, 0], np.zeros(3), np.zeros(3)).min() >= 0
 
 
-def test_the_layer_answers_with_an_interval_and_its_basis() -> None:
+def test_the_layer_answers_with_an_interval_and_its_basis(model: DeviceModel) -> None:
     from pytest_hfaccel.predict.calibration.roofline import OperatorRoofline
     from pytest_hfaccel.predict.layers.roofline import LearnedLayer
     from pytest_hfaccel.predict.learning.models import TrainedModels
-    from pytest_hfaccel.predict.learning.training import fit
 
-    layer = LearnedLayer(TrainedModels([fit(rows(fused), CALIBRATION)]))
+    layer = LearnedLayer(TrainedModels([model]))
     unseen = trace(320, 5, 4)
     found = layer.predict(Question("LlamaModel", "cpu", batch=4), unseen)
     assert found is not None
@@ -138,19 +133,6 @@ def test_the_layer_answers_with_an_interval_and_its_basis() -> None:
     assert "cpu-fp32-inference-1" in layer.why_not(Question("LlamaModel", "cuda"))
 
 
-def test_trained_models_are_saved_and_loaded(tmp_path: Path) -> None:
-    from pytest_hfaccel.predict.learning.models import TrainedModels
-    from pytest_hfaccel.predict.learning.training import fit
-
-    given = rows(fused)
-    model = fit(given, CALIBRATION)
-    TrainedModels([model]).save(tmp_path / "models")
-    (loaded,) = TrainedModels.load(tmp_path / "models")
-    points = [row.point for row in given]
-    assert loaded.latency.predict(points) == pytest.approx(model.latency.predict(points))
-    assert loaded.calibration == CALIBRATION
-
-
 @pytest.mark.parametrize("content", [None, b"", b"not a pickle"])
 def test_models_that_cannot_be_loaded_are_a_clear_error(tmp_path: Path, content: bytes | None) -> None:
     from pytest_hfaccel.predict.learning.models import TrainedModels
@@ -161,43 +143,21 @@ def test_models_that_cannot_be_loaded_are_a_clear_error(tmp_path: Path, content:
         TrainedModels.load(tmp_path)
 
 
-def measurement(architecture: str, milliseconds: float = 5.0, **changes: Any) -> Any:
-    from pytest_hfaccel.benchmark.measurement import Latency, Measurement, Noise
-
-    ms = milliseconds
-    latency = Latency(10, 3, ms, ms, ms, ms, ms, ms, iqr_ms=0.1, relative_error=0.01)
-    fields = {"batch": 1, "length": 8, "threads": 1, "details": {"dims": {}}, **changes}
-    return Measurement(
-        "m",
-        architecture,
-        "t",
-        "random",
-        "cpu",
-        "chip",
-        "fp32",
-        "fp32",
-        latency=latency,
-        noise=Noise(1.0, 1.0, 0.0),
-        **fields,
-    )
-
-
 def test_what_cannot_be_trained_is_said_and_not_raised(tmp_path: Path) -> None:
     from pytest_hfaccel.predict.learning.training import train
 
-    trained = train([measurement("BertModel")], [], tmp_path)
+    trained = train([row()], [], tmp_path)
     assert not trained.models
     assert "no calibration (hfaccel calibrate cpu)" in trained.left_out[0]
-    tiny = replace(measurement("BertModel"), weights="tiny")
-    assert train([tiny], [CALIBRATION], tmp_path).left_out == []
+    assert train([row(weights="tiny")], [CALIBRATION], tmp_path).left_out == []
 
 
 def test_relatives_are_what_the_row_says_or_the_class_without_its_head() -> None:
     from pytest_hfaccel.predict.learning.training import relatives_of
 
-    assert relatives_of(measurement("BertForMaskedLM")) == "Bert"
-    assert relatives_of(measurement("GPT2LMHeadModel")) == "GPT2"
-    assert relatives_of(measurement("LlamaModel", details={"relatives": "llama"})) == "llama"
+    assert relatives_of(row()) == "Bert"
+    assert relatives_of(row(architecture="GPT2LMHeadModel")) == "GPT2"
+    assert relatives_of(row(details={"relatives": "llama"})) == "llama"
 
 
 PAIR: dict[str, Any] = {
@@ -331,7 +291,6 @@ def rows_of_six_families() -> list[Any]:
     return rows
 
 
-@pytest.mark.slow
 def test_models_are_trained_kept_and_used(place: Path) -> None:
     calibration = replace(even_calibration("cpu", threads=4), device_name=CHIP)
     save_calibration(calibration, place / "cache")
@@ -357,7 +316,6 @@ def test_models_are_trained_kept_and_used(place: Path) -> None:
     assert again == before
 
 
-@pytest.mark.slow
 def test_too_few_rows_train_nothing_and_say_so(place: Path) -> None:
     models = train_prediction_models(database_with(place, row()), place / "models")
     assert len(models) == 0

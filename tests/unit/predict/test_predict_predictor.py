@@ -265,15 +265,6 @@ def test_three_dots_are_any_model(make: Make) -> None:
     assert make().predict_optimal_hardware(...)["model_name"] == "bert-base-uncased"
 
 
-def test_trained_models_can_be_set(make: Make) -> None:
-    predictor = make()
-    assert predictor.prediction_models is None
-    models: Any = []
-    predictor.prediction_models = models
-    assert predictor.prediction_models is models
-    assert predictor.predict_performance("gpt2", hardware="cpu")["predictions"]["cpu"]["source"] == "datasheet"
-
-
 HEAVY = ("torch", "transformers", "numpy", "duckdb", "pandas", "sklearn", "matplotlib", "scipy")
 
 

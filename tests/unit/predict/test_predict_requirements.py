@@ -144,27 +144,6 @@ def test_tables_of_embeddings_are_not_multiplied() -> None:
     assert headless.run.multiplied_bytes < 0.1 * headless.weight_bytes("fp32")
 
 
-@pytest.mark.parametrize(
-    ("architecture", "dims"),
-    [
-        ("CLIPModel", {}),
-        ("WhisperForConditionalGeneration", {"encoder_layers": 1, "decoder_layers": 1}),
-        ("XCLIPModel", {}),
-        (
-            "LlavaForConditionalGeneration",
-            {
-                "text_config": {"model_type": "llama", "num_hidden_layers": 1, "vocab_size": 32064},
-                "vision_config": {"model_type": "clip_vision_model", "num_hidden_layers": 2, "image_size": 336},
-            },
-        ),
-    ],
-)
-def test_other_modalities_run_on_fake_tensors(architecture: str, dims: dict[str, Any]) -> None:
-    cost = traced(architecture, dims)
-    assert cost.problem == ""
-    assert cost.run.bytes_per_sample > 0
-
-
 def test_what_cannot_be_built_is_said() -> None:
     with pytest.raises(LoadError, match="BertForNothing"):
         traced("BertForNothing", {})

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
@@ -15,17 +14,7 @@ from tests.unit.predict.predict_samples import CHIP, REPORT, even_calibration
 
 pytestmark = [pytest.mark.slow, pytest.mark.nightly]
 
-MODELS = (
-    "bert-base-uncased",
-    "distilbert-base-uncased",
-    "gpt2",
-    "t5-small",
-    "HuggingFaceTB/SmolLM2-135M",
-    "google/vit-base-patch16-224",
-    "openai/clip-vit-base-patch32",
-    "openai/whisper-tiny",
-    "facebook/wav2vec2-base-960h",
-)
+MODELS = ("gpt2", "t5-small", "google/vit-base-patch16-224", "openai/clip-vit-base-patch32", "openai/whisper-tiny")
 HARDWARE = ("cpu", "cuda", "mps")
 LARGER = (
     ("bert-tiny", "bert-mini", "bert-small", "bert-medium", "bert-base-uncased", "bert-large-uncased"),
@@ -78,14 +67,3 @@ def test_larger_models_never_take_less(
     predictor: HardwareModelPredictor, models: tuple[str, ...], hardware: str
 ) -> None:
     assert never_fall([numbers(predictor, model, hardware, 1, 64) for model in models])
-
-
-def test_a_repeated_prediction_is_the_same(predictor: HardwareModelPredictor) -> None:
-    first, second = (numbers(predictor, "gpt2", "cpu", 5, 100) for _ in range(2))
-    assert first == second
-
-
-def test_traces_are_kept_on_disk(predictor: HardwareModelPredictor, tmp_path: Path) -> None:
-    assert predictor.predict_performance("bert-tiny", hardware="cpu")["predictions"]
-    assert list((predictor.engine.cache_dir / "traces").glob("BertForMaskedLM-*.json"))
-    assert tmp_path != predictor.engine.cache_dir
