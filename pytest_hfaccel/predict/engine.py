@@ -17,7 +17,7 @@ from pytest_hfaccel.predict.layers import Layer, ask_layers, monotone
 from pytest_hfaccel.predict.layers.datasheet import DatasheetLayer
 from pytest_hfaccel.predict.layers.measured import MeasuredLayer
 from pytest_hfaccel.predict.naming import ModelFinder, NamedModel
-from pytest_hfaccel.predict.platforms import KnownDevice, Platform, Platforms, load_specifications
+from pytest_hfaccel.predict.platforms import Platform, Platforms, load_specifications
 from pytest_hfaccel.predict.requirements import DEFAULT_LENGTH, with_fit
 from pytest_hfaccel.predict.support import (
     CompatibilityMatrix,
@@ -106,13 +106,12 @@ class Engine:
         from pytest_hfaccel.hardware import probe_devices
 
         report = self._report or probe_devices()
+        here = [each for each in report.presences if each.present]
+        cores = next((each.details["cores"] for each in here if each.details.get("cores")), 0)
         here = [
-            KnownDevice(each.device, each.name, True, each.memory_bytes, int(each.details.get("cores", 0)), each)
-            for each in report.presences
-            if each.present
+            replace(each, details={**each.details, "cores": cores}) if each.device.id == "openvino:CPU" else each
+            for each in here
         ]
-        cores = next((each.cores for each in here if each.cores), 0)
-        here = [replace(each, cores=cores) if each.device.id == "openvino:CPU" else each for each in here]
         names = {(each.device.id, each.name) for each in here}
         there = [each for each in self.evidence.known_devices() if (each.device.id, each.name) not in names]
         return Platforms(load_specifications(), (*here, *there), self.config.devices)
@@ -120,8 +119,8 @@ class Engine:
     @property
     def threads(self) -> int:
         """CPU threads of the runs that are predicted."""
-        cores = next((each.cores for each in self.platforms.known if each.device.kind == "cpu"), 1)
-        return self.config.threads or cores or 1
+        cores = next((each.details.get("cores", 0) for each in self.platforms.known if each.device.kind == "cpu"), 1)
+        return int(self.config.threads or cores or 1)
 
     @cached_property
     def _cells(self) -> list[MeasuredCell]:

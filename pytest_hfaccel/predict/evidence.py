@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from pytest_hfaccel.core.errors import ConfigError, HfAccelError
 from pytest_hfaccel.core.prediction import Prediction, Question
+from pytest_hfaccel.core.presence import Presence
 from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.predict.layers.measured import MeasuredPoint, points_of
 from pytest_hfaccel.predict.naming import NamedModel
-from pytest_hfaccel.predict.platforms import KnownDevice, Platform
+from pytest_hfaccel.predict.platforms import Platform
 
 if TYPE_CHECKING:
     from pytest_hfaccel.benchmark.measurement import Measurement
@@ -98,11 +99,12 @@ class Evidence:
             self.notes.append(error.message)
         return None
 
-    def known_devices(self) -> list[KnownDevice]:
+    def known_devices(self) -> list[Presence]:
         """Return the devices that have rows or calibrations, the newest rows first."""
         seen = [(row.device, row.device_name) for row in reversed(self.rows) if row.implementation == "real"]
         seen += [(each.device, each.device_name) for each in self.calibrations]
-        return [KnownDevice(Device(*device.partition(":")[::2]), name, False) for device, name in dict.fromkeys(seen)]
+        parts = [(Device(*device.partition(":")[::2]), name) for device, name in dict.fromkeys(seen)]
+        return [Presence(device, False, "measured before", name) for device, name in parts]
 
     def points(self, model: NamedModel, platform: Platform, question: Question, threads: int) -> list[MeasuredPoint]:
         """Return what was measured of a model on a platform, at a question's dtype and mode.

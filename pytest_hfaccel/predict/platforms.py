@@ -197,22 +197,6 @@ class Platform:
 
 
 @dataclass(frozen=True)
-class KnownDevice:
-    """A device that was found on this machine, or has rows in the database; the attributes as in `Platform`.
-
-    Attributes:
-        cores: Cores this process may use, for CPUs.
-    """
-
-    device: Device
-    name: str
-    is_present: bool
-    memory_bytes: int | None = None
-    cores: int = 0
-    presence: Presence | None = None
-
-
-@dataclass(frozen=True)
 class Platforms:
     """Finds the platform a user means.
 
@@ -223,7 +207,7 @@ class Platforms:
     """
 
     specifications: Specifications
-    known: tuple[KnownDevice, ...] = ()
+    known: tuple[Presence, ...] = ()
     chosen: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, name: str) -> Platform:
@@ -261,7 +245,7 @@ class Platforms:
 
     def present(self) -> list[str]:
         """The ids of the devices of this machine that models run on."""
-        return [each.device.id for each in self.known if each.is_present]
+        return [each.device.id for each in self.known if each.present]
 
     def _device(self, kind: str, target: str) -> Device | None:
         if kind == "qualcomm":
@@ -273,26 +257,26 @@ class Platforms:
             hint = f"Chips of this kind: {', '.join(chips)}." if chips else None
             raise ConfigError(error.message, hint=hint) from error
 
-    def _of_known(self, name: str, kind: str, known: KnownDevice) -> Platform:
-        chip, why = self.specifications.of_driver(known.name, kind), ""
-        if chip is None and kind in self.specifications.defaults and (known.cores or kind not in _CPUS):
+    def _of_known(self, name: str, kind: str, known: Presence) -> Platform:
+        chip, why, cores = self.specifications.of_driver(known.name, kind), "", known.details.get("cores", 0)
+        if chip is None and kind in self.specifications.defaults and (cores or kind not in _CPUS):
             chip = self._stand_in(kind)[0]
             why = f"which stands for {known.name or known.device.id}, whose own data sheet is not known"
-        if chip is not None and chip.cores and known.cores:
-            chip = chip.with_cores(known.cores)
-        source = "this machine's" if known.is_present else "of its data sheet"
+        if chip is not None and chip.cores and cores:
+            chip = chip.with_cores(int(cores))
+        source = "this machine's" if known.present else "of its data sheet"
         memory = known.memory_bytes or (chip.memory_bytes if chip else None)
         return Platform(
             name=name,
             kind=kind,
             device=known.device.id,
             device_name=known.name,
-            is_present=known.is_present,
+            is_present=known.present,
             chip=chip,
             why_chip=why,
             memory_bytes=memory,
             memory_source=source if memory else "",
-            presence=known.presence,
+            presence=known if known.present else None,
         )
 
     def _stand_in(self, kind: str) -> tuple[DeviceSpecification, str]:

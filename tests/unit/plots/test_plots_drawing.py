@@ -261,7 +261,7 @@ def test_the_measures_of_accuracy() -> None:
 
     # Ratios 0.9, 1.0, 1.1 in turn; the interval holds every measured number.
     text = accuracy_text(read_accuracy_rows(accuracy_rows(9)))
-    assert text == "n = 9, MAPE 6.7%, Spearman 1.000, coverage 100%"
+    assert text == "n = 9, MAPE 6.7%, Spearman 0.983, coverage 100%"
     half_known = [{**accuracy_rows(1)[0], "low": None}, {**accuracy_rows(1)[0], "high": None}]
     text = accuracy_text(read_accuracy_rows(half_known))
     assert text == "n = 2, MAPE 10.0%, Spearman n/a, coverage n/a"

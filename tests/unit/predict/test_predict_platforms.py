@@ -9,15 +9,16 @@ from urllib.parse import urlparse
 import pytest
 
 from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.presence import Presence
 from pytest_hfaccel.core.spec import DTYPES, Device
 from pytest_hfaccel.predict.layers.datasheet import DatasheetLayer, Reached, roofline_seconds, shares_of
-from pytest_hfaccel.predict.platforms import KINDS, DeviceSpecification, KnownDevice, Platforms, load_specifications
+from pytest_hfaccel.predict.platforms import KINDS, DeviceSpecification, Platforms, load_specifications
 from pytest_hfaccel.tracing.trace import ModelTrace, Operator
 from tests.unit.predict.predict_samples import GIB, block_trace, question
 
 HERE = (
-    KnownDevice(Device("cpu"), "AMD EPYC", True, 16 * GIB, 4),
-    KnownDevice(Device("openvino", "CPU"), "AMD EPYC", True, 16 * GIB, 4),
+    Presence(Device("cpu"), True, "", "AMD EPYC", 16 * GIB, {"cores": 4}),
+    Presence(Device("openvino", "CPU"), True, "", "AMD EPYC", 16 * GIB, {"cores": 4}),
 )
 PLATFORMS = Platforms(load_specifications(), HERE)
 
@@ -54,7 +55,7 @@ def test_a_chip(name: str) -> None:
 
 
 def test_a_chip_named_although_another_is_here() -> None:
-    gpu = KnownDevice(Device("cuda", "0"), "NVIDIA L4", True, 24 * GIB)
+    gpu = Presence(Device("cuda", "0"), True, "", "NVIDIA L4", 24 * GIB)
     platforms = Platforms(load_specifications(), (*HERE, gpu))
     assert platforms.of("cuda").device == platforms.of("cuda:0").device == "cuda:0"
     assert platforms.of("cuda:h100-sxm").device == "cuda:h100-sxm"
@@ -64,7 +65,7 @@ def test_a_chip_named_although_another_is_here() -> None:
 
 
 def test_a_device_of_the_database_comes_before_the_default() -> None:
-    other = KnownDevice(Device("cuda", "0"), "NVIDIA H200", False)
+    other = Presence(Device("cuda", "0"), False, "", "NVIDIA H200")
     found = Platforms(load_specifications(), (*HERE, other)).of("cuda")
     assert (found.device, found.device_name, found.is_present) == ("cuda:0", "NVIDIA H200", False)
     assert found.memory_bytes == 141 * 10**9
