@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from pytest_hfaccel.upstream.huggingface_hub import hub_errors
 
@@ -26,19 +26,10 @@ _SEARCHED = 1000
 """How many of the hub's models of a task are looked through for those of one class, the most downloaded first."""
 
 
-@dataclass(frozen=True)
-class HubModel:
-    """A model the hub lists.
-
-    Attributes:
-        hub_id: Its repository.
-        downloads: Downloads in the last 30 days.
-        parameters: Number of parameters its safetensors files hold, where the hub knows.
-        gated: Whether it wants an accepted licence.
-    """
+class HubModel(NamedTuple):
+    """A model the hub lists, with the number of parameters in its safetensors files where the hub knows it."""
 
     hub_id: str
-    downloads: int
     parameters: int | None
     gated: bool
 
@@ -75,12 +66,7 @@ def _demand_an_answer(hub_id: str, revision: str | None) -> None:
 
 
 def _demand_a_connection() -> None:
-    """Connect to the hub once. Its listing would go on trying for half a minute where there is no network at all.
-
-    Raises:
-        OfflineModeIsEnabled: The hub is switched off.
-        LocalEntryNotFoundError: There is no connection within `_CONNECT_SECONDS`.
-    """
+    """Connect to the hub once. Its listing would go on trying for half a minute where there is no network at all."""
     from huggingface_hub import constants, errors
     from huggingface_hub.utils import get_session
 
@@ -102,19 +88,10 @@ def popular_models(architecture: str, tags: list[str], limit: int) -> list[HubMo
         from huggingface_hub import HfApi
 
         _demand_a_connection()
-        listed = HfApi().list_models(
-            filter=tags,
-            sort="downloads",
-            limit=_SEARCHED,
-            expand=["config", "downloads", "gated", "safetensors"],
-        )
+        wanted = ["config", "gated", "safetensors"]
+        listed = HfApi().list_models(filter=tags, sort="downloads", limit=_SEARCHED, expand=wanted)
         fitting = (info for info in listed if architecture in ((info.config or {}).get("architectures") or ()))
         return [
-            HubModel(
-                hub_id=info.id,
-                downloads=info.downloads or 0,
-                parameters=info.safetensors.total if info.safetensors else None,
-                gated=bool(info.gated),
-            )
+            HubModel(info.id, info.safetensors.total if info.safetensors else None, bool(info.gated))
             for info in islice(fitting, limit)
         ]

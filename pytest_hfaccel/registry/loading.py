@@ -138,16 +138,13 @@ def entry_fields(entry: Mapping[str, Any], document: Document, loc: Loc) -> dict
     """Turn a valid entry into `ModelSpec` fields; `None` stays, and takes an earlier file's value away."""
     fields = {key: None if value is None else _field(key, value, document, (*loc, key)) for key, value in entry.items()}
     if "bundled" in fields:
-        fields["package"] = _unpinned(fields.pop("bundled"), document.place((*loc, "bundled")))
+        # The key that `package` replaced names a folder, and neither what to install nor what it must hold.
+        folder, place = fields.pop("bundled"), document.place((*loc, "bundled"))
+        warnings.warn(
+            f"{place}: 'bundled' is now 'package', which pins version and hashes.", DeprecationWarning, stacklevel=2
+        )
+        fields["package"] = PackageSource(folder) if folder else None
     return fields
-
-
-def _unpinned(folder: str | None, place: str) -> PackageSource | None:
-    """Read the key that `package` replaced: it names a folder, and neither what to install nor what it must hold."""
-    warnings.warn(
-        f"{place}: 'bundled' is now 'package', which pins version and hashes.", DeprecationWarning, stacklevel=2
-    )
-    return PackageSource(folder) if folder else None
 
 
 def _field(key: str, value: Any, document: Document, loc: Loc) -> Any:
