@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -41,43 +41,39 @@ _BYTES_PER_MIB, _BYTES_PER_GIB = 2**20, 2**30
 _FOUR_DIGITS = 9_995
 
 
-@dataclass(frozen=True)
 class _Setups:
-    """What rows were measured on, in words, and how each of them looks in every plot."""
+    """What rows were measured on, in words, and how each of them looks in every plot.
 
-    rows: Sequence[Measurement]
+    Attributes:
+        names: All of them.
+        colours: The colour of the hardware, where every device was measured in one way; else one per way.
+        markers: One per name.
+    """
+
+    def __init__(self, rows: Sequence[Measurement]) -> None:
+        self._rows = rows
+        threads = {(row.device, row.threads) for row in rows}
+        self._with_threads = {device for device, count in Counter(device for device, _ in threads).items() if count > 1}
+        devices = {self.of(row): row.device for row in rows}
+        self.names = sorted(devices)
+        self.markers = cycle(self.names, MARKERS)
+        hardware = hardware_colours(sorted(devices.values()))
+        is_one_way = len(set(devices.values())) == len(devices)
+        self.colours = {n: hardware[devices[n]] for n in self.names} if is_one_way else cycle(self.names, COLOURS)
 
     def of(self, row: Measurement) -> str:
         """Device and precision, with threads or emulation where that matters."""
         precision = row.dtype if row.effective_dtype in ("", row.dtype) else f"{row.dtype} (ran {row.effective_dtype})"
-        several = len({other.threads for other in self.rows if other.device == row.device}) > 1
-        threads = f"{row.threads} threads" if several else ""
+        threads = f"{row.threads} threads" if row.device in self._with_threads else ""
         emulated = row.implementation if row.implementation != "real" else ""
         return plain(", ".join(filter(None, (f"{row.device} {precision}", threads, emulated))))
 
     @property
-    def names(self) -> list[str]:
-        return sorted({self.of(row) for row in self.rows})
-
-    @property
-    def colours(self) -> dict[str, str]:
-        """The colour of the hardware, where every device was measured in one way; else one per way."""
-        devices = {self.of(row): row.device for row in self.rows}
-        if len(set(devices.values())) < len(devices):
-            return cycle(self.names, COLOURS)
-        colours = hardware_colours(sorted(devices.values()))
-        return {name: colours[devices[name]] for name in self.names}
-
-    @property
-    def markers(self) -> dict[str, str]:
-        return cycle(self.names, MARKERS)
-
-    @property
     def subtitle(self) -> str:
         """How many points, and the chip behind each device."""
-        chips = sorted({(row.device, row.device_name) for row in self.rows if row.device_name})
+        chips = sorted({(row.device, row.device_name) for row in self._rows if row.device_name})
         named = "; ".join(f"{plain(device)}: {plain(name)}" for device, name in chips)
-        return " \u00b7 ".join(filter(None, (f"measured points: {len(self.rows):,}", named)))
+        return " \u00b7 ".join(filter(None, (f"measured points: {len(self._rows):,}", named)))
 
 
 def figures(rows: list[Measurement]) -> Iterator[tuple[str, Figure]]:
