@@ -162,14 +162,6 @@ def _protected(kind: Kind, rule: _Rule) -> bool:
     return rule.kind == DUAL and kind != VLM
 
 
-def purpose_without_family(tokens: Sequence[str]) -> Purpose | None:
-    """Say what a name is for that holds no known model, or `None`."""
-    for pattern, kind in _ALONE:
-        if word := _first(pattern, tokens):
-            return Purpose(kind, f"{word!r} says what it is for")
-    return None
-
-
 def _first(pattern: str, tokens: Sequence[str]) -> str | None:
     return next((token for token in tokens if re.fullmatch(pattern, token)), None)
 
@@ -244,9 +236,9 @@ def _by_publisher(organisation: Sequence[str]) -> Analysis | None:
 
 
 def _by_purpose(tokens: Sequence[str]) -> Analysis | None:
-    purpose = purpose_without_family(tokens)
-    if purpose is None:
-        return None
-    # A masked language model that encodes for retrieval is published under the class of its pretraining.
-    certainty = STATED if purpose.kind == SENTENCE else PURPOSE
-    return analysis(NAME_SOURCE, *purpose.kind, PURPOSE, certainty, purpose.why)
+    for pattern, kind in _ALONE:
+        if word := _first(pattern, tokens):
+            # A masked language model that encodes for retrieval is published under the class of its pretraining.
+            certainty = STATED if kind == SENTENCE else PURPOSE
+            return analysis(NAME_SOURCE, *kind, PURPOSE, certainty, f"{word!r} says what it is for")
+    return None
