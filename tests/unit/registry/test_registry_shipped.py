@@ -145,3 +145,16 @@ def test_reading_it_again_imports_nothing_that_takes_long(tmp_path: Path) -> Non
         subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True) for _ in range(2)
     ]
     assert [run.stdout.strip() for run in runs] == ["pydantic", ""]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", load_registry().specs, ids=lambda spec: spec.slug)
+def test_dims_build_the_stated_number_of_parameters(spec: ModelSpec) -> None:
+    import torch
+    import transformers
+
+    model_class = getattr(transformers, spec.architecture)
+    with torch.device("meta"):  # where weights take no memory
+        model = model_class(model_class.config_class(**spec.dims))
+    # Not exact: SAM's published count leaves out a positional matrix that the class keeps as a parameter.
+    assert sum(parameter.numel() for parameter in model.parameters()) == pytest.approx(spec.parameters, rel=0.01)
