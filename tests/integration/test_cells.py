@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -162,3 +163,16 @@ def test_run_tests():
     )
     run = project.run("test_script.py")
     assert run.code == 0, run.output
+
+
+@pytest.mark.skipif(find_spec("onnxruntime") is None or find_spec("onnxscript") is None, reason="needs the extra onnx")
+def test_onnxruntime_passes_the_battery_and_refuses_what_it_would_compute_in_fp32(project: Project) -> None:
+    run = project.run("--hf-device", "onnxruntime:CPU", "--hf-dtype", "fp32,int8,fp16", timeout=600)
+    assert not run.counts.get("failed"), run.output
+    exact, small, half = (
+        run.results[f"bert-base-uncased-onnxruntimecpu-{dtype}"] for dtype in ("fp32", "int8", "fp16")
+    )
+    assert (exact.status, small.status, half.status) == ("passed", "passed", "unavailable")
+    assert [each.placement["effective_dtype"] for each in (exact, small)] == ["fp32", "int8"]
+    assert set(exact.placement["details"]["nodes"]) == {"CPUExecutionProvider"}
+    assert "would compute at fp32 without saying so" in (half.reason or "")
