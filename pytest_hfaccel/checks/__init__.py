@@ -17,6 +17,7 @@ _MODULES = (
     "dependence",
     "generation",
     "pipeline",
+    "transformers_js",
     "task_sense",
     "memory",
     "canary",

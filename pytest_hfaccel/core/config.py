@@ -224,6 +224,11 @@ class RunConfig:
         False,
         "Also compare the model with its torch.compile'd form, by inductor and OpenVINO if they are installed.",
     )
+    transformers_js = Option(
+        "--hf-transformers-js",
+        False,
+        "Also compare the pipeline of transformers.js in the page with that of transformers (wasm, webgpu).",
+    )
     browser = Option(
         "",
         "",

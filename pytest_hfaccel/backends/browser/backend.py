@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from pytest_hfaccel.backends.base import ModelSource, Placement
 from pytest_hfaccel.backends.browser.browser import Browser, browser_for
-from pytest_hfaccel.backends.browser.installed import find_installation
+from pytest_hfaccel.backends.browser.installed import find_installation, transformers_js_version
 from pytest_hfaccel.backends.browser.runtime import BrowserGraph, BrowserRuntime
 from pytest_hfaccel.backends.exported.graphs import Builder, Graphs
 from pytest_hfaccel.backends.exported.model import GraphModel
-from pytest_hfaccel.backends.exported.onnx_programs import require_packages
+from pytest_hfaccel.backends.exported.onnx_programs import require_packages, serialized
 from pytest_hfaccel.core.errors import BackendUnavailable
 from pytest_hfaccel.core.spec import Cell, Device
 
@@ -127,10 +130,43 @@ class BrowserModel(GraphModel):
         """What the page measured of the last run: `session.run` and reading the outputs back, without the way there."""
         return self._runtime.run_seconds
 
+    def transformers_js(self, task: str, positional: Sequence[Any], options: Mapping[str, Any]) -> Any:
+        """Return what the pipeline of transformers.js makes of a task with this checkpoint, in the page.
+
+        Args:
+            task: The pipeline.
+            positional: Positional arguments of its call: texts and PIL images.
+            options: Its options, by the names that transformers.js has for them.
+
+        Raises:
+            BackendUnavailable: transformers.js is not installed.
+            RuntimeError: It fails; the text is that of the exception in the page.
+        """
+        version = transformers_js_version(self._runtime.device)
+        program = self._graphs.graph(self._source.sample().forward).conversion.program
+        with tempfile.TemporaryDirectory(prefix="hfaccel-") as name:
+            folder = Path(name)
+            for file in self._source.directory.glob("*.json"):
+                shutil.copyfile(file, folder / file.name)
+            (folder / "onnx").mkdir()
+            (folder / "onnx" / "model.onnx").write_bytes(serialized(program))
+            arguments = [_in_page(argument, folder) for argument in positional]
+            result = self._runtime.pipeline_in_page(folder, task, arguments, dict(options))
+        self._placement.details["transformers.js"] = version
+        return result
+
     def close(self) -> None:
         """Close the page, and with it all that it holds."""
         super().close()
         self._runtime.close()
+
+
+def _in_page(argument: Any, folder: Path) -> Any:
+    """Return an argument as JSON: an image is a file beside the model."""
+    if not hasattr(argument, "save"):
+        return argument
+    argument.save(folder / "input.png")
+    return {"image": "input.png"}
 
 
 def _browser(device: Device) -> Browser:

@@ -26,6 +26,8 @@ _INSTALL_PYTHON = "pip install 'pytest-hfaccel[web]'"
 _INSTALL_RUNTIME = f"npm install {RUNTIME}@1.30.0"
 _INSTALL_CHROMIUM = f"npm install --ignore-scripts {CHROMIUM}@153.0.0"
 
+_INSTALL_TRANSFORMERS = f"npm install --ignore-scripts {TRANSFORMERS}@4.3.2"
+
 _COMMANDS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 _PLACES = {
     "darwin": (
@@ -96,6 +98,19 @@ def package_version(modules: Path, name: str) -> str:
         version: str = json.loads((modules / name / "package.json").read_text(encoding="utf-8"))["version"]
     except (OSError, ValueError, KeyError):
         return ""
+    return version
+
+
+def transformers_js_version(device: Device) -> str:
+    """Return the version of transformers.js.
+
+    Raises:
+        BackendUnavailable: It is not installed.
+    """
+    modules = find_modules()
+    version = package_version(modules, TRANSFORMERS) if modules is not None else ""
+    if not version:
+        raise _missing(device, f"{TRANSFORMERS} (transformers.js) is not installed", _INSTALL_TRANSFORMERS)
     return version
 
 

@@ -6,6 +6,7 @@ import itertools
 import re
 import shutil
 import tempfile
+import time
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
@@ -50,9 +51,13 @@ _LARGEST_WEBNN_CONSTANT = 128 * 2**20
 """Chromium refuses larger buffers: WebNN then fails as `unreachable`."""
 _NO_CACHE = "WebNN runs graphs of fixed shapes, and with a cache every step has its own"
 _WASM_MEMORY = 4 * 2**30
-_WEBNN_SESSIONS = 4
+_MOST_SESSIONS = 4
 """Sessions of one graph that are open at once, where each shape needs its own."""
+_FIXED_ON_WEBGPU = 3
+"""How many shapes have a session of their own on webgpu; generation has one more with every token."""
 
+_SETTLE_S, _LOOK_S, _STILL = 3.0, 0.15, 2**20
+"""Seconds that memory may take to come to rest, seconds between two looks, and bytes that do not count."""
 _ORDERLY = "ERROR_CODE"
 """What stands in the messages of onnxruntime-web that come from its own checks."""
 _OUT_OF_MEMORY = ("out of memory", "bad_alloc", "allocation failed", "aborted(oom", "failed to allocate")
@@ -231,6 +236,33 @@ class BrowserRuntime(OnnxPrograms):
         self.run_seconds = float(reply.header["seconds"])
         return reply.arrays
 
+    def pipeline_in_page(self, folder: Path, task: str, positional: list[Any], options: dict[str, Any]) -> Any:
+        """Have transformers.js run a pipeline; `BrowserModel.transformers_js` says what comes of it.
+
+        Args:
+            folder: The checkpoint as transformers.js expects it, with images that are arguments.
+            task: The pipeline.
+            positional: JSON values; `{"image": <file>}` for an image.
+            options: JSON values.
+        """
+        share = self.browser.server.share(folder)
+        images = [{"image": f"{share}/{each['image']}"} if isinstance(each, dict) else each for each in positional]
+        try:
+            reply = self.page().call(
+                "pipeline",
+                RUN_S,
+                task=task,
+                model=share,
+                device=self.device.kind,
+                threads=self.threads,
+                positional=images,
+                options=options,
+                dropped=self._take_dropped(),
+            )
+        finally:
+            self.browser.server.unshare(share)
+        return reply.header["result"]
+
     def drop(self, session: Session) -> None:
         """Have the page release a session with its next command. May be called by the garbage collector."""
         if session.page is self._page:
@@ -326,9 +358,9 @@ class BrowserGraph:
         """Return the session for inputs like these; it is made where it is not there, or went with its page."""
         page = self._runtime.page()
         sizes = self._open_sizes(inputs) if self._runtime.fix_shapes else {}
-        is_further = bool(self.sessions) and self._runtime.device.kind == "webgpu"
+        is_further = self._runtime.device.kind == "webgpu" and len(self.sessions) >= _FIXED_ON_WEBGPU
         if sizes and is_further and tuple(sorted(sizes.items())) not in self.sessions:
-            # SwiftShader compiles the shaders of a session for seconds: one for all shapes but the first.
+            # A software adapter compiles the shaders of a session for seconds: one for all further shapes.
             sizes = {}
         key = tuple(sorted(sizes.items()))
         if key not in self.sessions or self.sessions[key].page is not page:
@@ -337,7 +369,7 @@ class BrowserGraph:
         return self.sessions[key]
 
     def _make_room(self) -> None:
-        while len(self.sessions) >= _WEBNN_SESSIONS:
+        while len(self.sessions) >= _MOST_SESSIONS:
             oldest = list(self.sessions)[1]  # the first one is that of the sample, which is used again and again
             self._runtime.drop(self.sessions.pop(oldest))
 
@@ -413,10 +445,18 @@ class BrowserMemory:
         }
 
     def reset_peak(self) -> None:
-        """Start a new peak, where the system allows it."""
+        """Start a new peak, where the system allows it, once the browser has freed what it frees later."""
+        self._settle()
         for process in self._runtime.browser.processes():
             with suppress(OSError):
                 Path(f"/proc/{process.pid}/clear_refs").write_text("5")
+
+    def _settle(self) -> None:
+        self._runtime.page().call("vacate", OPEN_S, block=0)
+        before, until = -1, time.monotonic() + _SETTLE_S
+        while abs((now := self.read()["current_bytes"]) - before) > _STILL and time.monotonic() < until:
+            before = now
+            time.sleep(_LOOK_S)
 
     def note(self) -> None:
         """Do nothing: the kernel keeps the peak."""

@@ -236,10 +236,14 @@ class _Handler(BaseHTTPRequestHandler):
         if file is None:
             self._send(404)
             return
+        with_content = self.command != "HEAD"
         kind = _TYPES.get(file.suffix) or mimetypes.guess_type(file.name)[0] or "application/octet-stream"
         with file.open("rb") as stream:
             self._head(200, file.stat().st_size, kind)
-            self.connection.sendfile(stream)
+            if with_content:
+                self.connection.sendfile(stream)
+
+    do_HEAD = do_GET  # noqa: N815 - http.server's name
 
     def do_POST(self) -> None:
         names = self._names()
@@ -259,7 +263,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_CONNECT(self) -> None:
         self._refuse()
 
-    do_HEAD = do_OPTIONS = do_PUT = do_DELETE = do_CONNECT  # noqa: N815 - http.server's names
+    do_OPTIONS = do_PUT = do_DELETE = do_CONNECT  # noqa: N815 - http.server's names
 
     def _names(self) -> list[str] | None:
         """Return the parts of the address; `None`, with an answer sent, where it is none of ours."""

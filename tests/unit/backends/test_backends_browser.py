@@ -340,6 +340,24 @@ def test_memory_is_that_of_the_browser(on_wasm: Any) -> None:
     assert "browser" in before["peak_source"]
 
 
+@needs_wasm
+@pytest.mark.nightly
+def test_transformers_js_fills_the_mask_as_python_does(shared_cache: Path) -> None:
+    from transformers import pipeline
+
+    if not (find_installation(Device("wasm")).modules / "@huggingface" / "transformers").is_dir():
+        pytest.skip("transformers.js is not installed")
+    source = tiny_checkpoint(shared_cache, "BertForMaskedLM", "fill-mask")
+    loaded = load(source, "wasm")
+    processors = source.processors()
+    text = f"a {processors['tokenizer'].mask_token} b"
+    found = loaded.transformers_js("fill-mask", [text], {})
+    expected = pipeline("fill-mask", model=source.torch_model("fp32"), **processors)(text)
+    assert [each["token_str"] for each in found] == [each["token_str"] for each in expected]
+    assert [each["score"] for each in found] == pytest.approx([each["score"] for each in expected], rel=1e-4)
+    loaded.close()
+
+
 @needs_webgpu
 @pytest.mark.slow
 def test_webgpu_in_software_is_emulated(tmp_path: Path) -> None:

@@ -149,6 +149,22 @@ const commands = {
     }
   },
 
+  // What transformers.js makes of a task; its model is a folder of this server.
+  async pipeline({ task, model, device, threads, positional, options }) {
+    await runtime(threads);
+    const { env, pipeline, RawImage } = await import(`${BASE}modules/@huggingface/transformers/dist/transformers.web.js`);
+    Object.assign(env, { allowRemoteModels: false, allowLocalModels: true, localModelPath: new URL(BASE).pathname, useBrowserCache: false, useWasmCache: false });
+    Object.assign(env.backends.onnx.wasm, { wasmPaths: `${BASE}ort/`, numThreads: threads });
+    const pipe = await pipeline(task, model, { device, dtype: "fp32" });
+    try {
+      const inputs = await Promise.all(positional.map((each) => each?.image ? RawImage.fromURL(`${BASE}${each.image}`) : each));
+      const result = await pipe(...inputs, options);
+      return [{ result: JSON.parse(JSON.stringify(result?.tolist?.() ?? result, (_, each) => typeof each === "bigint" ? Number(each) : each)) }];
+    } finally {
+      await pipe.dispose();
+    }
+  },
+
   // Hold memory, for the check that sees whether the count of it is alive.
   async occupy({ block, nbytes }) {
     blocks.set(block, new Uint8Array(nbytes).fill(1));
