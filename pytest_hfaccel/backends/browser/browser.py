@@ -50,6 +50,7 @@ _GPU_NODES = ("/dev/dri", "/dev/nvidia0", "/dev/dxg")
 """Where Linux shows a GPU to programs; without one Chromium has to be told to compute WebGPU in software."""
 
 _START_S = 60.0
+_NEWS_S = 0.1
 _ANSWER_S = 30.0
 """Seconds for what takes a fraction of one: opening a page, asking it what it has."""
 
@@ -192,9 +193,17 @@ class Browser:
         context = await self._browser.new_context()
         page = await context.new_page()
         page.on("crash", lambda _: channel.lose("the page crashed"))
-        page.on("close", lambda _: channel.lose("the page or its browser died"))
+        page.on("close", lambda _: asyncio.ensure_future(self._find_out_why(channel)))
         await page.goto(f"{self.server.base}page.html?channel={channel.name}")
         return context
+
+    async def _find_out_why(self, channel: Channel) -> None:
+        """Say what closed a page: it itself, or the browser, which takes all pages with it but says so afterwards."""
+        await asyncio.sleep(_NEWS_S)
+        if self._browser is not None and self._browser.is_connected():
+            channel.lose("the page was closed")
+        else:
+            self.server.lose_all("the browser died")
 
     def close_context(self, context: Any) -> None:
         """Close a page with all it holds; the browser is ended where that does not work."""
