@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from packaging.version import Version
 
-from tests.harness import Project
+from tests.harness import Project, fork_server
 
 # huggingface_hub reads it once, when the first test of a process imports it: whatever a test sets later comes too late.
 # Tests of the hub say otherwise, to processes of their own.
@@ -30,6 +32,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=reason))
         if item.path.is_relative_to(_HERE):
             item.add_marker(pytest.mark.filterwarnings("error"), append=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with fork_server(tmp_path_factory.mktemp("hub")):
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_collections() -> None:
+    """Keep the collector from walking through torch and transformers, 0.2 seconds each time: what is there stays."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

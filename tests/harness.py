@@ -1,4 +1,4 @@
-"""A real pytest run in a subprocess, and what it left behind."""
+"""A real pytest run in a process of its own, and what it left behind."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ import re
 import resource
 import subprocess
 import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pytest_hfaccel.core.results import CellKey, CellResult
+from tests.forkserver import ForkServer
+
+_server: ForkServer | None = None
+_hub_home: Path | None = None
 
 BERT_MODULE = """
 from pytest_hfaccel import ModelClassTests
@@ -72,8 +78,55 @@ class HfRun:
 def environment(cache: Path, **extra: str) -> dict[str, str]:
     """An environment without hub, with the caches of this test run, free of the user's settings."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("HFACCEL_", "PYTEST_", "HF_"))}
-    ours = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(cache / "hf"), "HFACCEL_CACHE": str(cache / "hfaccel")}
+    hub_home = _hub_home or cache / "hf"
+    ours = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(hub_home), "HFACCEL_CACHE": str(cache / "hfaccel")}
     return {**kept, **ours, "TRANSFORMERS_VERBOSITY": "error", **extra}
+
+
+def run_python(
+    arguments: Sequence[str],
+    cwd: Path,
+    env: Mapping[str, str],
+    *,
+    given: str = "",
+    timeout: float = 280,
+    new_process: bool = False,
+    limits: Callable[[], None] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run Python, in a fork of a process that has the heavy packages imported where that makes no difference.
+
+    Args:
+        arguments: Arguments of Python.
+        cwd: Working directory.
+        env: Environment.
+        given: Standard input.
+        timeout: Seconds.
+        new_process: For tests of what gets imported: start an interpreter.
+        limits: Called in the process, a new one, before Python starts.
+    """
+    if _server and not new_process and not limits and _server.can_start(env):
+        return _server.run(arguments, cwd, env, given, timeout)
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env=env,
+        input=given,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        preexec_fn=limits,
+    )
+
+
+@contextmanager
+def fork_server(hub_home: Path) -> Iterator[None]:
+    """Let `run_python` fork. All processes look for the hub's files at `hub_home`, which is read at the import."""
+    global _server, _hub_home
+    _hub_home = hub_home
+    with ForkServer(environment(hub_home)) as _server:
+        yield
+    _server = _hub_home = None
 
 
 class Project:
@@ -106,6 +159,7 @@ class Project:
         timeout: float = 280,
         largest_file: int | None = None,
         largest_memory: int | None = None,
+        new_process: bool = False,
         **env: str,
     ) -> HfRun:
         """Run pytest on the project's modules, with its environment and `env`.
@@ -115,6 +169,7 @@ class Project:
             timeout: Seconds.
             largest_file: Bytes; writing more to a file fails, as it does on a full disk.
             largest_memory: Bytes of virtual memory; to ask for more fails.
+            new_process: Start an interpreter, see `run_python`.
             **env: Environment variables.
         """
 
@@ -122,14 +177,12 @@ class Project:
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file or -1, -1))
             resource.setrlimit(resource.RLIMIT_AS, (largest_memory or -1, -1))
 
-        done = subprocess.run(
-            self.command(*arguments),
-            cwd=self.directory,
-            env=environment(self.cache, **env),
-            capture_output=True,
-            text=True,
+        done = run_python(
+            self.command(*arguments)[1:],
+            self.directory,
+            environment(self.cache, **env),
             timeout=timeout,
-            check=False,
-            preexec_fn=limit if largest_file or largest_memory else None,
+            new_process=new_process,
+            limits=limit if largest_file or largest_memory else None,
         )
         return HfRun(done.returncode, done.stdout + done.stderr, self.directory / "reports")

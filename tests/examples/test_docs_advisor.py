@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.harness import environment, run_python
 
 pytestmark = pytest.mark.slow
 
@@ -85,18 +84,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(folder: Path, *arguments: str) -> str:
     """Run Python in a folder and return what it printed."""
-    environment = {
-        **os.environ,
-        "HF_HUB_OFFLINE": "1",
-        "TRANSFORMERS_VERBOSITY": "error",
-        "HF_HOME": str(folder / "hub"),
-        "HFACCEL_CACHE": str(folder / "cache"),
-        "HFACCEL_REGISTRY": "registry.yaml",
-    }
-    command = [sys.executable, *arguments]
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=180, check=False
-    )
+    done = run_python(arguments, folder, environment(folder, HFACCEL_REGISTRY="registry.yaml"))
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import BERT_MODULE, environment
+from tests.harness import BERT_MODULE, environment, run_python
 
 pytestmark = pytest.mark.nightly
 
@@ -45,7 +45,7 @@ def test_commands(number: int, tmp_path: Path, shared_cache: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is exact in a process of its own, on Linux")
 def test_python(tmp_path: Path, shared_cache: Path) -> None:
     ((code, output),) = PYTHON.findall(text())
-    done = run([sys.executable, "-c", code], tmp_path, shared_cache)
+    done = run_python(["-c", code], tmp_path, environment(shared_cache))
     assert done.stdout == output, done.stderr
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -13,7 +10,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from pytest_hfaccel.registry import load_registry
-from tests.harness import environment
+from tests.harness import environment, run_python
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "class_based_tests.md").read_text(encoding="utf-8")
@@ -30,14 +27,7 @@ def test_the_python_blocks_say_what_they_print(tmp_path: Path, shared_cache: Pat
         r'^(bert\.\w+) +# ("[^"]*"|\[[^]]*\]).*$', r"assert \1 == \2, \1", "\n".join(blocks("python")), flags=re.M
     )
     assert code.count("assert bert.") == 4
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env=environment(shared_cache, PYTHONPATH=os.pathsep.join(sys.path)),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_python(["-c", code], tmp_path, environment(shared_cache, PYTHONPATH=str(ROOT)))
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "{'pipeline': 'passed', 'from_pretrained': 'passed'}"
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import duckdb
 import pytest
 
 from pytest_hfaccel.history.schema import TABLES, VIEWS, columns_of, create_schema
+from tests.harness import environment, run_python
 
 GUIDE = Path(__file__).parents[2] / "docs" / "benchmark_database.md"
 TEXT = GUIDE.read_text(encoding="utf-8")
@@ -47,18 +45,9 @@ def blocks() -> list[tuple[str, str, str]]:
 
 def run(folder: Path, *arguments: str, given: str = "") -> str:
     """Run Python in a folder and return what it printed."""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-    environment.pop("BENCHMARK_DB_PATH", None)
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        input=given,
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    env = environment(folder)
+    env.pop("BENCHMARK_DB_PATH", None)
+    done = run_python(arguments, folder, env, given=given)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

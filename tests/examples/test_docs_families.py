@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.harness import environment, run_python
 
 GUIDE = Path(__file__).parents[2] / "docs" / "model_families.md"
 # A Python block, and the text block that directly follows it.
@@ -32,8 +32,7 @@ def test_the_blocks_are_found() -> None:
 
 @pytest.mark.parametrize(("code", "output"), blocks())
 def test_a_block_runs(code: str, output: str | None, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    done = run_python(["-c", code], tmp_path, environment(tmp_path))
     assert done.returncode == 0, done.stderr
     if output is not None:
         assert done.stdout == output

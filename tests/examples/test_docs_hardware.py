@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from pytest_hfaccel import hardware
+from tests.harness import environment, run_python
 
 GUIDE = Path(__file__).parents[2] / "docs" / "hardware_detection.md"
 TEXT = GUIDE.read_text(encoding="utf-8")
@@ -52,15 +50,7 @@ def test_every_method_of_the_detector_is_in_the_guide() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("heading", "code"), [pytest.param(*block, id=block[0]) for block in blocks()])
 def test_a_block_runs(heading: str, code: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = run_python(["-c", code], tmp_path, environment(tmp_path))
     assert done.returncode == 0, done.stderr
     for text in PRINTED.get(heading, []):
         assert text in done.stdout

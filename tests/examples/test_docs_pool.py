@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.harness import environment, run_python
 
 pytestmark = pytest.mark.slow
 
@@ -44,19 +43,10 @@ def blocks() -> list[tuple[str, str, str]]:
 @pytest.fixture(scope="module")
 def printed(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """What each block printed."""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-    environment.pop("RESOURCE_POOL_LOW_MEMORY", None)
-    environment.pop("HFACCEL_POOL_MEMORY", None)
-    done = subprocess.run(
-        [sys.executable, "-c", DRIVER],
-        input=json.dumps([code for _, code, _ in blocks()]),
-        cwd=tmp_path_factory.mktemp("guide"),
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
+    folder = tmp_path_factory.mktemp("guide")
+    env = environment(folder)
+    env.pop("RESOURCE_POOL_LOW_MEMORY", None)
+    done = run_python(["-c", DRIVER], folder, env, given=json.dumps([code for _, code, _ in blocks()]))
     assert done.returncode == 0, done.stderr
     found: list[str] = json.loads(done.stdout)
     return found

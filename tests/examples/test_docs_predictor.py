@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from jsonschema import validate
 
 from pytest_hfaccel.predict.configuration import PredictorConfig
+from tests.harness import environment, run_python
 from tests.unit.predict.test_predict_matrix import FORMAT
 
 pytestmark = [pytest.mark.slow, pytest.mark.nightly]
@@ -82,20 +80,9 @@ def printed(place: Path) -> dict[int, str]:
 
 def run(folder: Path, *arguments: str, code: int = 0) -> str:
     """Run Python in a folder and return what it printed."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HFACCEL_", "BENCHMARK_", "HF_"))}
-    environment = {
-        **kept,
-        "HF_HUB_OFFLINE": "1",
-        "TRANSFORMERS_VERBOSITY": "error",
-        "HF_HOME": str(folder / "hub"),
-        "HFACCEL_CACHE": str(folder / "cache"),
-        "HFACCEL_REGISTRY": "registry.yaml",
-        "PYTHONPATH": str(GUIDE.parents[1]),
-    }
-    command = [sys.executable, "-W", "error::RuntimeWarning", *arguments]
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280, check=False
-    )
+    env = environment(folder, HFACCEL_REGISTRY="registry.yaml", PYTHONPATH=str(GUIDE.parents[1]))
+    env.pop("BENCHMARK_DB_PATH", None)
+    done = run_python(["-W", "error::RuntimeWarning", *arguments], folder, env)
     assert done.returncode == code, done.stderr
     return done.stdout
 

@@ -17,7 +17,7 @@ from pytest_hfaccel.core.files import DamagedCacheWarning, build_once, find_dama
 from pytest_hfaccel.core.results import NOT_REACHED, Stage, Status
 from pytest_hfaccel.core.spec import ModelSpec, Weights, WeightsChoice
 from pytest_hfaccel.registry import load_registry, resolve_model
-from tests.harness import HfRun, Project, environment
+from tests.harness import HfRun, Project, environment, run_python
 
 MODELS = ("bert-base-uncased", "distilbert-base-uncased")
 ARGUMENTS = (
@@ -54,15 +54,11 @@ def run_read_only(project: Project, *arguments: str) -> HfRun:
     for folder in folders:
         folder.chmod(0o555)
     try:
-        done = subprocess.run(
-            project.command(*arguments),
-            cwd=project.directory,
-            env=environment(project.cache),
-            capture_output=True,
-            text=True,
-            timeout=280,
-            check=False,
-            preexec_fn=without_rights_over_files,
+        done = run_python(
+            project.command(*arguments)[1:],
+            project.directory,
+            environment(project.cache),
+            limits=without_rights_over_files,
         )
     finally:
         for folder in folders:

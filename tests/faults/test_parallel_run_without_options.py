@@ -79,13 +79,13 @@ def test_plain_n_2_groups_by_model_limits_threads_and_prints_the_header(recordin
 
 
 @pytest.mark.parametrize("where", ["addopts", "PYTEST_ADDOPTS"])
-def test_a_distribution_chosen_elsewhere_than_on_the_command_line_holds(recording: Project, where: str) -> None:
+def test_a_distribution_chosen_elsewhere_than_on_the_command_line_holds(project: Project, where: str) -> None:
     env: dict[str, Any] = {}
     if where == "addopts":
-        recording.write("pytest.ini", "[pytest]\naddopts = -n 2 --dist worksteal\n")
+        project.write("pytest.ini", "[pytest]\naddopts = -n 2 --dist worksteal\n")
     else:
         env["PYTEST_ADDOPTS"] = "-n 2 --dist worksteal"
-    run = recording.run("-k", "own", "-v", **env)
+    run = project.run("--hf-device", "fake:0", "-k", "placement", "-v", **env)
     assert run.code == 0, run.output
     assert "scheduling tests via WorkStealingScheduling" in run.output
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from pytest_hfaccel.reporting.runs import list_runs
-from tests.harness import Project, environment
+from tests.harness import Project, environment, run_python
 
 _PLACEMENT = ("-k", "placement")
 _WAITS = """
@@ -37,8 +36,9 @@ def cells_of(run: Path) -> set[str]:
 
 
 def hfaccel_runs(project: Project, *arguments: str) -> str:
-    command = [sys.executable, "-m", "pytest_hfaccel", "runs", *arguments]
-    done = subprocess.run(command, cwd=project.directory, capture_output=True, text=True, timeout=60, check=True)
+    command = ["-m", "pytest_hfaccel", "runs", *arguments]
+    done = run_python(command, project.directory, environment(project.cache))
+    assert done.returncode == 0, done.stderr
     return done.stdout
 
 

@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from pytest_hfaccel.history.recording import measurements_in
-from tests.harness import environment
+from tests.harness import environment, run_python
 
 pytestmark = pytest.mark.slow
 
-COMMAND = (sys.executable, "-m", "pytest_hfaccel", "bench", "--weights", "tiny", "--threads", "1")
+COMMAND = ("-m", "pytest_hfaccel", "bench", "--weights", "tiny", "--threads", "1")
 QUICK = ("--warmup", "1", "--iterations", "3")
 MODELS = ("--models-set", "custom", "--custom-models", "bert-base-uncased", "google/vit-base-patch16-224")
 
 
 def bench(where: Path, cache: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *QUICK, *arguments],
-        cwd=where,
-        env=environment(cache, **env),
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
+    return run_python([*COMMAND, *QUICK, *arguments], where, environment(cache, **env))
 
 
 def test_verified_measured_stored_and_drawn(tmp_path: Path, shared_cache: Path) -> None:

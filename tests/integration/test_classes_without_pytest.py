@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import pytest
 
 from pytest_hfaccel import ModelClassTests, RunConfig, main
 from pytest_hfaccel.core.errors import ConfigError, HfAccelError
-from tests.harness import Project, environment
+from tests.harness import Project, environment, run_python
 
 
 class BertModels(ModelClassTests):
@@ -138,13 +136,7 @@ def test_the_options_of_a_script_work(project: Project) -> None:
     script = "from pytest_hfaccel import main\n" + module + '\n\nif __name__ == "__main__":\n    main(__file__)\n'
     project.write("test_hf_bert.py", script)
     arguments = ["--all-models", "--device=fake:0", "--weights", "tiny", "--reports", "here", "-k", "placement", "-q"]
-    done = subprocess.run(
-        [sys.executable, "test_hf_bert.py", *arguments],
-        cwd=project.directory,
-        env=environment(project.cache),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = run_python(["test_hf_bert.py", *arguments], project.directory, environment(project.cache))
+    assert done.returncode == 0, done.stderr
     assert "distilbert-base-uncased [tiny]" in done.stdout, done.stdout + done.stderr
     assert (project.directory / "here").is_dir()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.harness import environment
+from tests.harness import environment, run_python
 
 pytestmark = [pytest.mark.slow, pytest.mark.nightly]
 
@@ -33,15 +32,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def hfaccel(folder: Path, words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest_hfaccel", *words.split()],
-        cwd=folder,
-        env={**environment(folder / "cache"), "HFACCEL_REGISTRY": "registry.yaml"},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
+    env = environment(folder / "cache", HFACCEL_REGISTRY="registry.yaml")
+    done = run_python(["-m", "pytest_hfaccel", *words.split()], folder, env)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     return done
@@ -94,8 +86,7 @@ measured = row(5.0, model="bert-tiny", batch=2, device_name=cpu.name, threads=En
 record = RunRecord("x", "performance", "2099-01-01T00:00:00", "2099-01-01T00:01:00", True, measurements=[measured])
 BenchmarkDatabase("rows.duckdb").write_run(record)
 """
-    env = {**environment(folder / "cache"), "PYTHONPATH": str(Path(__file__).parents[2])}
-    subprocess.run([sys.executable, "-c", code], cwd=folder, env=env, check=True)
+    run_python(["-c", code], folder, environment(folder, PYTHONPATH=str(Path(__file__).parents[2]))).check_returncode()
     printed = hfaccel(folder, "predict --accuracy --database rows.duckdb").stdout
     assert "latency_ms  cpu     embedding  datasheet  1 " in printed
     again = hfaccel(folder, "predict bert-tiny --hardware cpu --database rows.duckdb --batch-size 2").stdout

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
-from tests.harness import Project, environment
+from tests.harness import Project, environment, run_python
 
 _BACKEND = """
 from pytest_hfaccel.backends.fake.backend import FakeBackend
@@ -58,13 +55,9 @@ def test_hfaccel_hardware_lists_an_entry_point(project: Project) -> None:
     project.write(
         "toaster-1.0.dist-info/entry_points.txt", "[pytest_hfaccel.backends]\ntoaster = toaster:ToasterBackend\n"
     )
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest_hfaccel", "hardware"],
-        env=environment(project.cache, PYTHONPATH=str(project.directory)),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    env = environment(project.cache, PYTHONPATH=str(project.directory))
+    run = run_python(["-m", "pytest_hfaccel", "hardware"], project.directory, env)
+    assert run.returncode == 0, run.stderr
     lines = [line.split() for line in run.stdout.splitlines()]
     assert ["toaster:left", "confirmed"] in [words[:2] for words in lines]
     assert ["toaster:right", "absent"] in [words[:2] for words in lines]
