@@ -151,7 +151,7 @@ def test_code_on_the_hub_is_shown_before_any_weights_are_fetched(tmp_path: Path)
         settings = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"}
         done = subprocess.run(
             [sys.executable, "-c", PREPARE_FROM_HUB],
-            env=environment(tmp_path, CODE_RAN=str(tmp_path / "code-ran"), **settings),
+            env=environment(tmp_path, HF_HOME=str(tmp_path / "hf"), CODE_RAN=str(tmp_path / "code-ran"), **settings),
             cwd=tmp_path,
             capture_output=True,
             text=True,

@@ -27,7 +27,7 @@ def test_a_device_that_is_not_here(project: Project) -> None:
     # OpenVINO is there without a single device plugin: the probes see that before anything is loaded.
     project.write("broken/openvino/__init__.py", "raise ImportError('libopenvino.so is missing')\n")
     path = os.pathsep.join([str(project.directory / "broken"), os.environ.get("PYTHONPATH", "")])
-    without: dict[str, Any] = {"PYTHONPATH": path}
+    without: dict[str, Any] = {"PYTHONPATH": path, "new_process": True}
     run = project.run("--hf-device", "openvino:CPU", "-k", "placement", **without)
     assert run.code == 0, run.output
     (record,) = run.records.values()

@@ -67,7 +67,7 @@ class User:
     ) -> dict[str, Any]:
         """Choose and prepare in a process of its own, because the hub's client reads its settings on import."""
         settings = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": url, "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"}
-        environ = {**environment(self.directory), **settings, **extra}
+        environ = {**environment(self.directory, HF_HOME=str(self.directory / "hf")), **settings, **extra}
         arguments = [str(self.directory / "built"), wanted, "run" if run else "", "yes" if pickle else "no"]
         done = subprocess.run(
             [sys.executable, "-c", PREPARE, *arguments],

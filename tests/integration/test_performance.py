@@ -168,10 +168,12 @@ def test_a_damaged_database_costs_no_result(project: Project) -> None:
 
 def test_a_database_without_duckdb_is_refused_before_the_run(project: Project) -> None:
     project.write("blocked/sitecustomize.py", "import sys; sys.modules['duckdb'] = None\n")
-    run = project.run(*MEASURE, "--hf-database", "x.duckdb", PYTHONPATH=str(project.directory / "blocked"))
+    run = project.run(
+        *MEASURE, "--hf-database", "x.duckdb", new_process=True, PYTHONPATH=str(project.directory / "blocked")
+    )
     assert run.code == 4, run.output
     assert "--hf-database (BENCHMARK_DB_PATH) x.duckdb: the package duckdb is not installed" in run.output
-    quiet = project.run(*MEASURE, *ONLY, PYTHONPATH=str(project.directory / "blocked"))
+    quiet = project.run(*MEASURE, *ONLY, new_process=True, PYTHONPATH=str(project.directory / "blocked"))
     assert quiet.code == 0, quiet.output
     assert "the benchmark database needs the package duckdb" in quiet.output
     assert len(measured(quiet)) == 1
