@@ -1,11 +1,14 @@
 """Traces a transformers model and has a runtime convert the trace, with transformers' own exporters.
 
 What is shared is all that decides the trace: how the model is prepared, which axes stay open, which inputs are
-constants or computed, and what is tried when the first way fails. The trace itself cannot be shared: each exporter of
+constants or computed, and what is tried when the first way fails. The trace itself is not shared: each exporter of
 transformers calls `torch.export` inside, under patches of its own, and takes no `ExportedProgram`. transformers 5.23
-replaces 48 functions of torch and of models for OpenVINO and 33 for ONNX, on top of 41 that all exporters replace, so
-that a program traced for one holds operators that another cannot convert. What is cached is therefore the conversion,
-per runtime (`conversions.py`).
+replaces 48 functions of torch and of models for OpenVINO and 33 for ONNX, on top of 41 that all exporters replace.
+
+It was tried: traced under the patches for ONNX, and handed to the inner functions of the exporter for OpenVINO, tiny
+BERT, GPT-2, ViT and CLIP are as exact as ever (6e-7), but T5 is wrong without an error (logits off by 7e-3). And it
+saves little: the trace is 35 to 40 % of a conversion, and to read a saved one takes a quarter to two fifths of that.
+What is cached is therefore the conversion, per format (`conversions.py`): all runtimes of ONNX share one.
 """
 
 from __future__ import annotations
