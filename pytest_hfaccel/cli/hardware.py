@@ -71,6 +71,8 @@ def _row(probed: Presence, confirmed: Presence | None) -> tuple[str, ...]:
     status = "absent" if not probed.present else "present" if confirmed is None else "confirmed"
     if confirmed is not None and not confirmed.present:
         status = "failed"
+    elif last.details.get("implementation") == "emulated":
+        status = "emulated"
     reason = probed.reason if last.present else last.reason
     memory = last.memory_bytes or probed.memory_bytes
     gigabytes = "" if memory is None else f"{memory / 2**30:.1f} GiB"

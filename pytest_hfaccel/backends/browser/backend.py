@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,10 @@ from pytest_hfaccel.backends.exported.model import GraphModel
 from pytest_hfaccel.backends.exported.onnx_programs import require_packages, serialized
 from pytest_hfaccel.core.errors import BackendUnavailable
 from pytest_hfaccel.core.spec import Cell, Device
+
+_PROBE_SIZE, _PROBE_OPSET, _PROBE_IR = 64, 20, 10
+_FP32_ERROR = 1e-6
+"""Largest relative error of a product of 64 x 64 numbers in fp32. TF32 and fp16 are off by 2e-4, bf16 by 2e-3."""
 
 _SOFTWARE = ("swiftshader", "llvmpipe", "lavapipe", "softpipe", "warp", "basic render")
 """What adapters call themselves that compute on the CPU."""
@@ -44,14 +49,11 @@ class BrowserBackend:
     name = "browser"
 
     def confirm(self, device: Device, dtype: str = "fp32") -> dict[str, Any]:
-        """Have the browser say what it has: an adapter, a WebNN context, threads; as `DeviceProbe.confirm`."""
+        """Ask the browser what it has, and compute a product on the device; as `DeviceProbe.confirm`."""
         browser = _browser(device)
+        require_packages(device.id)
         require_fp32(device, dtype, {})
-        page = browser.open_page()
-        try:
-            facts = _device_facts(device, page.facts)
-        finally:
-            page.close()
+        facts = _computes_in_fp32(device)
         return {**facts, "browser": browser.version}
 
     def load(self, cell: Cell, source: ModelSource) -> BrowserModel:
@@ -66,6 +68,7 @@ class BrowserBackend:
         device = cell.device
         browser = _browser(device)
         require_packages(device.id)
+        _computes_in_fp32(device)
         runtime = BrowserRuntime(browser, device, torch.get_num_threads(), source.sample().forward)
         try:
             page = runtime.page()
@@ -159,6 +162,48 @@ class BrowserModel(GraphModel):
         """Close the page, and with it all that it holds."""
         super().close()
         self._runtime.close()
+
+
+@lru_cache(maxsize=8)
+def _computes_in_fp32(device: Device) -> dict[str, Any]:
+    """Compute a product in the browser, and return what it says about the device.
+
+    Nothing in a browser tells at which precision it computes, and hardware has several for numbers of 32 bits.
+
+    Raises:
+        BackendUnavailable: The browser has no such device, or it computes at a lower precision.
+        LoadError: It cannot compute at all.
+    """
+    rows, columns = torch.randn(2, _PROBE_SIZE, _PROBE_SIZE, generator=torch.Generator().manual_seed(0))
+    runtime = BrowserRuntime(_browser(device), device, 1, {"x": rows})
+    try:
+        facts = _device_facts(device, runtime.page().facts)
+        graph = runtime.compile(product_graph(columns), device, "fp32", "a product of two matrices")
+        found = graph.run({"x": rows})["y"].double()
+    finally:
+        runtime.close()
+    exact = rows.double() @ columns.double()
+    error = float((found - exact).norm() / exact.norm())
+    if not error <= _FP32_ERROR:
+        raise BackendUnavailable(
+            f"{device}: asked for fp32, but a product of two matrices is off by {error:.1e}: it is computed at a lower "
+            "precision.",
+            stage="compile",
+        )
+    return {**facts, "product_error": error}
+
+
+def product_graph(weight: torch.Tensor) -> Any:
+    """Return a graph that multiplies `x` by a matrix."""
+    import onnx
+    import onnx_ir
+
+    sides = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, list(weight.shape)) for name in "xy"]
+    node = onnx.helper.make_node("MatMul", ["x", "w"], ["y"])
+    constant = onnx.numpy_helper.from_array(weight.numpy(), "w")
+    graph = onnx.helper.make_graph([node], "product", sides[:1], sides[1:], [constant])
+    opset = onnx.helper.make_opsetid("", _PROBE_OPSET)
+    return onnx_ir.from_proto(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=_PROBE_IR))
 
 
 def _in_page(argument: Any, folder: Path) -> Any:

@@ -358,6 +358,20 @@ def test_transformers_js_fills_the_mask_as_python_does(shared_cache: Path) -> No
     loaded.close()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=mark)
+        for kind, mark in [("wasm", needs_wasm), ("webgpu", needs_webgpu), ("webnn", needs_webnn)]
+    ],
+)
+def test_a_device_is_confirmed_by_a_product_in_fp32(kind: str) -> None:
+    facts = Backends().for_kind(kind).confirm(Device(kind))  # type: ignore[attr-defined]
+    assert 0 < facts["product_error"] < 1e-6
+    assert facts["browser"].startswith("chromium ")
+
+
 @needs_webgpu
 @pytest.mark.slow
 def test_webgpu_in_software_is_emulated(tmp_path: Path) -> None:

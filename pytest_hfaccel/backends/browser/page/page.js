@@ -73,6 +73,23 @@ async function watchGpu() {
   device.lost.then((info) => info.reason !== "destroyed" && deviceLost(`the WebGPU device was lost: ${info.message}`));
 }
 
+// onnxruntime-web aborts without a word where the browser refuses to build an operator: note what it said.
+let refusal = "";
+for (const name of Object.getOwnPropertyNames(globalThis.MLGraphBuilder?.prototype ?? {})) {
+  const build = MLGraphBuilder.prototype[name];
+  if (typeof build !== "function" || name === "constructor") continue;
+  MLGraphBuilder.prototype[name] = function (...operands) {
+    try {
+      const built = build.apply(this, operands);
+      built?.catch?.((error) => { refusal = `MLGraphBuilder.${name}: ${error.message}`; });
+      return built;
+    } catch (error) {
+      refusal = `MLGraphBuilder.${name}: ${error.message}`;
+      throw error;
+    }
+  };
+}
+
 const mlContexts = new Map();
 async function mlContext(deviceType) {
   if (!mlContexts.has(deviceType)) {
@@ -105,6 +122,7 @@ const commands = {
     const { InferenceSession } = await runtime(threads);
     const chosen = provider.name === "webnn" ? { ...provider, context: await mlContext(provider.deviceType) } : provider;
     log = [];
+    refusal = "";
     const started = performance.now();
     try {
       const made = await InferenceSession.create(`${BASE}${model}`, {
@@ -122,8 +140,8 @@ const commands = {
         log: log.filter((line) => /placed on|VerifyEachNode|supported by WebNN/.test(line)),
       }];
     } catch (error) {
-      error.log = log.filter((line) => /\[[EF]:/.test(line)).slice(-5);
-      throw error;
+      const said = [...log.filter((line) => /\[[EF]:|^Aborted/.test(line)).slice(-5), refusal].filter(Boolean);
+      throw new Error([error?.message ?? `it threw ${error}`, ...said].join("\n"));
     } finally {
       log = null;
     }
@@ -173,6 +191,10 @@ const commands = {
 
   async vacate({ block }) {
     blocks.delete(block);
+    return [{}];
+  },
+
+  async collect() {
     globalThis.gc?.();
     return [{}];
   },
@@ -194,7 +216,7 @@ for (;;) {
     const settled = new Promise((resolve) => setTimeout(resolve, 200, ""));
     if (await Promise.race([loss, settled])) break; // the host knows
     const text = typeof error === "number" ? `onnxruntime-web threw the number ${error}` : String(error?.message ?? error);
-    result = pack({ error: [text, ...(error?.log ?? [])].join("\n"), type: error?.name ?? typeof error }, []);
+    result = pack({ error: text }, []);
   }
   await fetch(`${BASE}done/${CHANNEL}/${command.call}`, { method: "POST", body: result });
 }
