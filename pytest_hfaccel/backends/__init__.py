@@ -35,6 +35,7 @@ _CLASSES = {
     "torch": "pytest_hfaccel.backends.torch.backend:TorchBackend",
     "openvino": "pytest_hfaccel.backends.openvino.backend:OpenVINOBackend",
     "onnxruntime": "pytest_hfaccel.backends.onnxruntime.backend:OnnxRuntimeBackend",
+    "executorch": "pytest_hfaccel.backends.executorch.backend:ExecuTorchBackend",
     "browser": "pytest_hfaccel.backends.browser.backend:BrowserBackend",
     "fake": "pytest_hfaccel.backends.fake.backend:FakeBackend",
 }

@@ -105,7 +105,7 @@ def _import_everything(request: WorkerRequest) -> None:
     Backends().for_kind(request.cell.device.kind)
     if not request.cell.model.requires_remote_code:
         model_class(request.cell.model)
-    exporter = {"openvino": "openvino", "onnxruntime": "onnx"}.get(request.cell.device.kind)
+    exporter = {"openvino": "openvino", "onnxruntime": "onnx", "executorch": "executorch"}.get(request.cell.device.kind)
     if exporter is not None:
         # What its backend imports when it converts, reads and runs.
         import_module(f"transformers.exporters.exporter_{exporter}")

@@ -24,6 +24,8 @@ class Traits:
         exact: Wildcards over targets; these devices sum in a fixed order, so that two runs agree to the last bit.
         host_memory: Wildcards over targets; these devices use the memory of the host.
         accelerator: A plain run prefers it to the CPU.
+        default_model_only: `--all-models --all-hardware` runs only the default model of each model class on it, because
+            it takes long to bring a model there. Where it is named by `--hf-device`, all run.
         needs_checkpoint: False where `load` is called without a checkpoint, and none is built.
     """
 
@@ -32,6 +34,7 @@ class Traits:
     exact: tuple[str, ...] = ()
     host_memory: tuple[str, ...] = ()
     accelerator: bool = False
+    default_model_only: bool = False
     needs_checkpoint: bool = True
 
     def is_exact(self, target: str) -> bool:
@@ -101,6 +104,13 @@ _TABLE = (
         backend="onnxruntime",
         traits=Traits(exact=("CPU",), host_memory=("CPU", "OpenVINO")),
     ),
+    DeviceKind(
+        "executorch",
+        default_target="XNNPACK",
+        targets=("XNNPACK",),
+        backend="executorch",
+        traits=Traits(exact=("*",), host_memory=("*",), default_model_only=True),
+    ),
     DeviceKind("webgpu", backend="browser"),
     DeviceKind("webnn", backend="browser", traits=Traits(host_memory=("*",))),
     DeviceKind("wasm", backend="browser", traits=Traits(exact=("*",), host_memory=("*",))),
@@ -132,6 +142,7 @@ BEST_FIRST = (
     "openvino:NPU",
     "openvino:CPU",
     "onnxruntime:CPU",
+    "executorch:XNNPACK",
 )
 """Devices in the order in which a plain run prefers them.
 
@@ -147,7 +158,7 @@ GPU_KINDS = tuple(kind.name for kind in _TABLE if kind.traits.torch_module and k
 
 BROWSER_KINDS = ("webgpu", "webnn", "wasm")
 
-_RUNTIME_KINDS = ("onnxruntime",)
+_RUNTIME_KINDS = ("onnxruntime", "executorch")
 
 HARDWARE_KINDS = tuple(
     dict.fromkeys(
@@ -161,7 +172,7 @@ HARDWARE_KINDS = tuple(
 )
 """The kinds of hardware that advice is given for, best first; nothing runs on `qualcomm` yet.
 
-`onnxruntime` is not among them: it is another runtime on the same hardware.
+`onnxruntime` and `executorch` are not among them: they are other runtimes on the same hardware.
 """
 
 

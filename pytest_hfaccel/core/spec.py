@@ -48,7 +48,7 @@ class Device:
     def parse(cls, text: str, extra_kinds: Sequence[str] = ()) -> Device:
         """Read `cpu`, `cuda`, `cuda:1`, `openvino:GPU.0`, ...
 
-        A kind that is indexed gets index 0; `openvino` and `onnxruntime` get their CPU device.
+        A kind that is indexed gets index 0; one whose targets have names gets its first.
 
         Args:
             text: What the user wrote.

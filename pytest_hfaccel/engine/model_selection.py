@@ -51,6 +51,11 @@ def models_of_class(model_class: type[ModelClassTests], plan: Plan, registry: Re
         raise
 
 
+def default_of_class(model_class: type[ModelClassTests], registry: Registry) -> str:
+    """Return the name of the model that a class tests where none is named; empty where there is none."""
+    return model_class.default_model or next((spec.name for spec in registry.specs if model_class.serves(spec)), "")
+
+
 def _extra_models(model_class: type[ModelClassTests]) -> Sequence[ModelSpec]:
     found = model_class.extra_models()
     if not isinstance(found, Sequence) or not all(isinstance(spec, ModelSpec) for spec in found):
@@ -62,13 +67,13 @@ def _extra_models(model_class: type[ModelClassTests]) -> Sequence[ModelSpec]:
 
 
 def find_model(model_class: type[ModelClassTests], name: str | None, registry: Registry) -> ModelSpec:
-    """Return the one model of a name, as `--hf-model` understands it; the first registered one when there is no name.
+    """Return the one model of a name, as `--hf-model` understands it; the class's default when there is no name.
 
     Raises:
         ConfigError: There is none, several, or one that the model class does not test.
     """
-    name = name or next((spec.name for spec in registry.specs if model_class.serves(spec)), None)
-    if name is None:
+    name = name or default_of_class(model_class, registry)
+    if not name:
         raise ConfigError(f"{model_class.__name__} has no `default_model`; name one: {model_class.__name__}('gpt2').")
     found = _resolve(model_class, name, registry, f"{model_class.__name__}: model")
     if len(found) > 1:

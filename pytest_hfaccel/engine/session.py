@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_hfaccel.core.config import RunConfig
 from pytest_hfaccel.core.errors import ConfigError, HfAccelError
 from pytest_hfaccel.core.spec import Cell
-from pytest_hfaccel.engine.model_selection import models_of_class, module_name
+from pytest_hfaccel.engine.model_selection import default_of_class, models_of_class, module_name
 from pytest_hfaccel.engine.plan import Plan, class_level, has_check, make_plan
 
 if TYPE_CHECKING:
@@ -169,7 +169,13 @@ class Session:
                 specs = [replace(spec, expect=()) for spec in specs]
             self.claimed |= {spec.name for spec in specs}
             self.patterns |= set(model_class.architectures)
-            self._cells[model_class] = self.plan.cells(specs, self.store)
+            cells = self.plan.cells(specs, self.store)
+            if self.config.all_models and not self.config.devices:
+                default = default_of_class(model_class, self.registry)
+                cells = [
+                    cell for cell in cells if cell.model.name == default or not cell.device.traits.default_model_only
+                ]
+            self._cells[model_class] = cells
             if self._cells[model_class]:
                 self.module_of(model_class)
         return self._cells[model_class]

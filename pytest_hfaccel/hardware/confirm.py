@@ -33,7 +33,7 @@ FORMAT = 1
 MAX_AGE_S = 24 * 3600.0
 """After so long the runtimes are asked again, whatever else is unchanged."""
 
-_PACKAGES = ("pytest-hfaccel", "torch", "openvino", "onnxruntime")
+_PACKAGES = ("pytest-hfaccel", "torch", "openvino", "onnxruntime", "executorch")
 _VOLATILE = ("available_bytes",)
 """Facts that change from moment to moment and say nothing about which devices there are."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from pytest_hfaccel.hardware.cpu import read_cpu
 from pytest_hfaccel.hardware.intel import probe_openvino, probe_xpu
 from pytest_hfaccel.hardware.nvidia import probe_cuda
 from pytest_hfaccel.hardware.onnx_runtime import probe_onnxruntime
-from pytest_hfaccel.hardware.torch_build import TorchBuild, installed_torch, installed_version
+from pytest_hfaccel.hardware.torch_build import TorchBuild, installed_torch, installed_version, package_folder
 
 PACKAGES = (
     "pytest-hfaccel",
@@ -25,6 +26,7 @@ PACKAGES = (
     "tokenizers",
     "openvino",
     "onnxruntime",
+    "executorch",
     "safetensors",
     "numpy",
     "pytest",
@@ -54,6 +56,7 @@ def probe_devices(root: Path = Path("/"), backends: Backends | None = None) -> H
         *probe_xpu(build, root),
         *probe_openvino(cpu, root),
         *probe_onnxruntime(cpu, root),
+        *probe_executorch(cpu),
         *probe_browsers(),
         *(Backends() if backends is None else backends).probe(),
     ]
@@ -89,6 +92,21 @@ def _probe_cpu(root: Path) -> Presence:
     cores = f"{facts.cores} core{'s' if facts.cores > 1 else ''}"
     reason = f"{cores}; {', '.join(facts.flags)}" if facts.flags else cores
     return Presence(CPU, True, reason, facts.name, facts.memory_bytes, facts.to_json())
+
+
+def probe_executorch(cpu: Presence, folder_of: Callable[[str], Path | None] = package_folder) -> list[Presence]:
+    """Look for ExecuTorch, whose packages all have XNNPACK.
+
+    Args:
+        cpu: The CPU, on which XNNPACK computes.
+        folder_of: Returns the folder of an installed module, `None` where there is none.
+    """
+    device = Device("executorch", "XNNPACK")
+    if folder_of("executorch") is None:
+        return [Presence(device, False, "executorch is not installed; pip install 'pytest-hfaccel[executorch]'")]
+    details = {"flags": cpu.details["flags"]} if "flags" in cpu.details else {}
+    version = installed_version("executorch") or "(version not known)"
+    return [Presence(device, True, f"executorch {version}", cpu.name, cpu.memory_bytes, details)]
 
 
 def probe_mps(

@@ -97,7 +97,7 @@ def _read(path: Path) -> str:
 
 _PACKAGES = (
     *("pytest-hfaccel", "pytest", "torch", "transformers", "tokenizers", "safetensors", "huggingface-hub", "numpy"),
-    *("accelerate", "openvino", "nncf", "torchao", "onnx", "onnxscript", "onnxruntime"),
+    *("accelerate", "openvino", "nncf", "torchao", "onnx", "onnxscript", "onnxruntime", "executorch"),
 )
 
 

@@ -71,3 +71,16 @@ def test_a_backend_that_cannot_be_imported_is_absent(project: Project) -> None:
     run = project.run("--hf-device", "toaster", "-k", "placement")
     assert run.code == 0, run.output
     assert run.counts["skipped"] == 1
+
+
+def test_one_that_runs_default_models_only_runs_all_where_it_is_named(project: Project) -> None:
+    project.write("toaster.py", _BACKEND.replace("accelerator=True", "default_model_only=True"))
+    project.write("conftest.py", _HOOK)
+
+    def models_on_it(*where: str) -> set[str]:
+        output = project.run("--collect-only", "-q", "--all-models", *where).output
+        ids = [line.partition("[")[2] for line in output.splitlines() if "test_placement[" in line]
+        return {name.partition("-toasterleft")[0] for name in ids if "-toasterleft" in name}
+
+    assert models_on_it("--all-hardware") == {"bert-base-uncased"}
+    assert {"bert-base-uncased", "distilbert-base-uncased"} < models_on_it("--hf-device", "toaster:left")

@@ -1,4 +1,4 @@
-"""What runtimes share that run a model as an exported graph (OpenVINO, ONNX Runtime).
+"""What runtimes share that run a model as an exported graph (OpenVINO, ONNX Runtime, ExecuTorch).
 
 | module | what it does |
 |---|---|

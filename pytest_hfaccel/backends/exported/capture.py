@@ -55,6 +55,9 @@ _CHATTY = (
     "torch.onnx",
     "onnxscript",
     "onnx_ir",
+    "executorch",
+    "torchao",
+    "torch.utils._pytree",
 )
 
 

@@ -104,7 +104,7 @@ def test_torchs_names(device: str, name: str) -> None:
 
 def test_what_runs_on_the_processor() -> None:
     exact = {kind for kind in BUILT_IN if Device.parse(kind).traits.is_exact(Device.parse(kind).target)}
-    assert exact == {"cpu", "onnxruntime", "openvino", "wasm"}
+    assert exact == {"cpu", "executorch", "onnxruntime", "openvino", "wasm"}
     assert not Device.parse("openvino:GPU").traits.is_exact("GPU")
     assert Device.parse("fake:0").traits.uses_host_memory("0")
     assert not Device.parse("cuda:0").traits.uses_host_memory("0")

@@ -33,6 +33,7 @@ def spec(name: str, **fields: object) -> ModelSpec:
         ("openvino", "openvino:CPU", "openvinocpu"),
         ("openvino:gpu.0", "openvino:GPU.0", "openvinogpu.0"),
         ("onnxruntime", "onnxruntime:CPU", "onnxruntimecpu"),
+        ("executorch:xnnpack", "executorch:XNNPACK", "executorchxnnpack"),
         ("onnxruntime:cuda", "onnxruntime:CUDA", "onnxruntimecuda"),
         ("onnxruntime:DIRECTML.1", "onnxruntime:DirectML.1", "onnxruntimedirectml.1"),
         ("mps", "mps", "mps"),
@@ -44,7 +45,9 @@ def test_device_from_text(text: str, id_: str, slug: str) -> None:
     assert Device.parse(device.id) == device
 
 
-@pytest.mark.parametrize("text", ["", "tpu", "cuda:x", "cuda:-1", "cpu:0", "mps:1", "class", "onnxruntime:TPU"])
+@pytest.mark.parametrize(
+    "text", ["", "tpu", "cuda:x", "cuda:-1", "cpu:0", "mps:1", "class", "onnxruntime:TPU", "executorch:CPU"]
+)
 def test_what_is_no_device(text: str) -> None:
     with pytest.raises(ConfigError, match="is not a device"):
         Device.parse(text)

@@ -1,4 +1,4 @@
-"""What a report of probes answers; and torch's build, and Apple's GPU."""
+"""What a report of probes answers; torch's build, Apple's GPU, and ExecuTorch."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pytest_hfaccel.core.spec import Device
+from pytest_hfaccel.core.spec import CPU, Device
 from pytest_hfaccel.hardware import HardwareReport, Presence
-from pytest_hfaccel.hardware.probe import probe_mps
+from pytest_hfaccel.hardware.precisions import precision_support
+from pytest_hfaccel.hardware.probe import probe_executorch, probe_mps
 from pytest_hfaccel.hardware.torch_build import TorchBuild, installed_torch
 
 
@@ -105,3 +106,16 @@ def test_mps(system: str, machine: str, macos: str, present: bool, reason: str) 
     (answer,) = probe_mps(TorchBuild("2.13.0"), system, machine, macos)
     assert answer.present is present
     assert reason in answer.reason
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_executorch_runs_on_the_processor_where_it_is_installed(installed: bool) -> None:
+    processor = Presence(CPU, True, "8 cores", "AMD EPYC", 2**34, {"flags": ["AVX2"], "cores": 8})
+    (answer,) = probe_executorch(processor, lambda name: Path(name) if installed else None)
+    assert (answer.device.id, answer.present) == ("executorch:XNNPACK", installed)
+    if installed:
+        assert (answer.name, answer.details) == ("AMD EPYC", {"flags": ["AVX2"]})
+        assert precision_support(answer, "fp32").runs
+        assert not precision_support(answer, "bf16").runs
+    else:
+        assert answer.reason.endswith("pip install 'pytest-hfaccel[executorch]'")

@@ -1,0 +1,194 @@
+"""ExecuTorch, seen in 1.5.1."""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+_CHATTY = ("executorch", "torchao", "torch.utils._pytree", "transformers")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence ExecuTorch and what it imports: torchao's list of libraries that do not fit, deprecations of others."""
+    loggers = [logging.getLogger(name) for name in _CHATTY]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+@lru_cache(maxsize=1)
+def runtime() -> Any:
+    """Import ExecuTorch, which takes seconds, and return its `Runtime`."""
+    with quiet():
+        from executorch.runtime import Runtime
+
+        return Runtime.get()
+
+
+def use_threads(number: int) -> None:
+    """Have XNNPACK compute with that many threads. The only switch is private, and must not be used during a run."""
+    from executorch.extension.pybindings import portable_lib
+
+    if portable_lib._threadpool_get_thread_count() != number:
+        portable_lib._unsafe_reset_threadpool(number)
+
+
+def executorch_runner(program: Any, metadata: Any) -> Callable[..., Any]:
+    """Return transformers' runner of a program, which gives the class's `ModelOutput`.
+
+    Args:
+        program: `executorch.runtime.Program`.
+        metadata: `ExportMetadata` of the conversion.
+    """
+    from transformers.exporters.runners.runner_executorch import ExecutorchModelRunner
+
+    run: Callable[..., Any] = ExecutorchModelRunner(program, metadata)
+    return run
+
+
+class Layout(NamedTuple):
+    """The structure of a `.pte` file.
+
+    Attributes:
+        program: `executorch.exir.schema.Program`.
+        segments: Where the segments begin: their offsets count from here.
+    """
+
+    program: Any
+    segments: int
+
+
+def read_layout(data: Any) -> Layout:
+    """Read the structure of a `.pte` file, without its constants. The public reader copies all of them.
+
+    Args:
+        data: The file's content: `bytes`, or a map of it.
+
+    Raises:
+        ValueError: It is no such file.
+    """
+    from executorch.exir._serialize._program import _flatbuffer_to_program, _get_extended_header
+
+    header = _get_extended_header(data[:64])
+    if header is None:
+        raise ValueError("it has no header of ExecuTorch")
+    try:
+        return Layout(_flatbuffer_to_program(data[: header.program_size]), header.segment_base_offset)
+    except Exception as error:  # struct's and numpy's, of no common class
+        raise ValueError(f"its structure cannot be read: {error}") from error
+
+
+class Subgraph(NamedTuple):
+    """A part of a program that XNNPACK runs.
+
+    Attributes:
+        nodes: The kind of each node, e.g. `FullyConnected`.
+        products: The kind of each product with weights, and the type (`fp32`) and the shape of the weights.
+    """
+
+    nodes: list[str]
+    products: list[tuple[str, str, tuple[int, ...]]]
+
+
+_WEIGHTS = {"FullyConnected": 1, "Conv2d": 16, "DepthwiseConv2d": 16, "ConvTranspose2d": 16}
+"""Which field of these nodes names the weights, in the tables of `schema.fbs`."""
+
+
+def read_subgraph(data: bytes) -> Subgraph:
+    """Read what XNNPACK was handed: a header and a flatbuffer. ExecuTorch has no reader of it in Python.
+
+    Args:
+        data: The delegate's part of a `.pte` file.
+    """
+    from flatbuffers.table import Table
+
+    offset = int.from_bytes(data[10:14], "little") if data[4:8] == b"XH00" else 0
+    buffer = data[offset:]
+    graph = Table(buffer, int.from_bytes(buffer[:4], "little"))
+    kinds, types = _schema()
+    values = {}
+    for entry in _tables(graph, 2):
+        value = _union(entry)
+        if _number(entry, 0, "Uint8") == 2:  # a quantized value wraps another
+            value = _table(value, 0)
+        shape = tuple(_numbers(value, 2))
+        values[_number(value, 6, "Uint32")] = types[_number(value, 0, "Int16")], shape
+    nodes, products = [], []
+    for entry in _tables(graph, 1):
+        kind = kinds[_number(entry, 0, "Uint8") - 1]
+        nodes.append(kind)
+        if kind in _WEIGHTS:
+            products.append((kind, *values[_number(_union(entry), _WEIGHTS[kind], "Uint32")]))
+    return Subgraph(nodes, products)
+
+
+@lru_cache(maxsize=1)
+def _schema() -> tuple[list[str], dict[int, str]]:
+    """Return the kinds of nodes, in order, and the types by number."""
+    text = (files("executorch.backends.xnnpack.serialization") / "schema.fbs").read_text(encoding="utf-8")
+    union = text.partition("union XNodeUnion {")[2].partition("}")[0]
+    return re.findall(r"^\s*XNN(\w+)", union, re.MULTILINE), {
+        int(number): name for name, number in re.findall(r"xnn_datatype_(\w+) = (\d+)", text)
+    }
+
+
+def _slot(table: Any, index: int) -> int:
+    offset: int = table.Offset(4 + 2 * index)
+    return offset
+
+
+def _number(table: Any, index: int, kind: str) -> int:
+    from flatbuffers import number_types
+
+    offset = _slot(table, index)
+    return int(table.Get(getattr(number_types, f"{kind}Flags"), table.Pos + offset)) if offset else 0
+
+
+def _numbers(table: Any, index: int) -> Iterator[int]:
+    from flatbuffers import number_types
+
+    offset = _slot(table, index)
+    if offset:
+        start = table.Vector(offset)
+        for position in range(table.VectorLen(offset)):
+            yield int(table.Get(number_types.Uint32Flags, start + 4 * position))
+
+
+def _tables(table: Any, index: int) -> Iterator[Any]:
+    from flatbuffers.table import Table
+
+    offset = _slot(table, index)
+    if offset:
+        start = table.Vector(offset)
+        for position in range(table.VectorLen(offset)):
+            yield Table(table.Bytes, table.Indirect(start + 4 * position))
+
+
+def _table(table: Any, index: int) -> Any:
+    from flatbuffers.table import Table
+
+    return Table(table.Bytes, table.Indirect(table.Pos + _slot(table, index)))
+
+
+def _union(table: Any) -> Any:
+    """Return the table in a union that is the first field; its type has the slot before it."""
+    return _table(table, 1)
+
+
+def is_manager(program: Any) -> bool:
+    """Whether a program comes from the exporter, not from a file."""
+    return hasattr(program, "write_to_file")
