@@ -270,15 +270,18 @@ def device_facts() -> dict[str, Any]:
 
 
 def _with_bounds(axes: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Give every open axis a largest size: four times that of the example inputs, or what is usual for a test."""
+    """Give every open axis a largest size: four times that of the example inputs, or what is usual for a test.
+
+    The length of sounds stays closed: XNNPACK 1.5 fails to follow it through one-dimensional convolutions.
+    """
 
     def bound(name: str, axis: int) -> int:
-        usual = LARGEST_BATCH if axis == 0 else 0 if name in SAMPLES else LONGEST_TEXT
+        usual = LARGEST_BATCH if axis == 0 else LONGEST_TEXT
         size: int = inputs[name].shape[axis]
         return max(usual, 4 * size)
 
     return {
-        name: {axis: hint(max=bound(name, axis)) for axis, hint in of_input.items()}
+        name: {axis: hint(max=bound(name, axis)) for axis, hint in of_input.items() if axis == 0 or name not in SAMPLES}
         if isinstance(of_input, dict)
         else of_input
         for name, of_input in axes.items()
