@@ -18,14 +18,26 @@ if TYPE_CHECKING:
 
 def make_parser() -> argparse.ArgumentParser:
     """Build the parser; each subcommand's module adds its own."""
-    from pytest_hfaccel.cli import bench, classify, database, hardware, predict, recommend, registry, reports, selftest
+    from pytest_hfaccel.cli import (
+        bench,
+        classify,
+        compatibility,
+        database,
+        hardware,
+        predict,
+        recommend,
+        registry,
+        reports,
+        selftest,
+    )
 
     parser = argparse.ArgumentParser(
         prog="hfaccel", description="Test, measure and predict Hugging Face models on hardware."
     )
     parser.add_argument("--version", action="version", version=f"hfaccel {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (hardware, registry, classify, recommend, bench, predict, database, reports, selftest):
+    listed = (hardware, compatibility, registry, classify, recommend, bench, predict, database, reports, selftest)
+    for command in listed:
         command.add_parser(commands)
     return parser
 
@@ -56,6 +68,15 @@ def format_table(rows: Iterable[Sequence[str]]) -> list[str]:
     listed = list(rows)
     widths = [max(map(len, column)) for column in zip(*listed, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in listed]
+
+
+def can_print(text: str) -> bool:
+    """Whether the encoding of standard output has all characters of a text."""
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def write_file(path: Path, content: str, option: str) -> None:

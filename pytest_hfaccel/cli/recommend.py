@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
-from pytest_hfaccel.cli import print_json
+from pytest_hfaccel.cli import can_print, print_json
 from pytest_hfaccel.core.errors import ConfigError
 
 _MODEL = "registered name, local directory or hub id"
@@ -109,11 +108,7 @@ def _show_model(answer: dict[str, Any]) -> None:
 def _marks() -> tuple[str, str]:
     """Return the guide's marks, or words where the terminal's encoding has none."""
     marks = ("\N{WHITE HEAVY CHECK MARK}", "\N{CROSS MARK}")
-    try:
-        "".join(marks).encode(sys.stdout.encoding or "ascii")
-    except UnicodeEncodeError:
-        return "yes", "no"
-    return marks
+    return marks if can_print("".join(marks)) else ("yes", "no")
 
 
 def _show_task(answer: dict[str, Any]) -> None:

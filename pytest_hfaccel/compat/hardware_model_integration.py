@@ -28,6 +28,7 @@ from pytest_hfaccel.core.tasks import TASKS
 from pytest_hfaccel.hardware.cpu import Memory
 from pytest_hfaccel.predict.configuration import WEIGHTS
 from pytest_hfaccel.predict.engine import Engine, Task
+from pytest_hfaccel.predict.measured_cells import Support
 from pytest_hfaccel.predict.recommendation import Candidate, recommend
 from pytest_hfaccel.predict.requirements import (
     DEFAULT_LENGTH,
@@ -37,7 +38,7 @@ from pytest_hfaccel.predict.requirements import (
     cost_of,
     requirements_on,
 )
-from pytest_hfaccel.predict.support import KINDS, CompatibilityMatrix, Support
+from pytest_hfaccel.predict.support import KINDS, CompatibilityMatrix
 from pytest_hfaccel.predict.text import MIB
 from pytest_hfaccel.tracing.trace import PRECISIONS
 
@@ -364,9 +365,7 @@ class HardwareAwareModelClassifier:
 
     def get_compatibility_matrix(self) -> dict[str, dict[str, dict[str, Any]]]:
         """Return family -> kind of device -> entry; each says whether it is declared or measured."""
-        return self.matrix.by_family(
-            lambda architecture: str(self._families.analyze_model_class(architecture)["family"])
-        )
+        return self.matrix.by_family()
 
     def _cost(self, model: NamedModel) -> ArchitectureCost | None:
         if not model.architecture:

@@ -32,9 +32,14 @@ class Presence:
     memory_bytes: int | None = None
     details: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def implementation(self) -> str:
+        """`real`, `emulated` (it computes on a software adapter) or `unavailable`, as far as was looked."""
+        return str(self.details.get("implementation", "real")) if self.present else "unavailable"
+
     def to_json(self) -> dict[str, Any]:
         """Return the plain-JSON form."""
-        return {**vars(self), "device": self.device.id}
+        return {**vars(self), "device": self.device.id, "implementation": self.implementation}
 
 
 @dataclass(frozen=True)

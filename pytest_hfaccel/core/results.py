@@ -6,6 +6,7 @@ Everything here is plain data that survives JSON in both directions, because it 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -131,6 +132,28 @@ class CheckOutcome:
         return cls(
             **{**data, "status": Status(data["status"]), "stage": Stage(stage) if stage else None, "cause": cause}
         )
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """Where the nodes of a converted graph ran; empty for models that are not converted.
+
+    Attributes:
+        by_provider: Execution provider (or partition) -> number of nodes, as the runtime names it.
+        not_taken: Operator -> number of the nodes that the asked device left to the CPU.
+    """
+
+    by_provider: dict[str, int] = field(default_factory=dict)
+    not_taken: dict[str, int] = field(default_factory=dict)
+
+
+def nodes_of(placement: Mapping[str, Any]) -> Nodes:
+    """Return where the nodes ran, from the placement of a cell's record, whichever backend wrote it."""
+    details = placement.get("details") or {}
+    fallback = details.get("cpu_fallback") or {}
+    not_taken = details.get("not_taken") or details.get("nodes_on_cpu") or fallback.get("operators") or {}
+    nodes = details.get("nodes")
+    return Nodes(dict(nodes) if isinstance(nodes, Mapping) else {}, dict(not_taken))
 
 
 @dataclass

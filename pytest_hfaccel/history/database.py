@@ -32,6 +32,32 @@ if TYPE_CHECKING:
     from pytest_hfaccel.core.prediction import Prediction
 
 
+_CELL_COLUMNS = (
+    *("cell", "model", "architecture", "device", "device_name", "dtype", "weights", "implementation"),
+    *("placement", "run_id", "started", "checks"),
+)
+_CELLS = """
+SELECT
+    c.cell, m.model_name, m.architecture, h.device, h.device_name, c.precision, c.weights, c.implementation,
+    c.metadata->'placement', c.run_id, t.started_at,
+    (
+        SELECT list({'name': i.test_name, 'status': i.status, 'stage': i.stage, 'message': i.error_message}
+                    ORDER BY i.test_result_id)
+        FROM integration_test_results i
+        WHERE (i.run_id, i.model_id, i.hardware_id) = (c.run_id, c.model_id, c.hardware_id) AND i.cell = c.cell
+    )
+FROM hardware_compatibility c
+JOIN models m ON m.model_id = c.model_id
+JOIN hardware_platforms h ON h.hardware_id = c.hardware_id
+JOIN test_runs t ON t.run_id = c.run_id
+WHERE h.device IS NOT NULL
+QUALIFY row_number() OVER (
+    PARTITION BY m.model_name, h.device, c.precision, c.weights ORDER BY t.started_at DESC, c.compatibility_id DESC
+) = 1
+ORDER BY t.started_at, c.compatibility_id
+"""
+
+
 @dataclass(frozen=True)
 class StoredModel:
     """A trained prediction model as the database keeps it.
@@ -128,6 +154,27 @@ class BenchmarkDatabase:
         }
         with self._read() as connection:
             return _select_measurements(connection, filters, only_real_dimensions=only_real_dimensions)
+
+    def cells(self) -> list[dict[str, Any]]:
+        """Return the newest record of each model, device, precision and weights, as plain JSON, the oldest first.
+
+        Returns:
+            `cell`, `model`, `architecture`, `device`, `device_name`, `dtype`, `weights`, `implementation`, `placement`
+            (what the runtime reported), `run_id`, `started` (ISO 8601, UTC), and `checks`: `name`, `status`, `stage`,
+            `message`.
+        """
+        with self._read() as connection:
+            rows = connection.execute(_CELLS).fetchall()
+        cells = [dict(zip(_CELL_COLUMNS, row, strict=True)) for row in rows]
+        return [
+            {
+                **cell,
+                "started": cell["started"].replace(tzinfo=UTC).isoformat(timespec="seconds"),
+                "placement": json.loads(cell["placement"] or "null") or {},
+                "checks": cell["checks"] or [],
+            }
+            for cell in cells
+        ]
 
     def frame(self, name: str) -> Any:
         """Return a table or a view as a pandas frame.

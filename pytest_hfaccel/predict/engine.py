@@ -16,17 +16,17 @@ from pytest_hfaccel.predict.evidence import Evidence
 from pytest_hfaccel.predict.layers import Layer, ask_layers, monotone
 from pytest_hfaccel.predict.layers.datasheet import DatasheetLayer
 from pytest_hfaccel.predict.layers.measured import MeasuredLayer
-from pytest_hfaccel.predict.naming import ModelFinder, NamedModel
-from pytest_hfaccel.predict.platforms import Platform, Platforms, load_specifications
-from pytest_hfaccel.predict.requirements import DEFAULT_LENGTH, with_fit
-from pytest_hfaccel.predict.support import (
-    CompatibilityMatrix,
+from pytest_hfaccel.predict.measured_cells import (
     MeasuredCell,
     Support,
     cells_of_measurements,
     measured_cells,
     measurements_of,
 )
+from pytest_hfaccel.predict.naming import ModelFinder, NamedModel
+from pytest_hfaccel.predict.platforms import Platform, Platforms, load_specifications
+from pytest_hfaccel.predict.requirements import DEFAULT_LENGTH, with_fit
+from pytest_hfaccel.predict.support import CompatibilityMatrix
 from pytest_hfaccel.tracing.trace import ModelTrace
 
 if TYPE_CHECKING:
@@ -128,8 +128,9 @@ class Engine:
 
     @cached_property
     def matrix(self) -> CompatibilityMatrix:
-        """Declared support, overwritten by measured rows, then by the cells of earlier runs."""
-        return CompatibilityMatrix([*cells_of_measurements(self.evidence.kept_rows), *self._cells])
+        """Declared support, overwritten by measured rows, then by the cells of earlier runs: newer ones by date."""
+        cells = sorted([*self.evidence.cells, *self._cells], key=lambda cell: cell.when)
+        return CompatibilityMatrix([*cells_of_measurements(self.evidence.kept_rows), *cells])
 
     @property
     def trained(self) -> TrainedModels | None:
@@ -221,6 +222,23 @@ class Engine:
         return [*layers, self.matrix], absent
 
 
+def _how_to_calibrate(platform: Platform, dtype: str) -> str:
+    """Say how a device without a number gets one: the number of another device would be no answer."""
+    from pytest_hfaccel.predict.calibration.calibrating import CALIBRATED_KINDS
+
+    if platform.kind not in CALIBRATED_KINDS:
+        return f"{platform.kind} cannot be calibrated; a number needs rows that were measured there (`hfaccel bench`)"
+    device = platform.device if platform.is_present else platform.name
+    command = (
+        f"`hfaccel calibrate --device {device}`"
+        if dtype == "fp32"
+        else f"`hfaccel calibrate --device {device} --dtype {dtype}`"
+    )
+    if platform.is_present:
+        return f"it is not calibrated at {dtype}: {command} measures it"
+    return f"it is not in this machine, and no calibration of it is at hand: {command} takes one where it is"
+
+
 def reads_text(trace: ModelTrace) -> bool:
     """Whether a model looks up tokens in a table, so that what it does depends on their number."""
     return any(operator.name == "embedding" for operator in trace.operators)
@@ -283,6 +301,8 @@ class _ModelPredictor:
         trace = self._engine.trace(self._model, question)
         if trace is None:
             about = f"; {self._engine.why_untraced(self._model, question)}"
+        elif found.latency_ms is None and not question.training:
+            about = f"; {_how_to_calibrate(self._platform, question.dtype)}"
         elif self._model.is_assumed:
             about = f"; model: {self._model.origin}"
         support, basis = self._support(found), found.basis

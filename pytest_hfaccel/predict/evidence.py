@@ -14,6 +14,7 @@ from pytest_hfaccel.core.prediction import Prediction, Question
 from pytest_hfaccel.core.presence import Presence
 from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.predict.layers.measured import MeasuredPoint, points_of
+from pytest_hfaccel.predict.measured_cells import MeasuredCell, cells_of_database
 from pytest_hfaccel.predict.naming import NamedModel
 from pytest_hfaccel.predict.platforms import Platform
 
@@ -65,6 +66,19 @@ class Evidence:
     def kept_rows(self) -> list[Measurement]:
         """The rows of the database and of the directory with results."""
         return [row for place in (self._database, self._benchmarks) if place for row in self._read(place)]
+
+    @cached_property
+    def cells(self) -> list[MeasuredCell]:
+        """The cells of the runs that the database has, oldest run first."""
+        if self._database is None or not is_database(self._database) or not self._database.is_file():
+            return []
+        from pytest_hfaccel.history import BenchmarkDatabase
+
+        try:
+            return cells_of_database(BenchmarkDatabase(self._database, create=False))
+        except (HfAccelError, ValueError) as error:
+            self.notes.append(f"{self._database}: its cells cannot be read: {error}")
+            return []
 
     @cached_property
     def calibrations(self) -> list[DeviceCalibration]:

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pytest_hfaccel.core.devices import BROWSER_KINDS, HARDWARE_KINDS
+from pytest_hfaccel.core.devices import HARDWARE_KINDS
 from pytest_hfaccel.core.prediction import INTERVAL, Estimate, Prediction, Source
 from pytest_hfaccel.predict.distributed import Split
+from pytest_hfaccel.predict.measured_cells import RUNNING
 from pytest_hfaccel.predict.platforms import Platform
-from pytest_hfaccel.predict.support import RUNNING
 from pytest_hfaccel.predict.text import MIB, memory_text, rate_text, time_text
 
 
@@ -86,14 +86,13 @@ class Candidate:
             numbers = {name: each.value for name, each in by_name.items()}
             ends = {name: [each.low, each.high] for name, each in by_name.items()}
             numbers["interval"] = {"level": INTERVAL, **ends}
-        in_browser = platform.kind in BROWSER_KINDS and found.latency_ms is None
         return {
             **numbers,
             "source": str(found.source),
             "basis": found.basis,
             "rows": found.rows,
             "fits": found.fits,
-            "advice": _IN_BROWSER if in_browser else found.advice,
+            "advice": found.advice,
             "device": platform.title,
             "device_memory": platform.memory_bytes / MIB if platform.memory_bytes else None,
             "is_present": platform.is_present,
@@ -102,8 +101,6 @@ class Candidate:
             **({"distributed": self.split.to_json()} if self.split else {}),
         }
 
-
-_IN_BROWSER = "Runs in a browser: no number is predicted without a measured row of it."
 
 _SUPPORT = {"real": 1.0, "untested": 0.75, "emulated": 0.5}
 

@@ -218,7 +218,12 @@ def model_device_table(results: Sequence[CellResult], width: int = 100) -> str:
 
     A table is wider only where a single device's column does not fit beside the models.
     """
-    first, *others = ([*column] for column in zip(*model_device_rows(results), strict=True))
+    return table_in_blocks(model_device_rows(results), width)
+
+
+def table_in_blocks(rows: Sequence[Sequence[str]], width: int) -> str:
+    """Return rows, the first one the headings, as text; columns that do not fit side by side go one below the other."""
+    first, *others = ([*column] for column in zip(*rows, strict=True))
     blocks, used = [[first]], _width(first)
     for column in others:
         if len(blocks[-1]) > 1 and used + 2 + _width(column) > width:

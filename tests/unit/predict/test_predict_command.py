@@ -50,12 +50,13 @@ def test_a_recommendation(capsys: pytest.CaptureFixture[str], model: tuple[str, 
         "Asked: inference, fp32, batch 8, 128 tokens",
         "Model: embedding; dimensions of bert-base-uncased (models.yaml)",
         "Primary recommendation: cuda",
-        "Fallback options: cpu",
+        "Fallback options: cpu, webnn",
     ]
     assert lines[6].split() == ["hardware", "latency", "80", "%", "interval", "throughput", "memory", "score", "source"]
     assert lines[7].startswith("cuda ")
     assert lines[7].endswith("datasheet")
-    assert lines[9] == "webnn: no number; declared unavailable: no built-in backend runs models in a browser"
+    assert lines[9].startswith("webnn: no number; declared real: declared for the embedding family; ")
+    assert "webnn cannot be calibrated; a number needs rows that were measured there" in lines[9]
     assert lines[11].startswith("Explanation: cuda (NVIDIA A100 SXM 80 GB): ")
 
 

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytest_hfaccel.core.results import CellResult, CheckOutcome, Status
-from pytest_hfaccel.predict.support import (
-    FAMILIES,
-    KINDS,
-    CompatibilityMatrix,
+from pytest_hfaccel.core.results import CellResult, CheckOutcome, Status, nodes_of
+from pytest_hfaccel.predict.measured_cells import (
     MeasuredCell,
     Support,
+    cells_in,
     cells_of_measurements,
-    declared_support,
     measured_cells,
     measurements_of,
 )
+from pytest_hfaccel.predict.support import FAMILIES, KINDS, CompatibilityMatrix, declared_support
 from tests.unit.predict.predict_samples import row
 
 
@@ -64,8 +63,9 @@ def test_without_measurements_the_declaration_stands() -> None:
 def test_nothing_is_declared_as_simulated() -> None:
     supports = {declared_support(family, kind).support for family in FAMILIES for kind in KINDS}
     assert supports == {"real", "untested", "unavailable"}
-    assert not declared_support("multimodal", "webgpu").runs
-    assert not any(declared_support(family, kind).runs for family in FAMILIES for kind in ("webnn", "webgpu"))
+    assert {declared_support(family, "webgpu").support for family in FAMILIES} == {"untested"}
+    assert {declared_support("audio", kind).support for kind in ("onnxruntime", "wasm", "webnn")} == {"real"}
+    assert not declared_support("audio", "qualcomm").runs
     assert declared_support("multimodal", "mps").support == "untested"
     assert not declared_support("time_series", "openvino").runs
 
@@ -119,6 +119,68 @@ def test_the_matrix_by_family_counts_what_was_measured() -> None:
     assert (measured["cells_that_ran"], measured["cells_measured"]) == (1, 2)
     assert rows["vision"]["openvino"]["basis"] == "declared"
     assert list(rows) == list(FAMILIES)
+
+
+def test_of_a_cell_that_ran_twice_the_newest_record_counts() -> None:
+    failed = cell(Status.FAILED, when="2026-01-02T00:00:00+00:00")
+    rows = CompatibilityMatrix([cell(), failed]).by_family(lambda _: "text_generation")
+    assert rows["text_generation"]["openvino"]["support"] == "failing"
+    assert rows["text_generation"]["openvino"]["cells_measured"] == 1
+
+
+def test_in_the_matrix_too_an_absent_device_says_nothing() -> None:
+    absent = cell(Status.UNAVAILABLE, device="webgpu")
+    found = CompatibilityMatrix([absent]).by_family(lambda _: "text_generation")["text_generation"]["webgpu"]
+    assert (found["support"], found["basis"]) == ("untested", "declared")
+    assert "not measured: unavailable" in found["reason"]
+
+
+def test_a_family_beyond_the_six_is_there_if_it_was_measured() -> None:
+    assert "time_series" not in CompatibilityMatrix([]).by_family(lambda _: "time_series")
+    assert "time_series" in CompatibilityMatrix([cell()]).by_family(lambda _: "time_series")
+
+
+def test_what_was_measured_on_a_device_with_its_nodes_and_its_run() -> None:
+    on_webgpu = cell(device="webgpu", implementation="emulated")
+    details = {"nodes": {"webgpu": 83, "wasm": 4}, "nodes_on_cpu": {"Reshape": 2, "Cast": 2}}
+    on_webgpu.result.placement = {"details": details}
+    other = cell(Status.FAILED, device="webgpu", implementation="emulated", model="distilgpt2")
+    other.result.placement = {"details": {"nodes": {"webgpu": 5}}}
+    found = CompatibilityMatrix([on_webgpu, replace(other, run="0002-b", when="2026-02-01")]).by_device()
+    assert found == {
+        "webgpu": {
+            "implementation": "emulated",
+            "cells_that_ran": 1,
+            "cells_measured": 2,
+            "checks_passed": 1,
+            "checks_run": 2,
+            "run": "0002-b",
+            "when": "2026-02-01",
+            "where": "webgpu of some CPU",
+            "nodes": {"webgpu": 88, "wasm": 4},
+            "not_taken": {"Reshape": 2, "Cast": 2},
+        }
+    }
+
+
+def test_cells_of_the_database_are_as_good_as_those_of_reports(tmp_path: Path) -> None:
+    pytest.importorskip("duckdb")
+    from pytest_hfaccel.history import BenchmarkDatabase, RunRecord
+
+    one = cell(device="wasm").result
+    one.placement = {"details": {"nodes": {"wasm": 7}}}
+    failed = cell(Status.FAILED, device="wasm", model="distilgpt2").result
+    path = tmp_path / "runs.duckdb"
+    for day, results in (("01", [one, failed]), ("02", [one])):
+        started, ended = f"2026-01-{day}T00:00:00", f"2026-01-{day}T00:01:00"
+        BenchmarkDatabase(path).write_run(RunRecord("pytest", "integration", started, ended, True, cells=results))
+    found = cells_in([path])
+    assert [(each.result.model, each.when, str(each.result.status)) for each in found] == [
+        ("distilgpt2", "2026-01-01T00:00:00+00:00", "failed"),
+        ("gpt2", "2026-01-02T00:00:00+00:00", "passed"),
+    ]
+    assert nodes_of(found[1].result.placement).by_provider == {"wasm": 7}
+    assert CompatibilityMatrix(found).by_device()["wasm"]["cells_that_ran"] == 1
 
 
 def test_cells_are_read_from_reports_and_journals(tmp_path: Path) -> None:
