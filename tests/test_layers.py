@@ -26,6 +26,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checkpoints": {"backends.base", "core", "upstream"},
     "tracing": {"checkpoints", "core", "upstream"},
     "reporting": {"core"},
+    # Plans and merged runs are plain data; what pytest selects comes from the plugin.
+    "distributed": {"core", "reporting"},
     "numerics": {"backends.base", "core"},
     "checks": {"backends.base", "benchmark", "checkpoints", "core", "numerics", "registry", "upstream"},
     "pool": {"backends.base", "compat", "core", "hardware"},

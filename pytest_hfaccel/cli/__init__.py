@@ -24,6 +24,8 @@ def make_parser() -> argparse.ArgumentParser:
         compatibility,
         database,
         hardware,
+        merge,
+        plan,
         predict,
         recommend,
         registry,
@@ -36,8 +38,8 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"hfaccel {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    listed = (hardware, compatibility, registry, classify, recommend, bench, predict, database, reports, selftest)
-    for command in listed:
+    listed = (hardware, compatibility, registry, classify, recommend, bench, predict, database, reports, plan, merge)
+    for command in (*listed, selftest):
         command.add_parser(commands)
     return parser
 

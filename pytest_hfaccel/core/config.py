@@ -52,6 +52,7 @@ class Option(Generic[T]):
         bare: The value of the flag alone; empty where it needs one.
         is_path: Whether it names a file or a directory; `~` and `~user` are home directories.
         choices: The allowed values; any when empty.
+        metavar: What help shows for the value.
         old_flag: The flag in the release before. It works, with a warning, and so does its environment variable.
     """
 
@@ -69,6 +70,7 @@ class Option(Generic[T]):
         is_path: bool = False,
         choices: tuple[str, ...] = (),
         old_flag: str = "",
+        metavar: str = "",
     ) -> None:
         self.name = ""
         self.flag, self.default, self.help = flag, default, text
@@ -76,7 +78,7 @@ class Option(Generic[T]):
         self.ini = flag.lstrip("-").replace("-", "_")
         self.many, self.split, self.counts, self.bare = many, split, counts, bare
         self.is_path, self.choices = is_path, choices
-        self.old_flag, self.old_env = old_flag, _variable(old_flag)
+        self.old_flag, self.old_env, self.metavar = old_flag, _variable(old_flag), metavar
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -183,6 +185,14 @@ class RunConfig:
         choices=STATUSES,
         old_flag="--hf-retry",
     )
+    plan = Option(
+        "--hf-plan",
+        "",
+        "Plan of a run on many machines (see `hfaccel plan`): run the shard that --hf-shard names, with the arguments "
+        "that the plan was made for.",
+        is_path=True,
+    )
+    shard = Option("--hf-shard", "", "Which shard of --hf-plan to run: '3/8' is the third of eight.", metavar="K/N")
     reports = Option("--hf-reports", "reports", "Directory for the reports of this run.", is_path=True)
     reports_mode = Option(
         "--hf-reports-mode",

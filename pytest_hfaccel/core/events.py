@@ -88,9 +88,15 @@ class CheckFinished:
 
 @dataclass(frozen=True)
 class CellFinished:
-    """All selected checks of a cell have run, or the run has ended before (`result.incomplete`)."""
+    """All selected checks of a cell have run, or the run has ended before (`result.incomplete`).
+
+    Attributes:
+        result: Its record.
+        durations: Seconds by node id of its tests, setup and teardown included, where they are known.
+    """
 
     result: CellResult
+    durations: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -170,6 +176,8 @@ class EventStream:
         self._missing: dict[CellKey, int] = {}
         self._started_cells: set[CellKey] = set()
         self._ended_tests: set[str] = set()
+        self._durations: dict[str, float] = {}
+        self._tests: dict[CellKey, dict[str, None]] = {}
         self._running: list[str] = []
 
     @property
@@ -192,6 +200,10 @@ class EventStream:
             self._emit(CheckStarted(test, check, facts or {}, tuple(self._running)))
         self._running.append(test)
 
+    def add_duration(self, test: str, seconds: float) -> None:
+        """Note how long a phase of a test took; before `finish_check` tells that the test has ended."""
+        self._durations[test] = self._durations.get(test, 0.0) + seconds
+
     def stop_test(self, test: str) -> None:
         """Note that a test is over."""
         if test in self._running:
@@ -210,13 +222,15 @@ class EventStream:
         self._start_cell(event.key, event.facts)
         before = self._builder.status_of(event)
         record = self._builder.add(event)
+        if event.test:
+            self._tests.setdefault(event.key, {})[event.test] = None
         if self._builder.status_of(event) != before:  # the report of a teardown repeats the outcome of the call
             self._emit(event)
         if is_over and event.test not in self._ended_tests:
             self._ended_tests.add(event.test)
             self._missing[event.key] = self._missing.get(event.key, event.selected) - 1
             if self._missing[event.key] == 0:
-                self._emit(CellFinished(record))
+                self._emit(CellFinished(record, self._durations_of(event.key)))
 
     def finish(self, ended: Ended, facts: Mapping[str, Any]) -> None:
         """End the run: cells that did not finish are `incomplete`; a run that never began has no end.
@@ -229,7 +243,7 @@ class EventStream:
             if self._missing.get(key) != 0:
                 record.incomplete = True
                 self._missing[key] = 0
-                self._emit(CellFinished(record))
+                self._emit(CellFinished(record, self._durations_of(key)))
         if self._header is not None:
             self._emit(RunFinished({**self._header, **facts}, self.results, ended))
 
@@ -237,6 +251,10 @@ class EventStream:
         if key not in self._started_cells:
             self._started_cells.add(key)
             self._emit(CellStarted(facts))
+
+    def _durations_of(self, key: CellKey) -> dict[str, float]:
+        tests = self._tests.get(key, {})
+        return {test: round(self._durations[test], 6) for test in tests if test in self._durations}
 
     def _emit(self, event: Event) -> None:
         for consumer in list(self.consumers):

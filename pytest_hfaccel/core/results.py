@@ -44,6 +44,11 @@ class Status(StrEnum):
     """The run ended (Ctrl-C, `-x`, no worker left) before all selected checks of the cell ran."""
 
     @property
+    def rank(self) -> int:
+        """Place among the statuses, the worst one first."""
+        return _WORST_FIRST.index(self)
+
+    @property
     def is_bad(self) -> bool:
         """Whether this status fails the run."""
         return self not in _GOOD

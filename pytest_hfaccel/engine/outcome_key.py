@@ -12,14 +12,14 @@ from typing import Any
 
 from pytest_hfaccel.core.config import RunConfig
 from pytest_hfaccel.core.presence import Presence
-from pytest_hfaccel.core.spec import CPU, Cell
+from pytest_hfaccel.core.spec import CPU, Cell, ModelSpec
 from pytest_hfaccel.registry.requirements import installed_dependencies
 
 _SELECTING = frozenset(
     {
         *("all_models", "all_hardware", "models", "devices", "dtypes", "weights", "registries", "require"),
         *("performance", "batch_sizes", "seq_lengths", "training", "attention", "compile", "transformers_js"),
-        *("resume", "retry", "reports", "reports_mode", "keep_runs", "database", "cache"),
+        *("resume", "retry", "reports", "reports_mode", "keep_runs", "database", "cache", "plan", "shard"),
     }
 )
 """Options that select cells and checks, stand in a record anyway, or say where something is written. Any other option,
@@ -48,11 +48,11 @@ class OutcomeKeys:
         """
         from pytest_hfaccel.checkpoints.fingerprint import fingerprint_of_source
 
+        expected = tuple(one for one in cell.model.expect if one.covers(cell))  # of this cell alone
         checkpoint = fingerprint_of_source(cell.model, cell.weights, allow_pickle=self._config.allow_pickle)
         return {
             "checkpoint": checkpoint[:16],
-            # with the expected failures of this cell alone
-            "registry entry": _hash(replace(cell.model, expect=tuple(e for e in cell.model.expect if e.covers(cell)))),
+            "registry entry": hash_of_entry(replace(cell.model, expect=expected)),
             "weights": str(cell.weights.kind),
             "device": self._device(cell.device.id),
             "versions": self._versions,
@@ -69,7 +69,7 @@ class OutcomeKeys:
 
     @cached_property
     def _options(self) -> str:
-        return _hash({name: value for name, value in self._config.to_json().items() if name not in _SELECTING})
+        return _hash(options_that_decide(self._config))
 
     def _device(self, device: str) -> str:
         """What stays of a device between two runs: not how much of its memory is free."""
@@ -82,6 +82,17 @@ class OutcomeKeys:
         from pytest_hfaccel.hardware import probe_devices
 
         return {presence.device.id: presence for presence in probe_devices().presences}
+
+
+def options_that_decide(config: RunConfig) -> dict[str, Any]:
+    """Return the options that can change outcomes, by name; those that select cells or say where files go are none."""
+    plain = {name: value for name, value in config.to_json().items() if name not in _SELECTING}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+
+
+def hash_of_entry(model: ModelSpec) -> str:
+    """Return a hash of what the registry says about a model."""
+    return _hash(model)
 
 
 def what_changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

@@ -6,6 +6,7 @@ needs, and nothing else: the hooks import the rest once a model class has been m
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -50,7 +51,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_load_initial_conftests(
     early_config: pytest.Config, parser: pytest.Parser, args: list[str]
 ) -> Generator[None]:
-    """Keep a flag with an optional value from taking the path after it for its value."""
+    """Take over a plan's arguments; keep a flag with an optional value from taking the path after it for its value."""
+    if "HFACCEL_PLAN" in os.environ or any(text.startswith("--hf-plan") for text in args):
+        from pytest_hfaccel.plugin.sharding import add_planned_arguments
+
+        add_planned_arguments(early_config, parser, args)
     spell_out_bare_flags(early_config, parser, args)
     return (yield)
 
@@ -114,6 +119,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         mark_items(items)
         deselect_shadowed(config, items)
         give_benchmark(items)
+
+
+# After -k, -m and --deselect, before the terminal counts what is left.
+@pytest.hookimpl(trylast=True, specname="pytest_collection_modifyitems")
+def pytest_hfaccel_keep_shard(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the tests of one shard of a plan."""
+    if config.stash[OPTIONS].plan:
+        from pytest_hfaccel.plugin.sharding import keep_shard
+
+        keep_shard(config, items)
 
 
 @pytest.hookimpl(tryfirst=True)

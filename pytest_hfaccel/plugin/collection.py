@@ -11,7 +11,7 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,7 +24,7 @@ from pytest_hfaccel.core.files import replace_file
 from pytest_hfaccel.core.spec import CLASS_LEVEL, DTYPES, Cell
 from pytest_hfaccel.engine.cell_run import identity, points_of_run
 from pytest_hfaccel.engine.model_class import ModelClassTests, make_test
-from pytest_hfaccel.plugin.state import CELL_TEST, COLLECTED, CellTest, session_of
+from pytest_hfaccel.plugin.state import CELL_TEST, COLLECTED, SHARD, SHARD_PROBLEM, CellTest, session_of
 
 if TYPE_CHECKING:
     from pytest_hfaccel.core.config import RunConfig
@@ -44,6 +44,10 @@ def make_plan(config: pytest.Config) -> None:
     session = session_of(config)
     try:
         _require_database_package(session.config)
+        if session.config.plan or session.config.shard:
+            from pytest_hfaccel.plugin.sharding import shard_of
+
+            shard_of(config)
         _ = session.plan
     except HfAccelError as error:
         raise pytest.UsageError(str(error)) from None
@@ -222,7 +226,11 @@ def collected_tests(session: pytest.Session) -> CollectedTests:
     """Describe the selected tests of a process that has collected; the same object on every call."""
     config = session.config
     if COLLECTED not in config.stash:
-        config.stash[COLLECTED] = _describe(session_of(config), session.items)
+        described = _describe(session_of(config), session.items)
+        if shard := config.stash.get(SHARD, None):
+            described.header.append(f"hfaccel: {shard}")
+            described = replace(described, usage_error=config.stash.get(SHARD_PROBLEM, described.usage_error))
+        config.stash[COLLECTED] = described
     return config.stash[COLLECTED]
 
 

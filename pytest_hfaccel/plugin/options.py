@@ -36,7 +36,7 @@ def argparse_kind(option: Option[Any]) -> dict[str, Any]:
         return {"action": "append", "default": None, "metavar": "X"}
     if option.choices:
         return {"choices": option.choices, "default": None}
-    return {"default": None, "metavar": "N" if option.counts else "PATH"}
+    return {"default": None, "metavar": option.metavar or ("N" if option.counts else "PATH")}
 
 
 def spell_out_bare_flags(config: pytest.Config, parser: pytest.Parser, arguments: list[str]) -> None:

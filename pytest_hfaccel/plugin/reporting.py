@@ -31,6 +31,7 @@ from pytest_hfaccel.plugin.state import (
     OUTCOME,
     REPORTERS,
     SESSION,
+    SHARD,
     STARTED,
     session_of,
 )
@@ -97,6 +98,7 @@ class Reporters:
 
         A test has ended with its teardown, or with the report of the worker that it crashed (which has no phase).
         """
+        self.stream.add_duration(report.nodeid, getattr(report, "duration", 0.0))
         is_over = report.when not in ("setup", "call")
         known = dict(report.user_properties).get(PROPERTY)
         if known is not None:
@@ -236,8 +238,9 @@ def run_header(config: pytest.Config) -> dict[str, Any]:
     """What every report says about the run: machine, versions, options, start."""
     from pytest_hfaccel.hardware import machine_facts
 
-    session = session_of(config)
+    session, shard = session_of(config), config.stash.get(SHARD, None)
     return {
+        **({"plan": shard.facts} if shard is not None else {}),
         "started": datetime.fromtimestamp(config.stash[STARTED][0], UTC).isoformat(timespec="seconds"),
         "machine": machine_facts(),
         "options": session.config.to_json(),

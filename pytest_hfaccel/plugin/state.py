@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pytest_hfaccel.engine.session import Session
     from pytest_hfaccel.plugin.collection import CollectedTests
     from pytest_hfaccel.plugin.reporting import Reporters
+    from pytest_hfaccel.plugin.sharding import Shard
 
 WORKER_INPUT = "hfaccel_plan"
 """The key under which a worker of pytest-xdist finds the plan."""
@@ -33,6 +34,12 @@ COLLECTED: pytest.StashKey[CollectedTests] = pytest.StashKey()
 
 REPORTERS: pytest.StashKey[Reporters] = pytest.StashKey()
 """On the config of the process that writes: the stream of events and its consumers."""
+
+SHARD: pytest.StashKey[Shard | None] = pytest.StashKey()
+"""On the config: the shard of a plan that this run runs."""
+
+SHARD_PROBLEM: pytest.StashKey[str] = pytest.StashKey()
+"""On the config: why the run is not the one that was planned."""
 
 CELL_TEST: pytest.StashKey[CellTest] = pytest.StashKey()
 """On an item of a model class."""

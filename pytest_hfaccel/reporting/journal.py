@@ -3,7 +3,7 @@
 {"type": "run", "schema": "pytest-hfaccel/journal", ...}      the run's header, the first line
 {"type": "kept", "result": {...}, "run": "0006-..."}          a cell that the resumed run had finished
 {"type": "start", "test": "...", "cell": "...", ...}          a test is about to start
-{"type": "cell", "result": {...}}                             a cell has finished
+{"type": "cell", "result": {...}, "seconds": {...}}           a cell has finished; its tests took so long
 {"type": "end", "finished": "2026-01-31T12:00:00+00:00", ...} missing when the run was killed
 
 Every line ends with a checksum of the text before it.
@@ -23,7 +23,7 @@ from zlib import crc32
 
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.files import open_new
-from pytest_hfaccel.core.results import CellResult, Ended
+from pytest_hfaccel.core.results import CellKey, CellResult, Ended
 from pytest_hfaccel.reporting.plain import to_plain
 from pytest_hfaccel.reporting.run_facts import envelope
 
@@ -75,9 +75,15 @@ class Journal:
         """
         self._write({"type": "start", "test": test, **facts})
 
-    def append(self, result: CellResult) -> None:
-        """Write the record of a finished cell. When this returns, a killed run does not lose it."""
-        self._write({"type": "cell", "result": result.to_json()})
+    def append(self, result: CellResult, durations: Mapping[str, float] | None = None) -> None:
+        """Write the record of a finished cell. When this returns, a killed run does not lose it.
+
+        Args:
+            result: The record.
+            durations: Seconds by node id of its tests.
+        """
+        seconds = {"seconds": dict(durations)} if durations else {}
+        self._write({"type": "cell", "result": result.to_json(), **seconds})
 
     def close(self, finished: str = "", ended: Ended = Ended.FINISHED) -> None:
         """Write when (ISO 8601, by default now) and how the run ended; close the file. A second call does nothing."""
@@ -119,6 +125,7 @@ class JournalContents:
         kept: The cells that a resumed run had finished, in order.
         starts: The tests that were started, in order: `test`, and of tests of model classes `module`, `cell`, `check`
             and `decided_by`.
+        durations: By cell, the seconds of its tests by node id, setup and teardown included.
         end: The last line; empty when the run did not come to its end.
         problems: One text per line that could not be read; a killed run may leave its last line torn.
     """
@@ -127,6 +134,7 @@ class JournalContents:
     results: list[CellResult] = field(default_factory=list)
     kept: list[CellResult] = field(default_factory=list)
     starts: list[dict[str, Any]] = field(default_factory=list)
+    durations: dict[CellKey, dict[str, float]] = field(default_factory=dict)
     end: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
@@ -156,7 +164,10 @@ def read_journal(path: Path) -> JournalContents:
             if kind == "run" and number == 1:
                 found.header = data
             elif kind in ("cell", "kept"):
-                (found.results if kind == "cell" else found.kept).append(CellResult.from_json(data["result"]))
+                result = CellResult.from_json(data["result"])
+                (found.results if kind == "cell" else found.kept).append(result)
+                if seconds := data.get("seconds"):
+                    found.durations[result.key] = {str(test): float(taken) for test, taken in seconds.items()}
             elif kind == "start":
                 found.starts.append({"test": data["test"], **data})
             elif kind == "end":

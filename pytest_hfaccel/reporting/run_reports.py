@@ -9,7 +9,6 @@ from typing import Any
 
 from pytest_hfaccel.core.errors import HfAccelError
 from pytest_hfaccel.core.events import CellFinished, CheckStarted, Event, RunFinished, RunStarted
-from pytest_hfaccel.core.results import CellResult
 from pytest_hfaccel.reporting.runs import RunFolder, journal_lines, keys_in_journal
 
 
@@ -47,7 +46,7 @@ class RunReports:
         self._root = root
         self._header: Mapping[str, Any] = {}
         self._folder: RunFolder | None = None
-        self._unwritten: list[CellResult] = []
+        self._unwritten: list[CellFinished] = []
         self._problem = ""
         self.written: Written | None = None
         """`None` until the end of the run, and for a run that has neither a folder nor results."""
@@ -64,8 +63,8 @@ class RunReports:
                 self._begin()
             case CheckStarted():
                 self._start(event)
-            case CellFinished(result):
-                self._unwritten.append(result)
+            case CellFinished():
+                self._unwritten.append(event)
                 self._write_cells()
             case RunFinished():
                 self._finish(event)
@@ -90,7 +89,9 @@ class RunReports:
         try:
             folder = self._begin()
             while self._unwritten:
-                folder.journal.append(self._unwritten[0])
+                cell = self._unwritten[0]
+                # Outcomes that were taken over from an earlier run took this one no time.
+                folder.journal.append(cell.result, {} if cell.result.from_run else cell.durations)
                 del self._unwritten[0]
             self._problem = ""
         except HfAccelError as error:

@@ -1,0 +1,90 @@
+"""A merged run on one page of Markdown, as GitHub shows it beside a job."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime
+
+from pytest_hfaccel.core.results import CellResult, Status
+from pytest_hfaccel.distributed.merge import MergedRun
+from pytest_hfaccel.distributed.plan import format_seconds
+
+_FAILURES_SHOWN = 100
+"""GitHub shows one megabyte per step."""
+
+
+def summary_page(run: MergedRun, title: str) -> str:
+    """Return the page: the verdict, what is missing, cells by device and status, what failed, and the shards."""
+    return "\n".join(_lines(run, title)) + "\n"
+
+
+def _lines(run: MergedRun, title: str) -> Iterator[str]:
+    verdict = "passed" if run.is_passed else "**incomplete**" if run.missing else "**not passed**"
+    yield f"## {title}: {verdict}"
+    yield ""
+    counts = Counter(str(result.status) for result in run.results)
+    yield f"{len(run.results)} cells of {len(run.header['merged'])} runs: {_counted(counts)}"
+    for heading, lines in (
+        ("Partial: these results are missing", run.missing),
+        ("The runs disagree; the worst verdict counts", run.conflicts),
+        ("Notes", run.notes),
+    ):
+        if lines:
+            yield ""
+            yield f"**{heading}**"
+            yield ""
+            yield from (f"- {_escaped(line)}" for line in lines)
+    yield from _devices(run.results)
+    yield from _failures(run.results)
+    yield from _runs(run)
+
+
+def _counted(counts: Counter[str]) -> str:
+    return ", ".join(f"{counts[status]} {status}" for status in map(str, Status) if status in counts) or "none"
+
+
+def _devices(results: list[CellResult]) -> Iterator[str]:
+    columns = [status for status in Status if any(result.status == status for result in results)]
+    yield from ("", f"| device | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}")
+    for device in sorted({result.device for result in results}):
+        counts = Counter(result.status for result in results if result.device == device)
+        yield f"| {_escaped(device)} | {' | '.join(str(counts[status]) for status in columns)} |"
+
+
+def _failures(results: list[CellResult]) -> Iterator[str]:
+    bad = [result for result in results if result.status.is_bad or result.incomplete]
+    if not bad:
+        return
+    yield from ("", "| cell | status | checks | reason |", "|---|---|---|---|")
+    for result in bad[:_FAILURES_SHOWN]:
+        checks = ", ".join(check.name for check in result.checks if check.status == result.status)
+        reason = next(iter((result.reason or "").strip().splitlines()), "")
+        shown = (_escaped(text) for text in (result.cell, str(result.status), checks, reason[:200]))
+        yield f"| {' | '.join(shown)} |"
+    if len(bad) > _FAILURES_SHOWN:
+        yield f"\nand {len(bad) - _FAILURES_SHOWN} more, which the reports list"
+
+
+def _runs(run: MergedRun) -> Iterator[str]:
+    yield from ("", "| run | shard | planned | took | ended |", "|---|---|---:|---:|---|")
+    for one in run.header["merged"]:
+        plan = one.get("plan", {})
+        shard = f"{plan['shard']}/{plan['shards']}" if plan else ""
+        planned = format_seconds(plan["seconds"]) if "seconds" in plan else ""
+        yield f"| {_escaped(one['run'])} | {shard} | {planned} | {_took(one)} | {one['ended']} |"
+
+
+def _took(run: dict[str, str]) -> str:
+    try:
+        seconds = datetime.fromisoformat(run["finished"]) - datetime.fromisoformat(run["started"])
+        return format_seconds(seconds.total_seconds())
+    except (KeyError, ValueError, TypeError):  # a run that was killed has no end
+        return ""
+
+
+def _escaped(text: str) -> str:
+    """Return text as it is to be read: no cell of a table ends in it, no markup begins."""
+    for mark in "\\`*_[]|<":
+        text = text.replace(mark, f"\\{mark}" if mark != "<" else "&lt;")
+    return " ".join(text.split())
