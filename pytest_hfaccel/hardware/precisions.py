@@ -21,7 +21,7 @@ _OPENVINO_CPU = {"bf16": ("AVX512_BF16", "AMX_BF16"), "fp16": ("AVX512_FP16", "A
 """dtype -> the instruction sets of which one is needed to compute at it; what the CPU plugin of OpenVINO 2026.4 and
 oneDNN in torch 2.13 ask for."""
 
-_INT8_PACKAGES = {**dict.fromkeys(TORCH_KINDS, "torchao"), "openvino": "nncf", "executorch": "torchao"}
+_INT8_PACKAGES = {**dict.fromkeys(TORCH_KINDS, "torchao"), "openvino": "nncf"}
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def precision_support(presence: Presence, dtype: str) -> PrecisionSupport:
         return PrecisionSupport(False, False, f"int8 needs {package}, which rounds the weights and is not installed")
     if device.kind == "onnxruntime" and device.target == "CPU":
         return _onnxruntime_cpu(dtype, presence.details.get("flags") or ())
-    if device.kind == "executorch" and dtype in ("bf16", "fp16"):
+    if device.kind == "executorch" and dtype != "fp32":
         return PrecisionSupport(False, False, f"no programs in {dtype} are made for XNNPACK")
     on_openvino = device.kind == "openvino" and device.target == "CPU"
     if not on_openvino and device.kind != "cpu":

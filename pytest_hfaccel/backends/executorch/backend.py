@@ -32,23 +32,13 @@ LARGEST_BATCH = 8
 LONGEST_TEXT = 512
 """The largest shapes that a program is made for. ExecuTorch sets memory aside for them when it loads the program."""
 
-_DTYPES = ("fp32", INT8)
-_EIGHT_BITS = frozenset({"qint8", "qcint8", "quint8"})
-
 
 class ExecuTorchRuntime:
-    """See `pytest_hfaccel.backends.exported.ExportedRuntime`; a program is a `Program`, or what the exporter returns.
+    """See `pytest_hfaccel.backends.exported.ExportedRuntime`; a program is a `Program`, or the exporter's."""
 
-    Args:
-        dtype: The precision of the weights: PT2E rounds them between the trace and the lowering.
-    """
-
+    name = "executorch"
     title = "ExecuTorch"
-
-    def __init__(self, dtype: str = "fp32") -> None:
-        self._is_int8 = dtype == INT8
-        self.name = "executorch-int8" if self._is_int8 else "executorch"
-        self.packages: tuple[str, ...] = ("executorch", "torchao") if self._is_int8 else ("executorch",)
+    packages: tuple[str, ...] = ("executorch",)
 
     def convert(self, model: Any, inputs: Mapping[str, Any], options: Mapping[str, Any], *, stateful: bool) -> Any:
         """Trace and lower a model for XNNPACK. Open axes get an upper bound."""
@@ -66,8 +56,6 @@ class ExecuTorchRuntime:
         options = dict(options)
         if "dynamic_shapes" in options:
             options["dynamic_shapes"] = _with_bounds(options["dynamic_shapes"], inputs)
-        if self._is_int8:
-            options["quantizer"] = _quantizer()
         with contextlib.redirect_stdout(io.StringIO()):
             return ExecutorchExporter().export(model, dict(inputs), ExecutorchConfig(backend="xnnpack", **options))
 
@@ -95,20 +83,20 @@ class ExecuTorchRuntime:
         real = graph.effective_dtype(dtype)
         if real != dtype:
             raise BackendUnavailable(
-                f"{device}: asked for {dtype}, but XNNPACK's products are in {real}: {graph.weights(dtype) or 'none'} "
-                "(elements of their weights by type).",
+                f"{device}: asked for {dtype}, but XNNPACK's products are in {real}: "
+                f"{program.product_weights() or 'none'} (elements of their weights by type).",
                 stage="compile",
-                hint="A model without matrix products has no int8." if dtype == INT8 else "Test it at fp32.",
+                hint="Test it at fp32.",
             )
         return graph
 
-    def compress(self, program: Program, architecture: str) -> Program:  # noqa: ARG002
-        """Return the program: `convert` has rounded its weights."""
-        return program
+    def compress(self, program: Program, architecture: str) -> Program:
+        """Refuse: see `require_known`."""
+        raise NotImplementedError
 
     def compression_facts(self) -> dict[str, Any]:
-        """Return what rounded the weights."""
-        return {"package": f"torchao {version('torchao')}", "mode": "PT2E, symmetric, per channel, dynamic activations"}
+        """Refuse: see `require_known`."""
+        raise NotImplementedError
 
     def holds_weight(self, program: Program, weights: Mapping[str, Any], name: str) -> bool:
         """Return whether `edit_constant` can change a weight."""
@@ -160,16 +148,9 @@ class ExecuTorchGraph:
         """Refuse: `convert` makes no program with a cache."""
         raise NotImplementedError
 
-    def weights(self, requested: str) -> dict[str, int]:
-        """Return the elements of the weights of products by type. PT2E leaves convolutions as they are."""
-        return self.program.product_weights(convolutions=requested != INT8)
-
-    def effective_dtype(self, requested: str) -> str:
+    def effective_dtype(self, requested: str) -> str:  # noqa: ARG002
         """Return the dtype of the weights of XNNPACK's products; fp32 where it has none, as the other kernels have."""
-        types = {INT8 if kind in _EIGHT_BITS else kind for kind in self.weights(requested)}
-        if INT8 in types and len(types) > 1:
-            return "mixed"
-        return "/".join(sorted(types)) or "fp32"
+        return "/".join(sorted(self.program.product_weights())) or "fp32"
 
 
 class ExecuTorchBackend:
@@ -194,7 +175,7 @@ class ExecuTorchBackend:
         """
         require_device(cell.device)
         require_known(cell.dtype, cell.device)
-        builder = Builder(ExecuTorchRuntime(cell.dtype), source, cell.device, cell.dtype)
+        builder = Builder(ExecuTorchRuntime(), source, cell.device, cell.dtype)
         graphs = Graphs(builder)
         graph = graphs.graph(source.sample().forward)
         return GraphModel(builder, graphs, _placement(cell, graph, reused=builder.reused > 0))
@@ -225,18 +206,19 @@ def require_known(dtype: str, device: Device) -> None:
     Raises:
         BackendUnavailable: They are not.
     """
-    if dtype not in _DTYPES:
+    if dtype == INT8:
+        raise BackendUnavailable(
+            f"{device} does not run int8: PT2E rounds the weights between the trace and the lowering, and fails there "
+            "on BERT and GPT-2, with XNNPACK's quantizer of ExecuTorch 1.5 under transformers 5.23.",
+            stage="load",
+            hint="Test it at fp32.",
+        )
+    if dtype != "fp32":
         raise BackendUnavailable(
             f"{device} does not run {dtype}: programs are made of models in fp32, and ExecuTorch's kernels compute at "
             "the type of the program.",
             stage="load",
-            hint="Test it at fp32 or int8.",
-        )
-    if dtype == INT8 and find_spec("torchao") is None:
-        raise BackendUnavailable(
-            f"{device}: int8 needs torchao, whose PT2E rounds the weights, and it is not installed.",
-            stage="convert",
-            hint=f"{INSTALL} installs it.",
+            hint="Test it at fp32.",
         )
 
 
@@ -288,18 +270,6 @@ def _with_bounds(axes: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str
     }
 
 
-def _quantizer() -> Any:
-    """Return transformers' PT2E quantizer with XNNPACK's own: 8 bits per channel, activations rounded as they come."""
-    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
-        XNNPACKQuantizer,
-        get_symmetric_quantization_config,
-    )
-    from transformers.exporters import PT2EQuantizer
-
-    config = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True)
-    return PT2EQuantizer(XNNPACKQuantizer().set_global(config))
-
-
 def _placement(cell: Cell, graph: Graph, *, reused: bool) -> Placement:
     compiled: Any = graph.compiled
     program: Program = compiled.program
@@ -312,12 +282,10 @@ def _placement(cell: Cell, graph: Graph, *, reused: bool) -> Placement:
         "nodes": {XNNPACK: sum(program.xnnpack.values()), PORTABLE: sum(program.portable.values())},
         "xnnpack": {"subgraphs": program.subgraphs, "operators": program.xnnpack},
         "cpu_fallback": {"nodes": sum(program.portable.values()), "operators": program.portable},
-        "product_weights": compiled.weights(cell.dtype),
+        "product_weights": program.product_weights(),
         "planned_bytes": program.planned_bytes,
         "converter": graph.conversion.metadata.packages,
     }
-    if cell.dtype == INT8:
-        details["compression"] = ExecuTorchRuntime(INT8).compression_facts()
     if products:
         named = ", ".join(f"{count} {operator}" for operator, count in products.items())
         details["products_outside_xnnpack"] = products

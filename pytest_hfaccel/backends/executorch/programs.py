@@ -105,13 +105,12 @@ class Program:
         """In how many pieces XNNPACK has them."""
         return len(self._plan.delegates)
 
-    def product_weights(self, *, convolutions: bool = True) -> dict[str, int]:
+    def product_weights(self) -> dict[str, int]:
         """Count the elements of the weights that XNNPACK multiplies with, by its name of their type."""
         counts: Counter[str] = Counter()
         for graph in self._subgraphs:
-            for node, kind, shape in graph.products:
-                if convolutions or node == "FullyConnected":
-                    counts[kind] += prod(shape)
+            for _, kind, shape in graph.products:
+                counts[kind] += prod(shape)
         return dict(counts)
 
     def portable_products(self) -> dict[str, int]:

@@ -107,19 +107,8 @@ def test_a_second_load_converts_nothing(gpt2: Any) -> None:
 
 
 @needs_executorch
-@pytest.mark.nightly
-def test_int8_is_read_back_from_the_weights_of_products(gpt2: Any) -> None:
-    model = load(gpt2, "int8")
-    inputs = gpt2.sample().forward
-    assert model.placement.effective_dtype == "int8"
-    assert set(model.placement.details["product_weights"]) == {"qcint8"}
-    assert 1e-4 < relative_error(model.forward(inputs), gpt2, inputs) < 0.1
-    model.close()
-
-
-@needs_executorch
-@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
-def test_half_precision_is_refused_before_anything_is_converted(gpt2: Any, dtype: str) -> None:
+@pytest.mark.parametrize("dtype", ["bf16", "fp16", "int8"])
+def test_other_precisions_are_refused_before_anything_is_converted(gpt2: Any, dtype: str) -> None:
     loads = gpt2.torch_loads
     with pytest.raises(BackendUnavailable, match=f"does not run {dtype}"):
         load(gpt2, dtype)
