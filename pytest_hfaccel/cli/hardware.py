@@ -9,6 +9,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.cli import format_table, print_json
+from pytest_hfaccel.cli.compatibility import evidence_text
 from pytest_hfaccel.core.errors import BackendUnavailable, ConfigError
 
 if TYPE_CHECKING:
@@ -51,12 +52,25 @@ def _list(arguments: argparse.Namespace) -> int:
 
     report = probe_devices()
     confirmed = [] if arguments.probe_only else confirm_devices(report.present())
+    measured = _measured()
     if arguments.json:
-        print_json({"probe": report.to_json(), "confirmed": [presence.to_json() for presence in confirmed]})
+        shown = [presence.to_json() for presence in confirmed]
+        print_json({"probe": report.to_json(), "confirmed": shown, "measured": measured})
     else:
         print(format_devices(report, confirmed))
+        if measured:
+            print("\nMeasured by earlier runs (`hfaccel compatibility` shows the families of models):")
+        for device, found in measured.items():
+            print(f"  {device}: {evidence_text(found)}")
     # A device that seems to be present and does not compute is a problem.
     return int(any(not presence.present for presence in confirmed))
+
+
+def _measured() -> dict[str, dict[str, Any]]:
+    """Return what the runs of this project have measured, by device (`CompatibilityMatrix.by_device`)."""
+    from pytest_hfaccel.compat.hardware_model_integration import HardwareAwareModelClassifier
+
+    return HardwareAwareModelClassifier().matrix.by_device()
 
 
 def format_devices(report: HardwareReport, confirmed: Sequence[Presence] = ()) -> str:

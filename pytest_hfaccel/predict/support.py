@@ -41,7 +41,11 @@ def declared_support(family: str, kind: str) -> Support:
             return Support("real", "declared", same)
         return Support("untested", "declared", f"{same}, but no run on {kind} is known")
     of_family = f"{family} models" if family else "models of an unknown family"
-    if (kind == "openvino" and family in _ON_OPENVINO) or (kind in _ONNX_KINDS and family in _ON_ONNX):
+    if (
+        (kind == "openvino" and family in _ON_OPENVINO)
+        or (kind in _ONNX_KINDS and family in _ON_ONNX)
+        or (kind == "executorch" and family in FAMILIES)
+    ):
         return Support("real", "declared", f"declared for the {family} family")
     if kind == "webgpu" and family in _ON_ONNX:
         only = "on a software adapter, which is emulation; none on a GPU"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -205,10 +205,12 @@ def model_device_rows(results: Sequence[CellResult]) -> list[list[str]]:
     The columns are the class level, then each device and dtype, in the order of their first result. A model that did
     not run on a device has `-` there.
     """
-    columns = sorted({_column(result): None for result in results}, key=lambda column: column != _CLASS_LEVEL)
+    emulated = {(each.device, each.dtype) for each in results if each.implementation == "emulated"}
+    names = {(each.device, each.dtype): _column(each, emulated) for each in results}
+    columns = sorted(dict.fromkeys(names.values()), key=lambda column: column != _CLASS_LEVEL)
     cells: dict[str, dict[str, str]] = {}
     for result in results:
-        cells.setdefault(_label(result), {})[_column(result)] = cell_text(result)
+        cells.setdefault(_label(result), {})[names[result.device, result.dtype]] = cell_text(result)
     body = [[label, *(row.get(column, "-") for column in columns)] for label, row in cells.items()]
     return [["model [weights]", *columns], *body]
 
@@ -270,5 +272,7 @@ def _label(result: CellResult) -> str:
     return f"{name} [{result.weights}]"
 
 
-def _column(result: CellResult) -> str:
-    return _CLASS_LEVEL if result.device == _CLASS_LEVEL else f"{result.device} {result.dtype}"
+def _column(result: CellResult, emulated: Collection[tuple[str, str]]) -> str:
+    if result.device == _CLASS_LEVEL:
+        return _CLASS_LEVEL
+    return f"{result.device} {result.dtype}" + " (emulated)" * ((result.device, result.dtype) in emulated)

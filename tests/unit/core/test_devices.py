@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pytest_hfaccel.backends import Backends
@@ -100,6 +102,12 @@ def test_a_kind_nobody_registered_has_the_default_traits() -> None:
 )
 def test_torchs_names(device: str, name: str) -> None:
     assert Device.parse(device).torch_name == name
+
+
+@pytest.mark.parametrize("kind", [kind.name for kind in BUILT_IN.values() if kind.is_searched])
+def test_every_kind_is_documented(kind: str) -> None:
+    docs = Path(__file__).parents[3] / "docs"
+    assert f"`{kind}`" in (docs / "hardware_detection.md").read_text(encoding="utf-8")
 
 
 def test_what_runs_on_the_processor() -> None:

@@ -64,7 +64,9 @@ def test_nothing_is_declared_as_simulated() -> None:
     supports = {declared_support(family, kind).support for family in FAMILIES for kind in KINDS}
     assert supports == {"real", "untested", "unavailable"}
     assert {declared_support(family, "webgpu").support for family in FAMILIES} == {"untested"}
-    assert {declared_support("audio", kind).support for kind in ("onnxruntime", "wasm", "webnn")} == {"real"}
+    assert {declared_support("audio", kind).support for kind in ("executorch", "onnxruntime", "wasm", "webnn")} == {
+        "real"
+    }
     assert not declared_support("audio", "qualcomm").runs
     assert declared_support("multimodal", "mps").support == "untested"
     assert not declared_support("time_series", "openvino").runs

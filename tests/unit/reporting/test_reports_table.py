@@ -76,3 +76,10 @@ def test_a_cell_in_words(statuses: list[str], incomplete: bool, expected: str) -
     checks = [CheckOutcome(name, Status(status), Stage.RUN) for name, status in zip("abc", statuses, strict=False)]
     result = make_result("gpt2", "gpt", "cpu", "fp32", checks, incomplete=incomplete)
     assert cell_text(result) == expected
+
+
+def test_a_column_of_a_software_adapter_says_so() -> None:
+    check = CheckOutcome("parity")
+    ran = make_result("gpt2", "gpt", "webgpu", "fp32", [check], implementation="emulated")
+    absent = make_result("bert", "bert", "webgpu", "fp32", [check], implementation="unavailable")
+    assert model_device_rows([ran, absent])[0] == ["model [weights]", "webgpu fp32 (emulated)"]
