@@ -57,8 +57,7 @@ def matrix_of(folder: Path, name: str) -> dict[str, Any]:
     ],
 )
 def test_the_examples_of_the_guide(folder: Path, words: str, printed: str) -> None:
-    code = int("webnn" in words)  # nothing can be recommended there
-    assert printed in hfaccel(folder, f"predict {words}", code=code).stdout
+    assert printed in hfaccel(folder, f"predict {words}").stdout
 
 
 def test_the_matrices_of_the_guide(folder: Path) -> None:
