@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -15,8 +16,8 @@ from pytest_hfaccel.backends.base import (
     SampleInputs,
     WeightChange,
 )
-from pytest_hfaccel.core.devices import BUILT_IN, DeviceKind, Traits, register_kind
-from pytest_hfaccel.core.errors import BackendUnavailable
+from pytest_hfaccel.core.devices import BUILT_IN, DeviceKind, Traits, described_kinds, register_kind, torch_kind
+from pytest_hfaccel.core.errors import BackendUnavailable, ConfigError
 from pytest_hfaccel.core.presence import Presence
 from pytest_hfaccel.core.spec import Device
 
@@ -41,6 +42,32 @@ _CLASSES = {
 }
 
 ENTRY_POINT_GROUP = "pytest_hfaccel.backends"
+DEVICES_GROUP = "pytest_hfaccel.devices"
+"""Entry points that describe devices of torch: each is named after its kind, and its value is a mapping with the keys
+of `pytest_hfaccel.core.devices.TorchDevice`."""
+
+
+def register_described_devices() -> None:
+    """Add the kinds of device that installed packages describe; what a registry file says of a kind stands.
+
+    Raises:
+        ConfigError: A description cannot be imported, is none, or has the name of a built-in kind.
+    """
+    for point in entry_points(group=DEVICES_GROUP):
+        if any(kind.name == point.name for kind in described_kinds()):
+            continue
+        place = f"entry point {point.name!r} = {point.value!r} in the group {DEVICES_GROUP!r}"
+        try:
+            description = point.load()
+            if not isinstance(description, Mapping):
+                raise ConfigError(f"{description!r} is not a mapping")
+            if point.name in BUILT_IN:
+                raise ConfigError(f"{point.name!r} is a built-in kind of device")
+            register_kind(torch_kind(point.name, **description))
+        except ConfigError as error:
+            raise ConfigError(f"{place}: {error.message}") from error
+        except Exception as error:
+            raise ConfigError(f"{place}: {type(error).__name__}: {error}") from error
 
 
 class Backends:
@@ -51,7 +78,9 @@ class Backends:
     """
 
     def __init__(self) -> None:
-        self._imports = {kind.name: _CLASSES[kind.backend] for kind in BUILT_IN.values() if kind.backend}
+        register_described_devices()
+        kinds = (*BUILT_IN.values(), *described_kinds())
+        self._imports = {kind.name: _CLASSES[kind.backend] for kind in kinds if kind.backend}
         self._instances: dict[str, Backend] = {}
         for point in entry_points(group=ENTRY_POINT_GROUP):
             self.register(point.name, point.value)
@@ -105,7 +134,8 @@ class Backends:
 
     def probe(self) -> list[Presence]:
         """Ask the third-party backends for their devices; one whose probe fails is absent, with the reason."""
-        return [presence for kind in self.kinds() if kind not in BUILT_IN for presence in self._probe(kind)]
+        ours = {*BUILT_IN, *(kind.name for kind in described_kinds())}
+        return [presence for kind in self.kinds() if kind not in ours for presence in self._probe(kind)]
 
     def _probe(self, kind: str) -> list[Presence]:
         try:

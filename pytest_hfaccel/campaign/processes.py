@@ -23,6 +23,7 @@ from typing import IO, Any
 
 from pytest_hfaccel.benchmark.measurement import Measurement, NotMeasured, Point
 from pytest_hfaccel.benchmark.timing import TimingBudget
+from pytest_hfaccel.core.devices import DeviceKind, described_kinds
 from pytest_hfaccel.core.results import CellResult, CheckOutcome, Stage, Status
 from pytest_hfaccel.core.spec import Cell, Device, ModelSpec, Weights, WeightsChoice
 
@@ -56,6 +57,8 @@ class WorkerRequest:
     trust_remote_code: tuple[str, ...] = ()
     allow_pickle: bool = False
     checks: tuple[str, ...] = ()
+    described: tuple[DeviceKind, ...] = field(default_factory=described_kinds)
+    """The kinds of device that a registry file told this process of, and that the worker must know, too."""
 
 
 def measure_isolated(

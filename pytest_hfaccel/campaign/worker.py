@@ -27,6 +27,7 @@ from pytest_hfaccel.benchmark.inputs import make_inputs
 from pytest_hfaccel.benchmark.measuring import measure
 from pytest_hfaccel.benchmark.memory import OwnProcess, SharedProcess
 from pytest_hfaccel.campaign.processes import FORKS, WorkerRequest, error_answer, error_output, how_it_ended
+from pytest_hfaccel.core.devices import register_kind
 from pytest_hfaccel.core.errors import HfAccelError, is_out_of_memory
 from pytest_hfaccel.core.results import CellResult, Stage, Status
 
@@ -46,6 +47,8 @@ _STANDARD_ERROR = 2
 def main() -> None:
     """Serve one request."""
     request: WorkerRequest = pickle.load(sys.stdin.buffer)  # noqa: S301 - written by our own parent process
+    for kind in request.described:
+        register_kind(kind)
     with _standard_output_for_answers() as answer:
         serve(request, answer)
 

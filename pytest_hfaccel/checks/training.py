@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.backends.base import flatten_outputs
 from pytest_hfaccel.checks.base import CheckContext, built_in, failed, is_torch_cell, move_to, passed, private_copy
+from pytest_hfaccel.core.devices import torch_device_of
 from pytest_hfaccel.core.results import CheckOutcome, Stage
 from pytest_hfaccel.core.tasks import GENERIC, task_of
 from pytest_hfaccel.numerics.tolerances import SECOND_CHANCE_CEILING, SECOND_CHANCE_FACTOR, tolerance_of
@@ -445,9 +446,14 @@ def _seeded(device: torch.device) -> Iterator[None]:
     import torch
 
     state = np.random.get_state()  # of the generator that transformers draws masks from
-    devices = [device.index or 0] if device.type in ("cuda", "xpu") else []
+    module, row = getattr(torch, device.type, None), torch_device_of(device.type)
+    has_state = device.type not in ("cpu", "mps") and hasattr(module, "get_rng_state")
+    devices = [device.index or 0] if has_state else []
+    seed_devices = getattr(module, row.torch.seed, None) if row.torch else None
     with torch.random.fork_rng(devices=devices, device_type=device.type if devices else "cuda"):
         torch.manual_seed(_SEED)
+        if seed_devices is not None:
+            seed_devices(_SEED)
         np.random.seed(_SEED)
         try:
             yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -52,12 +53,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parsed = make_parser().parse_args(arguments)
     try:
+        _register_devices(getattr(parsed, "registry", None))
         return int(parsed.run(parsed))
     except HfAccelError as error:
         print(f"hfaccel: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # the reader (`head`, a pager) has seen enough
         return 0
+
+
+def _register_devices(files: Sequence[str] | None) -> None:
+    """Make the devices known that the registry files of the command line or the environment describe."""
+    if not files and not os.environ.get("HFACCEL_REGISTRY"):
+        return
+    from pytest_hfaccel.core.config import RunConfig
+    from pytest_hfaccel.registry.devices import register_devices
+
+    register_devices(RunConfig.from_values({"registries": files}).registry_files)
 
 
 def print_json(answer: Any) -> None:

@@ -33,6 +33,7 @@ def add_parser(commands: Any) -> None:
         "--probe-only", action="store_true", help="look for driver libraries and files only; load no runtime"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
+    _add_registry(parser)
     parser.set_defaults(run=_list)
 
     text = (
@@ -44,7 +45,14 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--dtype", nargs="+", choices=_DTYPES, default=["fp32"], help="precisions (default: fp32)")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's own number)")
     parser.add_argument("--database", metavar="FILE", help="benchmark database that stores the calibrations, too")
+    _add_registry(parser)
     parser.set_defaults(run=_calibrate)
+
+
+def _add_registry(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--registry", action="append", metavar="FILE", help="registry file that describes further devices"
+    )
 
 
 def _list(arguments: argparse.Namespace) -> int:

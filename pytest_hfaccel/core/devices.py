@@ -7,8 +7,9 @@ that every layer may ask.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
+from typing import Any
 
 from pytest_hfaccel.core.errors import ConfigError
 
@@ -47,6 +48,45 @@ class Traits:
 
 
 @dataclass(frozen=True)
+class TorchDevice:
+    """How torch reaches a kind of device: through the module `torch.<module>`, of whose functions this has the names.
+
+    Functions are called with a `torch.device`; those of a kind of which there is one device, without. An empty name
+    says that the module has no such function.
+
+    Attributes:
+        module: Name of the module, which is `torch.device.type`, too; torch's ROCm builds call AMD's GPUs `cuda`.
+        package: Package whose import adds the module to torch, e.g. `torch_npu`; empty where torch has it itself.
+        seed: Takes a number and seeds the generators of all devices.
+        synchronize: Waits for what a device computes.
+        empty_cache: Gives memory that nothing uses back to the device. Called without arguments.
+        memory_allocated: Bytes in use.
+        max_memory_allocated: The most bytes in use since `reset_peak_memory_stats`.
+        reset_peak_memory_stats: Starts a new peak.
+        memory_after_run: Bytes that the driver holds; the peak is read from it after each run where the module keeps
+            none.
+        mem_get_info: Free and total bytes.
+        dtypes: The dtypes it computes at.
+        visible_devices: Environment variables that hide and reorder devices, outermost first.
+        device_files: Wildcard for the files that the driver makes, one per device, e.g. `/dev/davinci[0-9]*`.
+    """
+
+    module: str
+    package: str = ""
+    seed: str = "manual_seed_all"
+    synchronize: str = "synchronize"
+    empty_cache: str = "empty_cache"
+    memory_allocated: str = "memory_allocated"
+    max_memory_allocated: str = "max_memory_allocated"
+    reset_peak_memory_stats: str = "reset_peak_memory_stats"
+    memory_after_run: str = ""
+    mem_get_info: str = "mem_get_info"
+    dtypes: tuple[str, ...] = ("fp64", "fp32", "bf16", "fp16", "int8")
+    visible_devices: tuple[str, ...] = ()
+    device_files: str = ""
+
+
+@dataclass(frozen=True)
 class DeviceKind:
     """A row of the table.
 
@@ -57,7 +97,7 @@ class DeviceKind:
         default_target: The target of a device that is named by its kind alone.
         targets: The targets there are, as they are written, where the kind has a fixed set; each may be followed by a
             dot and what the runtime calls one of several (`CUDA.1`). Any target where it is empty.
-        torch_type: `torch.device.type` of its devices; torch's ROCm builds call AMD's GPUs `cuda`.
+        torch: How torch reaches its devices; `None` where torch does not compute on them.
         backend: Folder in `pytest_hfaccel.backends`; empty where none runs models on it yet.
         is_searched: Whether the machine is searched for its devices; others exist only by name.
         traits: What its backend can do.
@@ -68,7 +108,7 @@ class DeviceKind:
     is_single: bool = False
     default_target: str = ""
     targets: tuple[str, ...] = ()
-    torch_type: str = ""
+    torch: TorchDevice | None = None
     backend: str = ""
     is_searched: bool = True
     traits: Traits = field(default_factory=Traits)
@@ -77,8 +117,33 @@ class DeviceKind:
 _EAGER = Traits(exported=False, torch_module=True, accelerator=True)
 
 
-def _gpu(name: str, torch_type: str) -> DeviceKind:
-    return DeviceKind(name, is_indexed=True, default_target="0", torch_type=torch_type, backend="torch", traits=_EAGER)
+def torch_kind(name: str, **description: Any) -> DeviceKind:
+    """Return a kind of numbered devices that torch computes on.
+
+    Args:
+        name: What users write before the colon: `npu` for `npu:0`.
+        **description: The fields of `TorchDevice`; `module` is `name` if it is not given.
+
+    Raises:
+        ConfigError: A field that there is not, or a value that is not allowed.
+    """
+    known = [each.name for each in fields(TorchDevice)]
+    for key, value in description.items():
+        if key not in known:
+            raise ConfigError(f"device {name!r}: {key!r} is not a key here. Allowed: {', '.join(known)}.")
+        is_list = key in ("dtypes", "visible_devices")
+        if not (isinstance(value, tuple | list) if is_list else isinstance(value, str)):
+            raise ConfigError(f"device {name!r}: {key}: {value!r} is not {'a list of names' if is_list else 'text'}.")
+    description = {"module": name, **description}
+    for key in ("dtypes", "visible_devices"):
+        if key in description:
+            description[key] = tuple(description[key])
+    allowed = TorchDevice("").dtypes
+    for dtype in description.get("dtypes", ()):
+        if dtype not in allowed:
+            raise ConfigError(f"device {name!r}: {dtype!r} is not a dtype. Allowed: {', '.join(allowed)}.")
+    torch = TorchDevice(**description)
+    return DeviceKind(name, is_indexed=True, default_target="0", torch=torch, backend="torch", traits=_EAGER)
 
 
 # In the order in which they are listed.
@@ -86,14 +151,32 @@ _TABLE = (
     DeviceKind(
         "cpu",
         is_single=True,
-        torch_type="cpu",
+        torch=TorchDevice("cpu"),
         backend="torch",
         traits=Traits(exported=False, torch_module=True, exact=("*",), host_memory=("*",)),
     ),
-    _gpu("cuda", "cuda"),
-    _gpu("rocm", "cuda"),
-    DeviceKind("mps", is_single=True, torch_type="mps", backend="torch", traits=_EAGER),
-    _gpu("xpu", "xpu"),
+    torch_kind("cuda", visible_devices=("CUDA_VISIBLE_DEVICES",)),
+    torch_kind(
+        "rocm",
+        module="cuda",
+        visible_devices=("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"),
+    ),
+    DeviceKind(
+        "mps",
+        is_single=True,
+        torch=TorchDevice(
+            "mps",
+            seed="manual_seed",
+            memory_allocated="current_allocated_memory",
+            max_memory_allocated="",
+            reset_peak_memory_stats="",
+            memory_after_run="driver_allocated_memory",
+            mem_get_info="",
+        ),
+        backend="torch",
+        traits=_EAGER,
+    ),
+    torch_kind("xpu"),
     DeviceKind(
         "openvino", default_target="CPU", backend="openvino", traits=Traits(exact=("CPU*",), host_memory=("CPU",))
     ),
@@ -195,6 +278,27 @@ def register_kind(kind: DeviceKind) -> None:
     if kind.name in BUILT_IN:
         raise ValueError(f"{kind.name!r} is a built-in kind of device")
     _KINDS[kind.name] = kind
+
+
+def unregister_kind(name: str) -> None:
+    """Forget the kind of a third-party backend or of a description, if there is one of that name."""
+    if name not in BUILT_IN:
+        _KINDS.pop(name, None)
+
+
+def described_kinds() -> tuple[DeviceKind, ...]:
+    """Return the kinds that torch computes on and that registry files or entry points describe."""
+    return tuple(kind for kind in _KINDS.values() if kind.torch is not None and kind.name not in BUILT_IN)
+
+
+def torch_device_of(torch_type: str) -> DeviceKind:
+    """Return the first kind whose devices torch calls so.
+
+    Args:
+        torch_type: A `torch.device.type`.
+    """
+    default = DeviceKind(torch_type, torch=TorchDevice(torch_type))
+    return next((kind for kind in _KINDS.values() if kind.torch and kind.torch.module == torch_type), default)
 
 
 def rank_of(kind: str, target: str) -> int:

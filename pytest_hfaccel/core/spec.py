@@ -99,7 +99,8 @@ class Device:
     @property
     def torch_name(self) -> str:
         """Torch's name of it: `cuda:0` also for `rocm:0`; empty where torch computes on no such device."""
-        name = kind_named(self.kind).torch_type
+        torch = kind_named(self.kind).torch
+        name = torch.module if torch is not None else ""
         return f"{name}:{self.target}" if name and self.target else name
 
     def matches(self, pattern: str) -> bool:

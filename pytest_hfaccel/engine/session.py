@@ -88,9 +88,13 @@ class Session:
 
     @cached_property
     def backends(self) -> Backends:
-        """The backends: built in, from entry points, from hooks."""
+        """The backends: built in, of devices that registry files describe, from entry points, from hooks."""
         from pytest_hfaccel.backends import Backends
 
+        if self.config.registries:
+            from pytest_hfaccel.registry.devices import register_devices
+
+            register_devices(self.config.registry_files)
         backends = Backends()
         if self._extend_backends is not None:
             with _refusals_of("pytest_hfaccel_backends"):
@@ -120,6 +124,7 @@ class Session:
     def plan(self) -> Plan:
         """The decisions of the run: the controller's, when this is a worker."""
         if self._sent_plan is not None:
+            _ = self.backends  # what its devices can do is known once their kinds are
             return Plan.from_bytes(self._sent_plan)
         return make_plan(self.config, self.registry, self.store, self.backends)
 

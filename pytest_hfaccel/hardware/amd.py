@@ -10,10 +10,9 @@ from pathlib import Path
 from pytest_hfaccel.core.presence import Presence
 from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.hardware.torch_build import TorchBuild
-from pytest_hfaccel.hardware.visibility import visible_devices
+from pytest_hfaccel.hardware.visibility import visibility_variables, visible_devices
 
 _FIRST = Device("rocm", "0")
-_VARIABLES = ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")
 _DEVICE_MEMORY = ("1", "2")
 """Heap types of the GPU's own memory: HSA_MEM_HEAP_TYPE_FB_PUBLIC and _PRIVATE (kfd's hsakmttypes.h)."""
 
@@ -46,7 +45,10 @@ def probe_rocm(build: TorchBuild, root: Path = Path("/"), environ: Mapping[str, 
         return [Presence(_FIRST, False, "no AMD GPU (the kernel driver amdgpu lists none in /sys/class/kfd)")]
     seen = f"{len(gpus)} AMD GPU{'s are' if len(gpus) > 1 else ' is'} present"
     visible = visible_devices(
-        len(gpus), _VARIABLES, os.environ if environ is None else environ, [gpu.unique_id for gpu in gpus]
+        len(gpus),
+        visibility_variables("rocm"),
+        os.environ if environ is None else environ,
+        [gpu.unique_id for gpu in gpus],
     )
     problem = _no_access(root) or build.why_not("rocm") or ("" if visible.order else visible.reason)
     if problem:

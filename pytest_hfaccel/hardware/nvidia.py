@@ -18,7 +18,7 @@ from typing import Any
 from pytest_hfaccel.core.presence import Presence
 from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.hardware.torch_build import TorchBuild
-from pytest_hfaccel.hardware.visibility import Visibility, visible_devices
+from pytest_hfaccel.hardware.visibility import Visibility, visibility_variables, visible_devices
 
 _FIRST = Device("cuda", "0")
 _NAMES = {"linux": "libnvidia-ml.so.1", "win32": "nvml.dll"}
@@ -137,7 +137,7 @@ def read_gpu_clock(nvml: Any, index: int, environ: Mapping[str, str] | None = No
 
 def _visible(gpus: list[NvidiaGpu], environ: Mapping[str, str] | None) -> Visibility:
     environ = os.environ if environ is None else environ
-    return visible_devices(len(gpus), ["CUDA_VISIBLE_DEVICES"], environ, [gpu.uuid for gpu in gpus])
+    return visible_devices(len(gpus), visibility_variables("cuda"), environ, [gpu.uuid for gpu in gpus])
 
 
 def _gpu(nvml: Any, index: int) -> NvidiaGpu:

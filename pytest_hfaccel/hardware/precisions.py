@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from pytest_hfaccel.core.devices import TORCH_KINDS
+from pytest_hfaccel.core.devices import TORCH_KINDS, kind_named
 from pytest_hfaccel.core.presence import Presence
 
 _TORCH_CPU = {
@@ -50,6 +50,9 @@ def precision_support(presence: Presence, dtype: str) -> PrecisionSupport:
         dtype: One of `pytest_hfaccel.core.spec.DTYPES`.
     """
     device = presence.device
+    torch = kind_named(device.kind).torch
+    if torch is not None and dtype not in torch.dtypes:
+        return PrecisionSupport(False, False, f"its description allows {', '.join(torch.dtypes)} only")
     package = _INT8_PACKAGES.get(device.kind) if dtype == "int8" else None
     if package is not None and find_spec(package) is None:
         return PrecisionSupport(False, False, f"int8 needs {package}, which rounds the weights and is not installed")

@@ -14,6 +14,7 @@ from pytest_hfaccel.core.presence import HardwareReport, Presence
 from pytest_hfaccel.core.spec import CPU, Device
 from pytest_hfaccel.hardware.amd import probe_rocm
 from pytest_hfaccel.hardware.cpu import read_cpu
+from pytest_hfaccel.hardware.described import probe_described
 from pytest_hfaccel.hardware.intel import probe_openvino, probe_xpu
 from pytest_hfaccel.hardware.nvidia import probe_cuda
 from pytest_hfaccel.hardware.onnx_runtime import probe_onnxruntime
@@ -46,6 +47,7 @@ def probe_devices(root: Path = Path("/"), backends: Backends | None = None) -> H
         root: Where `/proc`, `/sys` and `/dev` are looked for.
         backends: Third-party ones among them are asked for their devices (default: those from entry points).
     """
+    backends = Backends() if backends is None else backends  # before the described devices, which it makes known
     build = installed_torch()
     cpu = _probe_cpu(root)
     presences = [
@@ -58,7 +60,8 @@ def probe_devices(root: Path = Path("/"), backends: Backends | None = None) -> H
         *probe_onnxruntime(cpu, root),
         *probe_executorch(cpu),
         *probe_browsers(),
-        *(Backends() if backends is None else backends).probe(),
+        *probe_described(root),
+        *backends.probe(),
     ]
     return HardwareReport(tuple(presences))
 

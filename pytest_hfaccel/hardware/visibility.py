@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pytest_hfaccel.core.devices import kind_named
+
 
 @dataclass(frozen=True)
 class Visibility:
@@ -20,6 +22,12 @@ class Visibility:
 
     order: tuple[int, ...]
     reason: str = ""
+
+
+def visibility_variables(kind: str) -> tuple[str, ...]:
+    """Return the variables that hide and reorder the devices of a kind, outermost first."""
+    torch = kind_named(kind).torch
+    return () if torch is None else torch.visible_devices
 
 
 def visible_devices(count: int, variables: Sequence[str], environ: Mapping[str, str], ids: Sequence[str]) -> Visibility:

@@ -137,7 +137,7 @@ def parse_document(document: Document) -> None:
         document.add_problem((), f"not YAML: {what}.", line=mark.line + 1 if mark else 0)
 
 
-_KEYS_OF_THE_FORMAT = frozenset({"version", "classes", "models", "expect"})
+_KEYS_OF_THE_FORMAT = frozenset({"version", "classes", "models", "devices", "expect"})
 
 
 def wrap_model_map(document: Document) -> None:

@@ -12,6 +12,7 @@ from pytest_hfaccel.core.results import Stage
 from pytest_hfaccel.core.spec import Expectation, ModelSpec, PackageSource, VersionBound
 from pytest_hfaccel.registry.auto_classes import infer_task
 from pytest_hfaccel.registry.catalog import Registry
+from pytest_hfaccel.registry.devices import allowed_kinds
 from pytest_hfaccel.registry.document import Document, Loc, Problem, read_document, suggest, validate, wrap_model_map
 
 SHIPPED = Path(__file__).with_name("models.yaml")
@@ -37,6 +38,7 @@ def load_registry(
         RegistryError: With every mistake of every file.
     """
     documents = [*(read_document(path, name) for name, path in _SHIPPED.items()), *map(read_document, paths)]
+    extra_kinds = (*extra_kinds, *allowed_kinds(documents))
     merged = MergedFiles()
     for document in documents:
         wrap_model_map(document)

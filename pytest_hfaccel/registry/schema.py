@@ -41,6 +41,12 @@ def _device(value: str, info: ValidationInfo) -> str:
     return value
 
 
+def _new_kind(value: str) -> str:
+    if value in DEVICE_KINDS:
+        raise _malformed("a name for a device: it is a built-in kind")
+    return value
+
+
 def _malformed(noun: str) -> PydanticCustomError:
     return PydanticCustomError("malformed", "{noun}", {"noun": noun})
 
@@ -74,6 +80,13 @@ FileName = Annotated[str, _like(r"\w[\w.-]*(/\w[\w.-]*)*", "the name of a file b
 Sha256 = Annotated[str, _like(r"[0-9a-f]{64}", "a SHA-256 hash: 64 hexadecimal digits")]
 Pinned = Annotated[
     str, _like(r"[A-Za-z0-9][\w.-]*==[0-9][\w.!+-]*", "a package with its version, such as 'rxnmapper==0.4.3'")
+]
+Identifier = Annotated[str, _like(r"([A-Za-z_]\w*)?", "a name in Python, or '' for none")]
+ModuleName = Annotated[str, _like(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", "a package to import, such as 'torch_npu'")]
+NewKind = Annotated[
+    str,
+    _like(r"[a-z][a-z0-9_-]*", "a kind of device in lower case, such as 'npu'"),
+    AfterValidator(_new_kind),
 ]
 Reason = Annotated[str, _like(r"(?s).*\S.*", "a reason; say why")]
 Task = Annotated[str, _one_of(tuple(TASKS), "a task")]
@@ -157,12 +170,31 @@ class ModelEntry(ClassEntry):
     gated: bool | None = None
 
 
+class DeviceEntry(Entry):
+    """A device of torch; see `pytest_hfaccel.core.devices.TorchDevice`."""
+
+    module: Identifier | None = None
+    package: ModuleName | None = None
+    seed: Identifier | None = None
+    synchronize: Identifier | None = None
+    empty_cache: Identifier | None = None
+    memory_allocated: Identifier | None = None
+    max_memory_allocated: Identifier | None = None
+    reset_peak_memory_stats: Identifier | None = None
+    memory_after_run: Identifier | None = None
+    mem_get_info: Identifier | None = None
+    dtypes: Annotated[list[Dtype], Field(min_length=1)] | None = None
+    visible_devices: list[Identifier] | None = None
+    device_files: Annotated[str, _like(r"/\S+", "an absolute wildcard such as '/dev/davinci[0-9]*'")] | None = None
+
+
 class RegistryFile(Entry):
     """A whole file. A model that is `null` is removed."""
 
     version: Annotated[int, _one_of((1,), "a version of this format")]
     classes: dict[ClassName, ClassEntry] | None = None
     models: dict[RepoId, ModelEntry | None] | None = None
+    devices: dict[NewKind, DeviceEntry] | None = None
     expect: list[PairsExpect] | None = None
 
 
@@ -172,6 +204,8 @@ def entry_at(parent: tuple[str | int, ...]) -> type[Entry]:
         return RegistryFile
     if parent[0] == "expect":
         return PairsExpect
+    if parent[0] == "devices":
+        return DeviceEntry
     if len(parent) == 2:
         return ClassEntry if parent[0] == "classes" else ModelEntry
     if parent[2] == "package":

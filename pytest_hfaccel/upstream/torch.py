@@ -68,6 +68,31 @@ def is_built_with_xpu() -> bool:
     return bool(torch.xpu._is_compiled())
 
 
+def call_kernel(operator: Any, tensor: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call the kernel that an operator has for a tensor's device, past the modes of `TorchDispatchMode`.
+
+    Within `with mode:` the mode then sees what the kernel itself calls, which it does not when the operator is called.
+
+    Args:
+        operator: A `torch._ops.OpOverload`.
+        tensor: One of its tensors, on the device.
+        args: Its positional arguments, as a mode gets them: numbers stand also where the operator takes tensors.
+        kwargs: Its other arguments.
+    """
+    import torch
+
+    below_modes = torch._C._dispatch_keyset_full_after(torch._C.DispatchKey.Python)
+    dtype = tensor.dtype if tensor.is_floating_point() else None
+    schema = operator._schema.arguments
+    converted = (
+        torch.tensor(value, dtype=dtype)
+        if isinstance(value, (int, float)) and isinstance(argument.type, torch.TensorType)
+        else value
+        for value, argument in zip(args, schema, strict=False)
+    )
+    return operator.redispatch(torch._C._dispatch_keys(tensor) & below_modes, *converted, **kwargs)
+
+
 def grouped_product() -> Callable[..., Any] | None:
     """Return torch's product of groups of matrices; `torch.nn.functional.grouped_mm` is its newer, public name."""
     import torch

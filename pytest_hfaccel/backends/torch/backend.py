@@ -26,13 +26,14 @@ from pytest_hfaccel.backends.torch.int8 import (
     require_torchao,
 )
 from pytest_hfaccel.backends.torch.model import DeviceMemory, TorchModel, moved, weight_bytes
+from pytest_hfaccel.backends.torch.operators import log_operators
 from pytest_hfaccel.core.errors import BackendUnavailable
 from pytest_hfaccel.core.spec import Cell, Device
 from pytest_hfaccel.upstream.transformers import attention_implementation
 
 
 class TorchBackend:
-    """Serves cpu, cuda, rocm, mps and xpu."""
+    """Serves cpu, cuda, rocm, mps, xpu, and whatever a description brings to torch."""
 
     name = "torch"
 
@@ -66,7 +67,7 @@ def _load(cell: Cell, source: ModelSource, dtype: torch.dtype, facts: dict[str, 
     seconds = time.perf_counter() - started
     # Other threads may load or free meanwhile, so the allocator's difference can be too small.
     nbytes = max(memory.allocated() - before, weight_bytes(model))
-    return TorchModel(model, dtype, _placement(cell, model, facts), nbytes, {"load": seconds})
+    return TorchModel(model, dtype, _placement(cell, model, source, facts, dtype), nbytes, {"load": seconds})
 
 
 def _load_int8(cell: Cell, source: ModelSource, facts: dict[str, Any], change: WeightChange | None = None) -> Int8Model:
@@ -82,7 +83,8 @@ def _load_int8(cell: Cell, source: ModelSource, facts: dict[str, Any], change: W
         quantize(model)
     seconds = time.perf_counter() - started
     counts = product_weights(model, moved(source.sample().forward, device, torch.float32))
-    placement = _placement(cell, model, {**facts, "product_weights": counts}, dtype_of_products(counts))
+    facts = {**facts, "product_weights": counts}
+    placement = _placement(cell, model, source, facts, torch.float32, dtype_of_products(counts))
     if placement.effective_dtype != INT8:
         raise BackendUnavailable(
             f"{cell.device}: asked for int8, but the weights of {type(model).__name__}'s matrix products are "
@@ -99,8 +101,10 @@ def _load_int8(cell: Cell, source: ModelSource, facts: dict[str, Any], change: W
     )
 
 
-def _placement(cell: Cell, model: Any, facts: dict[str, Any], dtype: str = "") -> Placement:
-    found = sorted({our_name(t.device, cell.device.kind) for t in (*model.parameters(), *model.buffers())})
+def _placement(
+    cell: Cell, model: Any, source: ModelSource, facts: dict[str, Any], computes_in: torch.dtype, dtype: str = ""
+) -> Placement:
+    found = {our_name(t.device, cell.device.kind) for t in (*model.parameters(), *model.buffers())}
     effective, kept_in_fp32 = effective_dtype(model, cell.dtype)
     details = {
         **facts,
@@ -110,4 +114,24 @@ def _placement(cell: Cell, model: Any, facts: dict[str, Any], dtype: str = "") -
         "fp32_precision": fp32_precision(),
         "attention": attention_implementation(model.config),
     }
-    return Placement(cell.device.id, tuple(found), cell.dtype, dtype or effective, details=details)
+    if cell.device.kind != "cpu":
+        products, about_operators = _placement_of_operators(cell, model, source, computes_in)
+        details |= about_operators
+        if products:
+            found.add("cpu")
+            names = ", ".join(f"{name} ({count}x)" for name, count in products.items())
+            details["why_elsewhere"] = f"operators that do much of the work ran on the CPU: {names}"
+    return Placement(cell.device.id, tuple(sorted(found)), cell.dtype, dtype or effective, details=details)
+
+
+def _placement_of_operators(
+    cell: Cell, model: Any, source: ModelSource, computes_in: torch.dtype
+) -> tuple[dict[str, int], dict[str, Any]]:
+    """Run the model once; return the products of matrices that ran on the CPU, and all that the details say."""
+    device = torch.device(cell.device.torch_name)
+    try:
+        operators = log_operators(model, moved(source.sample().forward, device, computes_in), device)
+    except Exception as error:  # the check `forward` fails for the same reason, in its stage
+        first_line = (str(error) or type(error).__name__).splitlines()[0]
+        return {}, {"nodes": f"not known: the forward pass failed ({type(error).__name__}: {first_line})"}
+    return operators.products_on_cpu(), operators.details(cell.device.id)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from functools import lru_cache
+from functools import lru_cache, partial
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 
+from pytest_hfaccel.core.devices import BUILT_IN, TorchDevice, kind_named, torch_device_of
 from pytest_hfaccel.core.errors import BackendUnavailable
 from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.upstream import RefCountedContext
@@ -36,7 +40,27 @@ def our_name(device: torch.device, kind: str) -> str:
     """Return our id of a torch device on which a model of device kind `kind` was found."""
     if device.type in ("cpu", "mps", "meta"):
         return str(device.type)
-    return f"{'rocm' if kind == 'rocm' and device.type == 'cuda' else device.type}:{device.index or 0}"
+    return f"{kind if device.type == _description(kind).module else device.type}:{device.index or 0}"
+
+
+def _description(kind: str) -> TorchDevice:
+    torch_device = kind_named(kind).torch
+    assert torch_device is not None, f"torch does not compute on {kind}"  # noqa: S101 - the table says which it serves
+    return torch_device
+
+
+def device_function(device: torch.device, role: str) -> Callable[..., Any] | None:
+    """Return a function of the module of a torch device, bound to the device; `None` where the module has none.
+
+    Args:
+        device: torch's device.
+        role: What it does: a field of `pytest_hfaccel.core.devices.TorchDevice`, e.g. `memory_allocated`.
+    """
+    row = torch_device_of(device.type)
+    function = getattr(getattr(torch, device.type, None), getattr(row.torch, role) or "?", None)
+    if function is None or row.is_single or role in ("seed", "empty_cache"):
+        return function
+    return partial(function, device)
 
 
 def dtype_of(name: str, device: Device) -> torch.dtype:
@@ -48,6 +72,11 @@ def dtype_of(name: str, device: Device) -> torch.dtype:
     if name not in _ARITHMETIC:
         raise BackendUnavailable(
             f"{device}: the torch backend cannot run at {name}. Allowed: {', '.join(_ARITHMETIC)}."
+        )
+    described = _description(device.kind).dtypes
+    if name not in described:
+        raise BackendUnavailable(
+            f"{device}: its description says that it does not compute at {name}. Allowed: {', '.join(described)}."
         )
     return _ARITHMETIC[name]
 
@@ -91,7 +120,25 @@ def _why_unusable(device: Device) -> str:
         if not is_built_with_xpu():
             return f"{_build()} is built without XPU"
         return _why_no_index(device, torch.xpu.device_count() if torch.xpu.is_available() else 0)
-    return ""
+    return "" if device.kind in BUILT_IN else _why_not_described(device)
+
+
+def _why_not_described(device: Device) -> str:
+    """Import the package that brings a described device to torch, and ask the module that it adds."""
+    described = _description(device.kind)
+    if described.package:
+        try:
+            import_module(described.package)
+        except Exception as error:  # whatever a vendor's package raises where its driver is missing
+            return f"its package {described.package!r} cannot be imported: {type(error).__name__}: {error}"
+    module = getattr(torch, described.module, None)
+    if module is None:
+        whose = f"importing {described.package!r}" if described.package else "this torch"
+        return f"there is no module torch.{described.module}: {whose} adds none"
+    lacking = [name for name in ("is_available", "device_count") if not hasattr(module, name)]
+    if lacking:
+        return f"torch.{described.module} has no function {' and no '.join(lacking)}, so that it cannot be asked"
+    return _why_no_index(device, int(module.device_count()) if module.is_available() else 0)
 
 
 def _why_no_cuda(device: Device) -> str:
@@ -135,7 +182,25 @@ def _facts(device: Device) -> dict[str, Any]:
         }
     if device.kind == "mps":
         return {"name": "Apple GPU", "memory_bytes": torch.mps.recommended_max_memory()}
-    return {"name": "CPU", "threads": torch.get_num_threads(), "capability": torch.backends.cpu.get_cpu_capability()}
+    if device.kind == "cpu":
+        capability = torch.backends.cpu.get_cpu_capability()
+        return {"name": "CPU", "threads": torch.get_num_threads(), "capability": capability}
+    return _facts_of_described(device)
+
+
+def _facts_of_described(device: Device) -> dict[str, Any]:
+    described = _description(device.kind)
+    here = torch.device(device.torch_name)
+    name_of = getattr(getattr(torch, described.module), "get_device_name", None)
+    memory_of = device_function(here, "mem_get_info")
+    facts: dict[str, Any] = {"name": name_of(here) if name_of else described.module}
+    if memory_of is not None:
+        facts["memory_bytes"] = int(memory_of()[1])
+    package = described.package.partition(".")[0]
+    if package:
+        with suppress(PackageNotFoundError):
+            facts["runtime"] = f"{package} {version(package)}"
+    return facts
 
 
 def _forbid_reduced_fp32(undo: ExitStack) -> None:

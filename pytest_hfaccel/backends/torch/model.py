@@ -13,11 +13,11 @@ import torch
 from pytest_hfaccel.backends.base import Placement, WeightChange, flatten_outputs
 from pytest_hfaccel.backends.generation import generate_greedily
 from pytest_hfaccel.backends.memory import ProcessMemory, occupied_in_process, out_of_memory_raised
-from pytest_hfaccel.backends.torch.devices import full_fp32
+from pytest_hfaccel.backends.torch.devices import device_function, full_fp32
 
 
 class DeviceMemory:
-    """Bytes in use on a torch device.
+    """Bytes in use on a torch device: what its module counts, or the memory of this process where it counts none.
 
     Args:
         device: torch's device.
@@ -25,30 +25,30 @@ class DeviceMemory:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._process = ProcessMemory() if device.type == "cpu" else None
-        self._mps_peak = 0
+        self._allocated = None if device.type == "cpu" else device_function(device, "memory_allocated")
+        self._process = ProcessMemory() if self._allocated is None else None
+        self._peak = device_function(device, "max_memory_allocated")
+        self._reset_peak = device_function(device, "reset_peak_memory_stats")
+        self._after_run = device_function(device, "memory_after_run")
+        self._largest_after_run = 0
 
     def allocated(self) -> int:
-        """Bytes the device's allocator has given out; 0 on the CPU, whose allocator does not count."""
-        if self._device.type == "cpu":
-            return 0
-        if self._device.type == "mps":
-            return int(torch.mps.current_allocated_memory())
-        return int(torch.accelerator.memory_allocated(self._device))
+        """Bytes the device's allocator has given out; 0 where it does not count."""
+        return 0 if self._allocated is None else int(self._allocated())
 
     def reset_peak(self) -> None:
         """Start a new peak."""
+        self._largest_after_run = 0
         if self._process is not None:
             self._process.reset_peak()
-        elif self._device.type == "mps":
-            self._mps_peak = 0
-        else:
-            torch.accelerator.reset_peak_memory_stats(self._device)
+        elif self._reset_peak is not None:
+            self._reset_peak()
 
     def note(self) -> None:
         """Let a device whose allocator keeps no peak take one now: called right after a forward pass."""
-        if self._device.type == "mps":
-            self._mps_peak = max(self._mps_peak, int(torch.mps.driver_allocated_memory()))
+        if self._peak is None:
+            measure = self._after_run or self.allocated
+            self._largest_after_run = max(self._largest_after_run, int(measure()))
 
     @contextmanager
     def occupied(self, nbytes: int) -> Iterator[None]:
@@ -66,10 +66,11 @@ class DeviceMemory:
         if self._process is not None:
             return self._process.read()
         current = self.allocated()
-        if self._device.type == "mps":
-            peak, source = max(current, self._mps_peak), "driver's memory after each run"
+        if self._peak is not None:
+            peak, source = int(self._peak()), "allocator"
         else:
-            peak, source = int(torch.accelerator.max_memory_allocated(self._device)), "allocator"
+            whose = "driver's memory" if self._after_run is not None else "allocator's memory"
+            peak, source = max(current, self._largest_after_run), f"{whose} after each run"
         return {"current_bytes": current, "peak_bytes": peak, "source": "allocator", "peak_source": source}
 
 
@@ -178,15 +179,17 @@ class TorchModel:
         on_accelerator = self._device.type != "cpu"
         if on_accelerator or self.nbytes >= _COLLECT_BYTES:
             gc.collect()
-        if on_accelerator:
-            torch.accelerator.empty_cache()
+        empty_cache = device_function(self._device, "empty_cache") if on_accelerator else None
+        if empty_cache is not None:
+            empty_cache()
 
     def _moved(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return moved(inputs, self._device, self._dtype)
 
     def _synchronize(self) -> None:
-        if self._device.type != "cpu":
-            torch.accelerator.synchronize(self._device)
+        synchronize = device_function(self._device, "synchronize") if self._device.type != "cpu" else None
+        if synchronize is not None:
+            synchronize()
 
 
 def moved(inputs: Mapping[str, torch.Tensor], device: torch.device, dtype: torch.dtype) -> dict[str, torch.Tensor]:
