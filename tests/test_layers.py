@@ -75,10 +75,15 @@ MAY_IMPORT: dict[str, set[str]] = {
 CIRCLES: set[tuple[str, str]] = set()
 
 # Layers that may import every layer but these.
-MAY_NOT_IMPORT: dict[str, set[str]] = {"plugin": {"cli"}, "cli": {"plugin"}, "compat": {"plugin", "cli"}}
+MAY_NOT_IMPORT: dict[str, set[str]] = {
+    "plugin": {"cli"},
+    "cli": {"plugin"},
+    "compat": {"plugin", "cli"},
+    "testing": {"plugin", "cli", "compat"},
+}
 
 # Only these may import pytest at all.
-PYTEST_LAYERS = {"plugin"}
+PYTEST_LAYERS = {"plugin", "testing"}
 
 # Never at the top of a file: the start of pytest, `--help` and collection would pay for it.
 HEAVY = {

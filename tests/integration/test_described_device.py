@@ -112,3 +112,35 @@ def test_a_bad_entry_point_is_named(toy: Project) -> None:
     assert answer.returncode == 1
     assert "entry point 'toy' = 'toy_description:DEVICE'" in answer.stderr
     assert "'modul' is not a key here. Allowed: module, package, seed" in answer.stderr
+
+
+_CONFORMANCE = """
+from pathlib import Path
+
+from pytest_hfaccel.registry.devices import register_devices
+from pytest_hfaccel.testing import BackendConformance
+
+register_devices([Path(__file__).with_name("chips.yaml")])
+
+
+class TestToy(BackendConformance):
+    device = "toy:0"
+
+    def fallback_source(self, source):
+        return source  # BERT has a gelu
+"""
+
+
+def test_it_conforms_like_every_backend(toy: Project) -> None:
+    toy.write("test_conformance.py", _CONFORMANCE)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_conformance.py"]
+    run = subprocess.run(
+        command,
+        cwd=toy.directory,
+        env=environment(toy.cache, TOYCHIP_LACKS="gelu"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout
+    assert "2 skipped" in run.stdout, run.stdout

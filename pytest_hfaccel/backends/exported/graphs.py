@@ -133,6 +133,7 @@ class Graphs:
     def __init__(self, builder: Builder, edit: Edit | None = None) -> None:
         self._builder = builder
         self._edit = edit
+        self._is_closed = False
         self._graphs: dict[str, Graph] = {}
         self._fixed_batch: set[str] = set()
         self._computed = ComputedInputs(builder.source)
@@ -195,10 +196,13 @@ class Graphs:
         return self._graph(inputs, static=self._static or bool(self._computed.of(inputs)))
 
     def close(self) -> None:
-        """Free the compiled graphs."""
+        """Free the compiled graphs; no other is made."""
+        self._is_closed = True
         self._graphs.clear()
 
     def _graph(self, inputs: Tensors, *, static: bool, fixed_batch: bool = False) -> Graph:
+        if self._is_closed:
+            raise RuntimeError("the model is closed")
         kind = signature(inputs, exact=static, fixed_batch=fixed_batch)
         if kind not in self._graphs:
             self._graphs[kind] = self._build(inputs, kind, static=static, fixed_batch=fixed_batch)

@@ -112,6 +112,7 @@ class FakeModel:
         self._script = script
         self._peak = script.nbytes
         self._occupied = 0
+        self._is_closed = False
         device = cell.device.id
         self.placement = Placement(device, (device,), cell.dtype, cell.dtype, implementation="emulated")
         self.nbytes = script.nbytes
@@ -119,6 +120,8 @@ class FakeModel:
 
     def forward(self, inputs: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - no inputs are looked at
         """Return numbers that depend on the model's name alone."""
+        if self._is_closed:
+            raise RuntimeError("the model is closed")
         record("forward", self._cell.id)
         time.sleep(self._script.forward_seconds)
         if self._script.crash:
@@ -165,7 +168,8 @@ class FakeModel:
             self._occupied -= nbytes
 
     def close(self) -> None:
-        """Record that it was freed."""
+        """Record that it was freed; it does not run again."""
+        self._is_closed = True
         record("close", self._cell.id)
 
 

@@ -123,6 +123,8 @@ class TorchModel:
 
     def forward(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Run the model once and wait for the result."""
+        if self._model is None:
+            raise RuntimeError("the model is closed")
         with out_of_memory_raised(self.placement.requested_device, "run"), torch.inference_mode():
             output = self._model(**self._moved(inputs))
             leaves = flatten_outputs(output)
