@@ -124,10 +124,16 @@ class _MovedModules:
     def create_module(self, spec: Any) -> Any:
         from importlib import import_module
 
-        return import_module(spec.origin)
+        module = import_module(spec.origin)
+        spec.loader_state = module.__spec__
+        return module
 
     def exec_module(self, module: Any) -> None:
-        """Nothing is left to do: the module was executed under its own name."""
+        """Give the module back its own spec, which the import replaced: `importlib.resources` reads it.
+
+        The module itself was executed under its own name.
+        """
+        module.__spec__ = module.__spec__.loader_state
 
 
 sys.meta_path.append(_MovedModules())

@@ -502,7 +502,8 @@ def test_pages_and_runs_leave_no_process_behind() -> None:
             graph.run(inputs)
         runtime.close()
         counts.append(len(browser.processes()))
-    assert max(counts[4:]) <= max(counts[:4]) + 1, f"Chromium holds one in reserve: {counts}"
+    # Chromium holds one or two in reserve; one that stayed for each runtime would make four.
+    assert max(counts[4:]) <= max(counts[:4]) + 2, counts
 
 
 @needs_wasm
