@@ -238,6 +238,9 @@ def become(request: dict[str, Any]) -> None:
     sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
     path = [str(Path(entry).absolute()) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
     sys.path[:0] = [entry for entry in path if entry not in sys.path]
+    for name in ("xdist.plugin", "xdist.workermanage"):  # they copy it when Python starts
+        if name in sys.modules:
+            vars(sys.modules[name])["_sys_path"] = list(sys.path)
     arguments = request["arguments"]
     while arguments[0] == "-W":
         action, _, category = arguments[1].partition("::")

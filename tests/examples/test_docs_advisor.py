@@ -8,11 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from pytest_hfaccel.core.results import CellResult, CheckOutcome
+from pytest_hfaccel.reporting import JOURNAL, Journal
 from tests.harness import environment, run_python
 
 pytestmark = pytest.mark.slow
 
 GUIDE = Path(__file__).parents[2] / "docs" / "hardware_model_integration.md"
+
+CELL = CellResult("gpt2-cpu-fp32", "gpt2", "GPT2LMHeadModel", "gpt", "text-generation", "cpu", "fp32", "tiny")
+CELL.checks.append(CheckOutcome("parity"))
 
 # What a block must print for the models of which the old guide says what that is.
 PRINTED = {
@@ -78,6 +83,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One directory for all examples: some use what an earlier one wrote."""
     folder = tmp_path_factory.mktemp("guide")
     (folder / "registry.yaml").write_text(REGISTRY, encoding="utf-8")
+    for place in ("reports", "other"):
+        journal = Journal(folder / place / JOURNAL, {"id": place, "started": "2026-02-03T04:05:06", "machine": {}})
+        journal.append(CELL)
+        journal.close()
     run(folder, "-c", PREPARE)
     return folder
 
@@ -92,7 +101,7 @@ def run(folder: Path, *arguments: str) -> str:
 def test_the_blocks_are_found() -> None:
     text = GUIDE.read_text(encoding="utf-8")
     assert len(blocks("python")) == text.count("```python") >= 13
-    assert len(COMMANDS) == 5
+    assert len(COMMANDS) == 8
     assert set(PRINTED) <= {name for name, _ in blocks("python")}
 
 
@@ -105,4 +114,4 @@ def test_a_block_runs(name: str, code: str, place: Path) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_runs(command: str, place: Path) -> None:
-    assert run(place, "-m", "pytest_hfaccel", *shlex.split(command)[1:])
+    assert run(place, "-m", "pytest_hfaccel", *shlex.split(command, comments=True)[1:])

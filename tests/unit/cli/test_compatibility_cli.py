@@ -59,8 +59,9 @@ def journal(tmp_path: Path) -> Path:
 
 
 def test_the_table_says_what_is_measured_and_what_is_declared(
-    journal: Path, capsys: pytest.CaptureFixture[str]
+    journal: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     assert main(["compatibility", str(journal), "--hardware", "cuda", "webgpu", "webnn", "onnxruntime", "wasm"]) == 0
     lines = [re.split(r"\s{2,}", line) for line in capsys.readouterr().out.splitlines()]
     rows = {name: rest for name, *rest in lines}
