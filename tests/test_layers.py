@@ -44,6 +44,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "registry",
         "reporting",
     },
+    "generator": {"classify", "core", "registry"},
+    "project": {"__version__", "core", "generator", "hardware", "registry"},
     "selftest": {"backends", "backends.base", "checkpoints", "checks", "core", "engine", "numerics", "upstream"},
     "benchmark": {"backends", "backends.base", "checkpoints", "core", "hardware", "tracing"},
     "campaign": {

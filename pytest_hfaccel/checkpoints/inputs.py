@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
 from transformers import AutoConfig
 
 from pytest_hfaccel.backends.base import SampleInputs
@@ -23,6 +22,8 @@ from pytest_hfaccel.core.spec import Weights
 from pytest_hfaccel.core.tasks import GENERIC, generates, task_of
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from pytest_hfaccel.checkpoints.checkpoint import Checkpoint
 
 _SENTENCES = ("Paris is the capital of France.", "The quick brown fox jumps over the lazy dog.")
@@ -256,6 +257,8 @@ def _need(checkpoint: Checkpoint, name: str) -> Any:
 
 def _picture(shift: int = 0) -> Image.Image:
     """Draw a picture with shapes and a gradient; `shift` moves and recolours them."""
+    from PIL import Image, ImageDraw  # of the extra `models`: texts do without
+
     width, height = _IMAGE_SIZE
     x, y = np.meshgrid(np.arange(width), np.arange(height))
     pixels = np.stack([(2 * x + 40 * shift) % 256, (3 * y) % 256, (x + y + 90 * shift) % 256], axis=-1)

@@ -32,6 +32,7 @@ def make_parser() -> argparse.ArgumentParser:
         registry,
         reports,
         selftest,
+        starting,
     )
 
     parser = argparse.ArgumentParser(
@@ -40,7 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"hfaccel {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     listed = (hardware, compatibility, registry, classify, recommend, bench, predict, database, reports, plan, merge)
-    for command in (*listed, selftest):
+    for command in (starting, *listed, selftest):
         command.add_parser(commands)
     return parser
 
@@ -51,7 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0, or 1 when the subcommand found a problem; argparse exits with 2 on bad usage.
     """
-    parsed = make_parser().parse_args(arguments)
+    parser = make_parser()
+    if "_ARGCOMPLETE" in os.environ:  # set by the shell that `hfaccel completion` has prepared
+        from argcomplete import autocomplete
+
+        autocomplete(parser)
+    parsed = parser.parse_args(arguments)
     try:
         _register_devices(getattr(parsed, "registry", None))
         return int(parsed.run(parsed))

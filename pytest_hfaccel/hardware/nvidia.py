@@ -115,6 +115,29 @@ def list_gpus(nvml: Any) -> tuple[str, list[NvidiaGpu]]:
         return version.value.decode(), [_gpu(nvml, index) for index in range(count.value)]
 
 
+def why_driver_is_too_old(build: TorchBuild, nvml: Any = None) -> str:
+    """Return why the driver cannot run what this torch is built for; empty when it can, or when NVML does not say.
+
+    Args:
+        build: The installed torch.
+        nvml: The library; the installed one when not given.
+    """
+    nvml = nvml if nvml is not None else load_nvml()
+    if nvml is None or not build.cuda:
+        return ""
+    number = ctypes.c_int()
+    try:
+        with _session(nvml):
+            _call(nvml, "nvmlSystemGetCudaDriverVersion_v2", ctypes.byref(number))
+    except (NvmlError, AttributeError):
+        return ""
+    major, minor = number.value // 1000, number.value % 1000 // 10
+    # Within a major version, a newer CUDA runs on an older driver.
+    if int(build.cuda.partition(".")[0]) <= major:
+        return ""
+    return f"torch {build.version} is built for CUDA {build.cuda}; the driver goes up to CUDA {major}.{minor}"
+
+
 def read_gpu_clock(nvml: Any, index: int, environ: Mapping[str, str] | None = None) -> tuple[float, bool] | None:
     """Return the clock in MHz and whether the GPU is throttled; `None` where NVML does not say.
 

@@ -69,6 +69,11 @@ def read_options(config: pytest.Config) -> RunConfig:
 
     def ini(option: Option[Any]) -> str | None:
         value = config.getini(option.ini)
+        if option.name == "registries" and isinstance(value, str) and config.inipath is not None:
+            # They lie beside the settings, wherever pytest is started. Blanks and home directories are read later.
+            folder = config.inipath.parent
+            files = [file.strip() for file in value.split(",")]
+            return ",".join(file if not file or file.startswith("~") else str(folder / file) for file in files)
         return value if value is None or isinstance(value, str) else ",".join(map(str, value))
 
     return RunConfig.from_values(values, ini=ini, warn=lambda text: _warn(config, text))

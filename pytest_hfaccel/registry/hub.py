@@ -65,6 +65,16 @@ def _demand_an_answer(hub_id: str, revision: str | None) -> None:
         get_hf_file_metadata(hf_hub_url(hub_id, CONFIG, revision=revision), timeout=_ANSWER_SECONDS)
 
 
+def reach_hub() -> None:
+    """Connect to the hub once.
+
+    Raises:
+        HubError: It did not answer within seconds, or is switched off.
+    """
+    with hub_errors("hub", hint=_WITHOUT_HUB):
+        _demand_a_connection()
+
+
 def _demand_a_connection() -> None:
     """Connect to the hub once. Its listing would go on trying for half a minute where there is no network at all."""
     from huggingface_hub import constants, errors

@@ -1,0 +1,1 @@
+"""A user's project: made ready by `hfaccel init`, examined by `hfaccel doctor`."""
