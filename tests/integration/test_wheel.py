@@ -10,15 +10,12 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 MOST_SECONDS = 600
-
-_NOT_OURS = ("pip", "setuptools", "__pycache__", "_distutils_hack", "distutils-precedence.pth")
 
 
 class Machine:
@@ -31,8 +28,8 @@ class Machine:
 
     def run(self, *command: str, code: int = 0) -> str:
         """Run a program of the environment in the project."""
-        kept = ("PATH", "LANG", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "SSL_CERT_FILE", "OMP_NUM_THREADS")
-        environ = {name: os.environ[name] for name in kept if name in os.environ}
+        kept = ("PATH", "LANG", "PIP_", "SSL_CERT_FILE", "OMP_NUM_THREADS")
+        environ = {name: value for name, value in os.environ.items() if name.startswith(kept)}
         environ |= {"HOME": str(self.home), "HF_HUB_OFFLINE": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
         program = self.environment / "bin" / command[0]
         done = subprocess.run(
@@ -71,10 +68,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Iterator[Machine]:
+def machine(tmp_path: Path) -> Machine:
     made = Machine(tmp_path)
     subprocess.run([sys.executable, "-m", "venv", str(made.environment)], check=True)
-    yield made
+    return made
 
 
 @pytest.mark.nightly
