@@ -38,7 +38,7 @@ def test_what_init_writes_is_green(tmp_path: Path, shared_cache: Path, start: st
         "--hf-weights",
         "tiny",
         "-k",
-        "parity",
+        "placement",
     ]
     done = run_python(command, tmp_path / start, environment(shared_cache))
     assert done.returncode == 0, done.stdout + done.stderr
