@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The tests start hundreds of processes; each would compile the package anew, a second of its seven.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: matrix sweep support-pages test test-all lint bench clean
+.PHONY: matrix sweep support-pages test test-all lint bench pictures clean
 
 # The self-test comes first: where it is red, a green matrix would prove nothing.
 matrix: $(INSTALLED) $(BROWSER_MODULES) $(EXECUTORCH)
@@ -47,6 +47,10 @@ lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+# The pictures of README.md, from real runs.
+pictures: $(INSTALLED)
+	$(PY) docs/pictures/make.py
 
 bench: $(INSTALLED)
 	$(PY) benchmarks/overhead.py

@@ -114,7 +114,7 @@ def examine(directory: Path, *, start_pytest: bool = True) -> Iterator[Finding]:
             found = True
             yield Finding(subject, "broken", str(error).partition("\n")[0], getattr(error, "hint", "") or "")
         if not found:
-            yield Finding(subject, "ok", "")
+            yield Finding(subject, "ok", "nothing is wrong")
 
 
 def examine_packages(installed: Mapping[str, Distribution] | None = None) -> Iterator[Finding]:
