@@ -6,6 +6,7 @@ appears when it was printed, but waiting is cut to `_LONGEST_WAIT` seconds. What
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import re
@@ -73,7 +74,7 @@ def record(command: str, directory: Path) -> list[tuple[float, str]]:
 
 def draw(title: str, commands: tuple[str, ...], directory: Path) -> str:
     """Run commands one after the other; return an SVG with what they printed."""
-    console = Console(record=True, width=_COLUMNS, file=open(os.devnull, "w"), force_terminal=True)  # noqa: SIM115
+    console = Console(record=True, width=_COLUMNS, file=io.StringIO(), force_terminal=True)
     shown: list[float] = []  # seconds at which each row of the picture appears
     clock = 0.0
     for command in commands:
