@@ -118,7 +118,7 @@ def _generate(arguments: argparse.Namespace) -> int:
     if len(specs) > 1:
         raise ConfigError(f"{arguments.model!r} names several models: {', '.join(s.name for s in specs)}. Name one.")
     (spec,) = specs
-    folder = arguments.output_dir or modules_folder(Path.cwd())
+    folder = arguments.output_dir or modules_folder(Path())
     if arguments.clear_cache:
         _remove([*config.cache_dir.glob(f"*/{spec.architecture}-*")], dry_run=False)
     device = _device(arguments.device) if arguments.device else ""

@@ -9,7 +9,7 @@
         """Boxes are within the image, and each has scores."""
         outputs = hf_model.forward(hf_inputs.forward)
         boxes = outputs["pred_boxes"]
-        assert 0 <= boxes.min()
+        assert boxes.min() >= 0
         assert boxes.max() <= 1
         assert outputs["logits"].shape[:2] == boxes.shape[:2]
 {%- endif %}{% endblock %}

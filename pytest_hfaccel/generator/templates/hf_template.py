@@ -24,8 +24,8 @@ class {% block name %}TestModel{% endblock %}(ModelClassTests):
     """{% block about %}A model of no known family.{% endblock %}"""
 
     architectures = ({% if architecture %}{{ architecture | tojson }},{% else %}{% block architectures %}"*",{% endblock %}{% endif %})
-    default_model = {% if model_name | length > 95 %}(
-{%- for part in model_name | batch(80) %}
+    default_model = {% if model_name | length > 98 %}(
+{%- for part in model_name | batch(110 if model_name | length <= 110 else 80) %}
         {{ part | join | tojson }}
 {%- endfor %}
     )
