@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -215,6 +216,16 @@ def test_a_template_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             make_module(HARMLESS, tmp_path, template=str(mine))
     with pytest.raises(ConfigError, match="neither a template nor a file"):
         make_module(HARMLESS, tmp_path, template="no_such")
+
+
+def test_the_template_in_the_documentation(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "generator.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```jinja\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    (tmp_path / "mine.j2").write_text(block, encoding="utf-8")
+    made = make_module(HARMLESS, tmp_path, template=str(tmp_path / "mine.j2")).text
+    assert "class TestOurEncoder(ModelClassTests):" in made
+    assert "    def test_our_limit(self, hf_model, hf_inputs):" in made
+    assert "test_every_token_has_scores" not in made
 
 
 def test_a_timeout_and_mistakes(
