@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,8 +67,8 @@ def test_there_are_forty_of_them() -> None:
 @pytest.mark.parametrize("name", HOSTILE, ids=ascii)
 def test_a_hostile_name_stays_a_literal_and_in_the_folder(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "out" / "modules"
-    for field in ({"name": name}, {"name": "x", "path": name}):
-        module = make_module(ModelSpec(**{"architecture": "BertForMaskedLM", "task": "fill-mask", **field}), folder)
+    for spec in (replace(HARMLESS, name=name), replace(HARMLESS, path=name)):
+        module = make_module(spec, folder)
         assert shape(module.text) == shape(make_module(HARMLESS, folder).text)
         assert default_model(module.text) == name
         assert module.path.parent == folder
