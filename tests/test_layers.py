@@ -26,8 +26,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checkpoints": {"backends.base", "core", "upstream"},
     "tracing": {"checkpoints", "core", "upstream"},
     "reporting": {"core"},
-    # Plans and merged runs are plain data; what pytest selects comes from the plugin.
-    "distributed": {"core", "reporting"},
+    # Plans and merged runs are plain data; what pytest selects comes from the plugin. The nodes of a cluster are asked
+    # for their devices.
+    "distributed": {"core", "hardware", "reporting"},
     "numerics": {"backends.base", "core"},
     "checks": {"backends.base", "benchmark", "checkpoints", "core", "numerics", "registry", "upstream"},
     "pool": {"backends.base", "compat", "core", "hardware"},
@@ -100,6 +101,9 @@ HEAVY = {
     "matplotlib",
     "numpy",
     "PIL",
+    "ray",
+    "rich",
+    "sky",
 }
 
 # Files that are imported only when a cell is loaded or compared, and say so in their docstring or name.

@@ -31,6 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
         recommend,
         registry,
         reports,
+        run,
         selftest,
         starting,
     )
@@ -41,7 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"hfaccel {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     listed = (hardware, compatibility, registry, classify, recommend, bench, predict, database, reports, plan, merge)
-    for command in (starting, *listed, selftest):
+    for command in (starting, *listed, run, selftest):
         command.add_parser(commands)
     return parser
 

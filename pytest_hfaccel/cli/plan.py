@@ -6,7 +6,7 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -90,8 +90,15 @@ def _plan(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def collect(arguments: Sequence[str]) -> Selection:
+def collect(
+    arguments: Sequence[str], command: str = "hfaccel plan --shards 8", environment: Mapping[str, str] | None = None
+) -> Selection:
     """Return what pytest selects with some arguments.
+
+    Args:
+        arguments: The arguments.
+        command: How the command that needs them is called, for the message.
+        environment: Further environment variables.
 
     Raises:
         ConfigError: It selects nothing, or refuses the arguments.
@@ -105,7 +112,7 @@ def collect(arguments: Sequence[str]) -> Selection:
         plugin = "pytest_hfaccel.plugin.sharding"
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-p", plugin, *arguments, "--collect-only", "-q"],
-            env={**os.environ, "HFACCEL_SELECTION_FILE": str(file)},
+            env={**os.environ, **(environment or {}), "HFACCEL_SELECTION_FILE": str(file)},
             capture_output=True,
             text=True,
             check=False,
@@ -114,8 +121,8 @@ def collect(arguments: Sequence[str]) -> Selection:
             return Selection.from_json(json.loads(file.read_text(encoding="utf-8")))
     said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-20:])
     raise ConfigError(
-        f"pytest cannot collect what is to be planned (exit code {done.returncode}):\n{said}",
-        hint="Give the arguments of pytest after `--`: hfaccel plan --shards 8 -- model_classes --all-models",
+        f"pytest cannot collect what is to be run (exit code {done.returncode}):\n{said}",
+        hint=f"Give the arguments of pytest after `--`: {command} -- model_classes --all-models",
     )
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pytest_hfaccel.core.devices import rank_of
@@ -40,6 +44,13 @@ class Presence:
     def to_json(self) -> dict[str, Any]:
         """Return the plain-JSON form."""
         return {**vars(self), "device": self.device.id, "implementation": self.implementation}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Presence:
+        """Rebuild a presence from what `to_json` returned."""
+        kind, _, target = data["device"].partition(":")
+        known = {name: value for name, value in data.items() if name != "implementation"}
+        return cls(**{**known, "device": Device(kind, target)})
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,22 @@ class HardwareReport:
     def to_json(self) -> dict[str, Any]:
         """Return the plain-JSON form."""
         return {"best": self.best().id, "devices": [presence.to_json() for presence in self.presences]}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> HardwareReport:
+        """Rebuild a report from what `to_json` returned."""
+        return cls(tuple(Presence.from_json(presence) for presence in data["devices"]))
+
+
+HARDWARE_FILE = "HFACCEL_HARDWARE_FILE"
+"""Environment variable of the processes of a run on several machines: a file with the `HardwareReport` of all of them,
+which then decides what is collected, whichever machine collects."""
+
+
+def hardware_of_cluster() -> HardwareReport | None:
+    """Return what all machines of this run have; `None` for a run on one."""
+    path = os.environ.get(HARDWARE_FILE)
+    return HardwareReport.from_json(json.loads(Path(path).read_text(encoding="utf-8"))) if path else None
 
 
 def _is_same(one: Device, other: Device) -> bool:

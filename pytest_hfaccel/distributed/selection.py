@@ -22,6 +22,9 @@ class SelectedCell:
         device: The device's id.
         checks: A hash of the names of its tests.
         tests: Their node ids.
+        names: The check of each test, by node id; a check that measures at several points has several tests.
+        facts: What its `CellResult` says before anything runs; see `engine.cell_run.identity`.
+        memory_bytes: Bytes of host memory that its weights and the reference need; 0 where that is not known.
     """
 
     module: str
@@ -31,6 +34,9 @@ class SelectedCell:
     device: str
     checks: str
     tests: tuple[str, ...]
+    names: Mapping[str, str] = field(default_factory=dict, hash=False)
+    facts: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    memory_bytes: int = 0
 
     @property
     def key(self) -> CellKey:
@@ -53,6 +59,9 @@ class Selection:
         entries: A hash of each model's registry entry.
         versions: The installed packages that can change a result.
         options: The options that can change a result, by their names in the configuration.
+        run: What a run that started here would do: the `header` of its reports, the `root` that paths in them are
+            relative to, `reports`, `mode` and `keep_runs` of its folder, `database`, and `refused`: an option that
+            makes no sense on several machines.
     """
 
     cells: list[SelectedCell] = field(default_factory=list)
@@ -60,6 +69,7 @@ class Selection:
     entries: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str | None] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    run: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the plain-JSON form."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pytest_hfaccel.core.config import RunConfig
 from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.presence import hardware_of_cluster
 from pytest_hfaccel.core.spec import CLASS_LEVEL, CPU, DTYPES, Cell, Device, ModelSpec, WeightsChoice
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def make_plan(config: RunConfig, registry: Registry, store: CheckpointStore, bac
         parse_budget(config.pool_memory)  # refused now, not when the first model is loaded
     backends = Backends() if backends is None else backends
     asked = [Device.parse(text, backends.kinds()) for text in config.devices]
-    report = probe_devices(backends=backends)
+    report = hardware_of_cluster() or probe_devices(backends=backends)
     absent = {presence.device.id: presence.reason for presence in report.absent()}
     # A backend without `probe` counts as having the device that is asked for until it says no.
     unlooked = [device for device in asked if report.find(device) is None]

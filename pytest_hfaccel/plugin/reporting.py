@@ -56,7 +56,7 @@ class Reporters:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self.reports = RunReports(self._make_folder, keep_runs=config.stash[OPTIONS].keep_runs, root=_root(config))
+        self.reports = RunReports(self._make_folder, keep_runs=config.stash[OPTIONS].keep_runs, root=root_of(config))
         self.database = _Database(config)
         added: list[Any] = []
         config.hook.pytest_hfaccel_reporters(reporters=added)
@@ -72,7 +72,7 @@ class Reporters:
             session.config.reports_dir,
             header,
             mode=int(session.config.reports_mode, 8),
-            root=_root(self._config),
+            root=root_of(self._config),
             kept=list(earlier.finished.values()) if earlier else (),
             resumed=earlier.id if earlier else "",
         )
@@ -160,7 +160,7 @@ def begin_run(config: pytest.Config) -> None:
             raise pytest.UsageError(str(error)) from None
 
 
-def _root(config: pytest.Config) -> str:
+def root_of(config: pytest.Config) -> str:
     """The directory that paths in reports are relative to.
 
     pytest's own root is above all arguments, those of options included, where no configuration file says it.

@@ -16,8 +16,10 @@ import pytest
 
 from pytest_hfaccel.core.errors import ConfigError, HfAccelError
 from pytest_hfaccel.core.files import replace_file
+from pytest_hfaccel.core.spec import Cell, Weights
 from pytest_hfaccel.distributed.plan import ShardPlan, read_plan, shard_number
 from pytest_hfaccel.distributed.selection import SelectedCell, Selection, hash_of_names
+from pytest_hfaccel.engine.cell_run import identity
 from pytest_hfaccel.engine.outcome_key import hash_of_entry, options_that_decide
 from pytest_hfaccel.plugin.state import CELL_TEST, OPTIONS, SHARD, SHARD_PROBLEM, session_of
 from pytest_hfaccel.reporting.run_facts import installed_versions
@@ -113,8 +115,8 @@ def select(config: pytest.Config, items: list[pytest.Item]) -> Selection:
     """Describe the tests that are selected."""
     session = session_of(config)
     names: dict[tuple[str, str], list[str]] = defaultdict(list)
-    tests: dict[tuple[str, str], list[str]] = defaultdict(list)
     selection = Selection(versions=installed_versions(), options=options_that_decide(session.config))
+    checks: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
     cells = {}
     for item in items:
         test = item.stash.get(CELL_TEST, None)
@@ -124,13 +126,58 @@ def select(config: pytest.Config, items: list[pytest.Item]) -> Selection:
         key = session.module_of(item.cls), test.cell.id  # type: ignore[attr-defined]
         cells[key] = test.cell
         names[key].append(f"{test.check} {test.point or ''}")
-        tests[key].append(item.nodeid)
+        checks[key][item.nodeid] = test.check
     for key, cell in cells.items():
         model = cell.model
         selection.entries.setdefault(model.name, hash_of_entry(model))
-        checks, of_cell = hash_of_names(names[key]), tuple(tests[key])
-        selection.cells.append(SelectedCell(*key, model.name, model.architecture, cell.device.id, checks, of_cell))
+        selection.cells.append(
+            SelectedCell(
+                *key,
+                model.name,
+                model.architecture,
+                cell.device.id,
+                checks=hash_of_names(names[key]),
+                tests=tuple(checks[key]),
+                names=checks[key],
+                facts=identity(cell, key[0]),
+                memory_bytes=_memory_bytes(cell),
+            )
+        )
     return selection
+
+
+def _memory_bytes(cell: Cell) -> int:
+    """Return what a model's weights take: as they are loaded, in fp32 on the way, and in fp64 as the reference."""
+    if cell.weights.kind == Weights.TINY or not cell.model.parameters:
+        return 0
+    return cell.model.parameters * (4 + 4 + 8)
+
+
+def _describe_run(config: pytest.Config) -> dict[str, Any]:
+    """Describe the run that would start here; see `Selection.run`."""
+    from pytest_hfaccel.plugin.reporting import root_of, run_header
+
+    asked = config.stash[OPTIONS]
+    refused = [
+        flag
+        for flag, value in (
+            ("--hf-plan", asked.plan),
+            ("--hf-shard", asked.shard),
+            ("--hf-resume", asked.resume),
+            ("--maxfail (-x)", config.getoption("maxfail", 0)),
+            ("--pdb", config.getoption("usepdb", False)),
+        )
+        if value
+    ]
+    return {
+        "header": run_header(config),
+        "root": root_of(config),
+        "reports": str(asked.reports_dir.absolute()),
+        "mode": asked.reports_mode,
+        "keep_runs": asked.keep_runs,
+        "database": str(asked.database_path.absolute()) if asked.database_path else "",
+        "refused": refused[0] if refused else "",
+    }
 
 
 def keep_shard(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -161,4 +208,6 @@ def keep_shard(config: pytest.Config, items: list[pytest.Item]) -> None:
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Write what is selected, for `hfaccel plan`."""
     if path := os.environ.get(FILE):
-        replace_file(Path(path), json.dumps(select(session.config, session.items).to_json()))
+        selection = select(session.config, session.items)
+        selection.run = _describe_run(session.config)
+        replace_file(Path(path), json.dumps(selection.to_json()))
