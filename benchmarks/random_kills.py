@@ -3,10 +3,11 @@
     python benchmarks/random_kills.py                                      # 100 kills, some minutes
     python benchmarks/random_kills.py --kills 20 --seed 7 --output kills.txt
 
-The runs are `pytest -n 2` over the registered models on devices of the `fake` backend, with checks that sleep a moment.
-Three workers in four are killed once they run tests, the others at any time, also while they start; some are stopped
-for a while, and go on. One run in four may replace two workers only, so that it soon has none. One in three loses its
-controller. What is left unfinished is resumed (`--hf-resume`). Demanded is that
+The runs are `pytest -n 2` over the registered models on devices of the `fake` backend, with checks that sleep a moment;
+one project in three runs `pytest --hf-isolate` instead, whose processes are killed likewise. Three workers in four are
+killed once they run tests, the others at any time, also while they start; some are stopped for a while, and go on. One
+run in four may replace two workers only, so that it soon has none. One in three loses its controller. What is left
+unfinished is resumed (`--hf-resume`). Demanded is that
 
 - a run that was not killed ends, and every test that it collected has one outcome (and at most a teardown's error);
 - the records have each check of each cell once, and agree with the exit code;
@@ -47,6 +48,7 @@ class TestModels(ModelClassTests):
 CONFTEST = """
 import json
 import os
+import sys
 import time
 
 from pytest_hfaccel.checks.base import passed
@@ -68,8 +70,15 @@ def pytest_hfaccel_checks(checks):
         checks.check(name, level=level)(run)
 
 
-def pytest_xdist_node_collection_finished(node, ids):
-    note("collected.jsonl", ids=ids)
+if "--hf-isolate" in sys.argv:
+
+    def pytest_collection_finish(session):
+        note("collected.jsonl", ids=[item.nodeid for item in session.items])
+
+else:
+
+    def pytest_xdist_node_collection_finished(node, ids):
+        note("collected.jsonl", ids=ids)
 
 
 def pytest_runtest_logreport(report):
@@ -81,7 +90,8 @@ def pytest_hfaccel_cell_finished(result):
     if not result.incomplete:
         note("finished.jsonl", cell=result.cell)
 """
-ARGUMENTS = ("-n", "2", "--all-models", "--hf-device", "fake:0,fake:1", "-k", "one or two or placement")
+WORKERS, ISOLATED = ("-n", "2"), ("--hf-isolate",)
+ARGUMENTS = ("--all-models", "--hf-device", "fake:0,fake:1", "-k", "one or two or placement")
 LIMIT = 240.0
 """Seconds after which a run counts as hanging."""
 BUSY = 0.75
@@ -95,9 +105,11 @@ class Project:
     Args:
         directory: Where it is made.
         cache: The cache of all projects.
+        isolated: Whether each model has a process, instead of workers.
     """
 
-    def __init__(self, directory: Path, cache: Path) -> None:
+    def __init__(self, directory: Path, cache: Path, *, isolated: bool = False) -> None:
+        self.isolated = isolated
         self.directory = directory
         self.cache = cache
         self.run = 0
@@ -119,8 +131,10 @@ class Project:
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("HFACCEL_", "PYTEST_"))}
         environment |= {"HF_HUB_OFFLINE": "1", "HFACCEL_CACHE": str(self.cache), "RUN": str(self.run)}
         resume = ["--hf-resume"] if self.run > 1 else []
-        replaced = [] if restarts is None else ["--max-worker-restart", str(restarts)]
-        options = ["-q", "-p", "no:cacheprovider", "--tb=line", *ARGUMENTS, *resume, *replaced]
+        how = ISOLATED if self.isolated else WORKERS
+        self.counts["runs with --hf-isolate"] += self.isolated
+        replaced = [] if restarts is None or self.isolated else ["--max-worker-restart", str(restarts)]
+        options = ["-q", "-p", "no:cacheprovider", "--tb=line", *how, *ARGUMENTS, *resume, *replaced]
         with (self.directory / f"output{self.run}.txt").open("w", encoding="utf-8") as output:
             return psutil.Popen(
                 [sys.executable, "-m", "pytest", *options],
@@ -144,7 +158,7 @@ class Project:
                 return False
             time.sleep(rng.uniform(0.05, 1.0))
             try:
-                alive = [child for child in controller.children() if "-c" in child.cmdline()]
+                alive = self.workers_of(controller)
             except psutil.Error:
                 continue
             workers |= set(alive)
@@ -162,6 +176,11 @@ class Project:
         self.code = controller.returncode
         self.expect_end(workers)
         return True
+
+    def workers_of(self, controller: psutil.Popen) -> list[psutil.Process]:
+        """The processes that run tests: of xdist's those that it started, of ours the forks."""
+        children: list[psutil.Process] = controller.children()
+        return children if self.isolated else [child for child in children if "-c" in child.cmdline()]
 
     def strike(self, worker: psutil.Process, rng: random.Random) -> bool:
         """Kill a worker, or stop it for a while; return whether it was killed."""
@@ -285,7 +304,7 @@ def main() -> int:
     number = 0
     while total["workers killed"] + total["controllers killed"] < arguments.kills:
         number += 1
-        project = Project(directory / f"project{number}", directory / "cache")
+        project = Project(directory / f"project{number}", directory / "cache", isolated=number % 3 == 0)
         live(project, rng, rng.randint(1, 11))
         total.update(project.counts)
         faults += project.faults

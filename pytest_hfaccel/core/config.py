@@ -31,7 +31,7 @@ DEFAULT = "default"
 
 STATUSES = (
     *("passed", "failed", "xfailed", "xpassed", "skipped", "error", "crashed", "timeout", "out_of_memory"),
-    *("unavailable", "gated", "hub_error", "incomplete"),
+    *("unavailable", "gated", "hub_error", "infra_error", "incomplete"),
 )
 """The members of `core.results.Status`, which is not imported here."""
 
@@ -184,6 +184,19 @@ class RunConfig:
         split=True,
         choices=STATUSES,
         old_flag="--hf-retry",
+    )
+    isolate = Option(
+        "--hf-isolate",
+        False,
+        "Without pytest-xdist: run the tests of each model in a process of its own, so that a crash or a hang costs "
+        "one cell. Workers of pytest-xdist are isolated anyway.",
+    )
+    timeout = Option(
+        "--hf-timeout",
+        0,
+        "Seconds that a test may take, loading included; then its process is ended and the cell is recorded as "
+        "'timeout' (default: no limit). Without pytest-xdist it implies --hf-isolate.",
+        counts=True,
     )
     plan = Option(
         "--hf-plan",

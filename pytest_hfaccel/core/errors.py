@@ -11,6 +11,7 @@
     ├── LoadError               the model could not be built, loaded, converted or compiled
     ├── DeviceCrashed           the process that computes (a browser) died
     ├── DeviceTimeout           it did not answer in time
+    ├── InfraError              the machine is at fault: disk, memory, driver, a wrong product
     └── OutOfMemory             the device's memory did not suffice
         └── PoolExhausted       the pool's budget did not suffice, with its usage
 
@@ -21,7 +22,7 @@ Every exception knows the `status` a cell gets for it, and the `stage` it happen
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 
@@ -121,6 +122,12 @@ class DeviceTimeout(HfAccelError):
     default_cause = "runtime"
 
 
+class InfraError(HfAccelError):
+    """The machine cannot be relied on, or an earlier cell has left its device unusable; says nothing of the model."""
+
+    status = "infra_error"
+
+
 class OutOfMemory(HfAccelError):
     """The device's memory did not suffice, also after evicting everything idle and trying again."""
 
@@ -168,6 +175,52 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)
+
+
+# Lower case. After these, CUDA, ROCm and SYCL refuse every further call of the process ("sticky" errors). A kernel of
+# the model may have caused the first, the machine the second.
+_LOSES_DEVICE = (
+    "an illegal memory access",
+    "device-side assert",
+    "unspecified launch failure",
+    "launch timed out and was terminated",
+    "misaligned address",
+    "an illegal instruction was encountered",
+    "invalid program counter",
+    "invalid address space",
+    "hardware stack error",
+    "error_device_lost",
+)
+_MACHINE_IS_AT_FAULT = (
+    "uncorrectable ecc error",
+    "uncorrectable nvlink error",
+    "nvrm: xid",
+    "xid error",
+    "gpu is lost",
+    "has fallen off the bus",
+    "gpu requires reset",
+    "system not yet initialized",
+)
+
+
+def is_device_lost(error: BaseException) -> bool:
+    """Whether an exception, or one that caused it, means that this process cannot use its device any more."""
+    signs = (*_LOSES_DEVICE, *_MACHINE_IS_AT_FAULT)
+    return any(sign in text for text in _texts(error) for sign in signs)
+
+
+def is_fault_of_machine(error: BaseException) -> bool:
+    """Whether an exception, or one that caused it, reports a fault of the hardware or its driver."""
+    return any(sign in text for text in _texts(error) for sign in _MACHINE_IS_AT_FAULT)
+
+
+def _texts(error: BaseException) -> Iterator[str]:
+    """Yield the texts of an exception and its causes, as far as they are those of a runtime."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, (RuntimeError, HfAccelError)):
+            yield str(found).lower()
+        found = found.__cause__
 
 
 def cause_of_error(error: BaseException) -> str:

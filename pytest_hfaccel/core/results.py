@@ -40,6 +40,8 @@ class Status(StrEnum):
     UNAVAILABLE = "unavailable"
     GATED = "gated"
     HUB_ERROR = "hub_error"
+    INFRA_ERROR = "infra_error"
+    """The machine, not the model: a full disk, a driver that does not answer, a wrong product (`hardware.health`)."""
     INCOMPLETE = "incomplete"
     """The run ended (Ctrl-C, `-x`, no worker left) before all selected checks of the cell ran."""
 
@@ -58,7 +60,15 @@ _GOOD = frozenset({Status.PASSED, Status.XFAILED, Status.SKIPPED, Status.UNAVAIL
 
 # A cell has one status: the first of these that one of its checks has.
 _WORST_FIRST = (
-    *(Status.CRASHED, Status.TIMEOUT, Status.OUT_OF_MEMORY, Status.ERROR, Status.HUB_ERROR, Status.GATED),
+    *(
+        Status.INFRA_ERROR,
+        Status.CRASHED,
+        Status.TIMEOUT,
+        Status.OUT_OF_MEMORY,
+        Status.ERROR,
+        Status.HUB_ERROR,
+        Status.GATED,
+    ),
     *(Status.FAILED, Status.XPASSED, Status.INCOMPLETE, Status.UNAVAILABLE, Status.XFAILED),
     *(Status.PASSED, Status.SKIPPED),
 )
@@ -205,6 +215,11 @@ class CellResult:
     def key(self) -> CellKey:
         """The key of a record within a run: the module and the cell."""
         return (self.module, self.cell)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the record says all that was asked for: every check ran, on a machine that works."""
+        return not self.incomplete and self.status != Status.INFRA_ERROR
 
     @property
     def status(self) -> Status:

@@ -27,7 +27,7 @@ RECORDED = "recorded"
 UNKNOWN_SECONDS = 10.0
 """The estimate for a cell when nothing at all has been recorded: about what a tiny model takes, loading included."""
 
-_SAY_NOTHING = frozenset({Status.UNAVAILABLE, Status.INCOMPLETE, Status.CRASHED, Status.TIMEOUT})
+_SAY_NOTHING = frozenset({Status.UNAVAILABLE, Status.INCOMPLETE, Status.CRASHED, Status.TIMEOUT, Status.INFRA_ERROR})
 """Statuses of cells whose seconds say nothing about how long they take when they run to their end."""
 
 

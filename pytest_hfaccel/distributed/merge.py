@@ -217,7 +217,7 @@ def _require_shards(runs: Sequence[_Run], plan: ShardPlan | None) -> list[str]:
         noun = "shard" if len(absent) == 1 else "shards"
         missing.append(f"{noun} {', '.join(absent)} of {count} of plan {fingerprint}: no run")
     for shard, (run,) in sorted(by_shard.items()):
-        done = {key for key, result in run.results.items() if not result.incomplete}
+        done = {key for key, result in run.results.items() if result.is_finished}
         planned = {cell.key for cell in plan.shards[shard - 1]} if plan else None
         left = len(planned - done) if planned is not None else int(run.plan["cells"]) - len(done)
         if left > 0:
@@ -230,7 +230,7 @@ def _require_shards(runs: Sequence[_Run], plan: ShardPlan | None) -> list[str]:
 def _join(runs: Sequence[_Run]) -> tuple[dict[CellKey, CellResult], list[str], set[CellKey]]:
     """Return one record per cell, the conflicts, and the cells that several runs have.
 
-    A complete record goes before an incomplete one; of two that disagree the worse one stays.
+    A record that is finished goes before one that is not; of two that disagree the worse one stays.
     """
     found: dict[CellKey, tuple[_Run, CellResult]] = {}
     conflicts, twice = [], set()
@@ -241,8 +241,8 @@ def _join(runs: Sequence[_Run]) -> tuple[dict[CellKey, CellResult], list[str], s
                 found[key] = run, record
                 continue
             before, known = found[key]
-            if known.incomplete != record.incomplete:
-                found[key] = (run, record) if known.incomplete else (before, known)
+            if known.is_finished != record.is_finished:
+                found[key] = (run, record) if record.is_finished else (before, known)
                 continue
             twice.add(key)
             if differences := _disagreements(known, record):

@@ -11,10 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.benchmark.measurement import Point, points_of, varies_in_length
 from pytest_hfaccel.benchmark.measuring import PerformanceRequest
-from pytest_hfaccel.core.errors import HfAccelError, cause_of_error, is_out_of_memory
+from pytest_hfaccel.core.errors import (
+    HfAccelError,
+    cause_of_error,
+    is_device_lost,
+    is_fault_of_machine,
+    is_out_of_memory,
+)
 from pytest_hfaccel.core.events import CheckFinished, RecordBuilder
 from pytest_hfaccel.core.results import NOT_REACHED, CellKey, CellResult, CheckOutcome, Stage, Status
 from pytest_hfaccel.core.spec import CLASS_LEVEL, Cell, Expectation, ModelSpec
+from pytest_hfaccel.core.stages import at_stage
 from pytest_hfaccel.core.tasks import task_of
 from pytest_hfaccel.registry.requirements import require_installed
 
@@ -31,6 +38,9 @@ if TYPE_CHECKING:
 
 PERFORMANCE = "performance"
 """The check that runs once per point, and only when asked for."""
+
+_DEVICE = "device"
+"""Among the failures of a cell: the error after which its device cannot be used."""
 
 _BEFORE_RUN = frozenset({Stage.RESOLVE, Stage.LOAD, Stage.CONVERT, Stage.COMPILE})
 
@@ -57,7 +67,7 @@ class CellRun:
         self._lease: Lease | None = None
         self._pipe: Any = None
         self._outputs: Mapping[str, torch.Tensor] | None = None
-        self._failures: dict[str, tuple[Exception, str]] = {}
+        self._failures: dict[str, tuple[BaseException, str]] = {}
         self._is_installed = False
         self._running = ""
         self._making = 0.0
@@ -138,7 +148,8 @@ class CellRun:
         self.performance_request = performance or self.default_performance
         self._running, self._making = name, 0.0
         started = time.perf_counter()
-        outcome = self._not_run(check) or self._judge(self._attempt(check))
+        with at_stage(Stage.RUN if check.stage == Stage.COMPARE else check.stage):
+            outcome = self._not_run(check) or self._judge(self._attempt(check))
         outcome.seconds = round(time.perf_counter() - started - self._making, 6)
         self.outcomes[name] = outcome
         self._record.add(CheckFinished(self.facts(), outcome))
@@ -180,7 +191,7 @@ class CellRun:
     def _once(self, what: str, make: Callable[[], Any]) -> Any:
         if what in self._failures:
             raise self._failures[what][0]
-        self._require_installed()
+        self._require_ready()
         started, others = time.perf_counter(), self._making
         try:
             return make()
@@ -203,7 +214,7 @@ class CellRun:
         from pytest_hfaccel.checkpoints.pretrained.packages import name_missing_package
 
         try:
-            self._require_installed()
+            self._require_ready()
             with name_missing_package(self.cell.model):
                 outcome: object = check.function(self)
                 if not isinstance(outcome, CheckOutcome):
@@ -212,16 +223,28 @@ class CellRun:
                 outcome.name = outcome.name or check.name
                 return outcome
         except Exception as error:
+            if is_device_lost(error):
+                self.lose_device(check.name, error)
             first = next((name for known, name in self._failures.values() if known is error), check.name)
             return _outcome_of(error, check.name, first)
 
-    def _require_installed(self) -> None:
-        """Raise if a dependency of the model is not installed; looked up once per cell."""
+    def lose_device(self, check: str, error: BaseException) -> None:
+        """Note that a check left the device unusable: the other checks of the cell are not run."""
+        self._failures.setdefault(_DEVICE, (error, check))
+        self.runner.lose_device(self.cell, check, error)
+
+    def _require_ready(self) -> None:
+        """Raise if a dependency of the model is not installed, the machine is not fit, or the device is lost."""
         if not self._is_installed:
             require_installed(self.cell.model)
             self._is_installed = True
+        if _DEVICE in self._failures:
+            raise self._failures[_DEVICE][0]
+        self.runner.require_device(self.cell.device)
 
     def _judge(self, outcome: CheckOutcome) -> CheckOutcome:
+        if outcome.status == Status.INFRA_ERROR:
+            return outcome  # no entry expects the machine to be at fault
         for expectation in self.cell.model.expect:
             if expectation.covers(self.cell) and self._is_about(expectation, outcome):
                 return _apply_expectation(expectation, outcome)
@@ -264,7 +287,9 @@ def _outcome_of(error: Exception, check: str, first: str) -> CheckOutcome:
     Our errors have a status and a stage, others are reported with their origin.
     """
     cause = cause_of_error(error)
-    if isinstance(error, HfAccelError):
+    if is_fault_of_machine(error):
+        status, stage, text = Status.INFRA_ERROR, Stage(getattr(error, "stage", Stage.RUN)), str(error)
+    elif isinstance(error, HfAccelError):
         status, stage, text = Status(error.status), Stage(error.stage), str(error)
     else:
         status, stage = Status.OUT_OF_MEMORY if is_out_of_memory(error) else Status.ERROR, Stage.RUN

@@ -6,12 +6,15 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.backends import Backends
 from pytest_hfaccel.core.devices import kind_named
-from pytest_hfaccel.core.results import CellResult
-from pytest_hfaccel.core.spec import CPU, Cell
+from pytest_hfaccel.core.errors import InfraError
+from pytest_hfaccel.core.results import CellResult, Stage
+from pytest_hfaccel.core.spec import CPU, Cell, Device
+from pytest_hfaccel.core.stages import at_stage
 from pytest_hfaccel.engine.cell_run import CellRun
 from pytest_hfaccel.engine.plan import has_check
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from pytest_hfaccel.checkpoints import Checkpoint, CheckpointStore
     from pytest_hfaccel.checks.base import Check, CheckRegistry
     from pytest_hfaccel.core.config import RunConfig
+    from pytest_hfaccel.hardware.health import MachineHealth
     from pytest_hfaccel.numerics.reference import Reference
     from pytest_hfaccel.pool import ResourcePool
 
@@ -34,13 +38,20 @@ class Runner:
         config: What the user asked for.
         checks: The battery; the built-in one when not given.
         backends: The backends by device kind; the built-in ones and those of entry points when not given.
+        health: Looks at the machine before the first cell; at its memory and disks when not given.
     """
 
     def __init__(
-        self, config: RunConfig, *, checks: CheckRegistry | None = None, backends: Backends | None = None
+        self,
+        config: RunConfig,
+        *,
+        checks: CheckRegistry | None = None,
+        backends: Backends | None = None,
+        health: MachineHealth | None = None,
     ) -> None:
         from pytest_hfaccel.checkpoints import CheckpointStore
         from pytest_hfaccel.checks import built_in_checks
+        from pytest_hfaccel.hardware.health import MachineHealth
         from pytest_hfaccel.pool import device_budget, open_run_pool
 
         self.config = config
@@ -49,6 +60,9 @@ class Runner:
         self.store: CheckpointStore = CheckpointStore(
             config.cache_dir, trust_remote_code=config.trust_remote_code, allow_pickle=config.allow_pickle
         )
+        self.health = health or MachineHealth(directories_of(config))
+        self.lost: dict[str, InfraError] = {}
+        """By kind of device that this process cannot use any more: what it says to cells that come later."""
         self._kept: OrderedDict[Hashable, None] = OrderedDict()
         self.pool: ResourcePool = open_run_pool(self._load, device_budget(config.pool_memory))
 
@@ -56,10 +70,28 @@ class Runner:
         """Start a cell. Nothing is loaded before a check asks for it."""
         return CellRun(self, cell, module, claims)
 
+    def require_device(self, device: Device) -> None:
+        """Raise `InfraError` where the machine is not fit, or an earlier cell left the device unusable."""
+        if device.kind in self.lost:
+            raise self.lost[device.kind]
+        self.health.require(device)
+
+    def lose_device(self, cell: Cell, check: str, error: BaseException) -> None:
+        """Note that this process cannot use the cell's kind of device any more."""
+        first_line = (str(error) or type(error).__name__).splitlines()[0]
+        self.lost.setdefault(
+            cell.device.kind,
+            InfraError(
+                f"this process cannot use {cell.device.kind} any more since {cell.id} {check}: {first_line}",
+                hint="Workers (-n) and --hf-isolate run what comes after such an error in a new process.",
+            ),
+        )
+
     def checkpoint(self, cell: Cell) -> Checkpoint:
         """The checkpoint of the cell's model, prepared once per model and weights."""
         key = ("checkpoint", cell.model.name, cell.weights.kind)
-        return self._shared(key, lambda: self.store.prepare(cell.model, cell.weights))  # type: ignore[no-any-return]
+        with at_stage(Stage.LOAD):
+            return self._shared(key, lambda: self.store.prepare(cell.model, cell.weights))  # type: ignore[no-any-return]
 
     def reference(self, cell: Cell) -> Reference:
         """The reference of the cell's model; models that share a checkpoint (tiny ones of a class) share it."""
@@ -132,7 +164,8 @@ class Runner:
         """Load a cell's model from `source`, by default its checkpoint; some backends need none."""
         backend = self.backends.for_kind(cell.device.kind)
         needs_checkpoint = kind_named(cell.device.kind).traits.needs_checkpoint
-        return backend.load(cell, (source or self.checkpoint(cell)) if needs_checkpoint else None)  # type: ignore[arg-type]
+        with at_stage(Stage.LOAD):
+            return backend.load(cell, (source or self.checkpoint(cell)) if needs_checkpoint else None)  # type: ignore[arg-type]
 
 
 def _attempted(make: Callable[[], Any]) -> tuple[Any, Exception | None]:
@@ -140,6 +173,11 @@ def _attempted(make: Callable[[], Any]) -> tuple[Any, Exception | None]:
         return make(), None
     except Exception as error:
         return None, error
+
+
+def directories_of(config: RunConfig) -> dict[str, Path]:
+    """What a run writes to."""
+    return {"the directory of reports": config.reports_dir, "the cache": config.cache_dir}
 
 
 def _on_cpu(cell: Cell, dtype: str) -> Cell:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,7 @@ class Session:
         sent_plan: The plan of the process that started this one as a worker.
         expects_failures: Whether the registry's expected failures count; else each failure is one.
         registry: The models that are known; read from the shipped and the user's files when not given.
+        suspects: Ids of devices on which a process has died: they have to compute something before a cell runs.
     """
 
     def __init__(
@@ -48,12 +49,14 @@ class Session:
         sent_plan: bytes | None = None,
         expects_failures: bool = True,
         registry: Registry | None = None,
+        suspects: Collection[str] = (),
     ) -> None:
         self.config = config
         self._extend_backends = extend_backends
         self._extend_checks = extend_checks
         self._sent_plan = sent_plan
         self._expects_failures = expects_failures
+        self.suspects = set(suspects)
         if registry is not None:
             self.registry = registry
         self.claimed: set[str] = set()
@@ -157,10 +160,19 @@ class Session:
     @cached_property
     def runner(self) -> Runner:
         """What runs the cells."""
-        from pytest_hfaccel.engine.runner import Runner
+        from pytest_hfaccel.engine.runner import Runner, directories_of
+        from pytest_hfaccel.hardware.confirm import confirm_device
+        from pytest_hfaccel.hardware.health import MachineHealth
 
         self._has_runner = True
-        return Runner(self.config, checks=self.checks, backends=self.backends)
+        confirm = partial(confirm_device, backends=self.backends)
+        health = MachineHealth(directories_of(self.config), confirm, self.suspects, self.plan.absent)
+        return Runner(self.config, checks=self.checks, backends=self.backends, health=health)
+
+    @property
+    def lost_devices(self) -> bool:
+        """Whether an error has left this process without one of its devices."""
+        return self._has_runner and bool(self.runner.lost)
 
     def cells_of(self, model_class: type[ModelClassTests]) -> list[Cell]:
         """The cells a class module spans in this run.

@@ -54,11 +54,12 @@ def confirm_devices(devices: Iterable[Device], backends: Backends | None = None)
         confirm it (`fake`, some third-party kinds) is left out.
     """
     backends = Backends() if backends is None else backends
-    answers = (_confirm(device, backends) for device in devices)
+    answers = (confirm_device(device, backends) for device in devices)
     return [answer for answer in answers if answer is not None]
 
 
-def _confirm(device: Device, backends: Backends) -> Presence | None:
+def confirm_device(device: Device, backends: Backends) -> Presence | None:
+    """Compute a product on one device; `None` where its backend cannot."""
     try:
         confirm = getattr(backends.for_kind(device.kind), "confirm", None)
         if confirm is None:

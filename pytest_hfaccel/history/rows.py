@@ -52,7 +52,10 @@ _IN_BATCHES = ("median_ms", "min_ms", "p5_ms", "p95_ms", "p99_ms", "iqr_ms", "re
 _GOOD = frozenset({Status.PASSED, Status.XPASSED})
 # What happened to the run or to the hub, not to the model on the device.
 _SAYS_NOTHING = frozenset(
-    {Status.SKIPPED, Status.INCOMPLETE, Status.UNAVAILABLE, Status.GATED, Status.HUB_ERROR, Status.TIMEOUT}
+    {
+        *(Status.SKIPPED, Status.INCOMPLETE, Status.UNAVAILABLE, Status.GATED, Status.HUB_ERROR, Status.TIMEOUT),
+        Status.INFRA_ERROR,
+    }
 )
 _WITH_HINT = frozenset({Status.ERROR, Status.UNAVAILABLE, Status.OUT_OF_MEMORY, Status.GATED, Status.HUB_ERROR})
 _BEFORE_RUN = frozenset({Stage.RESOLVE, Stage.LOAD, Stage.CONVERT, Stage.COMPILE})
@@ -321,7 +324,7 @@ def _was_initialised(result: CellResult) -> bool | None:
     """Whether the model got as far as running; `None` when the run does not say."""
     if any(check.status in _GOOD for check in result.checks) or "load" in result.timings:
         return True
-    if result.status in (Status.SKIPPED, Status.INCOMPLETE) or result.stage is None:
+    if result.status in (Status.SKIPPED, Status.INCOMPLETE, Status.INFRA_ERROR) or result.stage is None:
         return None
     return result.stage not in _BEFORE_RUN
 

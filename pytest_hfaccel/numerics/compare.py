@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from pytest_hfaccel.core.results import Stage
+from pytest_hfaccel.core.stages import at_stage
 from pytest_hfaccel.numerics.tolerances import SECOND_CHANCE_FACTOR, Tolerance
 
 if TYPE_CHECKING:
@@ -184,6 +186,7 @@ class Comparison:
         return {**summary, "second_chance": excused} if excused else summary
 
 
+@at_stage(Stage.COMPARE)
 def compare(actual: Outputs, reference: Outputs, tolerance: Tolerance, rounding: Rounding | None = None) -> Comparison:
     """Compare outputs with those of the reference.
 

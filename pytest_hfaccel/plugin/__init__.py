@@ -147,12 +147,28 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtestloop(session: pytest.Session) -> None:
-    """Make the run's folder before the first test, so that a folder that cannot be written costs no results."""
-    if COLLECTED in session.config.stash and not (session.config.option.collectonly or session.testsfailed):
-        from pytest_hfaccel.plugin.reporting import begin_run
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """Make the run's folder before the first test, so that a folder that cannot be written costs no results.
 
-        begin_run(session.config)
+    With `--hf-isolate`, then run the tests, each model's in a process.
+    """
+    config = session.config
+    collected = config.stash.get(COLLECTED, None)
+    failed = session.testsfailed and not config.option.continue_on_collection_errors
+    if collected is None or not collected.tests or config.option.collectonly or failed:
+        return None
+    from pytest_hfaccel.plugin.reporting import begin_run
+
+    options = config.stash[OPTIONS]
+    if options.isolate or options.timeout:
+        from pytest_hfaccel.plugin.isolation import IsolatedRun, is_isolated
+
+        if is_isolated(config):
+            begin_run(config)
+            IsolatedRun(session).run()
+            return True
+    begin_run(config)
+    return None
 
 
 @pytest.hookimpl(tryfirst=True)

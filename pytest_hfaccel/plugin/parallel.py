@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Generator, Iterable, Sequence
+import threading
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_hfaccel.core.events import CheckFinished
-from pytest_hfaccel.core.results import CheckOutcome, Stage, Status
-from pytest_hfaccel.plugin.reporting import PROPERTY, begin_run, outcome_properties, reporters_of
-from pytest_hfaccel.plugin.state import COLLECTED, WORKER_INPUT, session_of
+from pytest_hfaccel.core.results import Status
+from pytest_hfaccel.plugin.crashes import CrashReports, Death, NoteKeeper, kill_late, read_death
+from pytest_hfaccel.plugin.reporting import PROPERTY, begin_run, reporters_of
+from pytest_hfaccel.plugin.state import COLLECTED, OPTIONS, SUSPECTS, WORKER_INPUT, session_of
 from pytest_hfaccel.upstream.xdist import exit_code, stop_at_enough_failures, survive_deaths_at_start
 
 if TYPE_CHECKING:
@@ -31,11 +32,13 @@ class ParallelHooks:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._death = ""
+        self._death = Death()
+        self._reports = CrashReports(config)
+        self._suspects: set[str] = set()
+        self._is_over = threading.Event()
         self._directory: TemporaryDirectory[str] | None = None
         self._collected: CollectedTests | None = None
         self._nodeids: Sequence[str] = ()
-        self._decided: set[str] = set()
         self._not_run_after: dict[str, list[str]] = {}
         self._session: pytest.Session | None = None
 
@@ -64,6 +67,7 @@ class ParallelHooks:
             self._directory = TemporaryDirectory(prefix="hfaccel-")
         node.workerinput[WORKER_INPUT] = session_of(self._config).plan.to_bytes()
         node.workerinput[DIRECTORY] = self._directory.name
+        node.workerinput[SUSPECTS] = sorted(self._suspects)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
@@ -75,8 +79,12 @@ class ParallelHooks:
 
         collected = collected_tests(session)
         write_collected(Path(sent[DIRECTORY]), collected)
-        if collected.tests:
-            _share_cores(int(sent["workercount"]))
+        if not collected.tests:
+            return
+        if Path(sent[DIRECTORY]).is_dir():  # a worker on another machine has none
+            keeper = NoteKeeper(self._config, Path(sent[DIRECTORY]), sent["workerid"])
+            self._config.pluginmanager.register(keeper, "hfaccel-notes")
+        _share_cores(int(sent["workercount"]))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any, ids: Sequence[str]) -> None:  # noqa: ARG002 - all the same
@@ -91,6 +99,8 @@ class ParallelHooks:
         self._nodeids = ids
         self._config.stash[COLLECTED] = self._collected
         begin_run(self._config)
+        if self._config.stash[OPTIONS].timeout:
+            threading.Thread(target=self._watch, daemon=True).start()
         terminal = self._config.pluginmanager.getplugin("terminalreporter")
         if terminal is not None and self._collected.header:
             terminal.ensure_newline()
@@ -99,13 +109,19 @@ class ParallelHooks:
 
     def pytest_unconfigure(self) -> None:
         """Remove the directory."""
+        self._is_over.set()
         if self._directory is not None:
             self._directory.cleanup()
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: Any) -> None:
-        """Add a worker's pool statistics to those of the run."""
-        self._death = _how_it_ended(node) if error else ""
+        """Add a worker's pool statistics to those of the run; find out how it died, if it did."""
+        self._death = Death()
+        if error and self._directory is not None:
+            self._death = read_death(Path(self._directory.name), node.gateway.id, exit_code(node.gateway))
+        if self._death.lost:
+            self._suspects.add(self._death.lost)
+            node.workeroutput = {}  # it has ended by itself, between two tests
         stats = json.loads(getattr(node, "workeroutput", {}).get(PROPERTY, "null"))
         if stats is not None:
             reporters_of(self._config).pool_stats.append(stats)
@@ -113,25 +129,21 @@ class ParallelHooks:
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport, sched: Any) -> None:
         """Add to xdist's report of a crashed worker how it died, and record it for the cell that it was running."""
-        reason = str(report.longrepr)  # not `longreprtext`: it begins with the path of the interpreter
-        if self._death:
-            report.longrepr = reason = f"{reason} ({self._death})"
-        if crashitem in self._decided:
-            report.when = "teardown"  # an error beside the outcome that the test has had, as pytest has it
-        self._attach_outcome(report, Status.CRASHED, reason)
+        self._reports.complete(report, self._death)
+        self._suspects |= {self._reports.device_of(crashitem)} - {""}
         self._not_run_after[crashitem] = getattr(sched, "not_run_after", {}).get(crashitem, [])
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """In the controller: after a worker's crash is reported, report the tests that are not run because of it."""
-        if report.when != "setup" or not report.passed:
-            self._decided.add(report.nodeid)
+        self._reports.note(report)
         if report.nodeid not in self._not_run_after:
             return
         if self._session is not None:
             stop_at_enough_failures(self._session)
         left = self._not_run_after.pop(report.nodeid)
-        self._end_unrun(left, Status.SKIPPED, f"not run: the worker died of {report.nodeid!r}, a test of the same cell")
+        reason = f"not run: the worker died of {report.nodeid!r}, a test of the same cell"
+        self._reports.end_unrun(left, Status.SKIPPED, reason)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self) -> Generator[None, object, object]:
@@ -143,35 +155,15 @@ class ParallelHooks:
             raise
         except Exception as error:
             reason = f"not run: the controller of pytest-xdist failed: {type(error).__name__}: {error}"
-            self._end_unrun(self._nodeids, Status.INCOMPLETE, reason)
+            self._reports.end_unrun(self._nodeids, Status.INCOMPLETE, reason)
             raise
-        self._end_unrun(self._nodeids, Status.INCOMPLETE, reason)
+        self._reports.end_unrun(self._nodeids, Status.INCOMPLETE, reason)
         return result
 
-    def _end_unrun(self, nodeids: Iterable[str], status: Status, reason: str) -> None:
-        """Report those tests that have no outcome, in a run with model classes: other suites are xdist's alone."""
-        if self._collected is None or not self._collected.tests:
-            return
-        for nodeid in [nodeid for nodeid in nodeids if nodeid not in self._decided]:
-            path, _, name = nodeid.partition("::")
-            ended = pytest.TestReport(nodeid, (path, None, name), {}, "failed", reason, "setup")
-            if status == Status.SKIPPED:
-                ended.outcome = "skipped"
-                ended.longrepr = (path, None, reason)  # type: ignore[assignment]  # no line: the terminal knows this case
-            self._attach_outcome(ended, status, reason)
-            teardown = pytest.TestReport(nodeid, (path, None, name), {}, "passed", None, "teardown")
-            teardown.user_properties += ended.user_properties
-            for report in (ended, teardown):
-                self._config.hook.pytest_runtest_logreport(report=report)
-
-    def _attach_outcome(self, report: pytest.TestReport, status: Status, reason: str) -> None:
-        """Put an outcome into a report that no worker made, if its test is one of a model class."""
-        test = self._collected.cell_and_check(report.nodeid) if self._collected is not None else None
-        if self._collected is not None and test is not None:
-            facts, check = test
-            outcome = CheckOutcome(check, status, Stage.RUN, reason)
-            event = CheckFinished(facts, outcome, self._collected.selected(report.nodeid))
-            report.user_properties += outcome_properties(event)
+    def _watch(self) -> None:
+        """In the controller: kill workers that hang, and cannot even end themselves."""
+        while not self._is_over.wait(1.0) and self._directory is not None:
+            kill_late(Path(self._directory.name))
 
 
 def _wants_groups(config: pytest.Config) -> bool:
@@ -190,11 +182,3 @@ def _share_cores(workers: int) -> None:
     os.environ["OMP_NUM_THREADS"] = str(threads)  # read when torch is imported
     if "torch" in sys.modules:  # by a module or a conftest that was collected
         sys.modules["torch"].set_num_threads(threads)
-
-
-def _how_it_ended(node: Any) -> str:
-    """Say by which signal, or with which code, a worker's process ended; empty where that cannot be known."""
-    from pytest_hfaccel.campaign.processes import how_it_ended
-
-    code = exit_code(node.gateway)
-    return "" if code is None else how_it_ended(code)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_hfaccel.core.errors import HfAccelError, is_out_of_memory
+from pytest_hfaccel.core.errors import HfAccelError, is_device_lost, is_fault_of_machine, is_out_of_memory
 from pytest_hfaccel.core.events import CellFinished, CheckFinished, Event, EventStream, RunFinished
 from pytest_hfaccel.core.results import CheckOutcome, Ended, Stage, Status
 from pytest_hfaccel.engine.cell_run import identity
@@ -40,6 +40,7 @@ from pytest_hfaccel.reporting.run_reports import RunReports
 from pytest_hfaccel.reporting.runs import RunFolder
 
 if TYPE_CHECKING:
+    from pytest_hfaccel.engine.cell_run import CellRun
     from pytest_hfaccel.plugin.collection import CollectedTests
 
 PROPERTY = "hfaccel"
@@ -203,6 +204,8 @@ def attach_outcome(item: pytest.Item, call: pytest.CallInfo[None], report: pytes
     outcome = outcome or _from_report(test.check, report)
     if report.failed and call.excinfo is not None and is_out_of_memory(call.excinfo.value):
         outcome.status = Status.OUT_OF_MEMORY
+    if report.failed and call.excinfo is not None and is_device_lost(call.excinfo.value):
+        _lose_device(item, outcome, call.excinfo.value)
     session, run, facts = session_of(item.config), item.stash.get(CELL_RUN, None), item.stash.get(FACTS, None)
     if facts is None:
         facts = run.facts() if run is not None else identity(test.cell, session.module_of(model_class))
@@ -211,6 +214,15 @@ def attach_outcome(item: pytest.Item, call: pytest.CallInfo[None], report: pytes
     for entry in outcome_properties(CheckFinished(facts, outcome, selected)):
         item.user_properties.append(entry)
         report.user_properties.append(entry)
+
+
+def _lose_device(item: pytest.Item, outcome: CheckOutcome, error: BaseException) -> None:
+    """A test of the user's own left the device unusable: the cell's other tests are not run."""
+    run: CellRun | None = item.funcargs.get("hf_cell_run")  # type: ignore[attr-defined]
+    if run is not None:
+        run.lose_device(outcome.name, error)
+    if is_fault_of_machine(error):
+        outcome.status = Status.INFRA_ERROR
 
 
 def outcome_properties(event: CheckFinished) -> list[tuple[str, object]]:
@@ -250,8 +262,16 @@ def run_header(config: pytest.Config) -> dict[str, Any]:
         "rootdir": config.rootpath.name,
         "python": sys.version.split()[0],
         "process": os.getpid(),
-        "workers": len(config.getoption("tx", None) or ()) if config.getoption("dist", "no") != "no" else 0,
+        "workers": _workers(config),
     }
+
+
+def _workers(config: pytest.Config) -> int:
+    """How many processes run tests for this one: their deaths do not end the run."""
+    if config.getoption("dist", "no") != "no":
+        return len(config.getoption("tx", None) or ())
+    options = config.stash[OPTIONS]
+    return int(bool(options.isolate or options.timeout))
 
 
 def finish_run(session: pytest.Session) -> None:

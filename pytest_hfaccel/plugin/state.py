@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 WORKER_INPUT = "hfaccel_plan"
 """The key under which a worker of pytest-xdist finds the plan."""
 
+SUSPECTS = "hfaccel_suspects"
+"""The key under which a worker finds the ids of the devices on which processes have died."""
+
 OPTIONS: pytest.StashKey[RunConfig] = pytest.StashKey()
 """On the config: what the user asked for."""
 
@@ -81,5 +84,6 @@ def session_of(config: pytest.Config) -> Session:
             sent_plan=sent.get(WORKER_INPUT),
             # pytest's own option: as if no failure were expected.
             expects_failures=not config.getoption("runxfail", False),
+            suspects=sent.get(SUSPECTS, ()),
         )
     return config.stash[SESSION]

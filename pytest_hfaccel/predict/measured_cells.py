@@ -59,7 +59,7 @@ _BLAMES = frozenset({Status.ERROR, Status.FAILED, Status.XFAILED})
 _OUR_CAUSES = frozenset({Cause.PACKAGE, Cause.TINY_CHECKPOINT})
 _SAYS_NOTHING = frozenset({Stage.RESOLVE, Stage.LOAD})
 """Stages before a device has anything to do with a model: a damaged file or a missing package says nothing of it."""
-_DID_NOT_RUN = frozenset({Status.SKIPPED, Status.UNAVAILABLE, Status.INCOMPLETE})
+_DID_NOT_RUN = frozenset({Status.SKIPPED, Status.UNAVAILABLE, Status.INCOMPLETE, Status.INFRA_ERROR})
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def read_coverage(files: Sequence[Path]) -> Coverage:
         headers, results = _read(path)
         runs += headers
         for cell in results:
-            if not cell.incomplete:
+            if cell.is_finished:
                 key = (cell.model, cell.device, cell.dtype)
                 # A later run may have asked for some checks only.
                 again = {check.name for check in cell.checks}

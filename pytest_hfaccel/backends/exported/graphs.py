@@ -15,6 +15,7 @@ from pytest_hfaccel.backends.exported.conversions import Conversion, Conversions
 from pytest_hfaccel.backends.exported.inputs import FOLDED, PIXELS, ComputedInputs, same_batch, signature, widened
 from pytest_hfaccel.backends.memory import out_of_memory_raised
 from pytest_hfaccel.core.spec import Device, ModelSpec
+from pytest_hfaccel.core.stages import at_stage
 from pytest_hfaccel.upstream.transformers import traced_names, traced_tensors
 
 Tensors = Mapping[str, torch.Tensor]
@@ -98,7 +99,7 @@ class Builder:
             self.timings.setdefault("convert", 0.0)
         else:
             if not self._store.has(key):
-                with out_of_memory_raised(self.device.id, "convert"):
+                with at_stage("convert"), out_of_memory_raised(self.device.id, "convert"):
                     self._store.make(key, export)
             if compress:
                 self._store.make_compressed(key, self.source.spec.architecture)
@@ -111,7 +112,8 @@ class Builder:
     def compile(self, program: Any) -> CompiledGraph:
         """Compile a program; see `ExportedRuntime.compile`."""
         started = time.perf_counter()
-        compiled = self.runtime.compile(program, self.device, self.dtype, self.source.spec.architecture)
+        with at_stage("compile"):
+            compiled = self.runtime.compile(program, self.device, self.dtype, self.source.spec.architecture)
         self._add_time("compile", started)
         return compiled
 

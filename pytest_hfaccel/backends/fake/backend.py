@@ -42,6 +42,7 @@ class Script:
         forward_seconds: How long a forward pass takes.
         fail_stage: `load`, `convert` or `compile`: loading fails there; `run`: the forward pass fails.
         crash: Name of a signal that kills the process in the forward pass, e.g. `SIGSEGV`.
+        error: Text of the `RuntimeError` that the forward pass raises.
         wrong: The outputs are off by one.
         oom_first: How many loads of the model, per process, run out of memory before one succeeds.
         nbytes: Bytes it says it holds.
@@ -51,6 +52,7 @@ class Script:
     forward_seconds: float = 0.0
     fail_stage: str = ""
     crash: str = ""
+    error: str = ""
     wrong: bool = False
     oom_first: int = 0
     nbytes: int = 1_000_000
@@ -126,6 +128,8 @@ class FakeModel:
         time.sleep(self._script.forward_seconds)
         if self._script.crash:
             os.kill(os.getpid(), signal.Signals[self._script.crash])
+        if self._script.error:
+            raise RuntimeError(self._script.error)
         if self._script.fail_stage == "run":
             raise RuntimeError("the script says that the forward pass fails")
         wrong = 1.0 if self._script.wrong else 0.0
