@@ -25,6 +25,7 @@ import pytest
 
 from pytest_hfaccel.core.events import CheckFinished
 from pytest_hfaccel.core.results import CheckOutcome, Stage, Status
+from pytest_hfaccel.core.spec import CLASS_LEVEL
 from pytest_hfaccel.core.stages import MACHINE, current_stage, watch_stages
 from pytest_hfaccel.plugin.reporting import outcome_properties
 from pytest_hfaccel.plugin.state import CELL_TEST, COLLECTED, OPTIONS, SESSION, session_of
@@ -40,7 +41,7 @@ GRACE = 5.0
 
 _LAST_LINES = 15
 _LINE_LENGTH = 300
-_OF_PYTEST = re.compile(r"[/\\](_pytest|pluggy|xdist|execnet)[/\\]")
+_SAYS_NOTHING = re.compile(r"[/\\](_pytest|pluggy|xdist|execnet)[/\\]|^Extension modules:")
 _TIMED_OUT = "Timeout ("
 """How the traceback begins that Python writes when the limit is reached."""
 
@@ -276,7 +277,7 @@ def _first_lines(faults: str) -> list[str]:
     """
     head, _, rest = faults.partition("\n")
     thread = rest.find("Current thread") if "Current thread" in rest else rest.rfind("Thread 0x")
-    lines = [head, *(line for line in rest[max(thread, 0) :].splitlines() if not _OF_PYTEST.search(line))]
+    lines = [head, *(line for line in rest[max(thread, 0) :].splitlines() if not _SAYS_NOTHING.search(line))]
     return [line[:_LINE_LENGTH] for line in lines if line.strip()][:_LAST_LINES]
 
 
@@ -350,18 +351,18 @@ class CrashReports:
                 self._config.hook.pytest_runtest_logreport(report=report)
 
     def device_of(self, nodeid: str) -> str:
-        """The id of the device of a test's cell; empty for a test of no model class."""
+        """The id of the device of a test's cell; empty for a test of none."""
         test = self._collected.cell_and_check(nodeid) if self._collected is not None else None
-        return str(test[0]["device"]) if test is not None else ""
+        device = str(test[0]["device"]) if test is not None else ""
+        return "" if device == CLASS_LEVEL.id else device
 
     def _machine_problems(self, nodeid: str) -> Iterator[str]:
-        from pytest_hfaccel.core.spec import CLASS_LEVEL, Device
         from pytest_hfaccel.engine.runner import directories_of
         from pytest_hfaccel.hardware.health import driver_problems, host_problems
 
         device = next((one for one in session_of(self._config).plan.devices if one.id == self.device_of(nodeid)), None)
         yield from host_problems(directories_of(self._config.stash[OPTIONS]))
-        if isinstance(device, Device) and device != CLASS_LEVEL:
+        if device is not None:
             yield from driver_problems(device)
 
     def _attach(

@@ -33,7 +33,8 @@ from pytest_hfaccel.core.devices import kind_named
 from pytest_hfaccel.core.results import Status
 from pytest_hfaccel.plugin.crashes import DEVICE_LOST, GRACE, CrashReports, NoteKeeper, read_death
 from pytest_hfaccel.plugin.reporting import PROPERTY, reporters_of
-from pytest_hfaccel.plugin.state import CELL_TEST, OPTIONS, SESSION, SUSPECTS, WORKER_INPUT, session_of
+from pytest_hfaccel.plugin.state import CELL_TEST, OPTIONS, SUSPECTS, WORKER_INPUT, session_of
+from pytest_hfaccel.upstream.openvino import silent_import
 
 _SECONDS_TO_END = 10.0
 """How long a process that is told to end may take to free its fixtures before it is killed."""
@@ -111,10 +112,10 @@ class IsolatedRun:
         # Asked otherwise whether there is a GPU, torch starts CUDA, and no fork could use it.
         os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
         tests = (item.stash.get(CELL_TEST, None) for item in self._session.items)
-        kinds = dict.fromkeys(test.cell.device.kind for test in tests if test is not None) if SESSION else {}
+        kinds = dict.fromkeys(test.cell.device.kind for test in tests if test is not None)
         backends = session_of(self._config).backends
         for kind in kinds:
-            with suppress(Exception):  # the test that needs it says what is wrong
+            with suppress(Exception), silent_import():  # the test that needs it says what is wrong
                 if kind != "class":
                     backends.for_kind(kind)
                 if kind == "class" or kind_named(kind).traits.needs_checkpoint:

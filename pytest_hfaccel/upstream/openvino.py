@@ -27,6 +27,16 @@ def send_no_telemetry() -> None:
     telemetry.consent = False  # where it has been initialised before
 
 
+@contextmanager
+def silent_import() -> Iterator[None]:
+    """Keep OpenVINO from starting the thread that sends telemetry, as it does when it is imported, for a `with` block.
+
+    A process that has other threads cannot be forked without risk. On CI it starts none.
+    """
+    with patch.dict(os.environ, CI="true"):
+        yield
+
+
 _COMPILE_LOGGERS = tuple(f"openvino.frontend.pytorch.torchdynamo.{module}" for module in ("backend", "execute"))
 
 

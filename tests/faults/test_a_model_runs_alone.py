@@ -108,6 +108,20 @@ def test_it_is_killed(models: Project, name: str) -> None:
     assert sorted(result.cell for result in journal.results) == sorted(CELLS)
 
 
+def test_a_check_of_its_class_is_killed(models: Project) -> None:
+    """Which says nothing about any device."""
+    models.write(
+        "conftest.py",
+        CHECKS.replace("checks.check(name)(run)", "checks.check(name, level='class')(run)").replace(
+            "context.loaded.forward({})", "os.abort() if context.cell.model.name[0] == 'b' else None"
+        ),
+    )
+    run = run_models(models)
+    assert run.code == 1, run.output
+    assert run.statuses(MODELS[0]) == {"before": "passed", "runs": "crashed", "after": "skipped"}
+    assert run.statuses(MODELS[1]) == {"before": "passed", "runs": "passed", "after": "passed"}
+
+
 def test_it_hangs(models: Project) -> None:
     run = run_models(models, "--hf-timeout", "1", fake={"bert-*": {"forward_seconds": 60}})
     assert_late(run)
