@@ -240,8 +240,9 @@ class Backend(Protocol):
     """The code that brings a torch model to a device and runs it.
 
     Only `name` and `load` are required. A third-party backend may also have `traits`
-    (`pytest_hfaccel.core.devices.Traits`; the default ones otherwise) and what `DeviceProbe` asks for. Its module is
-    imported in every process of a run, so it imports its runtime in `load`.
+    (`pytest_hfaccel.core.devices.Traits`; the default ones otherwise), what `DeviceProbe` asks for, and
+    `expected_bytes(cell) -> int`: the bytes that a model is about to take on the device, where those of its weights do
+    not tell. Its module is imported in every process of a run, so it imports its runtime in `load`.
     """
 
     name: str

@@ -239,11 +239,21 @@ def _is_near_zero_norm(module: Any) -> bool:
     return weight is not None and float(weight.abs().mean()) < _LEAST_NORM_WEIGHT
 
 
+def count_parameters(cls: Any, config: Any) -> int:
+    """Return how many parameters a model of a class and a config has, without making them."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in cls(deepcopy(config)).parameters())
+
+
+def bytes_of_building(cls: Any, config: Any) -> int:
+    """Return about how much memory building takes: the model in fp32, and once more while it is saved and read."""
+    return 2 * _BYTES_PER_PARAMETER * count_parameters(cls, config)
+
+
 def _require_disk_space(directory: Path, cls: Any, config: Any) -> None:
     """Refuse before the work is done: a full disk would disturb every process on the machine."""
-    with torch.device("meta"):
-        parameters = sum(parameter.numel() for parameter in cls(deepcopy(config)).parameters())
-    need, free = int(_DISK_MARGIN * _BYTES_PER_PARAMETER * parameters), shutil.disk_usage(directory).free
+    need = int(_DISK_MARGIN * _BYTES_PER_PARAMETER * count_parameters(cls, config))
+    free = shutil.disk_usage(directory).free
     if need > free:
         raise CheckpointError(
             f"{directory.parent}: the checkpoint needs {format_bytes(need)}, {format_bytes(free)} are free.",

@@ -72,6 +72,19 @@ class CheckpointStore:
             spec, weights, directory, fingerprint, self.cache_dir, spec.requires_remote_code, self._allow_pickle
         )
 
+    def bytes_to_build(self, spec: ModelSpec, weights: WeightsChoice) -> int:
+        """Return about how much memory `prepare` takes to build real dimensions; 0 where it builds none.
+
+        Raises:
+            LoadError: There is no such class.
+        """
+        if weights.kind != Weights.RANDOM:
+            return 0
+        from pytest_hfaccel.checkpoints.build import bytes_of_building
+        from pytest_hfaccel.checkpoints.configs import model_class, real_config
+
+        return bytes_of_building(model_class(spec), real_config(spec))
+
     def _pretrained_directory(self, spec: ModelSpec, weights: WeightsChoice) -> Path:
         """Return where trained weights lie: as they are, converted or trained once, or downloaded."""
         package = spec.package

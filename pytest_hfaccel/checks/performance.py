@@ -5,6 +5,8 @@ What is measured, and how, is `pytest_hfaccel.benchmark.measuring`; `hfaccel ben
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.benchmark.inputs import TEXT, make_inputs
@@ -36,9 +38,11 @@ def performance(context: CheckContext) -> CheckOutcome:
     # Where the checkpoint has been loaded by torch already; it is not loaded for this.
     parameters: int | None = getattr(context.source, "_parameters", None)
     options: dict[str, Any] = {"budget": request.budget, "timer": request.timer, "facts": request.facts}
-    measurements = [
-        measure(context.loaded, context.cell, inputs, parameters=parameters, **options) for inputs in points
-    ]
+    alone: Callable[[], AbstractContextManager[Any]] = getattr(
+        context, "measuring", lambda: nullcontext(context.loaded)
+    )
+    with alone() as loaded:
+        measurements = [measure(loaded, context.cell, inputs, parameters=parameters, **options) for inputs in points]
     return passed(**summary_of(measurements[0]), measurements=[one.to_json() for one in measurements])
 
 

@@ -274,6 +274,14 @@ class RunConfig:
         "Memory budget of the pool per device, as '8GiB' or as a share of what is free ('50%'; the default is 70%).",
     )
 
+    ledger = Option(
+        "",
+        "",
+        "File in which the runs of this machine share its devices; it is made if it is not there (default: workers of "
+        "one run share one in a temporary directory, a run without workers has none).",
+        is_path=True,
+    )
+
     def __init__(self, **values: Any) -> None:
         unknown = values.keys() - {option.name for option in self.options()}
         if unknown:

@@ -28,6 +28,7 @@ class Traits:
         default_model_only: `--all-models --all-hardware` runs only the default model of each model class on it, because
             it takes long to bring a model there. Where it is named by `--hf-device`, all run.
         needs_checkpoint: False where `load` is called without a checkpoint, and none is built.
+        fixes_threads: A model keeps the number of threads that torch had when it was compiled.
     """
 
     exported: bool = True
@@ -37,6 +38,7 @@ class Traits:
     accelerator: bool = False
     default_model_only: bool = False
     needs_checkpoint: bool = True
+    fixes_threads: bool = False
 
     def is_exact(self, target: str) -> bool:
         """Whether two runs on this target agree to the last bit."""
@@ -178,14 +180,17 @@ _TABLE = (
     ),
     torch_kind("xpu"),
     DeviceKind(
-        "openvino", default_target="CPU", backend="openvino", traits=Traits(exact=("CPU*",), host_memory=("CPU",))
+        "openvino",
+        default_target="CPU",
+        backend="openvino",
+        traits=Traits(exact=("CPU*",), host_memory=("CPU",), fixes_threads=True),
     ),
     DeviceKind(
         "onnxruntime",
         default_target="CPU",
         targets=("CPU", "CUDA", "ROCm", "DirectML", "CoreML", "OpenVINO", "QNN", "WebGPU"),
         backend="onnxruntime",
-        traits=Traits(exact=("CPU",), host_memory=("CPU", "OpenVINO")),
+        traits=Traits(exact=("CPU",), host_memory=("CPU", "OpenVINO"), fixes_threads=True),
     ),
     DeviceKind(
         "executorch",

@@ -23,6 +23,8 @@ from pytest_hfaccel.core.results import NOT_REACHED, CellKey, CellResult, CheckO
 from pytest_hfaccel.core.spec import CLASS_LEVEL, Cell, Expectation, ModelSpec
 from pytest_hfaccel.core.stages import at_stage
 from pytest_hfaccel.core.tasks import task_of
+from pytest_hfaccel.engine.memory import CellMemory
+from pytest_hfaccel.hardware.visibility import physical_device
 from pytest_hfaccel.registry.requirements import require_installed
 
 if TYPE_CHECKING:
@@ -65,6 +67,7 @@ class CellRun:
         )
         self._record = RecordBuilder()
         self._lease: Lease | None = None
+        self._memory = CellMemory(runner, cell)
         self._pipe: Any = None
         self._outputs: Mapping[str, torch.Tensor] | None = None
         self._failures: dict[str, tuple[BaseException, str]] = {}
@@ -92,7 +95,7 @@ class CellRun:
     def loaded(self) -> LoadedModel:
         """The model on the cell's device, leased from the pool until `close`."""
         if self._lease is None:
-            self._lease = self._once("loaded", lambda: self.runner.pool.acquire(self.cell))
+            self._lease = self._once("loaded", self._acquire)
         return self._lease.loaded
 
     @property
@@ -102,14 +105,29 @@ class CellRun:
             self._outputs = self.loaded.forward(self.sample.forward)
         return self._outputs
 
+    def _acquire(self) -> Lease:
+        self._memory.reserve()
+        lease = self.runner.pool.acquire(self.cell)
+        self._memory.note_loaded(lease.loaded)
+        return lease
+
+    def measuring(self) -> AbstractContextManager[LoadedModel]:
+        """The model for a `with` block in which it is timed: no other process of the run computes on its device."""
+        return self.runner.measuring(self.cell, self.loaded)
+
     def on_cpu(self, dtype: str) -> AbstractContextManager[LoadedModel]:
         """The model on the CPU, for a `with` block."""
+        self._memory.reserve()
         return self.runner.on_cpu(self.cell, dtype)
 
     @property
     def reference(self) -> Reference:
         """The same weights on the CPU in fp64."""
-        return self._once("reference", lambda: self.runner.reference(self.cell))  # type: ignore[no-any-return]
+        return self._once("reference", self._compute_reference)  # type: ignore[no-any-return]
+
+    def _compute_reference(self) -> Reference:
+        self._memory.reserve()
+        return self.runner.reference(self.cell)
 
     @property
     def pipe(self) -> Any:
@@ -152,6 +170,7 @@ class CellRun:
             outcome = self._not_run(check) or self._judge(self._attempt(check))
         outcome.seconds = round(time.perf_counter() - started - self._making, 6)
         self.outcomes[name] = outcome
+        self._memory.note()
         self._record.add(CheckFinished(self.facts(), outcome))
         return outcome
 
@@ -170,7 +189,7 @@ class CellRun:
             placement = loaded.placement
             self._facts = {
                 "implementation": placement.implementation,
-                "placement": {**placement.to_json(), "bytes": loaded.nbytes},
+                "placement": {**placement.to_json(), "bytes": loaded.nbytes, **self._placement_among_workers()},
                 "timings": {stage: round(seconds, 6) for stage, seconds in loaded.timings.items()},
             }
         elif "loaded" in self._failures:
@@ -187,6 +206,15 @@ class CellRun:
         lease, self._lease, self._pipe, self._outputs = self._lease, None, None, None
         if lease is not None:
             lease.release()
+        self._memory.release(len(self.outcomes))
+
+    def _placement_among_workers(self) -> dict[str, Any]:
+        """What a record says where processes share the machine: which device it was, and the most memory it took."""
+        if not self._memory.is_shared:
+            return {}
+        peak, device = self._memory.peak_bytes(len(self.outcomes)), physical_device(self.cell.device)
+        is_other = device != self.cell.device.id
+        return {**({"peak_bytes": peak} if peak else {}), **({"physical_device": device} if is_other else {})}
 
     def _once(self, what: str, make: Callable[[], Any]) -> Any:
         if what in self._failures:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pytest_hfaccel.core.config import RunConfig
+from pytest_hfaccel.core.config import RunConfig, expand_path
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.presence import hardware_of_cluster
 from pytest_hfaccel.core.spec import CLASS_LEVEL, CPU, DTYPES, Cell, Device, ModelSpec, WeightsChoice
@@ -31,6 +31,8 @@ class Plan:
         absent: Reason by id of each device that is known but not here.
         named: The models the user named, resolved.
         weights: The weights of each named model, by model name.
+        alternatives: By kind of which some device was asked for, not a certain one: the targets of all that are here,
+            the one with the most free memory first. Each worker has one of them.
         earlier: The run before this one; see `pytest_hfaccel.engine.resume`.
     """
 
@@ -39,6 +41,7 @@ class Plan:
     absent: dict[str, str] = field(default_factory=dict)
     named: list[ModelSpec] = field(default_factory=list)
     weights: dict[str, WeightsChoice] = field(default_factory=dict)
+    alternatives: dict[str, list[str]] = field(default_factory=dict)
     earlier: EarlierRun | None = None
 
     def to_bytes(self) -> bytes:
@@ -91,6 +94,10 @@ def make_plan(config: RunConfig, registry: Registry, store: CheckpointStore, bac
         from pytest_hfaccel.pool.budget import parse_budget
 
         parse_budget(config.pool_memory)  # refused now, not when the first model is loaded
+    if config.ledger:
+        from pytest_hfaccel.pool.ledger import Ledger
+
+        Ledger(expand_path(config.ledger, "HFACCEL_LEDGER")).close()
     backends = Backends() if backends is None else backends
     asked = [Device.parse(text, backends.kinds()) for text in config.devices]
     report = hardware_of_cluster() or probe_devices(backends=backends)
@@ -101,11 +108,29 @@ def make_plan(config: RunConfig, registry: Registry, store: CheckpointStore, bac
     _require_directory(config)
     devices = asked or (report.present() if config.all_hardware else [report.best()])
     plan = Plan(config, list(dict.fromkeys(devices)), absent)
+    if not (config.all_hardware and not asked):
+        certain = {device.kind for text, device in zip(config.devices, asked, strict=True) if ":" in text}
+        plan.alternatives = _alternatives({device.kind for device in devices} - certain, report.present())
     plan.named = with_distinct_ids(spec for name in config.models for spec in resolve_model(name, registry))
     for spec in plan.named:
         plan.weights[spec.name] = store.choose(spec, config.weights, named=True)
     plan.earlier = earlier_run(config.reports_dir, resume=config.resume[-1] if config.resume else "")
     return plan
+
+
+def _alternatives(kinds: Iterable[str], present: Sequence[Device]) -> dict[str, list[str]]:
+    """Return the targets of the devices of some kinds, where there are several, the most free memory first."""
+    from pytest_hfaccel.core.devices import kind_named
+    from pytest_hfaccel.hardware.nvidia import read_free_memory
+
+    found = {}
+    for kind in kinds:
+        targets = [device.target for device in present if device.kind == kind]
+        if kind_named(kind).is_indexed and len(targets) > 1:
+            free = read_free_memory() if kind == "cuda" else []
+            known = {str(index): nbytes or 0 for index, nbytes in enumerate(free)}
+            found[kind] = sorted(targets, key=lambda target: -known.get(target, 0))
+    return found
 
 
 def require_dtypes(dtypes: Iterable[str], place: str) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pytest_hfaccel.backends import Backends
     from pytest_hfaccel.checkpoints import CheckpointStore
     from pytest_hfaccel.checks.base import Check, CheckRegistry
+    from pytest_hfaccel.core.threads import SharedCores
     from pytest_hfaccel.engine.model_class import ModelClassTests
     from pytest_hfaccel.engine.outcome_key import OutcomeKeys
     from pytest_hfaccel.engine.resume import ResumedOutcomes
@@ -68,6 +69,8 @@ class Session:
         self._modules: dict[str, type[ModelClassTests]] = {}
         self._decided_by: dict[tuple[str, str], dict[str, str]] = {}
         self._has_runner = False
+        self.cores: SharedCores | None = None
+        """The limit on the threads of a worker; set before anything runs."""
 
     @cached_property
     def registry(self) -> Registry:
@@ -167,7 +170,7 @@ class Session:
         self._has_runner = True
         confirm = partial(confirm_device, backends=self.backends)
         health = MachineHealth(directories_of(self.config), confirm, self.suspects, self.plan.absent)
-        return Runner(self.config, checks=self.checks, backends=self.backends, health=health)
+        return Runner(self.config, checks=self.checks, backends=self.backends, health=health, cores=self.cores)
 
     @property
     def lost_devices(self) -> bool:
@@ -248,7 +251,7 @@ class Session:
         if not self._has_runner:
             return None
         self.runner.close()
-        return self.runner.pool.stats()
+        return self.runner.stats()
 
 
 @contextmanager

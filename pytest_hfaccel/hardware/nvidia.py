@@ -80,12 +80,14 @@ class NvidiaGpu:
         uuid: Unique id, `GPU-...`.
         memory_bytes: Total memory.
         capability: Compute capability, e.g. `9.0`.
+        free_bytes: What is free of its memory now; `None` where the driver was not asked.
     """
 
     name: str
     uuid: str
     memory_bytes: int
     capability: str
+    free_bytes: int | None = None
 
 
 def load_nvml(platform: str = sys.platform) -> Any:
@@ -138,6 +140,21 @@ def why_driver_is_too_old(build: TorchBuild, nvml: Any = None) -> str:
     return f"torch {build.version} is built for CUDA {build.cuda}; the driver goes up to CUDA {major}.{minor}"
 
 
+def read_free_memory(nvml: Any = None, environ: Mapping[str, str] | None = None) -> list[int | None]:
+    """Return what is free of the memory of each GPU that torch sees, in torch's order; empty without a driver.
+
+    Args:
+        nvml: The library; the installed one when not given.
+        environ: Environment to read instead of `os.environ`.
+    """
+    nvml = nvml if nvml is not None else load_nvml()
+    try:
+        gpus = [] if nvml is None else list_gpus(nvml)[1]
+    except (NvmlError, AttributeError):
+        return []
+    return [gpus[index].free_bytes for index in _visible(gpus, environ).order]
+
+
 def read_gpu_clock(nvml: Any, index: int, environ: Mapping[str, str] | None = None) -> tuple[float, bool] | None:
     """Return the clock in MHz and whether the GPU is throttled; `None` where NVML does not say.
 
@@ -172,7 +189,9 @@ def _gpu(nvml: Any, index: int) -> NvidiaGpu:
     _call(nvml, "nvmlDeviceGetMemoryInfo", handle, ctypes.byref(memory))
     major, minor = ctypes.c_int(), ctypes.c_int()
     _call(nvml, "nvmlDeviceGetCudaComputeCapability", handle, ctypes.byref(major), ctypes.byref(minor))
-    return NvidiaGpu(name.value.decode(), uuid.value.decode(), int(memory.total), f"{major.value}.{minor.value}")
+    return NvidiaGpu(
+        name.value.decode(), uuid.value.decode(), int(memory.total), f"{major.value}.{minor.value}", int(memory.free)
+    )
 
 
 @contextmanager

@@ -5,10 +5,12 @@ They can hide and reorder what the driver has. They cannot invent a device.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pytest_hfaccel.core.devices import kind_named
+from pytest_hfaccel.core.spec import Device
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,36 @@ def visibility_variables(kind: str) -> tuple[str, ...]:
     """Return the variables that hide and reorder the devices of a kind, outermost first."""
     torch = kind_named(kind).torch
     return () if torch is None else torch.visible_devices
+
+
+_SAME_HARDWARE = {"onnxruntime:CUDA": "cuda", "onnxruntime:ROCm": "rocm"}
+"""Devices of other runtimes that are GPUs which torch names, too."""
+
+
+def physical_device(
+    device: Device, environ: Mapping[str, str] | None = None, ids: Mapping[str, Sequence[str]] | None = None
+) -> str:
+    """Return a name of a device that is the same in every process of the machine: `cuda:3` for a `cuda:0` that is it.
+
+    Args:
+        device: A device as this process calls it.
+        environ: Environment to read instead of `os.environ`.
+        ids: The devices' unique ids (`GPU-...`) by kind, in the driver's order, where they are known.
+    """
+    environ = os.environ if environ is None else environ
+    runtime_target, _, number = device.target.partition(".")
+    kind = _SAME_HARDWARE.get(f"{device.kind}:{runtime_target}")
+    index = (number or "0") if kind else device.target
+    kind = kind or device.kind
+    for name in reversed(visibility_variables(kind)):
+        listed = [entry.strip() for entry in environ.get(name, "").split(",") if entry.strip()]
+        if not index.isdecimal() or int(index) >= len(listed):
+            continue
+        index = listed[int(index)]
+        if not index.isdecimal():
+            matches = [at for at, known in enumerate((ids or {}).get(kind, ())) if known.startswith(index)]
+            index = str(matches[0]) if len(matches) == 1 else index
+    return f"{kind}:{index}" if index else kind
 
 
 def visible_devices(count: int, variables: Sequence[str], environ: Mapping[str, str], ids: Sequence[str]) -> Visibility:

@@ -218,17 +218,28 @@ def _has_nan(reference: Reference) -> bool:
 def _too_large_for_fp64(source: ModelSource) -> str:
     """Return why the model does not fit into memory; empty when it does, or has no safetensors files to tell by."""
     import psutil
+
+    need = fp64_bytes(source)
+    available = psutil.virtual_memory().available
+    if need <= available:
+        return ""
+    return f"fp64 needs about {format_bytes(need)} of memory, {format_bytes(available)} are available"
+
+
+def count_elements(source: ModelSource) -> int:
+    """Return how many numbers the safetensors files of a checkpoint hold; 0 where it has none."""
     from safetensors import safe_open
 
     elements = 0
     for file in source.directory.glob("*.safetensors"):
         with safe_open(file, framework="pt") as tensors:
             elements += sum(prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
-    need = int(elements * _BYTES_OF_FP64 * _HEADROOM)
-    available = psutil.virtual_memory().available
-    if need <= available:
-        return ""
-    return f"fp64 needs about {format_bytes(need)} of memory, {format_bytes(available)} are available"
+    return elements
+
+
+def fp64_bytes(source: ModelSource) -> int:
+    """Return about how much memory the reference of a checkpoint takes while it is computed."""
+    return int(count_elements(source) * _BYTES_OF_FP64 * _HEADROOM)
 
 
 def is_small(source: ModelSource) -> bool:

@@ -168,6 +168,10 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
             IsolatedRun(session).run()
             return True
     begin_run(config)
+    if config.stash[SESSION].config.ledger:
+        from pytest_hfaccel.plugin.placement import TurnTaking
+
+        config.pluginmanager.register(TurnTaking(config), "hfaccel-turns")
     return None
 
 

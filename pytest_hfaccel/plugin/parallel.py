@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import threading
 from collections.abc import Generator, Sequence
 from pathlib import Path
@@ -20,11 +19,15 @@ from pytest_hfaccel.plugin.state import COLLECTED, OPTIONS, SUSPECTS, WORKER_INP
 from pytest_hfaccel.upstream.xdist import exit_code, stop_at_enough_failures, survive_deaths_at_start
 
 if TYPE_CHECKING:
+    from pytest_hfaccel.core.threads import SharedCores
     from pytest_hfaccel.plugin.collection import CollectedTests
+    from pytest_hfaccel.plugin.placement import GroupOrder
 
 
 DIRECTORY = "hfaccel_directory"
-"""The key of the directory in which workers write what they collected."""
+"""The key of the directory in which workers write what they collected, and have their ledger."""
+VARIABLES = "hfaccel_variables"
+"""The key of the environment variables that a worker is to set."""
 
 
 class ParallelHooks:
@@ -41,6 +44,10 @@ class ParallelHooks:
         self._nodeids: Sequence[str] = ()
         self._not_run_after: dict[str, list[str]] = {}
         self._session: pytest.Session | None = None
+        self._cores: SharedCores | None = None
+        self._started = 0
+        if hasattr(config, "workerinput"):
+            _take_place(config)
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         """Remember the session, which counts failures."""
@@ -58,16 +65,30 @@ class ParallelHooks:
             return None
         from pytest_hfaccel.plugin.scheduling import SchedulingByContent
 
-        return SchedulingByContent(config, log, lambda: bool(self._collected and self._collected.tests))
+        return SchedulingByContent(
+            config, log, lambda: bool(self._collected and self._collected.tests), self._order_of_groups
+        )
+
+    def _order_of_groups(self) -> GroupOrder:
+        from pytest_hfaccel.plugin.placement import GroupOrder, recorded_durations
+
+        assert self._collected is not None  # noqa: S101 - it is what says that there are model classes
+        durations = recorded_durations(self._config.stash[OPTIONS].reports_dir, self._config.rootpath)
+        return GroupOrder(self._collected, durations)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         """Send a worker the plan, and the directory in which it writes what it collected."""
         if self._directory is None:
             self._directory = TemporaryDirectory(prefix="hfaccel-")
-        node.workerinput[WORKER_INPUT] = session_of(self._config).plan.to_bytes()
+        from pytest_hfaccel.plugin.placement import variables_of_worker
+
+        plan = session_of(self._config).plan
+        node.workerinput[WORKER_INPUT] = plan.to_bytes()
         node.workerinput[DIRECTORY] = self._directory.name
         node.workerinput[SUSPECTS] = sorted(self._suspects)
+        node.workerinput[VARIABLES] = variables_of_worker(plan, self._started)
+        self._started += 1
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
@@ -84,7 +105,12 @@ class ParallelHooks:
         if Path(sent[DIRECTORY]).is_dir():  # a worker on another machine has none
             keeper = NoteKeeper(self._config, Path(sent[DIRECTORY]), sent["workerid"])
             self._config.pluginmanager.register(keeper, "hfaccel-notes")
-        _share_cores(int(sent["workercount"]))
+        from pytest_hfaccel.core.threads import SharedCores
+        from pytest_hfaccel.hardware.cpu import read_cpu
+
+        self._cores = SharedCores(max(1, read_cpu().cores // max(1, int(sent["workercount"]))))
+        self._cores.apply()
+        session_of(self._config).cores = self._cores
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any, ids: Sequence[str]) -> None:  # noqa: ARG002 - all the same
@@ -108,8 +134,10 @@ class ParallelHooks:
                 terminal.write_line(line)
 
     def pytest_unconfigure(self) -> None:
-        """Remove the directory."""
+        """Remove the directory; give the threads back."""
         self._is_over.set()
+        if self._cores is not None:
+            self._cores.undo()
         if self._directory is not None:
             self._directory.cleanup()
 
@@ -172,13 +200,10 @@ def _wants_groups(config: pytest.Config) -> bool:
     return not asked.distload and asked.dist in ("no", "loadgroup")
 
 
-def _share_cores(workers: int) -> None:
-    """Keep the workers' thread pools from adding up to more threads than cores."""
-    if os.environ.get("OMP_NUM_THREADS"):
-        return
-    from pytest_hfaccel.hardware.cpu import read_cpu
-
-    threads = max(1, read_cpu().cores // max(1, workers))
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # read when torch is imported
-    if "torch" in sys.modules:  # by a module or a conftest that was collected
-        sys.modules["torch"].set_num_threads(threads)
+def _take_place(config: pytest.Config) -> None:
+    """In a worker: see the devices that the controller chose for it, and share their memory by its ledger."""
+    sent: dict[str, Any] = config.workerinput  # type: ignore[attr-defined]
+    os.environ.update(sent.get(VARIABLES, {}))
+    options, directory = config.stash[OPTIONS], Path(sent.get(DIRECTORY, ""))
+    if not options.ledger and DIRECTORY in sent and directory.is_dir():
+        config.stash[OPTIONS] = options.replace(ledger=str(directory / "ledger.sqlite"))

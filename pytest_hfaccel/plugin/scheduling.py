@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from xdist.report import report_collection_diff
@@ -20,6 +20,9 @@ from xdist.scheduler import LoadScheduling
 from xdist.workermanage import parse_tx_spec_config
 
 from pytest_hfaccel.plugin.collection import read_id
+
+if TYPE_CHECKING:
+    from pytest_hfaccel.plugin.placement import GroupOrder
 
 _KNOWN_AHEAD = 2
 """A worker starts a test when it knows the next one, or that there is none: with fewer than these it waits."""
@@ -32,19 +35,23 @@ class SchedulingByContent:
         config: pytest's configuration.
         log: xdist's logger.
         has_models: Called when the first worker has collected: whether it has tests of model classes.
+        order: Called then, if it has: the order of the groups.
     """
 
-    def __init__(self, config: pytest.Config, log: Any, has_models: Callable[[], bool]) -> None:
+    def __init__(
+        self, config: pytest.Config, log: Any, has_models: Callable[[], bool], order: Callable[[], GroupOrder]
+    ) -> None:
         self._config = config
         self._scheduling: Any = LoadScheduling(config, log)
         self._has_models = has_models
+        self._order = order
         self._is_decided = False
 
     def add_node_collection(self, node: Any, collection: Sequence[str]) -> None:
         """Note what a worker has collected."""
         if not self._is_decided and self._has_models():
             nodes = self._scheduling.nodes
-            self._scheduling = ModelScheduling(self._config)
+            self._scheduling = ModelScheduling(self._config, self._order())
             self._config.pluginmanager.register(self._scheduling, "hfaccel-scheduler")
             for known in nodes:
                 self._scheduling.add_node(known)
@@ -77,10 +84,12 @@ class ModelScheduling:
 
     Args:
         config: The controller's configuration.
+        order: The order of the groups; largest first when not given.
     """
 
-    def __init__(self, config: pytest.Config) -> None:
+    def __init__(self, config: pytest.Config, order: GroupOrder | None = None) -> None:
         self._config = config
+        self._order = order
         self._expected_workers = len(parse_tx_spec_config(config))
         self._workers: dict[Any, _Worker] = {}
         self._tests: list[str] | None = None
@@ -144,9 +153,13 @@ class ModelScheduling:
         """Deal tests to the workers that have collected."""
         if not self._is_dealing:
             self._is_dealing = True
-            self._queue.extend(self._groups(range(len(self._tests or ()))))
+            groups = self._groups(range(len(self._tests or ())))
             if self._config.getoption("loadscopereorder"):
-                self._queue = deque(sorted(self._queue, key=len, reverse=True))
+                if self._order is not None:
+                    groups = self._order.arrange(groups, self._tests or (), self._expected_workers)
+                else:
+                    groups.sort(key=len, reverse=True)
+            self._queue.extend(groups)
         self._deal()
 
     def mark_test_complete(self, node: Any, item_index: int, duration: float = 0) -> None:  # noqa: ARG002 - xdist's

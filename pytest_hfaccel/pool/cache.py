@@ -129,6 +129,13 @@ class ModelCache:
         """Free the models that nobody leases, of one device or of all; return how many."""
         return self._table.evict(lambda entry: device in (None, entry.request.device))
 
+    def idle_bytes(self) -> dict[Device, int]:
+        """Bytes of the models that nobody leases, by device."""
+        found: Counter[Device] = Counter()
+        for device, nbytes in self._table.view(lambda entry: (entry.request.device, entry.is_idle * entry.nbytes)):
+            found[device] += nbytes
+        return {device: nbytes for device, nbytes in found.items() if nbytes}
+
     def usage(self) -> list[dict[str, Any]]:
         """What is held now: key, device, bytes, leases and state of each model."""
         return self._table.view(Entry.to_json)

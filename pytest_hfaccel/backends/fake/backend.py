@@ -17,13 +17,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any
 from zlib import crc32
 
 from pytest_hfaccel.backends.base import ModelSource, Placement, WeightChange
+from pytest_hfaccel.backends.memory import occupied_in_process
 from pytest_hfaccel.core.errors import ConfigError, LoadError, OutOfMemory
 from pytest_hfaccel.core.spec import Cell
 
@@ -46,6 +47,7 @@ class Script:
         wrong: The outputs are off by one.
         oom_first: How many loads of the model, per process, run out of memory before one succeeds.
         nbytes: Bytes it says it holds.
+        occupies: It really holds them, in the memory of its process.
     """
 
     load_seconds: float = 0.0
@@ -56,6 +58,7 @@ class Script:
     wrong: bool = False
     oom_first: int = 0
     nbytes: int = 1_000_000
+    occupies: bool = False
 
 
 def script_for(slug: str, environ: Mapping[str, str] | None = None) -> Script:
@@ -114,6 +117,9 @@ class FakeModel:
         self._script = script
         self._peak = script.nbytes
         self._occupied = 0
+        self._held = ExitStack()
+        if script.occupies and script.nbytes:
+            self._held.enter_context(occupied_in_process(script.nbytes))
         self._is_closed = False
         device = cell.device.id
         self.placement = Placement(device, (device,), cell.dtype, cell.dtype, implementation="emulated")
@@ -150,7 +156,7 @@ class FakeModel:
     @contextmanager
     def perturbed(self, change: WeightChange) -> Iterator[FakeModel]:  # noqa: ARG002 - any change makes it wrong
         """Give the same model with wrong outputs."""
-        yield FakeModel(self._cell, replace(self._script, wrong=not self._script.wrong), 0.0)
+        yield FakeModel(self._cell, replace(self._script, wrong=not self._script.wrong, occupies=False), 0.0)
 
     def memory(self) -> dict[str, Any]:
         """Return the bytes the script says, and those occupied."""
@@ -174,6 +180,7 @@ class FakeModel:
     def close(self) -> None:
         """Record that it was freed; it does not run again."""
         self._is_closed = True
+        self._held.close()
         record("close", self._cell.id)
 
 
@@ -190,6 +197,10 @@ class FakeBackend:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loads: Counter[str] = Counter()
+
+    def expected_bytes(self, cell: Cell) -> int:
+        """Return the bytes that the script says."""
+        return script_for(cell.model.slug).nbytes
 
     def load(self, cell: Cell, source: ModelSource | None = None) -> FakeModel:  # noqa: ARG002 - see Traits.needs_checkpoint
         """Load as the script says.
