@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -116,7 +117,7 @@ def script(nbytes: int, **others: object) -> str:
 
 
 def test_verdicts_are_those_of_a_serial_run_also_of_a_model_that_never_fits(models: Project) -> None:
-    env = {"HFACCEL_FAKE": script(300 * MB), "HFACCEL_POOL_MEMORY": "500MB"}
+    env: dict[str, Any] = {"HFACCEL_FAKE": script(300 * MB), "HFACCEL_POOL_MEMORY": "500MB"}
     serial = models.run(*_RUN, **env)
     serially = verdicts(serial)
     assert serially["roberta-base-fake0-fp32"]["placement"] == "out_of_memory"
