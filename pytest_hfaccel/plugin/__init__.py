@@ -160,6 +160,10 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     from pytest_hfaccel.plugin.reporting import begin_run
 
     options = config.stash[OPTIONS]
+    if options.ledger:
+        from pytest_hfaccel.plugin.placement import TurnTaking
+
+        config.pluginmanager.register(TurnTaking(config), "hfaccel-turns")
     if options.isolate or options.timeout:
         from pytest_hfaccel.plugin.isolation import IsolatedRun, is_isolated
 
@@ -168,10 +172,6 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
             IsolatedRun(session).run()
             return True
     begin_run(config)
-    if config.stash[SESSION].config.ledger:
-        from pytest_hfaccel.plugin.placement import TurnTaking
-
-        config.pluginmanager.register(TurnTaking(config), "hfaccel-turns")
     return None
 
 

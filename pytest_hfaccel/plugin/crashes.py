@@ -96,6 +96,15 @@ class NoteKeeper:
             os._exit(DEVICE_LOST)
         return result
 
+    def extend(self, seconds: float) -> None:
+        """Extend the time limit of the test that runs: so long it has waited for what other processes have."""
+        if not self._limit or "since" not in self._test:
+            return
+        self._test["since"] += seconds
+        self._note_stage(current_stage())
+        left = self._limit - (time.monotonic() - self._test["since"])
+        faulthandler.dump_traceback_later(max(left, 0.001), exit=True, file=self._faults)  # in place of the one before
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """Have pytest capture into files that outlive this process."""

@@ -156,12 +156,16 @@ class TurnTaking:
     """Has every test of this process take part in the use of its device, so that others wait where they measure."""
 
     def __init__(self, config: pytest.Config) -> None:
-        self._account = session_of(config).runner.account
+        self._config = config
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """Compute on the device of a test's cell while it runs; a test of no model class uses the cores."""
         test = item.stash.get(CELL_TEST, None)
         device: Device = CPU if test is None else test.cell.device
-        with self._account.computing(device):
+        account = session_of(self._config).runner.account
+        keeper = self._config.pluginmanager.getplugin("hfaccel-notes")
+        if keeper is not None:
+            account.on_wait = keeper.extend  # waiting for others is not hanging
+        with account.computing(device):
             return (yield)

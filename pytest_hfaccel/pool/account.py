@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -83,6 +83,9 @@ class DeviceAccount:
         budget: Bytes that all processes together may have on a device; see `device_budget`.
         is_share: Whether that is a share of what is free.
         pool: The models that this process keeps without using them.
+
+    Attributes:
+        on_wait: Called while this process waits for others, with the seconds since the last call.
     """
 
     def __init__(self, ledger: Ledger | None, budget: Budget, pool: IdleModels, *, is_share: bool = True) -> None:
@@ -90,6 +93,7 @@ class DeviceAccount:
         self._budget = budget
         self._is_share = is_share
         self._pool = pool
+        self.on_wait: Callable[[float], object] = lambda _: None
         self._begin()
 
     def _begin(self) -> None:
@@ -135,7 +139,7 @@ class DeviceAccount:
             amounts[name] = needs[name] if fits else max(certain[name], limit or 0)
         with self._not_computing():
             self._note_idle()
-            claim = ledger.claim(amounts, label, while_waiting=lambda: self._give_up_idle(amounts))
+            claim = ledger.claim(amounts, label, while_waiting=lambda seconds: self._wait(seconds, amounts))
         return Reservation(claim, self.settle)
 
     def settle(self) -> None:
@@ -170,7 +174,7 @@ class DeviceAccount:
             return
         with self._not_computing():
             turns = {turns_of(HOST): 1, turns_of(resource_of(device)): TURNS}
-            with ledger.claim(turns, f"measuring on {device}", while_waiting=self.settle):
+            with ledger.claim(turns, f"measuring on {device}", while_waiting=self._wait):
                 yield
 
     def stats(self) -> dict[str, Any]:
@@ -193,7 +197,7 @@ class DeviceAccount:
 
     def _take_turn(self, turns: dict[str, int]) -> None:
         assert self.ledger is not None  # noqa: S101 - only with a ledger
-        claim = self.ledger.claim(turns, "computing", while_waiting=self.settle)
+        claim = self.ledger.claim(turns, "computing", while_waiting=self._wait)
         self._computing = (turns, claim)
 
     def _end_turn(self) -> None:
@@ -226,12 +230,20 @@ class DeviceAccount:
         elif any(amounts.values()):
             self._idle = self.ledger.note_idle(amounts, "models kept for later")
 
-    def _give_up_idle(self, resources: Any) -> None:
-        for device in self._pool.idle_bytes():
-            if resource_of(device) in resources:
-                self._pool.evict_idle(device)
-        return_freed_memory()
-        self._note_idle()
+    def _wait(self, seconds: float, resources: Container[str] = ()) -> None:
+        self.on_wait(seconds)
+        if resources:
+            self._give_up_idle(resources)
+        else:
+            self.settle()
+
+    def _give_up_idle(self, resources: Container[str]) -> None:
+        devices = [device for device in self._pool.idle_bytes() if resource_of(device) in resources]
+        for device in devices:
+            self._pool.evict_idle(device)
+        if devices:
+            return_freed_memory()
+            self._note_idle()
 
 
 def return_freed_memory() -> None:

@@ -160,14 +160,15 @@ class Ledger:
         amounts: Mapping[str, int],
         label: str,
         *,
-        while_waiting: Callable[[], object] = lambda: None,
+        while_waiting: Callable[[float], object] = lambda _: None,
     ) -> Claim:
         """Wait until there is room for all of these amounts, and take them.
 
         Args:
             amounts: Bytes by device, turns by `turns_of(device)`. What nobody has set a limit for is entered only.
             label: For whom, in messages.
-            while_waiting: Called before each further look, e.g. to free what this process has and does not need.
+            while_waiting: Called after each look that found no room, with the seconds since the last one, e.g. to free
+                what this process has and does not need.
 
         Raises:
             PoolExhausted: An amount is larger than the limit, which no waiting changes; or the processes that could
@@ -178,8 +179,7 @@ class Ledger:
         waits = _Wait()
         try:
             while not self._try_to_grant(number, waits):
-                while_waiting()
-                waits.pause()
+                while_waiting(waits.pause())
         except BaseException:
             with suppress(HfAccelError):
                 self.drop(number)
@@ -392,12 +392,14 @@ class _Wait:
         self._seen: object = None
         self._since = 0.0
 
-    def pause(self) -> None:
-        """Sleep, longer from one look to the next."""
+    def pause(self) -> float:
+        """Sleep, longer from one look to the next; return the seconds."""
         began = time.monotonic()
         time.sleep(min(_LAST_POLL, _FIRST_POLL * 2 ** min(self.looks, 8)))
         self.looks += 1
-        self.seconds += time.monotonic() - began
+        seconds = time.monotonic() - began
+        self.seconds += seconds
+        return seconds
 
     def is_stuck(self, seen: object) -> bool:
         """Whether the ledger has looked the same for long."""
