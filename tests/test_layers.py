@@ -25,7 +25,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "backends": {"backends.base", "core", "upstream"},
     "checkpoints": {"backends.base", "core", "upstream"},
     "tracing": {"checkpoints", "core", "upstream"},
-    "reporting": {"core"},
+    # The page of a run names the family of each model.
+    "reporting": {"classify", "core"},
     # Plans and merged runs are plain data; what pytest selects comes from the plugin. The nodes of a cluster are asked
     # for their devices.
     "distributed": {"core", "hardware", "reporting"},

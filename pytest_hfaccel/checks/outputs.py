@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -138,6 +139,9 @@ def _broken_weights(module: Any) -> str:
     return "".join(f", {count} values of its {name} are not finite" for name, count in counts.items() if count)
 
 
+_LIMITS = ("rel_l2", "rtol", "atol", "cosine", "top1")
+
+
 @built_in("parity")
 def parity(context: CheckContext) -> CheckOutcome:
     """The outputs equal those of the same weights on the CPU in fp64, within the tolerance of the dtype.
@@ -145,7 +149,8 @@ def parity(context: CheckContext) -> CheckOutcome:
     Positions of padding are left out.
     """
     comparison = compare_with_reference(context, context.outputs)
-    measures = {"reference": context.reference.dtype, **comparison.measures()}
+    tolerance = {name: limit for name, limit in asdict(tolerance_of(context.cell)).items() if name in _LIMITS and limit}
+    measures = {"reference": context.reference.dtype, **comparison.measures(), "tolerance": tolerance}
     if context.reference.reason:
         measures["reference_reason"] = context.reference.reason
     return passed_unless(comparison.text(), **measures)

@@ -1,4 +1,4 @@
-"""`hfaccel runs` and `support`: the runs in a reports directory, and the support matrix from their journals."""
+"""`hfaccel runs`, `html` and `support`: the runs in a reports directory, the page of one, and the support matrix."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from typing import Any
 
 from pytest_hfaccel.cli import print_json
 from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.results import Ended
+
+LATEST = "latest"
 
 
 def add_parser(commands: Any) -> None:
-    """Add `support` and `runs` to the parsers of `hfaccel`."""
+    """Add `support`, `runs` and `html` to the parsers of `hfaccel`."""
     support = commands.add_parser(
         "support",
         help="write the support matrix: how each class ended on each device, and why",
@@ -45,6 +48,20 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_runs)
 
+    parser = commands.add_parser(
+        "html",
+        help="write the page of a run: its matrix, problems, changes and charts in one HTML file",
+        description="Write the page of a run from its journal: one HTML file that needs no network. A run writes its "
+        "own at its end; this one also compares with all earlier runs, and serves runs that were killed.",
+    )
+    text = "the run's id, number or folder, or `latest` (default: %(default)s)"
+    parser.add_argument("which", nargs="?", default=LATEST, metavar="RUN", help=text)
+    text = "directory of reports (default: %(default)s)"
+    parser.add_argument("--reports", type=Path, default=Path("reports"), metavar="DIR", help=text)
+    text = "file to write (default: index.html in the run's folder)"
+    parser.add_argument("--output", type=Path, metavar="FILE", help=text)
+    parser.set_defaults(run=_html)
+
 
 def _runs(arguments: argparse.Namespace) -> int:
     from pytest_hfaccel.reporting.runs import list_runs
@@ -61,6 +78,30 @@ def _runs(arguments: argparse.Namespace) -> int:
         print(f"{run.id}  {run.started or '?'}  {run.status}  cells: {cells}  {command}")
         for line in ([f"while running {run.last_test}"] if run.last_test else []) + run.problems:
             print(f"    {line}")
+    return 0
+
+
+def _html(arguments: argparse.Namespace) -> int:
+    from pytest_hfaccel.reporting.journal import JOURNAL, read_journal
+    from pytest_hfaccel.reporting.runs import PAGE, find_run, latest_run, run_folders, write_page
+
+    reports: Path = arguments.reports
+    name: str = arguments.which
+    folder = latest_run(reports) if name == LATEST else find_run(reports, name, "RUN")
+    if folder is None:
+        raise ConfigError(f"{reports}: there is no run.", hint="--reports names another directory of reports.")
+    contents = read_journal(folder / JOURNAL)
+    for problem in contents.problems:
+        print(f"hfaccel: {problem}", file=sys.stderr)
+    folders = run_folders(folder.parent.parent)
+    earlier = folders[: folders.index(folder)] if folder in folders else []
+    header = {**contents.header, **contents.header.get("run", {}), "finished": contents.end.get("finished")}
+    header = {name: value for name, value in header.items() if name not in ("schema", "schema_version", "run")}
+    ended = contents.end.get("ended", Ended.RUNNING)
+    page = arguments.output or folder / PAGE
+    mode = None if arguments.output else (folder / JOURNAL).stat().st_mode & 0o777
+    write_page(page, contents.results, header, ended, earlier, limit=None, mode=mode)
+    print(f"{page}: {len(contents.results)} cells of run {folder.name}, {len(earlier)} earlier runs")
     return 0
 
 

@@ -12,7 +12,7 @@ from pytest_hfaccel.core.errors import ConfigError, format_names
 from pytest_hfaccel.core.results import CellKey, CellResult, CheckOutcome, Stage, Status
 from pytest_hfaccel.engine.outcome_key import what_changed
 from pytest_hfaccel.reporting.journal import JOURNAL, JournalContents, read_journal
-from pytest_hfaccel.reporting.runs import LATEST, is_running, latest_run, run_folders
+from pytest_hfaccel.reporting.runs import LATEST, find_run, is_running, latest_run
 
 _OUTCOMES = frozenset({"checks", "incomplete", "status", "stage", "reason"})
 POINT_MEASURED = "point"
@@ -69,7 +69,7 @@ def earlier_run(reports: Path, *, resume: str = "") -> EarlierRun:
         ConfigError: The run does not exist, is still in progress, or its journal cannot be read or has lost its
             first line.
     """
-    folder = _named(reports, resume) if resume not in ("", LATEST) else latest_run(reports)
+    folder = find_run(reports, resume, "--hf-resume") if resume not in ("", LATEST) else latest_run(reports)
     if folder is None:
         return EarlierRun(problems=[f"there is no run in {reports} to continue: everything is run"] if resume else [])
     journal = folder / JOURNAL
@@ -93,20 +93,6 @@ def earlier_run(reports: Path, *, resume: str = "") -> EarlierRun:
             hint=f"Leave --hf-resume out, or delete {folder} to continue the run before it.",
         )
     return _earlier(folder.name, lines, resume=bool(resume))
-
-
-def _named(reports: Path, name: str) -> Path:
-    folders = run_folders(reports)
-    number = int(name) if name.isdecimal() else None
-    named = [one for one in folders if one.name == name or int(one.name.partition("-")[0]) == number]
-    for folder in (*named, Path(name).expanduser()):
-        if (folder / JOURNAL).exists():
-            return folder
-    known = ", ".join(folder.name for folder in folders[-3:]) or "none"
-    raise ConfigError(
-        f"--hf-resume={name}: there is no such run in {reports}. The last ones: {known}.",
-        hint=f"`hfaccel runs --reports {reports}` lists them; a run's folder can be named, too.",
-    )
 
 
 def _earlier(run: str, lines: JournalContents, *, resume: bool) -> EarlierRun:

@@ -1,9 +1,9 @@
 """Runs and their folders: each run writes into one of its own, and the top level of `reports/` shows the latest.
 
 reports/
-    runs/0007-20260131T120000Z-3fa2/    journal.jsonl, summary.json, by_class/, by_hardware/
+    runs/0007-20260131T120000Z-3fa2/    index.html, journal.jsonl, summary.json, by_class/, by_hardware/
     latest -> runs/0007-...             replaced as a whole when a run begins
-    summary.json -> latest/summary.json, and likewise the journal and the two folders
+    summary.json -> latest/summary.json, and likewise the page, the journal and the two folders
 
 Where the file system has no symbolic links the top level has copies, made when the run begins and when it ends.
 """
@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -30,9 +31,13 @@ from pytest_hfaccel.reporting.journal import JOURNAL, Journal, journal_line, rea
 from pytest_hfaccel.reporting.reports import BY_CLASS, BY_HARDWARE, SUMMARY, speaks_against, write_reports
 from pytest_hfaccel.reporting.run_facts import envelope
 
+EARLIER_BYTES = 48 * 2**20
+"""How much of earlier journals a run reads at its end, the last run first: a second or two."""
+
 RUNS = "runs"
 LATEST = "latest"
-_SHOWN = (SUMMARY, JOURNAL, BY_CLASS, BY_HARDWARE)
+PAGE = "index.html"
+_SHOWN = (PAGE, SUMMARY, JOURNAL, BY_CLASS, BY_HARDWARE)
 _BEFORE = "0000-before"
 """Folder for reports that were at the top level before runs had folders; a random suffix follows."""
 
@@ -70,6 +75,8 @@ class RunFolder:
         self._reports = reports
         self._mode = mode
         self._root = root
+        from pytest_hfaccel.reporting.html import make_first_page
+
         try:
             with _one_at_a_time(reports):
                 self.directory = self._make()
@@ -81,6 +88,7 @@ class RunFolder:
                     for result in kept:
                         self.journal.keep(result, resumed)
                     write_reports(self.directory, [], self.header, ended=Ended.RUNNING, mode=mode, root=root)
+                    replace_file(self.directory / PAGE, make_first_page(self.id), mode=mode)
                     _show(reports, self.id)
                 except BaseException:
                     self._alive.release()
@@ -111,14 +119,17 @@ class RunFolder:
             keep_runs: How many runs stay, this one included.
 
         Returns:
-            The reports, `summary.json` last.
+            The reports and the page, `summary.json` last.
 
         Raises:
             ConfigError: A report, or the end of the journal, cannot be written; what could be written stands.
         """
         try:
             header = {**self.header, **facts}
-            written = write_reports(self.directory, results, header, ended=ended, mode=self._mode, root=self._root)
+            shared: dict[str, Any] = {"mode": self._mode, "root": self._root}
+            *reports, summary = write_reports(self.directory, results, header, ended=ended, **shared)
+            earlier = list(takewhile(lambda folder: folder != self.directory, run_folders(self._reports)))
+            page = write_page(self.directory / PAGE, results, header, ended, earlier, **shared)
         finally:
             try:
                 self.journal.close(facts["finished"], ended)
@@ -132,7 +143,7 @@ class RunFolder:
             for old in run_folders(self._reports)[:-keep_runs]:
                 if not is_running(old):
                     shutil.rmtree(old, ignore_errors=True)
-        return written
+        return [*reports, page, summary]
 
     def _make(self) -> Path:
         numbers = [int(_ID.fullmatch(folder.name)[1]) for folder in run_folders(self._reports)]  # type: ignore[index]
@@ -142,6 +153,45 @@ class RunFolder:
             folder.mkdir(mode=0o700)
             folder.chmod(self._mode | (self._mode & 0o444) >> 2)  # whoever may read its files may enter it
         return directory
+
+
+def write_page(
+    path: Path,
+    results: Sequence[CellResult],
+    header: Mapping[str, Any],
+    ended: Ended,
+    earlier: Sequence[Path],
+    *,
+    limit: int | None = EARLIER_BYTES,
+    mode: int | None = None,
+    root: str | None = None,
+) -> Path:
+    """Write the page of a run for people; see `write_reports` for the arguments.
+
+    Args:
+        path: The file.
+        results: The records of all cells of the run.
+        header: Plain JSON about the run.
+        ended: How the run ended.
+        earlier: Folders of earlier runs, oldest first: the page says what changed since.
+        limit: Bytes of journals after which no older run is read; `None` for all.
+        mode: The file's permissions; by default those the process gives to any file.
+        root: A directory: paths below it are written relative to it.
+
+    Raises:
+        ConfigError: It cannot be written.
+    """
+    from pytest_hfaccel.reporting.html import make_page, read_past_runs
+
+    page = make_page(results, header, ended=ended, earlier=read_past_runs(earlier, limit), root=root)
+    try:
+        replace_file(path, page, mode=mode)
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: the page cannot be written: {error.strerror}",
+            hint="Free space or change the permissions, or choose another place.",
+        ) from error
+    return path
 
 
 def journal_lines(
@@ -190,6 +240,30 @@ class Run:
 def list_runs(reports: Path) -> list[Run]:
     """Return the runs that have a folder in a directory of reports, oldest first."""
     return [_read_run(folder) for folder in run_folders(reports)]
+
+
+def find_run(reports: Path, name: str, option: str) -> Path:
+    """Return the folder of a run.
+
+    Args:
+        reports: The directory of all runs' reports.
+        name: The run's id, its number, or its folder.
+        option: What an error's message begins with.
+
+    Raises:
+        ConfigError: There is no such run.
+    """
+    folders = run_folders(reports)
+    number = int(name) if name.isdecimal() else None
+    named = [one for one in folders if one.name == name or int(one.name.partition("-")[0]) == number]
+    for folder in (*named, Path(name).expanduser()):
+        if (folder / JOURNAL).exists():
+            return folder
+    known = ", ".join(folder.name for folder in folders[-3:]) or "none"
+    raise ConfigError(
+        f"{option}={name}: there is no such run in {reports}. The last ones: {known}.",
+        hint=f"`hfaccel runs --reports {reports}` lists them; a run's folder can be named, too.",
+    )
 
 
 def latest_run(reports: Path) -> Path | None:

@@ -99,7 +99,7 @@ def pytest_hfaccel_checks(checks):
 
 
 def test_a_full_disk_is_a_clear_error(project: Project, tmp_path: Path) -> None:
-    run = project.run("--hf-device", "cpu", "-k", "forward", "--hf-cache", str(tmp_path / "full"), largest_file=200_000)
+    run = project.run("--hf-device", "cpu", "-k", "forward", "--hf-cache", str(tmp_path / "full"), largest_file=300_000)
     assert run.code == 1, run.output
     (result,) = run.results.values()
     assert result.status == "error"

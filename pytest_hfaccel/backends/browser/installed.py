@@ -140,16 +140,23 @@ def _name_of(browser: Path) -> str:
 def _find_browser(device: Device, modules: Path) -> Path:
     named = os.environ.get(RunConfig.browser.env)
     if named:
-        program = shutil.which(Path(named).expanduser())
-        if program is None:
+        found = find_browser()
+        if found is None:
             raise BackendUnavailable(f"{device}: {RunConfig.browser.env} names {named}, which is no program")
-        return Path(program)
+        return found
     return _find_with_webnn(device, modules) if device.kind == "webnn" else _find_any(device, modules)
 
 
+def find_browser() -> Path | None:
+    """Return the browser that the user names, else an installed Chromium, Chrome or Edge; `None` without one."""
+    named = os.environ.get(RunConfig.browser.env)
+    programs = map(shutil.which, [Path(named).expanduser()] if named else _COMMANDS)
+    found = next((Path(program) for program in programs if program), None)
+    return found if found is not None or named else next(_standard_places(), None)
+
+
 def _find_any(device: Device, modules: Path) -> Path:
-    programs = (shutil.which(command) for command in _COMMANDS)
-    found = next((Path(program) for program in programs if program), None) or next(_standard_places(), None)
+    found = find_browser()
     if found is not None:
         return found
     if not _why_not_packed(modules):

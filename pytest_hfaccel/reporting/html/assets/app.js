@@ -1,0 +1,71 @@
+// The frame of the page: what the run found in one sentence, the views, and the panel.
+
+import { format, html, loadRun, render } from "./data.js";
+import { Charts } from "./charts.js";
+import { Panel } from "./details.js";
+import { FilterBar, Matrix } from "./matrix.js";
+import { Changes, Problems, RunFacts, problemGroups } from "./views.js";
+import { address, applyTheme, followAddress, run, theme, view } from "./state.js";
+
+function sentence() {
+  const all = run.value;
+  const failing = all.cells.filter((cell) => all.bad.has(cell.status));
+  const models = new Set(failing.map((cell) => cell.row)).size;
+  if (all.run.ended === "running") return ["odd", "This run is still going on, or was killed"];
+  if (!all.cells.length) return ["none", "This run tested no cell"];
+  const cut = all.run.ended === "interrupted" ? "; the run was interrupted" : "";
+  if (failing.length) return ["bad", `${format.count(failing.length)} of ${format.plural(all.cells.length, "cell")} failed, in ${format.plural(models, "model")}${cut}`];
+  const passed = all.counts.passed ?? 0;
+  if (passed === all.cells.length) return ["good", `All ${format.plural(passed, "cell")} passed${cut}`];
+  return [all.run.passed ? "good" : "odd", `Nothing failed: ${format.count(passed)} of ${format.plural(all.cells.length, "cell")} passed${cut}`];
+}
+
+function duration({ started, finished }) {
+  const seconds = (new Date(finished) - new Date(started)) / 1000;
+  return seconds > 0 ? format.seconds(seconds) : "";
+}
+
+function Top() {
+  const all = run.value, [tone, says] = sentence();
+  const packages = ["transformers", "torch", "openvino", "onnxruntime"].filter((name) => all.versions[name] && (name === "transformers" || name === "torch" || all.kinds.has(name)));
+  const facts = [format.time(all.run.started), duration(all.run), all.machine_name, ...packages.map((name) => `${name} ${all.versions[name].replace(/\+.*/, "")}`)].filter(Boolean);
+  const moved = all.cells.filter((cell) => cell.change && cell.change !== "new").length;
+  const tabs = [["matrix", "Matrix"], ["problems", "Problems", problemGroups(all.cells).filter((group) => all.bad.has(group.status)).length], ["changes", "Changes", moved], ["charts", "Charts"], ["run", "Run"]];
+  return html`<header class="top">
+    <div class="headline"><p class="product">pytest-hfaccel</p>
+      <h1 class="tone-${tone}">${says}</h1>
+      <p class="facts-line">${facts.map((fact) => html`<span>${fact}</span>`)}</p></div>
+    <nav aria-label="Views">${tabs.map(([name, label, count]) => html`<a key=${name} href=${address({ view: name, open: "" })} aria-current=${view.value === name ? "page" : undefined}>${label}${count ? html`<b>${format.count(count)}</b>` : null}</a>`)}
+      <label class="theme"><span class="only-heard">Colours</span><select value=${theme.value} onChange=${(event) => { theme.value = event.target.value; }}><option value="">System</option><option value="light">Light</option><option value="dark">Dark</option></select></label></nav>
+  </header>`;
+}
+
+const VIEW = { matrix: Matrix, problems: Problems, changes: Changes, charts: Charts, run: RunFacts };
+
+function App() {
+  const name = view.value, View = VIEW[name];
+  return html`<${Top} /><main class="view-${name}">${name === "run" ? null : html`<${FilterBar} />`}<div class="body"><div class="content"><${View} key=${name} /></div><${Panel} /></div></main>`;
+}
+
+async function start() {
+  const root = document.getElementById("app");
+  try {
+    applyTheme();
+    run.value = await loadRun();
+    followAddress();
+    root.textContent = "";
+    render(html`<${App} />`, root);
+    document.documentElement.dataset.ready = "true";
+  } catch (error) {
+    root.innerHTML = "";
+    const text = document.createElement("p");
+    text.className = "loading";
+    text.textContent = typeof DecompressionStream === "undefined"
+      ? "This browser is too old for this page: it needs DecompressionStream (Chrome 80, Firefox 113, Safari 16.4). summary.json, beside it, has the results as text."
+      : `The page cannot show its data: ${error.message}`;
+    root.append(text);
+    throw error;
+  }
+}
+
+start();

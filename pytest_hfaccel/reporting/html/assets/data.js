@@ -1,0 +1,152 @@
+// The data of the page: unpacked, and put together to rows, columns and cells that refer to each other.
+
+export const { h, render } = window.preact;
+export const { useEffect, useLayoutEffect, useRef, useState } = window.preactHooks;
+export const { signal, computed, batch, effect } = window.preactSignals;
+export const html = window.htm.bind(h);
+
+async function unpack(id) {
+  const text = document.getElementById(id).textContent;
+  const bytes = Uint8Array.fromBase64
+    ? Uint8Array.fromBase64(text)
+    : Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Response(stream).json();
+}
+
+/** How each status is shown: a symbol, a tone, and what it means. */
+export const STATUS = {
+  passed: { tone: "good", says: "all checks passed" },
+  failed: { tone: "bad", says: "a check failed" },
+  error: { tone: "bad", says: "a check could not be carried out" },
+  crashed: { tone: "worst", says: "took the process down" },
+  timeout: { tone: "worst", says: "stopped at the time limit" },
+  out_of_memory: { tone: "worst", says: "memory did not suffice" },
+  xpassed: { tone: "odd", says: "was expected to fail, but passed: delete the entry" },
+  xfailed: { tone: "known", says: "failed as the registry expects" },
+  skipped: { tone: "none", says: "no check applies" },
+  unavailable: { tone: "none", says: "device, precision or package is missing here" },
+  gated: { tone: "odd", says: "the checkpoint asks for permission" },
+  hub_error: { tone: "odd", says: "the hub did not answer" },
+  infra_error: { tone: "odd", says: "the machine or the device failed, not the model" },
+  incomplete: { tone: "none", says: "the run ended before all checks ran" },
+};
+
+export const words = (status) => status.replaceAll("_", " ");
+export const columnName = (column) => (column.device === "class" ? "class" : `${column.device} ${column.dtype}`);
+
+/** Unpack the index and return everything that the views need. */
+export async function loadRun() {
+  const index = await unpack("index");
+  const statuses = index.statuses.map(([name]) => name);
+  const bad = new Set(index.statuses.filter(([, isBad]) => isBad).map(([name]) => name));
+  const columns = index.columns.map(([device, dtype], at) => {
+    const kind = device.split(":")[0];
+    return { at, device, dtype, kind, key: `${device}/${dtype}`, cells: [], emulated: false, counts: {} };
+  });
+  const rows = index.rows.map(([model, architecture, module, task, family, weights, why], at) => {
+    const slash = model.lastIndexOf("/");
+    return {
+      at, model, architecture, module, task, family, weights, why: index.texts[why],
+      owner: model.slice(0, slash + 1), name: model.slice(slash + 1), cells: [], byColumn: new Map(),
+      text: [model, architecture, module, task, family].join("\n").toLowerCase(),
+    };
+  });
+  const ids = new Map();
+  for (const [, , id] of index.cells) ids.set(id, (ids.get(id) ?? 0) + 1);
+  const cells = index.cells.map(([row, column, id, status, implementation, checks, numbers, points], at) => {
+    const cell = {
+      at, id, implementation, points, row: rows[row], column: columns[column], status: statuses[status],
+      key: ids.get(id) > 1 ? `${rows[row].module}::${id}` : id,
+      numbers: Object.fromEntries(index.numbers.map((name, number) => [name, numbers[number]])),
+      checks: checks.map((check) => {
+        if (typeof check === "number") return { name: index.checks[check], status: "passed", reason: "" };
+        const [name, state, stage, cause, reason] = check;
+        return { name: index.checks[name], status: statuses[state], stage, cause, reason: index.texts[reason] };
+      }),
+    };
+    const before = (index.history[at] ?? []).map(([run, state, weights, latency, error]) => (
+      { run: index.earlier[run], status: statuses[state], weights, latency, error }));
+    cell.before = before;
+    cell.last = before.at(-1) ?? null;
+    cell.change = changeOf(cell, bad, index.earlier.length > 0);
+    // What decided the status, and is not a consequence of an earlier failure.
+    const deciding = cell.checks.filter((check) => check.status === cell.status);
+    cell.problem = cell.status === "passed" ? null
+      : deciding.find((check) => check.reason && !check.reason.includes(index.not_reached)) ?? deciding[0] ?? null;
+    rows[row].cells.push(cell);
+    rows[row].byColumn.set(columns[column], cell);
+    columns[column].cells.push(cell);
+    return cell;
+  });
+  for (const column of columns) {
+    column.emulated = column.cells.some((cell) => cell.implementation === "emulated");
+    for (const { status } of column.cells) column.counts[status] = (column.counts[status] ?? 0) + 1;
+  }
+  columns.sort((one, other) => rank(one) - rank(other) || one.device.localeCompare(other.device)
+    || one.dtype.localeCompare(other.dtype));
+  const counts = {};
+  for (const { status } of cells) counts[status] = (counts[status] ?? 0) + 1;
+  return {
+    ...index, rows, columns, cells, bad, counts,
+    byKey: new Map(cells.map((cell) => [cell.key, cell])),
+    worstFirst: index.worst_first,
+    kinds: new Set(columns.map((column) => column.kind)),
+    dtypes: new Set(columns.map((column) => column.dtype)),
+    isMeasured: cells.some((cell) => cell.numbers.latency !== null),
+  };
+}
+
+function rank(column) {
+  return column.device === "class" ? 0 : column.device === "cpu" ? 1 : 2;
+}
+
+/** Speed counts as changed from a tenth on: a single run has noise of a few per cent. */
+const NOTICED = 1.1;
+
+function changeOf(cell, bad, hasEarlier) {
+  const last = cell.last;
+  if (!last) return hasEarlier ? "new" : "";
+  if (bad.has(cell.status) !== bad.has(last.status)) return bad.has(cell.status) ? "broken" : "fixed";
+  if (cell.status !== last.status) return "other";
+  if (last.weights !== cell.row.weights || !cell.numbers.latency || !last.latency) return "";
+  const ratio = cell.numbers.latency / last.latency;
+  return ratio > NOTICED ? "slower" : ratio < 1 / NOTICED ? "faster" : "";
+}
+
+const chunks = new Map();
+
+/** Return what a cell shows when it is opened. */
+export async function loadDetails(run, cell) {
+  const number = Math.floor(cell.at / run.chunk);
+  if (!chunks.has(number)) chunks.set(number, unpack(`details-${number}`));
+  const [checks, placement, timings, command, fromRun] = (await chunks.get(number))[cell.at % run.chunk];
+  return { checks, placement, timings, command, fromRun };
+}
+
+const number = (value, digits = 3) => {
+  if (value === 0) return "0";
+  const size = Math.abs(value);
+  if (size < 1e-3 || size >= 1e6) return value.toExponential(Math.max(0, digits - 2)).replace("e+", "e");
+  return size >= 100 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(digits)));
+};
+
+export const format = {
+  number,
+  latency: (ms) => (ms >= 1000 ? `${number(ms / 1000)} s` : ms < 0.1 ? `${number(ms * 1000)} µs` : `${number(ms)} ms`),
+  throughput: (perSecond) => `${number(perSecond)} /s`,
+  memory: (bytes) => {
+    const units = ["B", "kB", "MB", "GB", "TB"];
+    const step = bytes > 0 ? Math.min(4, Math.floor(Math.log10(bytes) / 3)) : 0;
+    return `${number(bytes / 1000 ** step)} ${units[step]}`;
+  },
+  error: (relative) => number(relative, 3),
+  seconds: (s) => (s >= 90 ? `${Math.floor(s / 60)} min ${Math.round(s % 60)} s` : s >= 0.1 ? `${number(s)} s` : `${number(s * 1000)} ms`),
+  count: (many) => many.toLocaleString("en"),
+  plural: (many, one, others = `${one}s`) => `${many.toLocaleString("en")} ${many === 1 ? one : others}`,
+  time: (iso) => {
+    const at = iso ? new Date(iso) : null;
+    if (!at || Number.isNaN(+at)) return "";
+    return at.toLocaleString("en-GB", { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit" });
+  },
+};

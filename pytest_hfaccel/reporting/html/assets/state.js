@@ -1,0 +1,109 @@
+// What is shown, as signals; all of it stands in the address after `#`, so a link leads to the same view.
+
+import { batch, computed, effect, signal } from "./data.js";
+import { parseQuery } from "./query.js";
+
+export const run = signal(null);
+export const view = signal("matrix");
+export const query = signal("");
+export const show = signal("status");
+export const group = signal("");
+export const sort = signal("");
+export const pins = signal([]);
+export const open = signal("");
+export const model = signal("");
+export const theme = signal("");
+
+const IN_ADDRESS = { q: query, show, group, sort, pin: pins, open, model };
+const DEFAULTS = { q: "", show: "status", group: "", sort: "", pin: [], open: "", model: "" };
+export const VIEWS = ["matrix", "problems", "changes", "charts", "run"];
+
+function readHash() {
+  const [name, parameters] = location.hash.slice(1).split("?");
+  const values = new URLSearchParams(parameters ?? "");
+  batch(() => {
+    view.value = VIEWS.includes(name) ? name : "matrix";
+    for (const [key, field] of Object.entries(IN_ADDRESS)) {
+      const text = values.get(key);
+      const value = text === null ? DEFAULTS[key] : Array.isArray(DEFAULTS[key]) ? text.split(",") : text;
+      if (String(field.peek()) !== String(value)) field.value = value;
+    }
+  });
+}
+
+export function address(changes = {}) {
+  const values = new URLSearchParams();
+  for (const [key, field] of Object.entries(IN_ADDRESS)) {
+    const value = String(key in changes ? changes[key] : field.value);
+    if (value && value !== String(DEFAULTS[key])) values.set(key, value);
+  }
+  const text = values.toString();
+  return `#${changes.view ?? view.value}${text ? `?${text}` : ""}`;
+}
+
+let before = { view: "matrix", open: "" };
+
+export function followAddress() {
+  readHash();
+  before = { view: view.peek(), open: open.peek() };
+  window.addEventListener("hashchange", readHash);
+  window.addEventListener("popstate", readHash);
+  effect(() => {
+    const next = address();
+    if (next === location.hash || (next === "#matrix" && !location.hash)) return;
+    // Another view, or a cell that opens, is a step to go back from; a letter typed into the filter is not.
+    const isStep = view.value !== before.view || (open.value !== before.open && open.value !== "");
+    before = { view: view.value, open: open.value };
+    history[isStep ? "pushState" : "replaceState"](null, "", next);
+  });
+}
+
+/** The parsed query. While a query is wrong, the last right one stays in force and `problem` says what is wrong. */
+let lastGood = null;
+const parsed = computed(() => {
+  if (!run.value) return { node: null, problem: "" };
+  try {
+    lastGood = parseQuery(query.value, run.value);
+    return { node: lastGood, problem: "" };
+  } catch (error) {
+    return { node: lastGood ?? parseQuery("", run.value), problem: error.message };
+  }
+});
+export const problem = computed(() => parsed.value.problem);
+
+/** The cells that the query finds, the rows that have one, and the columns that the query does not exclude. */
+export const found = computed(() => {
+  const { node } = parsed.value;
+  if (!node) return null;
+  const all = run.value;
+  const cells = node.isEmpty ? all.cells : all.cells.filter((cell) => node.test(cell));
+  const set = node.isEmpty ? null : new Set(cells);
+  const rows = node.isEmpty ? all.rows : all.rows.filter((row) => row.cells.some((cell) => set.has(cell)));
+  const columns = all.columns.filter((column) => node.column(column) !== false);
+  return { cells, rows, columns, has: set ? (cell) => set.has(cell) : () => true, isAll: node.isEmpty };
+});
+
+let opener = null;
+
+/** Open a cell (its key) or a model (`model:` and the number of its row); the focus goes back when it is closed. */
+export function openPanel(key) {
+  if (!open.peek()) opener = document.activeElement;
+  open.value = key;
+}
+
+export function closePanel() {
+  open.value = "";
+  if (opener?.isConnected) opener.focus({ preventScroll: true });
+  opener = null;
+}
+
+export function applyTheme() {
+  try { theme.value = localStorage.getItem("hfaccel-theme") ?? ""; } catch { /* storage may be switched off */ }
+  effect(() => {
+    if (theme.value) document.documentElement.dataset.theme = theme.value;
+    else delete document.documentElement.dataset.theme;
+    try { localStorage.setItem("hfaccel-theme", theme.value); } catch { /* likewise */ }
+  });
+}
+
+export const isDark = () => (theme.value ? theme.value === "dark" : matchMedia("(prefers-color-scheme: dark)").matches);

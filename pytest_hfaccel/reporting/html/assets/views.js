@@ -1,0 +1,131 @@
+// Problems by their reason, what changed since earlier runs, and the facts of the run.
+
+import { STATUS, columnName, format, html, useState, words } from "./data.js";
+import { Badge, CHANGES, Icon, Share } from "./matrix.js";
+import { Command, runAddress } from "./details.js";
+import { address, found, run } from "./state.js";
+
+function CellLink({ cell }) {
+  return html`<a class="cell-link" href=${address({ open: cell.key })}><bdi>${cell.row.model}</bdi><span>${columnName(cell.column)}</span></a>`;
+}
+
+function CellList({ cells, extra }) {
+  const [limit, setLimit] = useState(12);
+  return html`<ul class="cell-list">${cells.slice(0, limit).map((cell) => html`<li key=${cell.key}><span class="mark tone-${STATUS[cell.status].tone}"><${Icon} name=${cell.status} /></span><${CellLink} cell=${cell} />${extra?.(cell)}</li>`)}</ul>
+    ${cells.length > limit ? html`<button type="button" class="more" onClick=${() => setLimit(limit + 200)}>Show ${format.count(Math.min(200, cells.length - limit))} more</button>` : null}`;
+}
+
+// Problems --------------------------------------------------------------------------------------------------------
+
+/** A reason without what differs from cell to cell, so that the same problem is listed once. */
+function kindOf(cell, problem) {
+  let text = problem.reason.split("\n")[0];
+  for (const name of [cell.row.architecture, cell.row.model]) if (name.length > 3) text = text.replaceAll(name, "…");
+  return text.replace(/-?\d+(\.\d+)?(e[+-]?\d+)?/gi, "#").replace(/\s+\[[^\]]*\]$/, "");
+}
+
+export function problemGroups(cells) {
+  const groups = new Map();
+  for (const cell of cells) {
+    const { problem } = cell;
+    if (!problem || cell.status === "skipped" || cell.status === "incomplete") continue;
+    const key = [cell.status, problem.name, problem.cause, kindOf(cell, problem)].join("\n");
+    if (!groups.has(key)) groups.set(key, { status: cell.status, check: problem.name, cause: problem.cause, stage: problem.stage, cells: [] });
+    groups.get(key).cells.push(cell);
+  }
+  const order = (group) => (run.value.bad.has(group.status) ? 0 : group.status === "unavailable" ? 2 : 1);
+  return [...groups.values()].sort((a, b) => order(a) - order(b) || b.cells.length - a.cells.length);
+}
+
+function ProblemCard({ group }) {
+  const { cells, status, check, cause } = group;
+  const reason = cells[0].problem.reason.split("\n")[0];
+  const columns = run.value.columns.filter((column) => cells.some((cell) => cell.column === column));
+  // What fails once per device of a model is one problem of the model.
+  return html`<details class="problem tone-${STATUS[status].tone}" open=${cells.length <= 3 && run.value.bad.has(status)}>
+    <summary><span class="many">${format.count(cells.length)}</span>
+      <span class="what"><b>${words(check)}</b> <${Badge} status=${status} />${cause ? html`<span class="tag" title=${run.value.causes[cause]}>${cause}</span>` : null}
+        <span class="where">${columns.map((column) => columnName(column)).join(", ")}</span>
+        <span class="reason">${reason || STATUS[status].says}</span></span></summary>
+    <${CellList} cells=${cells} />
+  </details>`;
+}
+
+export function Problems() {
+  const groups = problemGroups(found.value.cells);
+  const isBad = (group) => run.value.bad.has(group.status);
+  const sections = [
+    ["Failures", groups.filter(isBad), "These fail the run."],
+    ["Expected failures", groups.filter((group) => group.status === "xfailed"), "The registry says that these fail, and why."],
+    ["Not here", groups.filter((group) => group.status === "unavailable"), "A device, a precision or a package is missing on this machine."],
+  ];
+  if (!groups.length) return html`<div class="page"><div class="nothing"><p>${found.value.isAll ? "No problems: every cell passed." : "No cell of this filter has a problem."}</p></div></div>`;
+  return html`<div class="page problems">${sections.map(([title, members, lead]) => (members.length ? html`<section key=${title}><h2>${title} <small>${format.plural(members.reduce((sum, group) => sum + group.cells.length, 0), "cell")}</small></h2><p class="lead">${lead}</p>
+    ${members.map((group) => html`<${ProblemCard} key=${group.cells[0].key} group=${group} />`)}</section>` : null))}</div>`;
+}
+
+// Changes ---------------------------------------------------------------------------------------------------------
+
+const speed = (cell) => {
+  const ratio = cell.numbers.latency / cell.last.latency;
+  return html`<span class="delta">${format.latency(cell.last.latency)} → <b>${format.latency(cell.numbers.latency)}</b> <small>${ratio > 1 ? "+" : "−"}${format.number(Math.abs(ratio - 1) * 100, 2)} %</small></span>`;
+};
+const status = (cell) => html`<span class="delta"><${Badge} status=${cell.last.status} /> → <${Badge} status=${cell.status} /> ${cell.problem?.reason ? html`<span class="reason">${cell.problem.reason.split("\n")[0]}</span>` : null}${cell.last.weights !== cell.row.weights ? html`<small> ${cell.last.weights} → ${cell.row.weights} weights</small>` : null}</span>`;
+
+export function Changes() {
+  const all = run.value, last = all.earlier.at(-1);
+  if (!last) return html`<div class="page"><div class="nothing"><p>There is no earlier run in this directory of reports to compare with.</p></div></div>`;
+  const of = (change) => found.value.cells.filter((cell) => cell.change === change);
+  const sections = [["broken", status], ["fixed", status], ["other", status], ["slower", speed], ["faster", speed], ["new", null]]
+    .map(([change, extra]) => [change, of(change), extra]).filter(([, cells]) => cells.length);
+  const names = [...new Set([...Object.keys(all.versions), ...Object.keys(last.versions)])].filter((name) => all.versions[name] !== last.versions[name]);
+  const compared = found.value.cells.filter((cell) => cell.last);
+  const moved = compared.filter((cell) => cell.change);
+  return html`<div class="page changes">
+    <p class="lead">Each cell is compared with the last earlier run that has it${compared.length ? html`; the last run is <a href=${runAddress(last.id)}>${last.id}</a>, ${format.time(last.started)}` : ""}.
+      <b> ${moved.length ? `${format.count(moved.length)} of ${format.plural(compared.length, "compared cell")} changed.` : `None of ${format.plural(compared.length, "compared cell")} changed.`}</b></p>
+    ${sections.map(([change, cells, extra]) => html`<section key=${change}><h2><span class="mark tone-${CHANGES[change].tone}"></span>${CHANGES[change].label} <small>${format.plural(cells.length, "cell")}</small></h2><p class="lead">${CHANGES[change].says[0].toUpperCase()}${CHANGES[change].says.slice(1)}.</p><${CellList} cells=${cells} extra=${extra} /></section>`)}
+    ${all.gone.number ? html`<section><h2>Gone <small>${format.plural(all.gone.number, "cell")}</small></h2><p class="lead">In the last run, and not in this one: not selected, or not there any more.</p>
+      <details><summary>Show them</summary><ul class="cell-list">${all.gone.cells.map(([name, device, dtype, state]) => html`<li><span class="mark tone-${STATUS[state].tone}"><${Icon} name=${state} /></span><bdi>${name}</bdi> ${columnName({ device, dtype })}</li>`)}</ul></details></section>` : null}
+    <section><h2>What else differs from the last run</h2>
+      ${names.length || all.machine_name !== last.machine || all.commit !== last.commit || all.run.command !== last.command ? html`<table><thead><tr><td></td><th scope="col">last run</th><th scope="col">this run</th></tr></thead><tbody>
+        ${names.map((name) => html`<tr><th scope="row">${name}</th><td>${last.versions[name] ?? "–"}</td><td>${all.versions[name] ?? "–"}</td></tr>`)}
+        ${all.machine_name !== last.machine ? html`<tr><th scope="row">machine</th><td>${last.machine}</td><td>${all.machine_name}</td></tr>` : null}
+        ${all.commit !== last.commit ? html`<tr><th scope="row">commit</th><td><code>${last.commit?.slice(0, 10) ?? "–"}</code></td><td><code>${all.commit?.slice(0, 10) ?? "–"}</code></td></tr>` : null}
+        ${all.run.command !== last.command ? html`<tr><th scope="row">command</th><td><code>${last.command}</code></td><td><code>${all.run.command}</code></td></tr>` : null}
+      </tbody></table>` : html`<p>Nothing: the same versions, machine, commit and command.</p>`}</section>
+    <section><h2>The runs so far</h2><${RunBars} /></section>
+  </div>`;
+}
+
+export function RunBars() {
+  const all = run.value;
+  const runs = [...all.earlier, { ...all.run, status: all.run.passed ? "passed" : all.run.ended === "finished" ? "failed" : all.run.ended, counts: all.counts, isThis: true }].reverse();
+  return html`<table class="runs"><thead><tr><th scope="col">Run</th><th scope="col">Began</th><th scope="col">Ended</th><th scope="col">Cells</th></tr></thead><tbody>
+    ${runs.map((each) => html`<tr key=${each.id}><th scope="row">${each.isThis ? html`<b>${each.id || "this run"}</b>` : html`<a href=${runAddress(each.id)}>${each.id}</a>`}</th><td>${format.time(each.started)}</td><td>${words(each.status)}</td>
+      <td class="share"><span>${format.count(Object.values(each.counts).reduce((sum, count) => sum + count, 0))}</span><${Share} counts=${each.counts} /></td></tr>`)}</tbody></table>`;
+}
+
+// The run ---------------------------------------------------------------------------------------------------------
+
+const isPlain = (value) => value === null || typeof value !== "object";
+
+function Facts({ of }) {
+  return html`<dl class="facts">${Object.entries(of).filter(([, value]) => value !== null && value !== "" && !(Array.isArray(value) && !value.length) && !(typeof value === "object" && !Array.isArray(value) && !Object.keys(value).length)).map(([name, value]) => html`<dt>${words(name)}</dt><dd>${
+    /bytes$/.test(name) && typeof value === "number" ? format.memory(value) : isPlain(value) ? (value === true ? "yes" : value === false ? "no" : String(value))
+      : Array.isArray(value) ? (value.every(isPlain) ? value.join(", ") : value.map((item) => html`<${Facts} of=${item} />`)) : html`<${Facts} of=${value} />`}</dd>`)}</dl>`;
+}
+
+export function RunFacts() {
+  const all = run.value;
+  const { versions, ...machine } = all.machine;
+  return html`<div class="page facts-page">
+    <section><h2>Command</h2>${all.run.command ? html`<${Command} text=${all.run.command} />` : null}
+      <${Facts} of=${{ run: all.run.id, began: format.time(all.run.started), ended: `${all.run.ended}${all.run.finished ? `, ${format.time(all.run.finished)}` : ""}`, continues: all.run.resumed, workers: all.run.workers || null, commit: all.commit }} /></section>
+    <section><h2>Machine</h2><${Facts} of=${machine} /></section>
+    <section><h2>Versions</h2><${Facts} of=${all.versions} /></section>
+    ${Object.keys(all.absent).length ? html`<section><h2>Devices that are not here</h2><dl class="facts">${Object.entries(all.absent).map(([name, why]) => html`<dt>${name}</dt><dd>${why}</dd>`)}</dl></section>` : null}
+    <section><h2>Options</h2><${Facts} of=${all.options} /></section>
+    <section><h2>The runs so far</h2><${RunBars} /></section>
+  </div>`;
+}

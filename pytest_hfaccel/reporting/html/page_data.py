@@ -1,0 +1,311 @@
+"""From the records of a run, and of earlier ones, to what the page shows: small, plain, and split for fast loading.
+
+What the matrix, the filter and the charts need is one object, the index; it is columnar, and each text stands in it
+once. What a cell shows when it is opened lies in chunks of `DETAILS_PER_CHUNK` cells, unpacked when they are asked for.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.results import NOT_REACHED, Cause, CellKey, CellResult, CheckOutcome, Ended, Status
+from pytest_hfaccel.reporting.journal import JOURNAL, read_journal
+from pytest_hfaccel.reporting.plain import redact, to_plain
+from pytest_hfaccel.reporting.reports import speaks_against
+from pytest_hfaccel.reporting.run_facts import envelope
+from pytest_hfaccel.reporting.support_matrix import MEANINGS, cause_of
+
+DETAILS_PER_CHUNK = 128
+_DIGITS = 5
+_LARGEST = 1e300
+_GONE_SHOWN = 500
+_STATUSES = tuple(Status)
+_NUMBERS = ("latency", "throughput", "memory", "error", "tolerance", "seconds")
+_ONCE_ELSEWHERE = ("measurements", "placement")
+"""Parts of measures that are large, and that the page shows in another form."""
+
+
+@dataclass(frozen=True)
+class PastRun:
+    """What the page says of an earlier run.
+
+    Attributes:
+        facts: `id`, `started`, `status`, `command`, `counts` (cells by status), `commit`, `versions`, `machine`.
+        cells: By cell: status, weights, latency in ms, relative error, model, device, dtype.
+    """
+
+    facts: dict[str, Any]
+    cells: dict[CellKey, tuple[Any, ...]]
+
+
+def read_past_runs(folders: Sequence[Path], limit: int | None = None) -> list[PastRun]:
+    """Read the journals of earlier runs, given oldest first, and return those that have a finished cell.
+
+    Args:
+        folders: Their folders.
+        limit: Bytes of journals after which no older one is read; `None` for all. The last one is always read.
+    """
+    found: list[PastRun] = []
+    size = 0
+    for folder in reversed(folders):
+        try:
+            size += (folder / JOURNAL).stat().st_size
+            if found and limit is not None and size > limit:
+                break
+            contents = read_journal(folder / JOURNAL)
+        except (OSError, ConfigError):
+            continue
+        if not contents.results:
+            continue
+        ended = str(contents.end.get("ended", "ended early"))
+        if ended == Ended.FINISHED:
+            ended = "failed" if any(map(speaks_against, contents.results)) else "passed"
+        run, machine = contents.header.get("run", {}), contents.header.get("machine", {})
+        facts = {
+            "id": folder.name,
+            "started": run.get("started", ""),
+            "status": ended,
+            "command": run.get("command", ""),
+            "counts": _counts(contents.results),
+            "commit": contents.header.get("commit"),
+            "versions": _present(contents.header.get("versions", {})),
+            "machine": _machine_name(machine),
+        }
+        found.append(PastRun(facts, {each.key: _before(each) for each in contents.results if not each.from_run}))
+    return found[::-1]
+
+
+def page_data(
+    results: Sequence[CellResult],
+    header: Mapping[str, Any],
+    *,
+    ended: str,
+    earlier: Sequence[PastRun],
+    root: str | None,
+) -> tuple[dict[str, Any], list[list[Any]]]:
+    """Return the index and the chunks of details; see `make_page` for the arguments."""
+    shared = envelope("summary", header, root)
+    run, machine = shared["run"], shared["machine"]
+    plain = _Plain(root)
+    rows, columns, texts, names = _Table(), _Table(), _Table(), _Table()
+    ordered = sorted(results, key=_order)
+    cells, details = [], []
+    for result in ordered:
+        family = _family(result.model, result.architecture, result.task)
+        why = texts.add(plain(result.weights_reason))
+        about = (result.model, result.architecture, result.module, result.task, family, result.weights, why)
+        row = rows.add(tuple(plain(about)))
+        column = columns.add((result.device, result.dtype))
+        checks = [_check_entry(check, result, names, texts, plain) for check in result.checks]
+        cell: list[Any] = [row, column, plain(result.cell), _STATUSES.index(result.status)]
+        cell += [result.implementation, checks, plain(numbers_of(result)), plain(_points(result))]
+        cells.append(cell)
+        details.append(_details(result, plain))
+    keys = [result.key for result in ordered]
+    index = {
+        "run": {
+            "id": run.get("id", ""),
+            "ended": ended,
+            "passed": ended == Ended.FINISHED
+            and not any(map(speaks_against, results))
+            and any(result.status in (Status.PASSED, Status.XFAILED) for result in results),
+            **{name: run.get(name) for name in ("started", "finished", "command", "workers", "rootdir", "resumed")},
+        },
+        "machine": machine,
+        "machine_name": _machine_name(machine),
+        "versions": _present(shared["versions"]),
+        "commit": shared["commit"],
+        "options": shared["options"],
+        "absent": run.get("absent_devices") or {},
+        "statuses": [[str(status), status.is_bad] for status in _STATUSES],
+        "worst_first": [str(status) for status in sorted(_STATUSES, key=lambda status: status.rank)],
+        "causes": {str(cause): MEANINGS[cause] for cause in Cause},
+        "not_reached": NOT_REACHED,
+        "numbers": _NUMBERS,
+        "rows": rows.values(),
+        "columns": columns.values(),
+        "checks": names.values(),
+        "texts": texts.values(),
+        "cells": cells,
+        "chunk": DETAILS_PER_CHUNK,
+        "earlier": to_plain([each.facts for each in earlier], root),
+        "history": _history(keys, earlier),
+        "gone": to_plain(_gone(set(keys), earlier), root),
+    }
+    return index, [details[at : at + DETAILS_PER_CHUNK] for at in range(0, len(details), DETAILS_PER_CHUNK)]
+
+
+class _Table:
+    """Values by number, each once."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[Any, int] = {}
+
+    def add(self, value: Any) -> int:
+        return self._numbers.setdefault(value, len(self._numbers))
+
+    def values(self) -> list[Any]:
+        return list(self._numbers)
+
+
+class _Plain:
+    """Makes values plain as `to_plain` does, with floats rounded for reading; most texts come more than once."""
+
+    def __init__(self, root: str | None) -> None:
+        self._text = cache(lambda text: redact(text, root=root))
+
+    def __call__(self, value: Any) -> Any:
+        if isinstance(value, Enum):
+            value = value.value
+        if value is None or isinstance(value, bool | int):
+            return value
+        if isinstance(value, float):
+            return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else str(value)
+        if isinstance(value, Mapping):
+            return {self._text(str(name)): self(item) for name, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self(item) for item in value]
+        return self._text(str(value))
+
+
+def _order(result: CellResult) -> tuple[Any, ...]:
+    is_class, is_cpu = result.device != "class", result.device != "cpu"
+    name = result.model.rpartition("/")[2].lower()
+    return (result.module, name, result.model, result.weights, is_class, is_cpu, result.device, result.dtype)
+
+
+@cache
+def _family(model: str, architecture: str, task: str) -> str:
+    from pytest_hfaccel.classify import classify_model
+
+    return classify_model(model, architecture, [task])["family"] or "unknown"
+
+
+def _check_entry(check: CheckOutcome, result: CellResult, names: _Table, texts: _Table, plain: _Plain) -> Any:
+    """A check that passed is the number of its name; others say how they ended, and why."""
+    name = names.add(check.name)
+    if check.status == Status.PASSED:
+        return name
+    reason = texts.add(plain(check.reason or ""))
+    is_judged = check.status != Status.SKIPPED
+    cause = str(cause_of(check, result.device)) if is_judged and NOT_REACHED not in (check.reason or "") else ""
+    return [name, _STATUSES.index(check.status), str(check.stage or ""), cause, reason]
+
+
+def numbers_of(result: CellResult) -> list[float | None]:
+    """Return the numbers of a cell that are compared between devices and runs.
+
+    They are the median latency in ms and samples per second at the first measured point, the bytes of a forward pass
+    (else of the weights on the device), the relative error of parity and its tolerance, and the seconds of all checks
+    and of loading.
+    """
+    measures = {check.name: check.measures for check in result.checks}
+    parity, speed = measures.get("parity", {}), measures.get("performance", {})
+    memory = speed.get("memory_bytes") or result.placement.get("bytes")
+    limits = parity.get("tolerance")
+    seconds = sum(check.seconds for check in result.checks) + sum(result.timings.values())
+    values = (
+        speed.get("median_ms"),
+        speed.get("samples_per_second"),
+        memory,
+        parity.get("rel_l2"),
+        limits.get("rel_l2") if isinstance(limits, Mapping) else None,
+        seconds,
+    )
+    return [_number(value) for value in values]
+
+
+def _number(value: Any) -> float | None:
+    """A measure is what a check gave; a third party's may be anything."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) < _LARGEST else None
+
+
+def _points(result: CellResult) -> list[list[Any]]:
+    """Batch, length, ms, samples per second, bytes, and ms per token of each measured point."""
+    found = next((check.measures.get("measurements") for check in result.checks if check.name == "performance"), None)
+    points = []
+    for point in filter(_is_mapping, found if isinstance(found, list) else ()):
+        latency = point.get("latency") or {}
+        values = (latency.get("median_ms"), point.get("samples_per_second"), point.get("memory_bytes"))
+        points.append([point.get("batch"), point.get("length"), *map(_number, values), point.get("per_token_ms")])
+    return points
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _details(result: CellResult, plain: _Plain) -> list[Any]:
+    """Measures and seconds by check, the placement, the seconds of loading, the command, the run it is from."""
+    checks = [[_trimmed(check.measures), round(check.seconds, 4)] for check in result.checks]
+    placed = result.placement if not any(check.name == "placement" for check in result.checks) else {}
+    found: list[Any] = plain([checks, placed, result.timings, reproduce(result), result.from_run])
+    return found
+
+
+def _trimmed(measures: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in measures.items() if name not in _ONCE_ELSEWHERE}
+
+
+def reproduce(result: CellResult) -> str:
+    """Return the command that runs a cell again, quoted for a POSIX shell: a model's name may be anything."""
+    module = result.module.partition(".")[0]
+    where = [] if result.device == "class" else ["--hf-device", result.device, "--hf-dtype", result.dtype]
+    words = [f"model_classes/test_hf_{module}.py", "--hf-model", result.model, *where, "--hf-weights", result.weights]
+    return shlex.join(["pytest", *words])
+
+
+def _before(result: CellResult) -> tuple[Any, ...]:
+    latency, _, _, error, _, _ = numbers_of(result)
+    return (str(result.status), result.weights, latency, error, result.model, result.device, result.dtype)
+
+
+def _history(keys: Sequence[CellKey], earlier: Sequence[PastRun]) -> dict[str, list[list[Any]]]:
+    """By the number of a cell, oldest first: run, status, weights, latency and error, each at 3 digits."""
+    numbers = {str(status): number for number, status in enumerate(_STATUSES)}
+    found: dict[str, list[list[Any]]] = {}
+    for at, key in enumerate(keys):
+        for run, each in enumerate(earlier):
+            if key in each.cells:
+                status, weights, latency, error = each.cells[key][:4]
+                short = [None if value is None else float(f"{value:.3g}") for value in (latency, error)]
+                found.setdefault(str(at), []).append([run, numbers[status], weights, *short])
+    return found
+
+
+def _gone(keys: set[CellKey], earlier: Sequence[PastRun]) -> dict[str, Any]:
+    """Cells that the last run had and this one has not."""
+    last = earlier[-1].cells if earlier else {}
+    gone = [cell for key, cell in last.items() if key not in keys]
+    shown = [[model, device, dtype, status] for status, _, _, _, model, device, dtype in gone[:_GONE_SHOWN]]
+    return {"number": len(gone), "cells": shown}
+
+
+def _counts(results: Iterable[CellResult]) -> dict[str, int]:
+    return dict(Counter(str(result.status) for result in results))
+
+
+def _present(versions: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(version) for name, version in versions.items() if version}
+
+
+_MODEL_YEAR = re.compile(r"\s+(?:\d+-Core )?Processor$")
+
+
+def _machine_name(machine: Mapping[str, Any]) -> str:
+    cpu = machine.get("cpu")
+    name = cpu.get("name", "") if isinstance(cpu, Mapping) else cpu or ""
+    cores = cpu.get("cores") if isinstance(cpu, Mapping) else machine.get("cores")
+    return _MODEL_YEAR.sub("", str(name)) + (f", {cores} cores" if cores else "")
