@@ -115,6 +115,7 @@ class Backends:
         Raises:
             BackendUnavailable: No backend serves the kind, or its runtime is not installed.
         """
+        kind = kind.partition("+")[0]  # the backend of a device splits models over it, too
         if kind not in self._instances:
             if kind not in self._imports:
                 raise BackendUnavailable(

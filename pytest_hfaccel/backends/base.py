@@ -161,6 +161,18 @@ class ModelSource(Protocol):
         """
 
 
+class SplittableSource(ModelSource, Protocol):
+    """A source that also gives models that are split over devices, as checkpoints do."""
+
+    def split_model(self, dtype: str, split: Mapping[str, Any]) -> Any:
+        """Load the transformers model, or this process's part of it, in eval mode.
+
+        Args:
+            dtype: As in `torch_model`, whose errors it raises.
+            split: Keyword arguments of `from_pretrained` that say how (`device_map`, `distributed_config`).
+        """
+
+
 class LoadedModel(Protocol):
     """A model on a device, ready to run. Tensors go in and come out on the CPU.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,13 +59,27 @@ class Checkpoint:
 
         return remote_class(self.directory, self.spec) if self.trust_remote_code else model_class(self.spec)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what another process makes for itself."""
+        return {name: None if name.startswith("_") else value for name, value in vars(self).items()}
+
     def torch_model(self, dtype: str, device: str = "cpu") -> Any:
         """Load the transformers model in eval mode; see `ModelSource.torch_model`.
 
         What was loaded is compared with the files, so that no device is blamed for what went wrong before it.
         """
+        return self._checked_model(dtype).to(device)
+
+    def split_model(self, dtype: str, split: Mapping[str, Any]) -> Any:
+        """Load a model that is split over devices; see `SplittableSource.split_model`. It is compared as any other."""
+        return self._checked_model(dtype, split)
+
+    def _checked_model(self, dtype: str, split: Mapping[str, Any] | None = None) -> Any:
         described = self.require_fit()
-        model, info = self._load(self.directory, dtype)
+        model, info = self._load(self.directory, dtype, split)
+        if info["missing_keys"] and split:
+            names = ", ".join(sorted(map(str, info["missing_keys"])))
+            raise LoadError(f"{self.directory} lacks {names}, which would be drawn anew in each part of a split model.")
         if info["missing_keys"] and dtype not in ("fp32", "fp64"):
             # They are random, and other numbers in another dtype: those of the reference are in fp32.
             model = self._load(self.directory, "fp32")[0].to(model.dtype)
@@ -89,7 +103,7 @@ class Checkpoint:
         }
         if dtype == "fp64":
             use_eager_experts(model)
-        return model.to(device)
+        return model
 
     def weight_problems(self, model: Any) -> list[str]:
         """Return what a loaded model has differently from the files; see `ModelSource.weight_problems`."""
@@ -143,7 +157,7 @@ class Checkpoint:
         """Load the model from where it was saved again; see `ModelSource.torch_model_in`."""
         return self._load(directory, dtype)[0]
 
-    def _load(self, directory: Path, dtype: str) -> tuple[Any, dict[str, Any]]:
+    def _load(self, directory: Path, dtype: str, split: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Return the model that `from_pretrained` makes of a directory, in eval mode, and what it says of the keys."""
         import torch
 
@@ -162,6 +176,7 @@ class Checkpoint:
                     trust_remote_code=self.trust_remote_code,
                     output_loading_info=True,
                     ignore_mismatched_sizes=True,  # `tensors_of_other_shape` names them
+                    **(split or {}),
                 )
         return model.eval().requires_grad_(False), info
 

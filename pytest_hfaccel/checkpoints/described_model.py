@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_hfaccel.checkpoints.integrity import read_header, weight_files
 from pytest_hfaccel.core.errors import CheckpointError
-from pytest_hfaccel.upstream.torch import skip_init_on_meta
+from pytest_hfaccel.upstream.accelerate import offloaded_weights
+from pytest_hfaccel.upstream.torch import skip_init_on_meta, whole_tensor
 from pytest_hfaccel.upstream.transformers import quiet
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ class DescribedModel:
 
     def _compared(self, model: Any, ignored: set[str]) -> tuple[list[str], list[str]]:
         """Return the names of the tensors of another kind, and of those with other values, than in the files."""
-        loaded = model.state_dict()
+        loaded = WholeTensors(model)
         mistyped, suspects = [], {}
         with _reading(self.tensors) as read:
             for name, stored in self.tensors.items():
@@ -156,6 +157,26 @@ class DescribedModel:
                 elif mine is None or not _is_same(mine, read(name)):
                     suspects[name] = mine is not None
             return mistyped, _still_different(model, loaded, suspects, read)
+
+
+class WholeTensors(Mapping[str, "torch.Tensor"]):
+    """The tensors of a model by name; one that is split over processes or offloaded is fetched when it is asked for."""
+
+    def __init__(self, model: Any) -> None:
+        self._tensors = model.state_dict()
+        self._offloaded = offloaded_weights(model)
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        if name in self._offloaded:
+            return self._offloaded[name]()
+        tensor = whole_tensor(self._tensors[name])
+        return tensor if tensor is self._tensors[name] else tensor.cpu()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
 
 
 def settings_of(model: Any) -> Settings:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.backends.base import flatten_outputs
 from pytest_hfaccel.checks.base import CLASS, CheckContext, built_in, failed, is_torch_cell, passed, passed_unless
+from pytest_hfaccel.core.devices import OFFLOAD
 from pytest_hfaccel.core.results import CheckOutcome, Stage
 from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.registry.installed import unknown_architectures
@@ -153,10 +154,15 @@ def is_same_device(wanted: Device, reported: str) -> bool:
 
     A runtime may leave out the kind (`CPU` for `openvino:CPU`), or add an index to a device that has no other
     (`GPU.0` for `openvino:GPU`, `mps:0` for `mps`). OpenVINO's AUTO and its like name no device: the one that they
-    chose is accepted, and recorded.
+    chose is accepted, and recorded. A split model is on several devices of a kind; what is offloaded is elsewhere.
     """
     if wanted.kind == "openvino" and wanted.target.partition(":")[0] in _OPENVINO_CHOOSERS:
         return True
+    if wanted.parallel:
+        kind, _, index = reported.partition(":")
+        if wanted.ranks > 1 and wanted.target:
+            return kind == wanted.eager.kind and 0 <= int(index or 0) - int(wanted.target) < wanted.ranks
+        return kind == wanted.eager.kind or (wanted.parallel == OFFLOAD and kind in ("cpu", "disk"))
     name = reported.lower()
     accepted = {wanted.id.lower(), wanted.target.lower() or wanted.kind}
     return any(name in (known, f"{known}.0", f"{known}:0") for known in accepted)

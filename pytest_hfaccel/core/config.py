@@ -129,6 +129,12 @@ class RunConfig:
     dtypes: Option[tuple[str, ...]] = _list(
         "--hf-dtype", "Precision to test at: fp32, bf16, fp16, int8. Comma-separated or repeated.", split=True
     )
+    parallel: Option[tuple[str, ...]] = _list(
+        "--hf-parallel",
+        "How to split the models over devices of torch: tp=2 (tensor parallel in two processes), auto (device_map) or "
+        "offload (part of the weights on the CPU or the disk); none for whole models. Comma-separated or repeated.",
+        split=True,
+    )
     weights = Option(
         "--hf-weights",
         "auto",
@@ -267,6 +273,13 @@ class RunConfig:
         "upwards).",
         env="HFACCEL_NODE_MODULES",
         is_path=True,
+    )
+    rank_timeout = Option(
+        "",
+        600,
+        "Seconds after which a process of a tensor-parallel model that does not answer counts as hanging.",
+        counts=True,
+        env="HFACCEL_RANK_TIMEOUT",
     )
     pool_memory = Option(
         "",

@@ -7,7 +7,7 @@ that every layer may ask.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -102,6 +102,7 @@ class DeviceKind:
         torch: How torch reaches its devices; `None` where torch does not compute on them.
         backend: Folder in `pytest_hfaccel.backends`; empty where none runs models on it yet.
         is_searched: Whether the machine is searched for its devices; others exist only by name.
+        parallel: How models are split, as `parallel_mode` returns it; empty where they are whole.
         traits: What its backend can do.
     """
 
@@ -113,6 +114,7 @@ class DeviceKind:
     torch: TorchDevice | None = None
     backend: str = ""
     is_searched: bool = True
+    parallel: str = ""
     traits: Traits = field(default_factory=Traits)
 
 
@@ -264,9 +266,34 @@ HARDWARE_KINDS = tuple(
 """
 
 
+TENSOR_PARALLEL = "tp"
+AUTO = "auto"
+OFFLOAD = "offload"
+
+PARALLEL_MODES = f"{TENSOR_PARALLEL}=<2 or more>, {AUTO}, {OFFLOAD}"
+"""How a model can be split over several devices, as messages list it."""
+
+
+def parallel_mode(text: str) -> str:
+    """Return the plain spelling of a way to split a model: `tp=2`, `auto` or `offload`; empty for any other text."""
+    name, _, count = text.strip().lower().partition("=")
+    if name == TENSOR_PARALLEL:
+        return f"{TENSOR_PARALLEL}={int(count)}" if count.isdecimal() and int(count) > 1 else ""
+    return name if name in (AUTO, OFFLOAD) and not count else ""
+
+
 def kind_named(name: str) -> DeviceKind:
-    """Return the row of a kind; one with default traits for a kind that nobody has registered."""
-    return _KINDS.get(name) or DeviceKind(name)
+    """Return the row of a kind; one with default traits for a kind that nobody has registered.
+
+    That of `cuda+tp=2` is the row of `cuda` with split models; such devices are used only when they are named.
+    """
+    base, _, suffix = name.partition("+")
+    row = _KINDS.get(base) or DeviceKind(base)
+    if not suffix:
+        return row
+    # Its weights are elsewhere: in other processes, or fetched when they are needed.
+    traits = replace(row.traits, accelerator=False, torch_module=False)
+    return replace(row, name=name, is_searched=False, parallel=suffix, traits=traits)
 
 
 def registered_kinds() -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,13 @@ class HardwareReport:
         return min(self.present(), key=lambda device: (rank_of(device.kind, device.target), device.target), default=CPU)
 
     def find(self, device: Device) -> Presence | None:
-        """Return what is known of a device; `None` for a kind that is not probed (`fake`, third-party kinds)."""
+        """Return what is known of a device; `None` for a kind that is not probed (`fake`, third-party kinds).
+
+        One over which models are split is there where it is without; the rest shows when a model is loaded.
+        """
+        if device != device.eager:
+            eager = self.find(device.eager)
+            return None if eager is None else replace(eager, device=device)
         same_kind = [presence for presence in self.presences if presence.device.kind == device.kind]
         if device.kind == "openvino" and device.target.partition(":")[0] in _OPENVINO_CHOOSERS:
             there = any(presence.present for presence in same_kind)

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from pytest_hfaccel.core.config import REGISTERED
-from pytest_hfaccel.core.devices import BUILT_IN, Traits, kind_named
+from pytest_hfaccel.core.devices import (
+    BUILT_IN,
+    PARALLEL_MODES,
+    TENSOR_PARALLEL,
+    Traits,
+    kind_named,
+    parallel_mode,
+)
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.results import Stage
 
@@ -37,7 +44,8 @@ class Device:
     """An execution target.
 
     Attributes:
-        kind: One of `DEVICE_KINDS`; it decides the backend.
+        kind: One of `DEVICE_KINDS`, which decides the backend; with a plus sign how models are split, as in
+            `cuda+tp=2`.
         target: Which one of its kind: an index (`0`) or the runtime's own name (`GPU.0`); empty where there is one.
     """
 
@@ -46,7 +54,7 @@ class Device:
 
     @classmethod
     def parse(cls, text: str, extra_kinds: Sequence[str] = ()) -> Device:
-        """Read `cpu`, `cuda`, `cuda:1`, `openvino:GPU.0`, ...
+        """Read `cpu`, `cuda`, `cuda:1`, `openvino:GPU.0`, `cuda:0+tp=2`, ...
 
         A kind that is indexed gets index 0; one whose targets have names gets its first.
 
@@ -55,8 +63,10 @@ class Device:
             extra_kinds: Kinds served by third-party backends, besides `DEVICE_KINDS`.
 
         Raises:
-            ConfigError: The kind is unknown or the index is not a number.
+            ConfigError: The kind or what follows the plus sign is unknown, or the index is not a number.
         """
+        if "+" in text:
+            return cls._parse_suffixed(text, extra_kinds)
         kind, _, target = text.strip().partition(":")
         kind = kind.lower()
         kinds = dict.fromkeys((*DEVICE_KINDS, *extra_kinds))
@@ -81,10 +91,40 @@ class Device:
             raise ConfigError(f"{text!r} is not a device: there is only one {kind!r}.")
         return cls(kind, target)
 
+    @classmethod
+    def _parse_suffixed(cls, text: str, extra_kinds: Sequence[str]) -> Device:
+        eager, _, suffix = text.strip().partition("+")
+        base, mode = cls.parse(eager, extra_kinds), parallel_mode(suffix)
+        if not mode:
+            allowed = ", ".join(f"{base}+{each}" for each in PARALLEL_MODES.split(", "))
+            raise ConfigError(f"{text!r} is not a device: {suffix!r} is no way to split a model. Allowed: {allowed}.")
+        if kind_named(base.kind).backend != "torch":
+            raise ConfigError(f"{text!r} is not a device: models are split over devices of torch, such as cpu+{mode}.")
+        return cls(f"{base.kind}+{mode}", base.target)
+
     @property
     def id(self) -> str:
-        """The name users type and reports show: `cuda:0`, `openvino:CPU`, `cpu`."""
-        return f"{self.kind}:{self.target}" if self.target else self.kind
+        """The name users type and reports show: `cuda:0`, `openvino:CPU`, `cpu`, `cpu+tp=2`."""
+        if not self.target:
+            return self.kind
+        kind, plus, suffix = self.kind.partition("+")
+        return f"{kind}:{self.target}{plus}{suffix}"
+
+    @property
+    def parallel(self) -> str:
+        """How models are split over several devices: `tp=2`, `auto`, `offload`; empty where they are whole."""
+        return kind_named(self.kind).parallel
+
+    @property
+    def ranks(self) -> int:
+        """The number of processes over which a model is split; 1 where it stays in this one."""
+        mode, _, count = self.parallel.partition("=")
+        return int(count) if mode == TENSOR_PARALLEL else 1
+
+    @property
+    def eager(self) -> Device:
+        """The device itself, with whole models."""
+        return Device(self.kind.partition("+")[0], self.target)
 
     @cached_property
     def slug(self) -> str:

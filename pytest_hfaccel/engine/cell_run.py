@@ -139,8 +139,10 @@ class CellRun:
             if task.pipeline is None:
                 raise HfAccelError(f"task {task.name!r} has no pipeline: {task.why_no_pipeline}", stage=Stage.RUN)
             model = self.loaded.pipeline_model()
-            # Without a device, transformers moves the model to the first accelerator it finds.
-            self._pipe = pipeline(task.pipeline, model=model, device=model.device, **self.source.processors())
+            # Without a device, transformers moves the model to the first accelerator it finds; one with a device map
+            # stays where it is, and takes no device.
+            device = None if getattr(model, "hf_device_map", None) else model.device
+            self._pipe = pipeline(task.pipeline, model=model, device=device, **self.source.processors())
         return self._pipe
 
     @property
@@ -254,6 +256,8 @@ class CellRun:
             if is_device_lost(error):
                 self.lose_device(check.name, error)
             first = next((name for known, name in self._failures.values() if known is error), check.name)
+            # A model that is lost raises the same error whatever it is asked: the first check that met it reports it.
+            self._failures.setdefault(f"met by {first}", (error, first))
             return _outcome_of(error, check.name, first)
 
     def lose_device(self, check: str, error: BaseException) -> None:

@@ -12,12 +12,12 @@ from typing import Any
 
 from pytest_hfaccel.core.config import RunConfig
 from pytest_hfaccel.core.presence import Presence
-from pytest_hfaccel.core.spec import CPU, Cell, ModelSpec
+from pytest_hfaccel.core.spec import CPU, Cell, Device, ModelSpec
 from pytest_hfaccel.registry.requirements import installed_dependencies
 
 _SELECTING = frozenset(
     {
-        *("all_models", "all_hardware", "models", "devices", "dtypes", "weights", "registries", "require"),
+        *("all_models", "all_hardware", "models", "devices", "parallel", "dtypes", "weights", "registries", "require"),
         *("performance", "batch_sizes", "seq_lengths", "training", "attention", "compile", "transformers_js"),
         *("resume", "retry", "reports", "reports_mode", "keep_runs", "database", "cache", "plan", "shard"),
         *("isolate", "timeout", "ledger"),
@@ -55,7 +55,7 @@ class OutcomeKeys:
             "checkpoint": checkpoint[:16],
             "registry entry": hash_of_entry(replace(cell.model, expect=expected)),
             "weights": str(cell.weights.kind),
-            "device": self._device(cell.device.id),
+            "device": self._device(cell.device),
             "versions": self._versions,
             "dependencies": _hash(installed_dependencies(cell.model)),
             "options": self._options,
@@ -72,11 +72,11 @@ class OutcomeKeys:
     def _options(self) -> str:
         return _hash(options_that_decide(self._config))
 
-    def _device(self, device: str) -> str:
+    def _device(self, device: Device) -> str:
         """What stays of a device between two runs: not how much of its memory is free."""
-        known = filter(None, (self._found.get(CPU.id), self._found.get(device)))
+        known = filter(None, (self._found.get(CPU.id), self._found.get(device.eager.id)))
         facts = [(one.name, one.details.get("driver"), one.details.get("flags")) for one in known]
-        return _hash([device, facts])
+        return _hash([device.id, facts])
 
     @cached_property
     def _found(self) -> dict[str, Presence]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pytest_hfaccel.core.config import RunConfig, expand_path
+from pytest_hfaccel.core.devices import PARALLEL_MODES, kind_named, parallel_mode
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.presence import hardware_of_cluster
 from pytest_hfaccel.core.spec import CLASS_LEVEL, CPU, DTYPES, Cell, Device, ModelSpec, WeightsChoice
@@ -107,6 +108,8 @@ def make_plan(config: RunConfig, registry: Registry, store: CheckpointStore, bac
     _require(config, [*report.present(), *unlooked], absent)
     _require_directory(config)
     devices = asked or (report.present() if config.all_hardware else [report.best()])
+    if config.parallel:
+        devices = split_over(devices, config.parallel, are_named=bool(asked))
     plan = Plan(config, list(dict.fromkeys(devices)), absent)
     if not (config.all_hardware and not asked):
         certain = {device.kind for text, device in zip(config.devices, asked, strict=True) if ":" in text}
@@ -138,6 +141,42 @@ def require_dtypes(dtypes: Iterable[str], place: str) -> None:
     for dtype in dtypes:
         if dtype not in DTYPES:
             raise ConfigError(f"{place}: {dtype!r} is not a dtype. Allowed: {', '.join(DTYPES)}.")
+
+
+WHOLE = "none"
+"""The mode of `--hf-parallel` in which models are whole."""
+
+
+def split_over(devices: Sequence[Device], modes: Iterable[str], *, are_named: bool) -> list[Device]:
+    """Return the devices of a run with `--hf-parallel`.
+
+    Args:
+        devices: Those of the run.
+        modes: What the user asked for, e.g. `tp=2`, `none`.
+        are_named: Whether the user named the devices. Where they were found, models are split over the first of each
+            kind and its neighbours, and over none that cannot be split over.
+
+    Raises:
+        ConfigError: A mode that there is not, or no device that models can be split over.
+    """
+    split: list[Device] = []
+    for mode in modes:
+        if mode.lower() == WHOLE:
+            split += devices
+            continue
+        if not parallel_mode(mode):
+            raise ConfigError(f"--hf-parallel: {mode!r} is not allowed. Allowed: {PARALLEL_MODES}, {WHOLE}.")
+        of_torch = {device: kind_named(device.kind) for device in devices if device == device.eager}
+        fit = [device for device, row in of_torch.items() if row.backend == "torch"]
+        others = [device.id for device in devices if device not in fit]
+        if not fit or (are_named and others):
+            raise ConfigError(
+                f"--hf-parallel {mode}: models cannot be split over {', '.join(others)}.",
+                hint="Name devices of torch with --hf-device, such as cpu or cuda:0.",
+            )
+        first = {device.kind: device for device in reversed(fit)}
+        split += [Device.parse(f"{device}+{mode}") for device in fit if are_named or first[device.kind] == device]
+    return split
 
 
 def _require_directory(config: RunConfig) -> None:

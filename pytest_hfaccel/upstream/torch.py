@@ -151,3 +151,14 @@ def has_triton() -> bool:
     from torch.utils._triton import has_triton as found
 
     return bool(found())
+
+
+def is_split(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is distributed over processes, of which this one has a part."""
+    return hasattr(tensor, "full_tensor") and any(not placement.is_replicate() for placement in tensor.placements)
+
+
+def whole_tensor(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor without distribution: one that is split is gathered, which all processes must do together."""
+    whole: torch.Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return whole

@@ -247,3 +247,27 @@ def modeling_module(model_type: str) -> str:
 
     name = model_type_to_module_name(model_type)
     return f"transformers.models.{name}.modeling_{name}"
+
+
+def tensor_parallel_plan(model: Any) -> dict[str, str]:
+    """Return how a model's class says its layers are split, by their names; empty where it says nothing.
+
+    Older releases keep the plan in a private attribute alone.
+    """
+    return dict(getattr(model, "tp_plan", None) or getattr(model, "_tp_plan", None) or {})
+
+
+def tensor_parallel(ranks: int) -> dict[str, Any]:
+    """Return the keyword arguments by which `from_pretrained` splits a model over processes by its class's plan.
+
+    `DistributedConfig` replaced `tp_plan="auto"` in 5.18.
+    """
+    try:
+        from transformers.distributed import DistributedConfig
+    except ImportError:
+        return {"tp_plan": "auto", "tp_size": ranks}
+    import inspect
+
+    if "tp_size" not in inspect.signature(DistributedConfig).parameters:
+        return {"tp_plan": "auto", "tp_size": ranks}
+    return {"distributed_config": DistributedConfig(tp_size=ranks)}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, cast
 
 import torch
 
-from pytest_hfaccel.backends.base import INT8, ModelSource, Placement, WeightChange
+from pytest_hfaccel.backends.base import INT8, LoadedModel, ModelSource, Placement, SplittableSource, WeightChange
 from pytest_hfaccel.backends.memory import out_of_memory_raised
+from pytest_hfaccel.backends.torch.device_maps import load_mapped
 from pytest_hfaccel.backends.torch.devices import (
     confirm_device,
     dtype_of,
@@ -27,6 +28,7 @@ from pytest_hfaccel.backends.torch.int8 import (
 )
 from pytest_hfaccel.backends.torch.model import DeviceMemory, TorchModel, moved, weight_bytes
 from pytest_hfaccel.backends.torch.operators import log_operators
+from pytest_hfaccel.backends.torch.ranks import load_parallel
 from pytest_hfaccel.core.errors import BackendUnavailable
 from pytest_hfaccel.core.spec import Cell, Device
 from pytest_hfaccel.upstream.transformers import attention_implementation
@@ -39,21 +41,25 @@ class TorchBackend:
 
     def confirm(self, device: Device, dtype: str = "fp32") -> dict[str, Any]:
         """Compute a product on the device; as `DeviceProbe.confirm`."""
-        return confirm_device(device, dtype)
+        return confirm_device(device.eager, dtype)
 
-    def load(self, cell: Cell, source: ModelSource) -> TorchModel:
+    def load(self, cell: Cell, source: ModelSource) -> LoadedModel:
         """Load the checkpoint onto the cell's device at its dtype.
 
         Raises:
-            BackendUnavailable: The device does not answer, or cannot compute at this dtype.
+            BackendUnavailable: The device does not answer, cannot compute at this dtype, or the model cannot be split.
             LoadError: transformers could not build the model.
             OutOfMemory: The device's memory did not suffice.
         """
         if cell.dtype == INT8:
             require_torchao(cell.device)
-        dtype = dtype_of(cell.dtype, cell.device)
-        facts = confirm_device(cell.device, cell.dtype)
+        dtype = dtype_of(cell.dtype, cell.device.eager)
+        if cell.device.ranks > 1:
+            return load_parallel(cell, cast("SplittableSource", source))
+        facts = self.confirm(cell.device, cell.dtype)
         with full_fp32:
+            if cell.device.parallel:
+                return load_mapped(cell, cast("SplittableSource", source), dtype, facts)
             return _load_int8(cell, source, facts) if cell.dtype == INT8 else _load(cell, source, dtype, facts)
 
 

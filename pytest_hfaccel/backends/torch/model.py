@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from pytest_hfaccel.backends.base import Placement, WeightChange, flatten_outputs
+from pytest_hfaccel.backends.base import ModelSource, Placement, WeightChange, flatten_outputs
 from pytest_hfaccel.backends.generation import generate_greedily
 from pytest_hfaccel.backends.memory import ProcessMemory, occupied_in_process, out_of_memory_raised
 from pytest_hfaccel.backends.torch.devices import device_function, full_fp32
@@ -85,11 +85,12 @@ def weight_bytes(model: Any) -> int:
 
 
 def _parts(tensor: torch.Tensor) -> list[torch.Tensor]:
-    """The tensors that hold a tensor's values: itself, or for a quantised one the rounded values and their scales."""
+    """The tensors that hold a tensor's values: itself, the part of a split one, or rounded values and their scales."""
     if not hasattr(tensor, "__tensor_flatten__"):
         return [tensor]
     names, _ = tensor.__tensor_flatten__()
-    return [getattr(tensor, name) for name in names]
+    parts = (getattr(tensor, name) for name in names)
+    return [part for part in parts if isinstance(part, torch.Tensor)]
 
 
 # Below this size a model of the CPU is left to the next collection of garbage, which takes longer than loading it.
@@ -200,3 +201,10 @@ def moved(inputs: Mapping[str, torch.Tensor], device: torch.device, dtype: torch
         name: tensor.to(device, dtype) if tensor.is_floating_point() else tensor.to(device)
         for name, tensor in inputs.items()
     }
+
+
+def model_on_meta(source: ModelSource) -> Any:
+    """Return the transformers model of a checkpoint, without weights."""
+    model_class = source.model_class()
+    with torch.device("meta"):
+        return model_class(model_class.config_class.from_pretrained(source.directory, local_files_only=True))

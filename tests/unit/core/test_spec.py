@@ -15,7 +15,7 @@ from pytest_hfaccel.core.spec import (
     Weights,
     WeightsChoice,
 )
-from pytest_hfaccel.engine.plan import class_level, expand_matrix
+from pytest_hfaccel.engine.plan import class_level, expand_matrix, split_over
 
 TINY = WeightsChoice(Weights.TINY, "for a test")
 
@@ -37,6 +37,9 @@ def spec(name: str, **fields: object) -> ModelSpec:
         ("onnxruntime:cuda", "onnxruntime:CUDA", "onnxruntimecuda"),
         ("onnxruntime:DIRECTML.1", "onnxruntime:DirectML.1", "onnxruntimedirectml.1"),
         ("mps", "mps", "mps"),
+        ("cpu+TP=2", "cpu+tp=2", "cputp2"),
+        ("cuda:2+tp=4", "cuda:2+tp=4", "cuda2tp4"),
+        ("cpu+offload", "cpu+offload", "cpuoffload"),
     ],
 )
 def test_device_from_text(text: str, id_: str, slug: str) -> None:
@@ -46,11 +49,51 @@ def test_device_from_text(text: str, id_: str, slug: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "tpu", "cuda:x", "cuda:-1", "cpu:0", "mps:1", "class", "onnxruntime:TPU", "executorch:CPU"]
+    "text",
+    [
+        *("", "tpu", "cuda:x", "cuda:-1", "cpu:0", "mps:1", "class", "onnxruntime:TPU", "executorch:CPU"),
+        *("cpu+tp", "cpu+tp=1", "cpu+auto=2", "cpu+warp", "openvino+tp=2", "cpu+tp=2+offload"),
+    ],
 )
 def test_what_is_no_device(text: str) -> None:
     with pytest.raises(ConfigError, match="is not a device"):
         Device.parse(text)
+
+
+def test_a_device_over_which_models_are_split() -> None:
+    device = Device.parse("cuda:2+tp=4")
+    assert (device.parallel, device.ranks, device.eager.id) == ("tp=4", 4, "cuda:2")
+    assert not device.traits.torch_module
+    assert not device.traits.accelerator
+    assert Device.parse("cpu+offload").ranks == 1
+
+
+@pytest.mark.parametrize(
+    ("devices", "modes", "are_named", "expected"),
+    [
+        (["cpu"], ["tp=2", "none", "OFFLOAD"], True, "cpu+tp=2 cpu cpu+offload"),
+        (["cuda:0", "cuda:1", "cpu", "openvino"], ["tp=2"], False, "cuda:0+tp=2 cpu+tp=2"),
+        (["cuda:0", "cuda:2"], ["tp=2"], True, "cuda:0+tp=2 cuda:2+tp=2"),
+    ],
+)
+def test_the_devices_of_a_run_with_split_models(
+    devices: list[str], modes: list[str], are_named: bool, expected: str
+) -> None:
+    split = split_over([Device.parse(each) for each in devices], modes, are_named=are_named)
+    assert " ".join(each.id for each in split) == expected
+
+
+@pytest.mark.parametrize(
+    ("device", "mode", "said"),
+    [
+        ("cpu", "tp=1", r"--hf-parallel: 'tp=1' is not allowed. Allowed: tp=<2 or more>, auto, offload, none"),
+        ("openvino", "tp=2", "--hf-parallel tp=2: models cannot be split over openvino:CPU"),
+        ("cpu+auto", "offload", r"models cannot be split over cpu\+auto"),
+    ],
+)
+def test_what_models_cannot_be_split_over(device: str, mode: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        split_over([Device.parse(device)], [mode], are_named=True)
 
 
 def test_a_third_party_kind() -> None:
