@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.core.errors import ConfigError, HfAccelError
+
+if TYPE_CHECKING:
+    from pytest_hfaccel.distributed.merge import MergedRun
 
 _REFUSED = 3
 
@@ -36,6 +40,8 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--markdown", type=Path, metavar="FILE", help=text)
     text = "file of pytest-split's format that the seconds of the tests are added to, such as .test_durations"
     parser.add_argument("--durations", type=Path, metavar="FILE", help=text)
+    text = "benchmark database that the runs are added to, as --hf-database adds one: each with its own machine"
+    parser.add_argument("--database", type=Path, metavar="FILE", help=text)
     parser.set_defaults(run=_merge)
 
 
@@ -46,6 +52,8 @@ def _merge(arguments: argparse.Namespace) -> int:
     from pytest_hfaccel.distributed.summary_page import summary_page
 
     try:
+        if arguments.database:
+            _require_duckdb(arguments.database)
         plan = read_plan(arguments.plan) if arguments.plan else None
         run = merge_runs(arguments.runs, plan, partial=arguments.partial, keep_worst=arguments.keep_worst)
         command = " ".join(["hfaccel merge", *map(str, arguments.runs)])
@@ -61,12 +69,45 @@ def _merge(arguments: argparse.Namespace) -> int:
         return _REFUSED
     if arguments.markdown:
         _append(arguments.markdown, summary_page(run, f"Run {directory.name}"))
+    if arguments.database:
+        try:
+            _write_database(arguments.database, run)
+        except HfAccelError as error:  # the merged run stands
+            print(f"hfaccel merge: {error}", file=sys.stderr)
+            return _REFUSED
     for heading, lines in (("", run.notes), ("partial: ", run.missing), ("conflict: ", run.conflicts)):
         for line in lines:
             print(f"hfaccel merge: {heading}{line}", file=sys.stderr)
     verdict = "passed" if run.is_passed else "not passed"
     print(f"{directory}: {len(run.results)} cells of {len(run.header['merged'])} runs, {verdict}")
     return 0 if run.is_passed else 1
+
+
+def _require_duckdb(path: Path) -> None:
+    """Refuse, before anything is written, a database that cannot be."""
+    if path.is_dir():
+        raise ConfigError(f"--database {path}: a directory; name a file in it.")
+    if find_spec("duckdb") is None:
+        raise ConfigError(
+            f"--database {path}: the package duckdb is not installed.",
+            hint="Install it with: pip install 'pytest-hfaccel[predict]', or leave --database out.",
+        )
+
+
+def _write_database(path: Path, run: MergedRun) -> None:
+    """Write each run that has records, with the machine and the versions that it had."""
+    from dataclasses import replace
+
+    from pytest_hfaccel.history import BenchmarkDatabase
+    from pytest_hfaccel.history.recording import make_record
+
+    database = BenchmarkDatabase(path)
+    for header, cells in run.sources:
+        if cells:
+            record = replace(make_record(header, test_name="pytest", cells=cells), versions=header["versions"])
+            run_id = database.write_run(record)
+            measured = f"{len(record.measurements)} measurements, {len(record.cells)} cells"
+            print(f"database: {path} (run {run_id}: {measured})")
 
 
 def _append(path: Path, text: str) -> None:

@@ -68,6 +68,8 @@ class MergedRun:
         missing: What is not there, in words; only where that was allowed.
         conflicts: The cells that runs disagree about, in words; only where that was allowed.
         notes: What else there is to tell: torn lines, cells that several runs have.
+        sources: The runs that the records come from: the header of each, with `started`, `finished`, `command`,
+            `machine`, `versions` and `commit`, and its records.
     """
 
     header: dict[str, Any]
@@ -76,6 +78,7 @@ class MergedRun:
     missing: list[str] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    sources: list[tuple[dict[str, Any], list[CellResult]]] = field(default_factory=list)
 
     @property
     def ended(self) -> Ended:
@@ -126,7 +129,8 @@ def merge_runs(
         missing += [f"{run} was {_how_it_ended(run)}" for run in runs if not run.is_finished]
     if missing and not partial:
         raise ConfigError("the runs are not complete:\n" + "\n".join(f"  {line}" for line in missing), hint=_PARTIAL)
-    results, conflicts, twice = _join(runs)
+    joined, conflicts, twice = _join(runs)
+    results = {key: record for key, (_, record) in joined.items()}
     if conflicts and not keep_worst:
         raise ConfigError(
             "the runs disagree about cells:\n" + "\n".join(f"  {line}" for line in conflicts),
@@ -137,7 +141,8 @@ def merge_runs(
         notes.append(f"{len(twice)} cells are in several runs, which agree about them: {names}")
     durations = {key: seconds for run in runs for key, seconds in run.journal.durations.items() if key in results}
     header = _header(runs, missing, conflicts)
-    return MergedRun(header, list(results.values()), durations, missing, conflicts, notes)
+    sources = [(_header_of(run), [record for of, record in joined.values() if of is run]) for run in runs]
+    return MergedRun(header, list(results.values()), durations, missing, conflicts, notes, sources)
 
 
 def _read_runs(paths: Iterable[Path], notes: list[str]) -> list[_Run]:
@@ -227,8 +232,8 @@ def _require_shards(runs: Sequence[_Run], plan: ShardPlan | None) -> list[str]:
     return missing
 
 
-def _join(runs: Sequence[_Run]) -> tuple[dict[CellKey, CellResult], list[str], set[CellKey]]:
-    """Return one record per cell, the conflicts, and the cells that several runs have.
+def _join(runs: Sequence[_Run]) -> tuple[dict[CellKey, tuple[_Run, CellResult]], list[str], set[CellKey]]:
+    """Return one record per cell with its run, the conflicts, and the cells that several runs have.
 
     A record that is finished goes before one that is not; of two that disagree the worse one stays.
     """
@@ -250,7 +255,7 @@ def _join(runs: Sequence[_Run]) -> tuple[dict[CellKey, CellResult], list[str], s
                 found[key] = min((before, known), (run, record), key=lambda one: one[1].status.rank)
             else:
                 _add_checks(known, record)
-    return {key: record for key, (_, record) in found.items()}, conflicts, twice
+    return found, conflicts, twice
 
 
 def _verdicts(result: CellResult) -> dict[tuple[str, str], Status]:
@@ -299,6 +304,18 @@ def _header(runs: Sequence[_Run], missing: list[str], conflicts: list[str]) -> d
     if plan := next((run.plan for run in runs if run.plan), None):
         header["plan"] = {"fingerprint": plan["fingerprint"], "shards": plan["shards"]}
     return header | ({"partial": missing} if missing else {}) | ({"conflicts": conflicts} if conflicts else {})
+
+
+def _header_of(run: _Run) -> dict[str, Any]:
+    started = str(run.facts.get("started", ""))
+    return {
+        "started": started,
+        "finished": run.journal.end.get("finished") or started,
+        "command": run.facts.get("command", ""),
+        "machine": run.journal.header.get("machine", {}),
+        "versions": run.journal.header.get("versions", {}),
+        "commit": run.journal.header.get("commit"),
+    }
 
 
 def _about(run: _Run) -> dict[str, Any]:

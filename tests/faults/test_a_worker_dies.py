@@ -5,6 +5,7 @@ Every collected test ends with an outcome, on the right cell, and the run ends w
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from typing import Any
 from xml.etree import ElementTree
@@ -90,6 +91,51 @@ def test_in_a_check_of_a_cell(models: Project) -> None:
     others = [run.results[cell] for cell in ("bert-base-uncased", *_cells("distilbert-base-uncased"))]
     assert {str(result.status) for result in others} == {"passed"}
     assert run.output.count("replacing crashed worker") == 1  # what it died of is not given to another worker
+
+
+_AT_STAGES = """
+import os
+import signal
+
+from pytest_hfaccel.checks.base import passed
+from pytest_hfaccel.numerics.compare import compare
+from pytest_hfaccel.numerics.tolerances import Tolerance
+
+
+class Deadly(dict):
+    def __iter__(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def pytest_hfaccel_checks(checks):
+    @checks.check("one")
+    def one(context):
+        context.loaded.forward({})
+        if context.cell.model.name == "gpt2-medium":
+            compare({}, Deadly(), Tolerance(0.0, 0.0))
+        return passed()
+"""
+
+
+@pytest.mark.parametrize(
+    "how",
+    [pytest.param(("-n", "2"), marks=pytest.mark.nightly, id="xdist"), pytest.param(("--hf-isolate",), id="isolated")],
+)
+def test_at_every_stage(models: Project, how: str) -> None:
+    """`kill -9` while it loads, converts, compiles, runs and compares: the record has the stage."""
+    models.write("conftest.py", _AT_STAGES)
+    stages = {"bert-base-uncased": "load", "roberta-base": "convert", "gpt2": "compile", "t5-small": "run"}
+    script = {model: {"crash": "SIGKILL", "crash_stage": stage} for model, stage in stages.items()}
+    stages["gpt2-medium"] = "compare"
+    named = [argument for model in (*stages, "distilbert-base-uncased") for argument in ("--hf-model", model)]
+    run = models.run(how, *named, "--hf-device", "fake:0", "-k", "one", HFACCEL_FAKE=json.dumps(script))
+    assert run.code == 1, run.output
+    for model, stage in stages.items():
+        (crashed,) = run.results[f"{model}-fake0-fp32"].checks
+        assert (str(crashed.status), str(crashed.stage)) == ("crashed", stage)
+        assert crashed.measures["signal"] == "SIGKILL"
+        assert f"was killed by SIGKILL at stage {stage}" in str(crashed.reason)
+    assert run.results["distilbert-base-uncased-fake0-fp32"].status == "passed"
 
 
 def test_in_a_check_of_the_models_class(models: Project) -> None:

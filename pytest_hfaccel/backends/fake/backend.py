@@ -27,6 +27,7 @@ from pytest_hfaccel.backends.base import ModelSource, Placement, WeightChange
 from pytest_hfaccel.backends.memory import occupied_in_process
 from pytest_hfaccel.core.errors import ConfigError, LoadError, OutOfMemory
 from pytest_hfaccel.core.spec import Cell
+from pytest_hfaccel.core.stages import at_stage
 
 SCRIPT = "HFACCEL_FAKE"
 LOG = "HFACCEL_FAKE_LOG"
@@ -42,7 +43,8 @@ class Script:
         load_seconds: How long loading takes.
         forward_seconds: How long a forward pass takes.
         fail_stage: `load`, `convert` or `compile`: loading fails there; `run`: the forward pass fails.
-        crash: Name of a signal that kills the process in the forward pass, e.g. `SIGSEGV`.
+        crash: Name of a signal that kills the process, e.g. `SIGSEGV`.
+        crash_stage: Where: `load`, `convert`, `compile`, or in the forward pass, `run`.
         error: Text of the `RuntimeError` that the forward pass raises.
         wrong: The outputs are off by one.
         oom_first: How many loads of the model, per process, run out of memory before one succeeds.
@@ -54,6 +56,7 @@ class Script:
     forward_seconds: float = 0.0
     fail_stage: str = ""
     crash: str = ""
+    crash_stage: str = "run"
     error: str = ""
     wrong: bool = False
     oom_first: int = 0
@@ -81,6 +84,10 @@ def script_for(slug: str, environ: Mapping[str, str] | None = None) -> Script:
         raise ConfigError(f"{SCRIPT}: {text!r} is not a script: {error}. Allowed per pattern: {allowed}.") from error
     if script.fail_stage not in ("", *_STAGES):
         raise ConfigError(f"{SCRIPT}: fail_stage {script.fail_stage!r} is not allowed. Allowed: {', '.join(_STAGES)}.")
+    if script.crash_stage not in _STAGES:
+        raise ConfigError(
+            f"{SCRIPT}: crash_stage {script.crash_stage!r} is not allowed. Allowed: {', '.join(_STAGES)}."
+        )
     if script.crash and script.crash not in signal.Signals.__members__:
         raise ConfigError(f"{SCRIPT}: crash {script.crash!r} is not a signal of this system, e.g. SIGSEGV.")
     return script
@@ -98,6 +105,12 @@ def record(event: str, cell: str, **facts: Any) -> None:
         os.write(descriptor, line.encode())
     finally:
         os.close(descriptor)
+
+
+def _crash(script: Script, stage: str) -> None:
+    """Kill this process, if the script says so."""
+    if script.crash and script.crash_stage == stage:
+        os.kill(os.getpid(), signal.Signals[script.crash])
 
 
 _VALUES = 8
@@ -132,8 +145,7 @@ class FakeModel:
             raise RuntimeError("the model is closed")
         record("forward", self._cell.id)
         time.sleep(self._script.forward_seconds)
-        if self._script.crash:
-            os.kill(os.getpid(), signal.Signals[self._script.crash])
+        _crash(self._script, "run")
         if self._script.error:
             raise RuntimeError(self._script.error)
         if self._script.fail_stage == "run":
@@ -217,6 +229,9 @@ class FakeBackend:
         started = time.perf_counter()
         time.sleep(script.load_seconds)
         record("load", cell.id, attempt=attempt)
+        for stage in ("load", "convert", "compile"):
+            with at_stage(stage):
+                _crash(script, stage)
         if attempt <= script.oom_first:
             raise OutOfMemory(f"{cell.device} ran out of memory: the script says so for load {attempt}")
         if script.fail_stage and script.fail_stage != "run":

@@ -25,10 +25,12 @@ def write_run(
     planned: int | None = None,
     plan: str = "p1",
     end: bool = True,
+    machine: dict[str, Any] | None = None,
     **changes: Any,
 ) -> Path:
     facts = {"fingerprint": plan, "shard": shard, "shards": shards, "cells": planned or len(cells), "seconds": 9.0}
-    folder = RunFolder(reports, {**HEADER, **({"plan": facts} if shard else {})}, **changes)
+    header = {**HEADER, **({"plan": facts} if shard else {}), "machine": machine or HEADER["machine"]}
+    folder = RunFolder(reports, header, **changes)
     results = []
     for model, status in cells.items():
         check = CheckOutcome("parity", Status(status), reason="it | differs" if status == "failed" else None)
@@ -185,3 +187,29 @@ def test_a_run_that_did_not_end(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 def test_nothing_to_merge(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "there is no journal of a run here" in refused(tmp_path, capsys, tmp_path)
+
+
+def test_the_database_gets_each_run_with_its_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    one, other = ({"os": "Linux 6.1", "cpu": {"name": name, "cores": 2}} for name in ("one CPU", "another CPU"))
+    first = write_run(tmp_path / "1", {"a": "passed", "b": "passed"}, machine=one)
+    write_run(tmp_path / "2", {"c": "failed"}, machine=other)
+    database = tmp_path / "all.duckdb"
+    assert merge(tmp_path, first, tmp_path / "2", "--database", database) == 1
+    assert capsys.readouterr().out.count(f"database: {database} (run ") == 2
+    with duckdb.connect(str(database), read_only=True) as connection:
+        rows = connection.execute("SELECT run_id, count(*) FROM hardware_compatibility GROUP BY run_id").fetchall()
+        processors = connection.execute("SELECT DISTINCT device_name FROM hardware_platforms").fetchall()
+    assert sorted(count for _, count in rows) == [1, 2]
+    assert {name for (name,) in processors} >= {"one CPU", "another CPU"}
+
+    assert merge(tmp_path, first, "--database", tmp_path) == 3
+    assert f"--database {tmp_path}: a directory; name a file in it." in capsys.readouterr().err
+
+
+def test_what_ended_because_of_the_machine_gives_way(tmp_path: Path) -> None:
+    """Such a record is no verdict, and so in conflict with none."""
+    write_run(tmp_path / "1", {"a": "infra_error"})
+    write_run(tmp_path / "2", {"a": "passed"})
+    assert merge(tmp_path, tmp_path / "1", tmp_path / "2") == 0
+    assert merged(tmp_path)["counts"]["cells"] == {"passed": 1}
