@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pytest_hfaccel.pool import ResourcePool
     from pytest_hfaccel.predict import HardwareModelPredictor, HardwareSelector, train_prediction_models
     from pytest_hfaccel.registry.auto_classes import main_pairs, other_pairs
+    from pytest_hfaccel.reporting.frames import load_run
 
 __version__ = "0.1.0"
 
@@ -37,6 +38,7 @@ _HOME = {
     "Stage": "core.results",
     "Status": "core.results",
     "Weights": "core.spec",
+    "load_run": "reporting.frames",
     "main": "plugin.script",
     "main_pairs": "registry.auto_classes",
     "other_pairs": "registry.auto_classes",
@@ -59,6 +61,7 @@ __all__ = [
     "Status",
     "Weights",
     "__version__",
+    "load_run",
     "main",
     "main_pairs",
     "other_pairs",

@@ -6,7 +6,7 @@ Everything here is plain data that survives JSON in both directions, because it 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -229,6 +229,14 @@ class CellResult:
             found.add(Status.INCOMPLETE)
         return next((status for status in _WORST_FIRST if status in found), Status.SKIPPED)
 
+    def _repr_html_(self) -> str:
+        """Return the checks as a table, for a notebook."""
+        rows = [
+            (check.name, str(check.status), str(check.stage or ""), f"{check.seconds:.3f}", check.reason or "")
+            for check in self.checks
+        ]
+        return html_table(f"{self.cell}: {self.status}", ("check", "status", "stage", "seconds", "reason"), rows)
+
     @property
     def stage(self) -> Stage | None:
         """The stage of the check that decided the status."""
@@ -249,3 +257,12 @@ class CellResult:
         derived = ("status", "stage", "reason")
         fields = {key: value for key, value in data.items() if key not in derived}
         return cls(**{**fields, "checks": [CheckOutcome.from_json(check) for check in data["checks"]]})
+
+
+def html_table(caption: str, head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return a plain HTML table; nothing in it is taken for markup."""
+    from html import escape
+
+    heads = "".join(f"<th>{escape(each)}</th>" for each in head)
+    body = "".join("<tr>" + "".join(f"<td>{escape(each)}</td>" for each in row) + "</tr>" for row in rows)
+    return f"<table><caption>{escape(caption)}</caption><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"
