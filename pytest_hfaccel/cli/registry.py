@@ -40,9 +40,18 @@ def add_parser(commands: Any) -> None:
     action.add_argument("--to", required=True, type=Path, metavar="FILE", help="registry file; created if missing")
     action.add_argument("--name", help="name of the entry (default: the hub id, or the directory's name)")
 
-    action = _add_action(actions, "sync", "Find popular models on the hub and print entries to add.", _sync)
-    action.add_argument("architecture", nargs="*", help="architecture class (default: all registered ones)")
-    action.add_argument("--limit", type=int, default=5, help="models per class (default: %(default)s)")
+    text = "Find popular models on the hub and show what a registry file would gain; --apply writes it."
+    action = _add_action(actions, "sync", text, _sync)
+    text = "architecture class: print entries without dims, as a file of their own (default: all registered ones)"
+    action.add_argument("architecture", nargs="*", help=text)
+    text = "architecture class; may be repeated"
+    action.add_argument("--class", dest="classes", action="append", default=[], metavar="CLASS", help=text)
+    action.add_argument("--all-classes", action="store_true", help="every class that the installed transformers maps")
+    action.add_argument("--top", "--limit", dest="top", type=int, default=5, help="models per class (default: 5)")
+    text = "registry file to compare with (default: registry.yaml)"
+    action.add_argument("--to", type=Path, metavar="FILE", default=Path("registry.yaml"), help=text)
+    action.add_argument("--apply", action="store_true", help="write the file")
+    action.add_argument("--refresh", action="store_true", help="ask anew for what the hub has listed within a day")
 
 
 def _add_action(
@@ -167,12 +176,59 @@ def _add(arguments: argparse.Namespace) -> int:
 
 
 def _sync(arguments: argparse.Namespace) -> int:
+    from pytest_hfaccel.registry.auto_classes import every_pair
+    from pytest_hfaccel.registry.installed import require_class
+    from pytest_hfaccel.registry.sync import sync
+
+    if arguments.top < 1:
+        raise ConfigError(f"--top: {arguments.top} is not allowed; it must be 1 or more.")
+    if not (arguments.classes or arguments.all_classes):
+        return _print_popular(arguments)
+    for architecture in arguments.classes:
+        require_class(architecture)
+    file: Path = arguments.to
+    arguments.registry = [*(arguments.registry or ()), *([str(file)] if file.exists() else [])]
+    registry = _load(arguments)
+    classes = [*arguments.classes, *(spec.architecture for spec in every_pair() if arguments.all_classes)]
+    found = sync(
+        dict.fromkeys(classes),
+        file,
+        registry,
+        top=arguments.top,
+        cache=RunConfig.from_values({}).cache_dir,
+        refresh=arguments.refresh,
+        note=_note,
+    )
+    _note("")
+    print(found.diff(), end="")
+    for line in found.differing:
+        print(f"note: {line}", file=sys.stderr)
+    for name, why in found.skipped.items():
+        print(f"note: {name}: no entry: {why}", file=sys.stderr)
+    if arguments.apply:
+        found.apply()
+    what = "added to" if arguments.apply else "to add to"
+    print(f"{len(found.entries)} models {what} {file}, {found.known} are registered", file=sys.stderr)
+    if found.entries and not arguments.apply:
+        print("The same command with --apply writes the file.", file=sys.stderr)
+    if found.problem:
+        print(f"hfaccel: not asked to the end: {found.problem} The same command goes on there.", file=sys.stderr)
+    return int(bool(found.problem))
+
+
+def _note(what: str) -> None:
+    """Show on a terminal which class the hub is asked for, in place of the one before."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{what}", end="", file=sys.stderr, flush=True)
+
+
+def _print_popular(arguments: argparse.Namespace) -> int:
     from pytest_hfaccel.registry.additions import entry_text
     from pytest_hfaccel.registry.hub import popular_models
     from pytest_hfaccel.registry.installed import model_type_of, require_class
 
-    if arguments.limit < 1:
-        raise ConfigError(f"--limit: {arguments.limit} is not allowed; it must be 1 or more.")
+    if arguments.apply:
+        raise ConfigError("--apply: say with --class or --all-classes for which classes.")
     registry = _load(arguments)
     for architecture in arguments.architecture:
         require_class(architecture)
@@ -182,7 +238,7 @@ def _sync(arguments: argparse.Namespace) -> int:
         model_type = model_type_of(architecture)
         tags = ["transformers", *([model_type] if model_type else [])]
         lines.append(f"  # {architecture}, most downloaded first")
-        for model in popular_models(architecture, tags, arguments.limit):
+        for model in popular_models(architecture, tags, arguments.top):
             if model.hub_id not in known:
                 entry: dict[str, Any] = {"architecture": architecture}
                 entry |= {"gated": True} if model.gated else {}

@@ -1,7 +1,8 @@
-"""Adds a model to a user's registry file without changing its other entries."""
+"""Adds models to a user's registry file without changing its other entries."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,40 +15,73 @@ _NEW_FILE = "version: 1\n\nmodels:\n"
 
 
 def add_entry(file: Path, name: str, entry: dict[str, Any]) -> None:
-    """Add an entry to a registry file, which is made if it is not there.
+    """Add an entry to a registry file, which is made if it is not there; raises what `add_entries` raises."""
+    write_document(file, add_entries(open_document(file), {name: entry}))
 
-    The entry goes to the end of `models:`. The rest of the file, comments included, stays as it is to the byte, and
-    the file is replaced in one step, after the new content was found valid.
+
+def open_document(file: Path) -> Document:
+    """Read a registry file that is to be added to; an empty one stands for one that is not there.
 
     Raises:
-        RegistryError: The file has mistakes, or the entry would be one.
-        ConfigError: The file holds the name already, or writes `models:` in a form that cannot be added to.
-        CheckpointError: The file cannot be written.
+        RegistryError: The file has mistakes.
     """
-    is_new = not file.exists()
-    before = Document(str(file), file.resolve().parent, text=_NEW_FILE) if is_new else read_document(file)
-    if is_new:
-        parse_document(before)
-    validate(before)
-    if before.problems:
-        raise RegistryError([str(problem) for problem in before.problems])
+    if file.exists():
+        document = read_document(file)
+    else:
+        document = Document(str(file), file.resolve().parent, text=_NEW_FILE)
+        parse_document(document)
+    validate(document)
+    if document.problems:
+        raise RegistryError([str(problem) for problem in document.problems])
+    return document
+
+
+def add_entries(
+    before: Document, entries: Mapping[str, dict[str, Any]], comments: Mapping[str, str] | None = None
+) -> Document:
+    """Return a registry file with further entries, which is not written yet.
+
+    The entries go to the end of `models:`. The rest of the file, comments included, stays as it is to the byte.
+
+    Args:
+        before: The file, as `open_document` returns it.
+        entries: The entries by name.
+        comments: Lines above an entry, by its name.
+
+    Raises:
+        ConfigError: The file holds a name already, or writes `models:` in a form that cannot be added to.
+    """
     models = before.data.get("models") or {}
-    if name in models:
-        raise ConfigError(f"{before.place(('models', name))}: {name!r} already exists.", hint="Edit it there.")
+    for name in entries:
+        if name in models:
+            raise ConfigError(f"{before.place(('models', name))}: {name!r} already exists.", hint="Edit it there.")
     indent = 2
     if models:
         line = before.text.splitlines()[before.lines[("models", next(iter(models)))] - 1]
         indent = len(line) - len(line.lstrip())
-    after = Document(before.file, before.directory, text=_insert(before, entry_text(name, entry, indent)))
+    texts = []
+    for name, entry in entries.items():
+        lines = (comments or {}).get(name, "").splitlines()
+        texts.append("".join(f"{' ' * indent}# {line}\n" for line in lines) + entry_text(name, entry, indent))
+    after = Document(before.file, before.directory, text=_insert(before, "\n".join(texts)))
     parse_document(after)
     validate(after)
-    if after.problems or after.data.get("models") != {**models, name: entry}:
+    if after.problems or after.data.get("models") != {**models, **entries}:
         raise ConfigError(
             f"{before.file}: the entry cannot be added without rewriting the file.",
-            hint=f"Write `models:` in block form, at the end of the file, and add:\n\n{entry_text(name, entry)}",
+            hint=f"Write `models:` in block form, at the end of the file, and add:\n\n{''.join(texts)}",
         )
+    return after
+
+
+def write_document(file: Path, document: Document) -> None:
+    """Replace a registry file in one step.
+
+    Raises:
+        CheckpointError: It cannot be written.
+    """
     try:
-        replace_file(file.resolve(), after.text)
+        replace_file(file.resolve(), document.text)
     except OSError as error:
         raise CheckpointError(f"{file} cannot be written: {error.strerror}.", stage="resolve") from error
 

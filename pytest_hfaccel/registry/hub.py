@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -27,11 +28,21 @@ _SEARCHED = 1000
 
 
 class HubModel(NamedTuple):
-    """A model the hub lists, with the number of parameters in its safetensors files where the hub knows it."""
+    """A model the hub lists.
+
+    Attributes:
+        hub_id: Its repository.
+        architectures: The classes that its config.json names.
+        parameters: Number of parameters in its safetensors files, where the hub knows it.
+        gated: Whether it wants an accepted licence.
+        own_code: Whether its repository carries code of its own.
+    """
 
     hub_id: str
+    architectures: tuple[str, ...]
     parameters: int | None
     gated: bool
+    own_code: bool
 
 
 def fetch_config(hub_id: str, revision: str | None = None) -> tuple[Path, str]:
@@ -95,13 +106,24 @@ def popular_models(architecture: str, tags: list[str], limit: int) -> list[HubMo
         HubError: The hub did not answer, answered with an error, or is switched off.
     """
     with hub_errors(architecture, hint=_WITHOUT_HUB):
-        from huggingface_hub import HfApi
-
         _demand_a_connection()
-        wanted = ["config", "gated", "safetensors"]
-        listed = HfApi().list_models(filter=tags, sort="downloads", limit=_SEARCHED, expand=wanted)
-        fitting = (info for info in listed if architecture in ((info.config or {}).get("architectures") or ()))
-        return [
-            HubModel(info.id, info.safetensors.total if info.safetensors else None, bool(info.gated))
-            for info in islice(fitting, limit)
-        ]
+        return list(islice((model for model in list_models(tags) if architecture in model.architectures), limit))
+
+
+def list_models(tags: list[str], most: int = _SEARCHED) -> Iterator[HubModel]:
+    """List the models that carry some tags, the most downloaded first; pages are asked for as they are needed.
+
+    The hub's client waits as long as the hub says where it answers "too many requests". Raises what it raises.
+    """
+    from huggingface_hub import HfApi
+
+    wanted = ["config", "gated", "safetensors", "tags"]
+    for info in HfApi().list_models(filter=tags, sort="downloads", limit=most, expand=wanted):
+        config = info.config or {}
+        yield HubModel(
+            info.id,
+            tuple(config.get("architectures") or ()),
+            info.safetensors.total if info.safetensors else None,
+            bool(info.gated),
+            "custom_code" in (info.tags or ()) or "auto_map" in config,
+        )

@@ -136,7 +136,10 @@ def default_config(architecture: str) -> dict[str, Any]:
 def _config_class(architecture: str) -> Any:
     import transformers
 
-    return getattr(getattr(transformers, architecture, None), "config_class", None)
+    try:
+        return getattr(getattr(transformers, architecture, None), "config_class", None)
+    except ImportError:  # a class that needs a package which is not installed: transformers has a dummy for it
+        return None
 
 
 class ModuleClass(NamedTuple):
