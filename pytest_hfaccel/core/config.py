@@ -169,6 +169,13 @@ class RunConfig:
         counts=True,
         old_flag="--hf-seq-lengths",
     )
+    prices: Option[tuple[str, ...]] = _list(
+        "--hf-price",
+        "With --hf-performance: price per hour of a device, as in 'cuda:0=1.89', a kind or a wildcard; reports then "
+        "say what a million tokens or samples cost. Comma-separated or repeated.",
+        split=True,
+        metavar="DEVICE=PRICE",
+    )
     database = Option(
         "--hf-database",
         "",

@@ -9,6 +9,7 @@ from datetime import datetime
 from pytest_hfaccel.core.results import CellResult, Status
 from pytest_hfaccel.distributed.merge import MergedRun
 from pytest_hfaccel.distributed.plan import format_seconds
+from pytest_hfaccel.reporting.costs import cost_rows, cost_table, prices_of_run
 
 _FAILURES_SHOWN = 100
 """GitHub shows one megabyte per step."""
@@ -36,6 +37,7 @@ def _lines(run: MergedRun, title: str) -> Iterator[str]:
             yield ""
             yield from (f"- {_escaped(line)}" for line in lines)
     yield from _devices(run.results)
+    yield from _costs(run)
     yield from _failures(run.results)
     yield from _runs(run)
 
@@ -50,6 +52,13 @@ def _devices(results: list[CellResult]) -> Iterator[str]:
     for device in sorted({result.device for result in results}):
         counts = Counter(result.status for result in results if result.device == device)
         yield f"| {_escaped(device)} | {' | '.join(str(counts[status]) for status in columns)} |"
+
+
+def _costs(run: MergedRun) -> Iterator[str]:
+    rows = cost_table(cost_rows(run.results, prices_of_run(run.header)))
+    if len(rows) > 1:
+        yield from ("", f"| {' | '.join(rows[0])} |", "|---|" + "---:|" * (len(rows[0]) - 1))
+        yield from (f"| {' | '.join(map(_escaped, row))} |" for row in rows[1:])
 
 
 def _failures(results: list[CellResult]) -> Iterator[str]:

@@ -18,7 +18,7 @@ from pytest_hfaccel.registry.requirements import installed_dependencies
 _SELECTING = frozenset(
     {
         *("all_models", "all_hardware", "models", "devices", "parallel", "dtypes", "weights", "registries", "require"),
-        *("performance", "batch_sizes", "seq_lengths", "training", "attention", "compile", "transformers_js"),
+        *("performance", "batch_sizes", "seq_lengths", "prices", "training", "attention", "compile", "transformers_js"),
         *("resume", "retry", "reports", "reports_mode", "keep_runs", "database", "cache", "plan", "shard"),
         *("isolate", "timeout", "ledger"),
     }

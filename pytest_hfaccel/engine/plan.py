@@ -83,14 +83,16 @@ def make_plan(config: RunConfig, registry: Registry, store: CheckpointStore, bac
     from pytest_hfaccel.engine.resume import earlier_run
     from pytest_hfaccel.hardware import probe_devices
     from pytest_hfaccel.registry import resolve_model, with_distinct_ids
+    from pytest_hfaccel.reporting.costs import parse_prices
 
     require_dtypes(config.dtypes, "--hf-dtype")
-    for name in ("batch_sizes", "seq_lengths"):
+    for name in ("batch_sizes", "seq_lengths", "prices"):
         if getattr(config, name) and not config.performance:
             raise ConfigError(
-                f"{config.source_of(name)} selects what to measure, but performance is not measured.",
+                f"{config.source_of(name)} is about what is measured, but performance is not measured.",
                 hint="Add --hf-performance, or leave it out.",
             )
+    parse_prices(config.prices, config.source_of("prices"))  # refused now, not when the reports are written
     if config.pool_memory:
         from pytest_hfaccel.pool.budget import parse_budget
 

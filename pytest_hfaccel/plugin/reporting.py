@@ -311,6 +311,7 @@ def print_summary(terminal: Any, config: pytest.Config) -> None:
     if written is None:
         return
     from pytest_hfaccel.reporting import model_device_table, precision_line
+    from pytest_hfaccel.reporting.costs import cost_text
 
     if results:
         terminal.section("models x devices")
@@ -318,6 +319,11 @@ def print_summary(terminal: Any, config: pytest.Config) -> None:
             terminal.write_line(line)
         if line := precision_line(results):
             terminal.write_line(line)
+        asked = {"options": config.stash[OPTIONS].to_json()}
+        if costs := cost_text(results, asked, config.get_terminal_writer().fullwidth):
+            terminal.section("costs")
+            for line in costs.splitlines():
+                terminal.write_line(line)
     for problem in (*written.problems, *filter(None, [reporters.database.problem]), *reporters.stream.problems):
         terminal.write_line(f"not written: {problem}", red=True)
     if written.summary is not None:

@@ -13,6 +13,7 @@ from typing import Any
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.files import replace_file
 from pytest_hfaccel.core.results import BLIND_TO, TWIN, CellResult, Ended, Status
+from pytest_hfaccel.reporting.costs import cost_rows, prices_of_run
 from pytest_hfaccel.reporting.plain import to_plain
 from pytest_hfaccel.reporting.run_facts import envelope
 
@@ -99,6 +100,7 @@ def summary_of(
         "unavailable": _notable(results, lambda status: status == Status.UNAVAILABLE),
         "skipped_checks": _skipped_checks(results),
         "precision_twins": precision_twins(results),
+        "costs": cost_rows(results, prices_of_run(header)),
         "absent_devices": dict(header.get("absent_devices") or {}),
         "pool": _pool_totals(header.get("pool") or []),
     }
