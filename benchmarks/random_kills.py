@@ -87,7 +87,7 @@ def pytest_runtest_logreport(report):
 
 
 def pytest_hfaccel_cell_finished(result):
-    if not result.incomplete:
+    if result.is_finished:
         note("finished.jsonl", cell=result.cell)
 """
 WORKERS, ISOLATED = ("-n", "2"), ("--hf-isolate",)

@@ -16,7 +16,6 @@ import re
 import signal
 import sys
 import threading
-import time
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
@@ -31,10 +30,11 @@ import pytest
 
 from pytest_hfaccel.core.devices import kind_named
 from pytest_hfaccel.core.results import Status
-from pytest_hfaccel.plugin.crashes import DEVICE_LOST, GRACE, CrashReports, NoteKeeper, read_death
+from pytest_hfaccel.plugin.crashes import DEVICE_LOST, CrashReports, NoteKeeper, kill_late, read_death
 from pytest_hfaccel.plugin.reporting import PROPERTY, reporters_of
 from pytest_hfaccel.plugin.state import CELL_TEST, OPTIONS, SUSPECTS, WORKER_INPUT, session_of
 from pytest_hfaccel.upstream.openvino import silent_import
+from pytest_hfaccel.upstream.pytest_benchmark import add_entries, take_entries
 
 _SECONDS_TO_END = 10.0
 """How long a process that is told to end may take to free its fixtures before it is killed."""
@@ -133,16 +133,15 @@ class IsolatedRun:
         by_id = {item.nodeid: item for item in items}
         child = self._start(name, items)
         try:
-            began = time.monotonic()
+            limit = self._config.stash[OPTIONS].timeout
             for message in child.messages():
-                limit = self._config.stash[OPTIONS].timeout
                 if message is None:
-                    if limit and running and time.monotonic() - began > limit + GRACE:
-                        child.kill()
+                    if limit:
+                        kill_late(self._directory)
                     continue
                 kind, *data = message
                 if kind == "start":
-                    running, began = data[0], time.monotonic()
+                    running = data[0]
                 elif kind == "finish":
                     running = ""
                     done.add(data[0])
@@ -189,6 +188,8 @@ class IsolatedRun:
             hook.pytest_warning_recorded.call_historic(
                 kwargs={"warning_message": message, "when": when, "nodeid": nodeid, "location": location}
             )
+        elif kind == "benchmarks":
+            add_entries(self._config, data[0])
         elif kind == "end":
             stats, shouldfail, shouldstop = data
             if stats is not None:
@@ -366,6 +367,8 @@ class _Relay:
         self.connection.send(("start", nodeid, location))
 
     def pytest_runtest_logfinish(self, nodeid: str, location: Any) -> None:
+        if entries := take_entries(self.config):
+            self.connection.send(("benchmarks", entries))
         self.connection.send(("finish", nodeid, location))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 pytestmark = pytest.mark.slow
@@ -64,3 +69,18 @@ def test_its_runner_takes_a_request_of_ours() -> None:
     (found,) = run(x=torch.ones(2))
     assert found.tolist() == [2.0, 3.0]
     assert request.get_output_tensor(0).data.tolist() == [2.0, 3.0], "it ran another request"
+
+
+def test_importing_it_starts_a_thread_and_need_not(tmp_path: Path) -> None:
+    """Without ours it starts the one that sends: when it no longer does, `silent_import` can go."""
+    plain = "import threading, openvino; print(threading.active_count())"
+    silent = (
+        "import threading\nfrom pytest_hfaccel.upstream.openvino import silent_import\n"
+        "with silent_import():\n    import openvino\nprint(threading.active_count())"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "CI"} | {"HOME": str(tmp_path)}
+    counts = [
+        subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout.strip()
+        for code in (plain, silent)
+    ]
+    assert counts == ["2", "1"]
