@@ -22,6 +22,7 @@ def make_parser() -> argparse.ArgumentParser:
     from pytest_hfaccel.cli import (
         bench,
         classify,
+        cloud,
         compatibility,
         database,
         hardware,
@@ -42,7 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"hfaccel {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     listed = (hardware, compatibility, registry, classify, recommend, bench, predict, database, reports, plan, merge)
-    for command in (starting, *listed, run, selftest):
+    for command in (starting, *listed, run, cloud, selftest):
         command.add_parser(commands)
     return parser
 
