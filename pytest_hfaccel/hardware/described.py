@@ -47,7 +47,9 @@ def _probe(kind: DeviceKind, root: Path, environ: Mapping[str, str]) -> list[Pre
         reason += f"; {described.device_files}"
     elif described.visible_devices:
         listed = [environ[name].split(",") for name in described.visible_devices if environ.get(name)]
-        count = max((len(names) for names in listed), default=1)
+        # Whoever shows device 7 has eight of them.
+        numbers = [int(name) + 1 for names in listed for name in names if name.strip().isdecimal()]
+        count = max((*(len(names) for names in listed), *numbers), default=1)
     visible = visible_devices(count, described.visible_devices, environ, ())
     if not visible.order:
         return [Presence(first, False, visible.reason)]

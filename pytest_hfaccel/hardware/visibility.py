@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from pytest_hfaccel.core.devices import kind_named
 from pytest_hfaccel.core.spec import Device
@@ -36,15 +37,13 @@ _SAME_HARDWARE = {"onnxruntime:CUDA": "cuda", "onnxruntime:ROCm": "rocm"}
 """Devices of other runtimes that are GPUs which torch names, too."""
 
 
-def physical_device(
-    device: Device, environ: Mapping[str, str] | None = None, ids: Mapping[str, Sequence[str]] | None = None
-) -> str:
+def physical_device(device: Device, environ: Mapping[str, str] | None = None, ids: Sequence[str] | None = None) -> str:
     """Return a name of a device that is the same in every process of the machine: `cuda:3` for a `cuda:0` that is it.
 
     Args:
         device: A device as this process calls it.
         environ: Environment to read instead of `os.environ`.
-        ids: The devices' unique ids (`GPU-...`) by kind, in the driver's order, where they are known.
+        ids: The devices' unique ids (`GPU-...`) in the driver's order; the driver is asked when not given.
     """
     environ = os.environ if environ is None else environ
     runtime_target, _, number = device.target.partition(".")
@@ -57,9 +56,24 @@ def physical_device(
             continue
         index = listed[int(index)]
         if not index.isdecimal():
-            matches = [at for at, known in enumerate((ids or {}).get(kind, ())) if known.startswith(index)]
+            known_ids = _unique_ids(kind) if ids is None else ids
+            matches = [at for at, known in enumerate(known_ids) if known.startswith(index)]
             index = str(matches[0]) if len(matches) == 1 else index
     return f"{kind}:{index}" if index else kind
+
+
+@cache
+def _unique_ids(kind: str) -> tuple[str, ...]:
+    """Ask the driver for the unique ids of its devices; empty where it has none."""
+    from pytest_hfaccel.hardware import amd, nvidia  # which import this module
+
+    if kind == "rocm":
+        return tuple(gpu.unique_id for gpu in amd.list_gpus())
+    nvml = nvidia.load_nvml() if kind == "cuda" else None
+    try:
+        return () if nvml is None else tuple(gpu.uuid for gpu in nvidia.list_gpus(nvml)[1])
+    except (nvidia.NvmlError, AttributeError):
+        return ()
 
 
 def visible_devices(count: int, variables: Sequence[str], environ: Mapping[str, str], ids: Sequence[str]) -> Visibility:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 DIRECTORY = "hfaccel_directory"
 """The key of the directory in which workers write what they collected, and have their ledger."""
+LEDGER = "ledger.sqlite"
+"""The ledger's name there."""
 VARIABLES = "hfaccel_variables"
 """The key of the environment variables that a worker is to set."""
 
@@ -70,11 +72,17 @@ class ParallelHooks:
         )
 
     def _order_of_groups(self) -> GroupOrder:
-        from pytest_hfaccel.plugin.placement import GroupOrder, recorded_durations
+        from pytest_hfaccel.plugin.placement import EarlierRuns, GroupOrder
+        from pytest_hfaccel.pool.ledger import Ledger
 
         assert self._collected is not None  # noqa: S101 - it is what says that there are model classes
-        durations = recorded_durations(self._config.stash[OPTIONS].reports_dir, self._config.rootpath)
-        return GroupOrder(self._collected, durations)
+        assert self._directory is not None  # noqa: S101 - made when the first worker was
+        options = self._config.stash[OPTIONS]
+        earlier = EarlierRuns(options.reports_dir, self._config.rootpath)
+        ledger = Ledger(Path(options.ledger or Path(self._directory.name) / LEDGER))
+        earlier.tell(ledger)
+        ledger.close()
+        return GroupOrder(self._collected, earlier.durations)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -206,4 +214,4 @@ def _take_place(config: pytest.Config) -> None:
     os.environ.update(sent.get(VARIABLES, {}))
     options, directory = config.stash[OPTIONS], Path(sent.get(DIRECTORY, ""))
     if not options.ledger and DIRECTORY in sent and directory.is_dir():
-        config.stash[OPTIONS] = options.replace(ledger=str(directory / "ledger.sqlite"))
+        config.stash[OPTIONS] = options.replace(ledger=str(directory / LEDGER))

@@ -14,9 +14,12 @@ import pytest
 from pytest_hfaccel.core.devices import kind_named
 from pytest_hfaccel.core.errors import HfAccelError
 from pytest_hfaccel.core.spec import CPU, Device
-from pytest_hfaccel.distributed.durations import DURATIONS, RECORDED, Durations, read_durations, seconds_of_cells
+from pytest_hfaccel.distributed.durations import DURATIONS, RECORDED, Durations, read_split_file, seconds_of_cells
 from pytest_hfaccel.distributed.selection import SelectedCell
 from pytest_hfaccel.plugin.state import CELL_TEST, session_of
+from pytest_hfaccel.pool.ledger import Ledger
+from pytest_hfaccel.pool.table import key_text
+from pytest_hfaccel.reporting.journal import JOURNAL, read_journal
 from pytest_hfaccel.reporting.runs import run_folders
 
 if TYPE_CHECKING:
@@ -129,21 +132,38 @@ class GroupOrder:
         return result
 
 
-def recorded_durations(reports: Path, root: Path) -> Durations:
-    """Return what the latest runs of a directory of reports took, and a file of pytest-split's if there is one.
+class EarlierRuns:
+    """What the latest runs of a directory of reports recorded.
 
-    What cannot be read is left out: the order of tests is no reason to end a run.
+    What cannot be read is left out: the order of tests, and an estimate, are no reason to end a run.
+
+    Args:
+        reports: The directory.
+        root: Where a file of pytest-split's may be.
+
+    Attributes:
+        durations: How long tests took.
+        memory: By model, weights, device and dtype the most bytes that a cell took, by the ledger's name of a device.
     """
-    paths = [root / DURATIONS] if (root / DURATIONS).is_file() else []
-    with suppress(OSError, HfAccelError):
-        paths += list(run_folders(reports))[-_RUNS_READ:]
-    found = Durations()
-    for path in paths:
+
+    def __init__(self, reports: Path, root: Path) -> None:
+        self.durations = Durations()
+        self.memory: dict[tuple[str, str, str, str], dict[str, int]] = {}
         with suppress(HfAccelError):
-            one = read_durations([path])
-            found.tests.update(one.tests)
-            found.cells.update(one.cells)
-    return found
+            if (root / DURATIONS).is_file():
+                self.durations.tests.update(read_split_file(root / DURATIONS))
+        for folder in list(run_folders(reports))[-_RUNS_READ:]:
+            with suppress(HfAccelError):
+                journal = read_journal(folder / JOURNAL)
+                self.durations.add_journal(journal)
+                for result in journal.results:
+                    if peak := result.placement.get("peak_bytes"):
+                        self.memory[result.model, result.weights, result.device, result.dtype] = peak
+
+    def tell(self, ledger: Ledger) -> None:
+        """Enter in a ledger what cells took."""
+        for key, amounts in self.memory.items():
+            ledger.remember(key_text(key), amounts)
 
 
 def _selected(facts: Mapping[str, str], tests: Sequence[str]) -> SelectedCell:
