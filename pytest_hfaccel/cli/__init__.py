@@ -25,6 +25,7 @@ def make_parser() -> argparse.ArgumentParser:
         cloud,
         compatibility,
         database,
+        explain,
         hardware,
         merge,
         plan,
@@ -43,7 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"hfaccel {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     listed = (hardware, compatibility, registry, classify, recommend, bench, predict, database, reports, plan, merge)
-    for command in (starting, *listed, run, cloud, selftest):
+    for command in (starting, *listed, run, cloud, selftest, explain):
         command.add_parser(commands)
     return parser
 

@@ -192,7 +192,8 @@ def test_runs_of_every_status_are_recorded_as_before(sample: Project) -> None:
         if line["type"] == "cell"
         for check in [*line["result"]["checks"], line["result"]]
     }
-    assert statuses == set(map(str, Status))
+    # Infrastructure errors: tests/faults/test_the_machine_is_sick.py.
+    assert statuses == set(map(str, Status)) - {Status.INFRA_ERROR}
     text = json.dumps(found, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
     if os.environ.get("HFACCEL_GOLDEN") == "write":
         GOLDEN.write_text(text, encoding="utf-8")

@@ -1,0 +1,101 @@
+"""Where a model on a device of torch leaves the reference: the first module, and in it the first operator.
+
+| module | what it does |
+|---|---|
+| `modules.py` | runs the model beside the reference, and each module alone with the reference's inputs |
+| `operators.py` | records the operators of one module on both sides, and finds the first that differs |
+| `reproduction.py` | writes a script that shows the operator's error with torch alone, and runs it |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from pytest_hfaccel.explain.modules import ModuleError
+    from pytest_hfaccel.explain.operators import OperatorError
+
+_SHOWN_MODULES = 8
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Where a model's error comes from. All errors are relative L2 norms.
+
+    Attributes:
+        error: Of the model's outputs.
+        modules: All modules that ran, in the order in which they returned.
+        guilty: The first module that adds an error and has no part that does; `None` where none does.
+        operator: The first operator in it that differs; `None` where none was found.
+        dtype: The dtype of the model.
+    """
+
+    error: float
+    modules: list[ModuleError]
+    guilty: ModuleError | None
+    operator: OperatorError | None
+    dtype: str
+
+    def lines(self) -> Iterator[str]:
+        """Yield the answer as lines of text."""
+        if self.guilty is None:
+            yield f"No module adds more than {self.dtype} must cost. The outputs are off by {self.error:.1e}."
+            return
+        place = self.guilty.name or "the model's own forward"
+        yield (
+            f"First divergence: {place} ({self.guilty.kind}) is off by {self.guilty.own_error:.1e} given the "
+            f"reference's inputs; {self.guilty.budget:.1e} are allowed. Its inputs are off "
+            f"by {self.guilty.input_error:.1e}."
+        )
+        if self.operator is not None:
+            shapes = ", ".join("x".join(map(str, shape)) or "scalar" for shape in self.operator.shapes)
+            yield f"Operator: {self.operator.operator} ({shapes}; {self.operator.dtype}): {self.operator.reason}."
+            own = self.operator.own_error
+            exact = "" if own is None else f", {own:.1e} from the same operator in fp64 on the same inputs"
+            yield f"  off by {self.operator.error:.1e}{exact}; inputs off by {self.operator.input_error:.1e}"
+        else:
+            yield "Operator: none of its operators differs by itself."
+        also = [each for each in self.modules if each.adds_error and each is not self.guilty]
+        inner = [each for each in also if not (self.guilty.name + ".").startswith(each.name + ".") and each.name]
+        if inner:
+            yield f"Other modules that add an error: {', '.join(each.name for each in inner[:_SHOWN_MODULES])}"
+        alone = [each for each in self.modules if each.problem]
+        if alone:
+            yield f"{len(alone)} modules cannot be run alone: {alone[0].name}: {alone[0].problem}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the answer as plain JSON values."""
+        operator = None
+        if self.operator is not None:
+            operator = {
+                key: value for key, value in vars(self.operator).items() if key not in ("operation", "expected")
+            }
+        return {
+            "error": self.error,
+            "dtype": self.dtype,
+            "module": None if self.guilty is None else vars(self.guilty),
+            "operator": operator,
+            "modules": [vars(each) for each in self.modules],
+        }
+
+
+def explain(model: Any, reference: Any, twin: Any, inputs: Mapping[str, torch.Tensor]) -> Explanation:
+    """Find where a torch model leaves its reference; the arguments are those of `modules.SideBySide`.
+
+    For models that fit into memory three times over, with a copy of the inputs and outputs of each module.
+    """
+    from pytest_hfaccel.explain.modules import SideBySide
+    from pytest_hfaccel.explain.operators import first_difference
+
+    sides = SideBySide(model, reference, twin, inputs)
+    modules, guilty = sides.compare()
+    operator = None
+    if guilty is not None:
+        call = sides.expected[guilty.name]
+        operator = first_difference(sides.device, sides.reference, guilty.name, call, guilty.budget)
+    dtype = str(sides.device.dtype).removeprefix("torch.")
+    return Explanation(modules[-1].error, modules, guilty, operator, dtype)
