@@ -115,7 +115,7 @@ class Backends:
         Raises:
             BackendUnavailable: No backend serves the kind, or its runtime is not installed.
         """
-        kind = kind.partition("+")[0]  # the backend of a device splits models over it, too
+        kind = kind.partition("+")[0]  # the backend of a device compiles and splits models for it, too
         if kind not in self._instances:
             if kind not in self._imports:
                 raise BackendUnavailable(

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from pytest_hfaccel.core.devices import kind_of
 from pytest_hfaccel.core.results import Stage, Status
 from pytest_hfaccel.core.spec import ModelSpec
 from pytest_hfaccel.core.tasks import generates, task_of
@@ -127,7 +128,7 @@ class Measurement:
     @property
     def device_kind(self) -> str:
         """The kind of device: `cpu`, `cuda`, `openvino`, ..."""
-        return self.device.partition(":")[0]
+        return kind_of(self.device)
 
     @property
     def samples_per_second(self) -> float:

@@ -14,6 +14,7 @@ from pytest_hfaccel.benchmark.memory import AddedMemory, SharedProcess
 from pytest_hfaccel.benchmark.noise import noise_between, read_noise
 from pytest_hfaccel.benchmark.timing import TimingBudget, latency_of, time_runs, timed_runs, warm_up_runs
 from pytest_hfaccel.core.errors import HfAccelError
+from pytest_hfaccel.core.spec import CPU
 
 if TYPE_CHECKING:
     from pytest_hfaccel.backends.base import LoadedModel
@@ -153,7 +154,7 @@ def _device_name(cell: Cell, details: dict[str, Any]) -> str:
     """The chip's name as its runtime gives it; torch calls every CPU `CPU`, the system knows better."""
     from pytest_hfaccel.hardware.cpu import read_cpuinfo
 
-    named = "" if cell.device.kind == "cpu" else str(details.get("name", ""))
+    named = "" if cell.device.eager == CPU else str(details.get("name", ""))
     return named or read_cpuinfo()[0] or str(details.get("name", ""))
 
 

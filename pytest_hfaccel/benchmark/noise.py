@@ -89,7 +89,7 @@ def read_clocks(device: str, root: Path = Path("/"), nvml: Any = None) -> Clocks
         root: Directory that holds `sys`, for tests.
         nvml: NVIDIA's management library; the installed one when not given.
     """
-    kind, _, target = device.partition(":")
+    kind, _, target = device.partition("+")[0].partition(":")
     if kind == "cuda":
         library = nvml if nvml is not None else load_nvml()
         reading = None if library is None else read_gpu_clock(library, int(target or 0))

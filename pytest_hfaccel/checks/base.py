@@ -210,6 +210,11 @@ def is_torch_cell(cell: Cell) -> bool:
     return cell.device.traits.torch_module and cell.dtype != "int8"
 
 
+def is_eager_cell(cell: Cell) -> bool:
+    """Whether a cell runs transformers' own code as it is written, not compiled."""
+    return is_torch_cell(cell) and not cell.device.compiler
+
+
 def private_copy(context: CheckContext, dtype: str = "") -> Any:
     """Load the cell's checkpoint once more, on the leased model's device, for a check that modifies its model.
 

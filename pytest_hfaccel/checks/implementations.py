@@ -11,7 +11,6 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.backends.base import flatten_outputs
@@ -19,14 +18,14 @@ from pytest_hfaccel.checks.base import (
     CheckContext,
     built_in,
     failed,
-    is_torch_cell,
+    is_eager_cell,
     move_to,
     passed,
     private_copy,
     skipped,
 )
 from pytest_hfaccel.checks.outputs import compare_on_cell
-from pytest_hfaccel.core.devices import GPU_KINDS
+from pytest_hfaccel.core.devices import COMPILERS, GPU_KINDS
 from pytest_hfaccel.core.errors import LoadError
 from pytest_hfaccel.core.results import CheckOutcome, Stage
 from pytest_hfaccel.core.spec import Device
@@ -34,7 +33,7 @@ from pytest_hfaccel.numerics.compare import compare, difference
 from pytest_hfaccel.numerics.positions import real_positions
 from pytest_hfaccel.numerics.tolerances import tolerance_of
 from pytest_hfaccel.upstream.openvino import clear_compiled_graphs, compile_refusals, compiled_graphs
-from pytest_hfaccel.upstream.torch import compile_counters, compiling_in_process, has_triton, why_no_cpp_compiler
+from pytest_hfaccel.upstream.torch import compile_counters, compile_options, compiling_in_process, why_not_compiled
 from pytest_hfaccel.upstream.transformers import attention_implementation, can_exchange_attention, supports_attention
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ def _skipped(left_out: dict[str, str]) -> CheckOutcome:
     return skipped("; ".join(f"{name}: {reason}" for name, reason in left_out.items()), left_out=left_out)
 
 
-@built_in("attention", applies=is_torch_cell, option="attention")
+@built_in("attention", applies=is_eager_cell, option="attention")
 def attention(context: CheckContext) -> CheckOutcome:
     """Attention written out (eager), torch's fused one, and flash and flex attention where they run, agree."""
     left_out = _attention_left_out(context)
@@ -159,9 +158,7 @@ def _counted_sdpa_calls() -> Iterator[list[str]]:
         yield calls
 
 
-INDUCTOR, OPENVINO = "inductor", "openvino"
-_OPENVINO_HINTS = {"fp32": "f32", "bf16": "bf16"}
-"""OpenVINO's names of the precisions that its CPU has. Left alone it takes bf16 where the processor has it."""
+OPENVINO = "openvino"
 
 Compilers = dict[str, dict[str, Any]]
 """Backend of torch.compile -> its options."""
@@ -171,7 +168,7 @@ class NotCompiled(Exception):
     """Compilation failed, or quietly did not happen."""
 
 
-@built_in("compile", applies=is_torch_cell, option="compile")
+@built_in("compile", applies=is_eager_cell, option="compile")
 def compilation(context: CheckContext) -> CheckOutcome:
     """With torch.compile, by its default backend and by OpenVINO's where present, the outputs are those without."""
     usable, left_out = compilers(context.cell.device, context.cell.dtype)
@@ -193,24 +190,9 @@ def compilation(context: CheckContext) -> CheckOutcome:
 
 def compilers(device: Device, dtype: str) -> tuple[Compilers, dict[str, str]]:
     """Return the backends of torch.compile that can run here, and for each of the others why not."""
-    reasons = {INDUCTOR: _why_no_inductor(device), OPENVINO: ""}
-    if device.kind != "cpu":
-        reasons[OPENVINO] = f"OpenVINO's backend of torch.compile supports the CPU only here; the model is on {device}"
-    elif find_spec("openvino") is None:
-        reasons[OPENVINO] = "openvino is not installed"
-    elif dtype not in _OPENVINO_HINTS:
-        reasons[OPENVINO] = f"its CPU does not compute at {dtype}"
-    hint = {"INFERENCE_PRECISION_HINT": _OPENVINO_HINTS.get(dtype)}
-    options: Compilers = {INDUCTOR: {}, OPENVINO: {"device": "CPU", "config": hint}}
-    usable = {name: options[name] for name, reason in reasons.items() if not reason}
+    reasons = {name: why_not_compiled(device, dtype, name) for name in COMPILERS}
+    usable = {name: compile_options(name) for name, reason in reasons.items() if not reason}
     return usable, {name: reason for name, reason in reasons.items() if reason}
-
-
-def _why_no_inductor(device: Device) -> str:
-    if device.kind == "cpu":
-        reason = why_no_cpp_compiler()
-        return f"it needs a C++ compiler: {reason}" if reason else ""
-    return "" if device.kind == "mps" or has_triton() else "it needs triton"
 
 
 def run_compiled(

@@ -103,7 +103,7 @@ def _count(leaf: torch.Tensor, reference: torch.Tensor, by_design: bool) -> int:
 def _origin(context: CheckContext, at_device: bool) -> str:
     """Say where a number that is not finite comes from, and on which model that was seen."""
     device = context.cell.device
-    if at_device and device.traits.torch_module:
+    if at_device and device.traits.torch_module and not device.compiler:
         where, module, note = f"the model on {device}", _first_module(context.loaded, context), ""
     else:
         with context.reference.model() as loaded:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.backends.base import flatten_outputs
-from pytest_hfaccel.checks.base import CheckContext, built_in, failed, is_torch_cell, move_to, passed, private_copy
+from pytest_hfaccel.checks.base import CheckContext, built_in, failed, is_eager_cell, move_to, passed, private_copy
 from pytest_hfaccel.core.devices import torch_device_of
 from pytest_hfaccel.core.results import CheckOutcome, Stage
 from pytest_hfaccel.core.tasks import GENERIC, task_of
@@ -42,7 +42,7 @@ _SEED = 0
 _RANDOMNESS = "dropout, layer drop and SpecAugment are off; what chance remains is seeded"
 
 
-@built_in("training", stage=Stage.RUN, applies=is_torch_cell, option="training")
+@built_in("training", stage=Stage.RUN, applies=is_eager_cell, option="training")
 def training(context: CheckContext) -> CheckOutcome:
     """The loss is finite, its gradients reach what it depends on, checkpointing keeps them, and a step lowers it."""
     step = TrainingStep(context)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.cli import can_print, print_json
+from pytest_hfaccel.core.devices import kind_of
 from pytest_hfaccel.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def _run(arguments: argparse.Namespace) -> int:
     families, devices = matrix.by_family(), matrix.by_device()
     kinds = arguments.hardware or _kinds(families)
     families = {family: {kind: row[kind] for kind in kinds if kind in row} for family, row in families.items()}
-    devices = {device: found for device, found in devices.items() if device.partition(":")[0] in kinds}
+    devices = {device: found for device, found in devices.items() if kind_of(device) in kinds}
     if arguments.format == "json":
         machine = {} if report is None else {"machine": _machine(report, kinds)}
         print_json({"families": families, "devices": devices, **machine})

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.cli import format_table, print_json
 from pytest_hfaccel.cli.compatibility import evidence_text
+from pytest_hfaccel.core.devices import COMPILERS, kind_named
 from pytest_hfaccel.core.errors import BackendUnavailable, ConfigError
+from pytest_hfaccel.core.spec import Device
 
 if TYPE_CHECKING:
     from pytest_hfaccel.hardware import HardwareReport, Presence
@@ -60,18 +62,40 @@ def _list(arguments: argparse.Namespace) -> int:
 
     report = probe_devices()
     confirmed = [] if arguments.probe_only else confirm_devices(report.present())
+    compiled = [] if arguments.probe_only else confirm_devices(_compiled(report))
     measured = _measured()
     if arguments.json:
         shown = [presence.to_json() for presence in confirmed]
-        print_json({"probe": report.to_json(), "confirmed": shown, "measured": measured})
+        print_json(
+            {
+                "probe": report.to_json(),
+                "confirmed": shown,
+                "compiled": [presence.to_json() for presence in compiled],
+                "measured": measured,
+            }
+        )
     else:
         print(format_devices(report, confirmed))
+        if compiled:
+            print("\nWith torch.compile, where they are named (--hf-device):")
+            for presence in compiled:
+                print(f"  {presence.device}: {'can compile' if presence.present else presence.reason}")
         if measured:
             print("\nMeasured by earlier runs (`hfaccel compatibility` shows the families of models):")
         for device, found in measured.items():
             print(f"  {device}: {evidence_text(found)}")
     # A device that seems to be present and does not compute is a problem.
     return int(any(not presence.present for presence in confirmed))
+
+
+def _compiled(report: HardwareReport) -> list[Device]:
+    """Return the devices of this machine with each compiler that they may have."""
+    return [
+        Device(f"{device.kind}+{compiler}", device.target)
+        for device in report.present()
+        if kind_named(device.kind).backend == "torch"
+        for compiler in COMPILERS
+    ]
 
 
 def _measured() -> dict[str, dict[str, Any]]:

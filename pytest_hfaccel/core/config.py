@@ -258,7 +258,8 @@ class RunConfig:
     compile = Option(
         "--hf-compile",
         False,
-        "Also compare the model with its torch.compile'd form, by inductor and OpenVINO if they are installed.",
+        "Also compare the model with its torch.compile'd form, by inductor and OpenVINO if they are installed. "
+        "Deprecated: --hf-device cpu+inductor runs all checks on it.",
     )
     transformers_js = Option(
         "--hf-transformers-js",

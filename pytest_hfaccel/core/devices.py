@@ -103,6 +103,7 @@ class DeviceKind:
         backend: Folder in `pytest_hfaccel.backends`; empty where none runs models on it yet.
         is_searched: Whether the machine is searched for its devices; others exist only by name.
         parallel: How models are split, as `parallel_mode` returns it; empty where they are whole.
+        compiler: One of `COMPILERS` that models are compiled with; empty where they run as they are.
         traits: What its backend can do.
     """
 
@@ -115,6 +116,7 @@ class DeviceKind:
     backend: str = ""
     is_searched: bool = True
     parallel: str = ""
+    compiler: str = ""
     traits: Traits = field(default_factory=Traits)
 
 
@@ -282,18 +284,32 @@ def parallel_mode(text: str) -> str:
     return name if name in (AUTO, OFFLOAD) and not count else ""
 
 
+COMPILERS = ("inductor", "openvino")
+"""The backends of `torch.compile` that a device of torch may have after a plus sign: `cpu+inductor`."""
+
+
 def kind_named(name: str) -> DeviceKind:
     """Return the row of a kind; one with default traits for a kind that nobody has registered.
 
-    That of `cuda+tp=2` is the row of `cuda` with split models; such devices are used only when they are named.
+    That of `cuda+inductor` is the row of `cuda` with compiled models, that of `cuda+tp=2` with split ones; such devices
+    are used only when they are named.
     """
     base, _, suffix = name.partition("+")
     row = _KINDS.get(base) or DeviceKind(base)
     if not suffix:
         return row
+    if suffix in COMPILERS:
+        traits = replace(row.traits, accelerator=False)
+        return replace(row, name=name, is_searched=False, compiler=suffix, traits=traits)
     # Its weights are elsewhere: in other processes, or fetched when they are needed.
     traits = replace(row.traits, accelerator=False, torch_module=False)
     return replace(row, name=name, is_searched=False, parallel=suffix, traits=traits)
+
+
+def kind_of(device: str) -> str:
+    """Return the kind in a device id: `cuda` for `cuda:1`, `cuda+inductor` for `cuda:1+inductor`."""
+    base, plus, suffix = device.partition("+")
+    return base.partition(":")[0] + plus + suffix
 
 
 def registered_kinds() -> tuple[str, ...]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from pytest_hfaccel.core.devices import kind_of
+
 INTERVAL = 0.8
 """Share of the measured values that an interval is meant to hold."""
 
@@ -52,7 +54,7 @@ class Question:
     @property
     def device_kind(self) -> str:
         """The kind of device."""
-        return self.device.partition(":")[0]
+        return kind_of(self.device)
 
 
 @dataclass(frozen=True)

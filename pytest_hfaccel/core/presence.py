@@ -78,7 +78,7 @@ class HardwareReport:
     def find(self, device: Device) -> Presence | None:
         """Return what is known of a device; `None` for a kind that is not probed (`fake`, third-party kinds).
 
-        One over which models are split is there where it is without; the rest shows when a model is loaded.
+        One that compiles or splits models is there where it is without; the rest shows when a model is loaded.
         """
         if device != device.eager:
             eager = self.find(device.eager)

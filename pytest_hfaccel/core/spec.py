@@ -15,6 +15,7 @@ from typing import Any
 from pytest_hfaccel.core.config import REGISTERED
 from pytest_hfaccel.core.devices import (
     BUILT_IN,
+    COMPILERS,
     PARALLEL_MODES,
     TENSOR_PARALLEL,
     Traits,
@@ -44,8 +45,8 @@ class Device:
     """An execution target.
 
     Attributes:
-        kind: One of `DEVICE_KINDS`, which decides the backend; with a plus sign how models are split, as in
-            `cuda+tp=2`.
+        kind: One of `DEVICE_KINDS`, which decides the backend; with a plus sign how models are compiled or split, as in
+            `cuda+inductor` or `cuda+tp=2`.
         target: Which one of its kind: an index (`0`) or the runtime's own name (`GPU.0`); empty where there is one.
     """
 
@@ -54,7 +55,7 @@ class Device:
 
     @classmethod
     def parse(cls, text: str, extra_kinds: Sequence[str] = ()) -> Device:
-        """Read `cpu`, `cuda`, `cuda:1`, `openvino:GPU.0`, `cuda:0+tp=2`, ...
+        """Read `cpu`, `cuda`, `cuda:1`, `openvino:GPU.0`, `cuda:1+inductor`, `cuda:0+tp=2`, ...
 
         A kind that is indexed gets index 0; one whose targets have names gets its first.
 
@@ -94,13 +95,18 @@ class Device:
     @classmethod
     def _parse_suffixed(cls, text: str, extra_kinds: Sequence[str]) -> Device:
         eager, _, suffix = text.strip().partition("+")
-        base, mode = cls.parse(eager, extra_kinds), parallel_mode(suffix)
-        if not mode:
-            allowed = ", ".join(f"{base}+{each}" for each in PARALLEL_MODES.split(", "))
-            raise ConfigError(f"{text!r} is not a device: {suffix!r} is no way to split a model. Allowed: {allowed}.")
+        base = cls.parse(eager, extra_kinds)
+        is_compiler = suffix.lower() in COMPILERS
+        suffix = suffix.lower() if is_compiler else parallel_mode(suffix)
+        if not suffix:
+            allowed = ", ".join(f"{base}+{each}" for each in (*COMPILERS, *PARALLEL_MODES.split(", ")))
+            raise ConfigError(
+                f"{text!r} is not a device: no compiler, and no way to split a model. Allowed: {allowed}."
+            )
         if kind_named(base.kind).backend != "torch":
-            raise ConfigError(f"{text!r} is not a device: models are split over devices of torch, such as cpu+{mode}.")
-        return cls(f"{base.kind}+{mode}", base.target)
+            what = "compiled for" if is_compiler else "split over"
+            raise ConfigError(f"{text!r} is not a device: models are {what} devices of torch, such as cpu+{suffix}.")
+        return cls(f"{base.kind}+{suffix}", base.target)
 
     @property
     def id(self) -> str:
@@ -109,6 +115,11 @@ class Device:
             return self.kind
         kind, plus, suffix = self.kind.partition("+")
         return f"{kind}:{self.target}{plus}{suffix}"
+
+    @property
+    def compiler(self) -> str:
+        """The backend of `torch.compile` that models are compiled with; empty where they run as they are."""
+        return kind_named(self.kind).compiler
 
     @property
     def parallel(self) -> str:
@@ -123,7 +134,7 @@ class Device:
 
     @property
     def eager(self) -> Device:
-        """The device itself, with whole models."""
+        """The device itself, where models are whole and run as they are."""
         return Device(self.kind.partition("+")[0], self.target)
 
     @cached_property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -105,9 +106,10 @@ def make_plan(config: RunConfig, registry: Registry, store: CheckpointStore, bac
     asked = [Device.parse(text, backends.kinds()) for text in config.devices]
     report = hardware_of_cluster() or probe_devices(backends=backends)
     absent = {presence.device.id: presence.reason for presence in report.absent()}
+    found = {device: report.find(device) for device in asked}
     # A backend without `probe` counts as having the device that is asked for until it says no.
-    unlooked = [device for device in asked if report.find(device) is None]
-    _require(config, [*report.present(), *unlooked], absent)
+    there = [device for device, presence in found.items() if presence is None or presence.present]
+    _require(config, list(dict.fromkeys([*report.present(), *there])), absent)
     _require_directory(config)
     devices = asked or (report.present() if config.all_hardware else [report.best()])
     if config.parallel:
@@ -202,7 +204,7 @@ def _require(config: RunConfig, present: Sequence[Device], absent: dict[str, str
     for pattern in config.require:
         if not any(device.matches(pattern) for device in present):
             known = [
-                f"{name}: {reason}" for name, reason in absent.items() if name.startswith(pattern.partition(":")[0])
+                f"{name}: {reason}" for name, reason in absent.items() if name.startswith(re.split("[:+]", pattern)[0])
             ]
             here = ", ".join(device.id for device in present)
             raise ConfigError(

@@ -49,7 +49,7 @@ def precision_support(presence: Presence, dtype: str) -> PrecisionSupport:
         presence: The device; of CPUs, `details["flags"]` are the instruction sets.
         dtype: One of `pytest_hfaccel.core.spec.DTYPES`.
     """
-    device = presence.device
+    device = presence.device.eager
     torch = kind_named(device.kind).torch
     if torch is not None and dtype not in torch.dtypes:
         return PrecisionSupport(False, False, f"its description allows {', '.join(torch.dtypes)} only")

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.benchmark.measurement import Latency, Measurement, Noise
+from pytest_hfaccel.core.devices import kind_of
 from pytest_hfaccel.core.results import CellResult, CheckOutcome, Stage, Status
 from pytest_hfaccel.core.spec import Weights
 from pytest_hfaccel.core.tasks import TASKS
@@ -219,18 +220,19 @@ def _run_row(record: RunRecord, run_key: str) -> dict[str, Any]:
 def _device_row(device: str, name: str, machine: Mapping[str, Any]) -> dict[str, Any]:
     """The row of `hardware_platforms`; of what `machine_facts` says, what changes from run to run is left out."""
     platform, _, release = str(machine.get("os", "")).partition(" ")
-    if device == "cpu":
+    eager = device.partition("+")[0]
+    if eager == "cpu":
         facts: Mapping[str, Any] = machine.get("cpu", {})
     else:
-        facts = next((each for each in machine.get("devices", ()) if each.get("device") == device), {})
+        facts = next((each for each in machine.get("devices", ()) if each.get("device") == eager), {})
     memory = facts.get("memory_bytes")
     return {
-        "hardware_type": device.partition(":")[0],
+        "hardware_type": kind_of(device),
         "device": device,
         "device_name": name or str(facts.get("name") or ""),
         "platform": platform,
         "platform_version": release,
-        "driver_version": str(machine.get("drivers", {}).get(device, "")),
+        "driver_version": str(machine.get("drivers", {}).get(eager, "")),
         "memory_gb": round(memory / 2**30, 1) if memory else None,
         "compute_units": facts.get("cores"),
         "metadata": as_json({key: value for key, value in facts.items() if key != "available_bytes"}),

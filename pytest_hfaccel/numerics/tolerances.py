@@ -107,7 +107,9 @@ def tolerance_of(cell: Cell) -> Tolerance:
         return {"fp16": _FP16, "bf16": _BF16}[cell.dtype]
     row = _FP32_TINY if kind == Weights.TINY and not cell.device.traits.exported else _FP32
     for entry in NEEDS_MORE:
-        if fnmatchcase(cell.model.architecture, entry.architecture) and cell.device.matches(entry.device):
+        if fnmatchcase(cell.model.architecture, entry.architecture) and (
+            cell.device.matches(entry.device) or cell.device.eager.matches(entry.device)
+        ):
             return replace(row, rel_l2=entry.rel_l2, atol=max(entry.atol, row.atol or 0.0))
     return row
 

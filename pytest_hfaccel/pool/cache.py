@@ -171,7 +171,7 @@ class ModelCache:
             )
         return Request(
             key=cell.key,
-            device=cell.device,
+            device=cell.device.eager if cell.device.compiler else cell.device,  # the memory is that of the same device
             make=lambda: load(cell),
             size=lambda loaded: int(loaded.nbytes),
             close=lambda loaded: loaded.close(),

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_hfaccel.core.devices import kind_of
 from pytest_hfaccel.core.errors import ConfigError, HfAccelError
 from pytest_hfaccel.core.prediction import Prediction, Question
 from pytest_hfaccel.core.presence import Presence
@@ -117,7 +118,10 @@ class Evidence:
         """Return the devices that have rows or calibrations, the newest rows first."""
         seen = [(row.device, row.device_name) for row in reversed(self.rows) if row.implementation == "real"]
         seen += [(each.device, each.device_name) for each in self.calibrations]
-        parts = [(Device(*device.partition(":")[::2]), name) for device, name in dict.fromkeys(seen)]
+        parts = [
+            (Device(kind_of(device), device.partition("+")[0].partition(":")[2]), name)
+            for device, name in dict.fromkeys(seen)
+        ]
         return [Presence(device, False, "measured before", name) for device, name in parts]
 
     def points(self, model: NamedModel, platform: Platform, question: Question, threads: int) -> list[MeasuredPoint]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_hfaccel.core.devices import kind_of
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.results import Cause, CellResult, CheckOutcome, Stage, Status
 
@@ -74,7 +75,7 @@ class MeasuredCell:
     @property
     def kind(self) -> str:
         """The kind of device."""
-        return self.result.device.partition(":")[0]
+        return kind_of(self.result.device)
 
     @property
     def key(self) -> tuple[str, str, str]:

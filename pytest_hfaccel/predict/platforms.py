@@ -10,6 +10,7 @@ from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
 
+from pytest_hfaccel.core.devices import registered_kinds
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.presence import Presence
 from pytest_hfaccel.core.spec import DEVICE_KINDS, Device
@@ -215,13 +216,17 @@ class Platforms:
 
         Args:
             name: A kind (`cuda`), a device (`cuda:1`, `openvino:GPU`), a kind with a chip (`cuda:h100-sxm`), or a chip
-                (`h100-sxm`).
+                (`h100-sxm`). A device of torch may have a compiler (`cpu+inductor`): that of rows measured with it.
 
         Raises:
             ConfigError: There is no such kind, device or chip.
         """
         if not isinstance(name, str) or not name.strip():
             raise ConfigError(f"{name!r} is not a kind of hardware. Allowed: {', '.join(KINDS)}.")
+        if "+" in name:
+            named, suffix = Device.parse(name, registered_kinds()), name.strip().lower().partition("+")[2]
+            eager = self.of(named.eager.id if ":" in name else named.eager.kind)
+            return replace(eager, name=name, kind=named.kind, device=f"{eager.device}+{suffix}")
         kind, _, target = name.strip().partition(":")
         kind, sheets = kind.lower(), self.specifications
         if kind not in KINDS:

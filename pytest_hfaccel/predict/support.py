@@ -35,6 +35,10 @@ _ONNX_KINDS = ("onnxruntime", "wasm", "webnn")
 
 def declared_support(family: str, kind: str) -> Support:
     """Return what is declared of a family on a kind of device."""
+    if "+" in kind:
+        return Support(
+            "untested", "declared", f"nothing is declared of compiled or split models; no run on {kind} is known"
+        )
     if kind in TORCH_KINDS:
         same = "transformers runs the same torch code on every torch device"
         if kind in _TESTED_KINDS:

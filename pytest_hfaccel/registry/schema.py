@@ -36,7 +36,7 @@ def _one_of(allowed: Sequence[Any], noun: str, *, wildcards: bool = False) -> Af
 
 def _device(value: str, info: ValidationInfo) -> str:
     kinds = (*DEVICE_KINDS, *(info.context or {}).get("extra_kinds", ()), CLASS_LEVEL.kind)
-    if not any(fnmatchcase(kind, value.partition(":")[0].lower()) for kind in kinds):
+    if not any(fnmatchcase(kind, value.partition("+")[0].partition(":")[0].lower()) for kind in kinds):
         raise _refuse("a device", kinds)
     return value
 

@@ -10,6 +10,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from pytest_hfaccel.core.devices import kind_of
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.files import replace_file
 from pytest_hfaccel.core.results import BLIND_TO, TWIN, CellResult, Ended, Status
@@ -54,7 +55,7 @@ def write_reports(
     for result in results:
         by_module[result.module].append(result)
         if result.device != _CLASS_LEVEL:
-            by_kind[result.device.partition(":")[0]].append(result)
+            by_kind[kind_of(result.device)].append(result)
     contents: dict[str, Mapping[str, Any]] = {}
     for folder, suffix, key, groups, several in (
         (BY_CLASS, "models", "module", by_module, ("architectures", attrgetter("architecture"))),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pytest_hfaccel.core.devices import kind_named
+from pytest_hfaccel.core.devices import kind_named, kind_of
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.files import replace_file
 from pytest_hfaccel.core.results import NOT_REACHED, SCHEMA_VERSION, Cause, CellResult, CheckOutcome, Stage, Status
@@ -219,7 +219,7 @@ def cause_of(outcome: CheckOutcome, device: str) -> Cause:
         return Cause(outcome.cause)
     if outcome.status == Status.TIMEOUT:
         return Cause.TIME
-    if device == "class" or not kind_named(device.partition(":")[0]).traits.exported:
+    if device == "class" or not kind_named(kind_of(device)).traits.exported:
         return Cause.TRANSFORMERS
     return Cause.EXPORTER if outcome.stage in (Stage.CONVERT, Stage.LOAD) else Cause.RUNTIME
 

@@ -115,8 +115,9 @@ def self_test(config: RunConfig, devices: Sequence[Device], checks: CheckRegistr
     battery = checks if checks is not None else built_in_checks()
     for number, device in enumerate(devices):
         bench = Bench(config, device, battery)
+        kind = device.eager.kind if device.compiler else device.kind
         # What is wrong with the files or the class is wrong on every device alike.
-        defects = [d for d in DEFECTS if (not d.kinds or device.kind in d.kinds) and (number == 0 or not d.is_anywhere)]
+        defects = [d for d in DEFECTS if (not d.kinds or kind in d.kinds) and (number == 0 or not d.is_anywhere)]
         right = [
             bench.right(model, [name for d in defects if d.model.name == model.name for name in d.caught_by])
             for model in (BERT, GPT2)

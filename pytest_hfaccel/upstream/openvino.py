@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from unittest.mock import patch
 
 
@@ -53,6 +55,29 @@ def compiled_graphs() -> int:
     from openvino.frontend.pytorch.torchdynamo import execute
 
     return len(execute.compiled_cache)
+
+
+def graphs_given_back() -> int:
+    """Return how many of those graphs it failed to run, and has torch run from then on; it says so nowhere."""
+    return sum(module.perm_fallback for module in _fused_modules())
+
+
+def operators_left_to_torch() -> dict[str, int]:
+    """Return the operators that it took into no graph of its own, by name: torch runs them in between."""
+    from openvino.frontend.pytorch.torchdynamo import execute
+
+    left: Counter[str] = Counter()
+    for graph in execute.partitioned_modules.values():
+        names = (str(node.target) for node in graph.graph.nodes if node.op == "call_function")
+        left.update(name for name in names if "getitem" not in name)
+    return dict(left.most_common())
+
+
+def _fused_modules() -> Iterator[Any]:
+    from openvino.frontend.pytorch.torchdynamo import execute
+
+    for graph in execute.partitioned_modules.values():
+        yield from (module for module in graph.children() if isinstance(module, execute.OpenVINOGraphModule))
 
 
 @contextmanager

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import wraps
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from pytest_hfaccel.core.spec import CPU, Device
 from pytest_hfaccel.upstream import RefCountedContext
 
 if TYPE_CHECKING:
@@ -136,14 +139,87 @@ def compiling_in_process() -> Iterator[None]:
 
 def why_no_cpp_compiler() -> str:
     """Return why inductor finds no C++ compiler; empty where it does."""
-    from torch._inductor.cpp_builder import get_cpp_compiler
-    from torch._inductor.exc import InvalidCxxCompiler
+    with quietly():
+        from torch._inductor.cpp_builder import get_cpp_compiler
+        from torch._inductor.exc import InvalidCxxCompiler
 
     try:
         get_cpp_compiler()
     except InvalidCxxCompiler as error:
         return str(error).splitlines()[0]
     return ""
+
+
+def why_not_compiled(device: Device, dtype: str, compiler: str = "") -> str:
+    """Return why `torch.compile` cannot compile for a device here; empty where it can.
+
+    Args:
+        device: The device, with or without its compiler.
+        dtype: The cell's dtype.
+        compiler: The compiler; that of the device when not given.
+    """
+    compiler, on_cpu = compiler or device.compiler, device.eager == CPU
+    if dtype == "int8":
+        return "models with 8-bit weights are not compiled; test them without a compiler"
+    if compiler == "openvino":
+        if not on_cpu:
+            return f"OpenVINO's backend of torch.compile supports the CPU only here; the model is on {device.eager}"
+        if find_spec("openvino") is None:
+            return "openvino is not installed"
+        return "" if dtype == "fp32" else f"its graphs take no tensors at {dtype}: OpenVINO's backend runs at fp32 only"
+    if on_cpu:
+        reason = why_no_cpp_compiler()
+        return f"it needs a C++ compiler: {reason}" if reason else ""
+    return "" if device.eager.kind == "mps" or has_triton() else "it needs triton"
+
+
+def compile_options(compiler: str) -> dict[str, Any]:
+    """Return the options of a backend of `torch.compile`: left alone, OpenVINO computes in bf16 where its CPU does."""
+    if compiler != "openvino":
+        return {}
+    return {"device": "CPU", "config": {"INFERENCE_PRECISION_HINT": "f32"}}
+
+
+def compiler_named(name: str) -> Callable[..., Any]:
+    """Import a backend of `torch.compile`: it takes a graph, example inputs and `options`, and returns a function."""
+    with quietly():
+        from torch._dynamo.backends.registry import lookup_backend
+
+        if name == "openvino":
+            import openvino.torch  # noqa: F401 - registers it
+        found: Callable[..., Any] = lookup_backend(name)
+    return found
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Leave out warnings: torch deprecates what it imports itself, and `-W error` would make that an error of ours."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def compile_errors() -> tuple[type[Exception], ...]:
+    """Return what `torch.compile` raises, now or later, where it does not compile."""
+    from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
+
+    return TorchDynamoException, FailOnRecompileLimitHit
+
+
+def _compile_or_fail(undo: ExitStack) -> None:
+    import torch._dynamo.config as config
+
+    undo.enter_context(compiling_in_process())
+    limits = {"recompile_limit": 64, "accumulated_recompile_limit": 10_000, "fail_on_recompile_limit_hit": True}
+    undo.enter_context(config.patch(limits))
+
+
+compile_or_fail = RefCountedContext(_compile_or_fail)
+"""`with compile_or_fail:` has `torch.compile` compile for up to 64 kinds of inputs per model, and then fail.
+
+Left alone it compiles for 8, and runs the model as it is for others, without saying so. The second limit is for the
+code that the models of a process share.
+"""
 
 
 def has_triton() -> bool:

@@ -9,6 +9,7 @@ import torch
 
 from pytest_hfaccel.backends.base import INT8, LoadedModel, ModelSource, Placement, SplittableSource, WeightChange
 from pytest_hfaccel.backends.memory import out_of_memory_raised
+from pytest_hfaccel.backends.torch.compiled import CompiledModel
 from pytest_hfaccel.backends.torch.device_maps import load_mapped
 from pytest_hfaccel.backends.torch.devices import (
     confirm_device,
@@ -30,7 +31,8 @@ from pytest_hfaccel.backends.torch.model import DeviceMemory, TorchModel, moved,
 from pytest_hfaccel.backends.torch.operators import log_operators
 from pytest_hfaccel.backends.torch.ranks import load_parallel
 from pytest_hfaccel.core.errors import BackendUnavailable
-from pytest_hfaccel.core.spec import Cell, Device
+from pytest_hfaccel.core.spec import CPU, Cell, Device
+from pytest_hfaccel.upstream.torch import why_not_compiled
 from pytest_hfaccel.upstream.transformers import attention_implementation
 
 
@@ -40,7 +42,8 @@ class TorchBackend:
     name = "torch"
 
     def confirm(self, device: Device, dtype: str = "fp32") -> dict[str, Any]:
-        """Compute a product on the device; as `DeviceProbe.confirm`."""
+        """Compute a product on the device, and look for what a compiler needs; as `DeviceProbe.confirm`."""
+        _require_compiler(device, dtype)
         return confirm_device(device.eager, dtype)
 
     def load(self, cell: Cell, source: ModelSource) -> LoadedModel:
@@ -48,19 +51,31 @@ class TorchBackend:
 
         Raises:
             BackendUnavailable: The device does not answer, cannot compute at this dtype, or the model cannot be split.
-            LoadError: transformers could not build the model.
+            LoadError: transformers could not build the model, or torch.compile could not compile it.
             OutOfMemory: The device's memory did not suffice.
         """
+        _require_compiler(cell.device, cell.dtype)
         if cell.dtype == INT8:
             require_torchao(cell.device)
         dtype = dtype_of(cell.dtype, cell.device.eager)
         if cell.device.ranks > 1:
             return load_parallel(cell, cast("SplittableSource", source))
-        facts = self.confirm(cell.device, cell.dtype)
+        facts = confirm_device(cell.device.eager, cell.dtype)
         with full_fp32:
             if cell.device.parallel:
                 return load_mapped(cell, cast("SplittableSource", source), dtype, facts)
+            if cell.device.compiler:
+                eager = _load(cell, source, dtype, facts)
+                return CompiledModel(eager, cell.device.compiler, source.sample().forward)
             return _load_int8(cell, source, facts) if cell.dtype == INT8 else _load(cell, source, dtype, facts)
+
+
+def _require_compiler(device: Device, dtype: str) -> None:
+    if not device.compiler:
+        return
+    reason = why_not_compiled(device, dtype)
+    if reason:
+        raise BackendUnavailable(f"{device} at {dtype}: {reason}", stage="compile")
 
 
 def _load(cell: Cell, source: ModelSource, dtype: torch.dtype, facts: dict[str, Any]) -> TorchModel:
@@ -110,7 +125,7 @@ def _load_int8(cell: Cell, source: ModelSource, facts: dict[str, Any], change: W
 def _placement(
     cell: Cell, model: Any, source: ModelSource, facts: dict[str, Any], computes_in: torch.dtype, dtype: str = ""
 ) -> Placement:
-    found = {our_name(t.device, cell.device.kind) for t in (*model.parameters(), *model.buffers())}
+    found = {our_name(t.device, cell.device.eager.kind) for t in (*model.parameters(), *model.buffers())}
     effective, kept_in_fp32 = effective_dtype(model, cell.dtype)
     details = {
         **facts,
@@ -120,7 +135,7 @@ def _placement(
         "fp32_precision": fp32_precision(),
         "attention": attention_implementation(model.config),
     }
-    if cell.device.kind != "cpu":
+    if cell.device.eager != CPU:
         products, about_operators = _placement_of_operators(cell, model, source, computes_in)
         details |= about_operators
         if products:
@@ -140,4 +155,4 @@ def _placement_of_operators(
     except Exception as error:  # the check `forward` fails for the same reason, in its stage
         first_line = (str(error) or type(error).__name__).splitlines()[0]
         return {}, {"nodes": f"not known: the forward pass failed ({type(error).__name__}: {first_line})"}
-    return operators.products_on_cpu(), operators.details(cell.device.id)
+    return operators.products_on_cpu(), operators.details(cell.device.eager.id)

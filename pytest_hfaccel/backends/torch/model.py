@@ -112,7 +112,7 @@ class TorchModel:
         self, model: Any, dtype: torch.dtype, placement: Placement, nbytes: int, timings: dict[str, float]
     ) -> None:
         self._model = model
-        self._dtype = dtype
+        self.dtype = dtype
         self._device = next(model.parameters()).device
         self._memory = DeviceMemory(self._device)
         undo = ExitStack()
@@ -175,6 +175,12 @@ class TorchModel:
         """Hold that many more bytes on the device."""
         return self._memory.occupied(nbytes)
 
+    def release(self) -> Any:
+        """Give the transformers model to another object, which goes on with it; this one is closed."""
+        model, self._model = self._model, None
+        self._end_full_fp32()
+        return model
+
     def close(self) -> None:
         """Free the device's memory."""
         self._model = None
@@ -186,8 +192,8 @@ class TorchModel:
         if empty_cache is not None:
             empty_cache()
 
-    def _moved(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return moved(inputs, self._device, self._dtype)
+    def _moved(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        return moved(inputs, self._device, self.dtype)
 
     def _synchronize(self) -> None:
         synchronize = device_function(self._device, "synchronize") if self._device.type != "cpu" else None
@@ -195,11 +201,13 @@ class TorchModel:
             synchronize()
 
 
-def moved(inputs: Mapping[str, torch.Tensor], device: torch.device, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """Return inputs on a device, floating-point ones in a dtype."""
+def moved(inputs: Mapping[str, Any], device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """Return inputs on a device, floating-point ones in a dtype; what is no tensor (`use_cache`) stays as it is."""
     return {
-        name: tensor.to(device, dtype) if tensor.is_floating_point() else tensor.to(device)
-        for name, tensor in inputs.items()
+        name: value.to(device, dtype if value.is_floating_point() else None)
+        if isinstance(value, torch.Tensor)
+        else value
+        for name, value in inputs.items()
     }
 
 

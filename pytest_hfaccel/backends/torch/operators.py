@@ -28,8 +28,15 @@ _COPIES = frozenset(
 )
 """What moves numbers between memories; the operator that calls it is the one that fell back."""
 
-_PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "addbmm", "linear", "matmul", "convolution", "scaled_dot_product")
+_PRODUCTS = (
+    *("mm", "addmm", "bmm", "baddbmm", "addbmm", "linear", "matmul", "einsum", "scaled_dot_product"),
+    *("convolution", "conv1d", "conv2d", "conv3d", "conv_transpose"),
+)
 """Parts of the names of operators that do most of a model's work."""
+
+
+def _is_product(name: str) -> bool:
+    return any(part in name for part in _PRODUCTS)
 
 
 @dataclass
@@ -49,7 +56,7 @@ class Operators:
     def products_on_cpu(self) -> dict[str, int]:
         """Return the products of matrices among those that ran on the CPU."""
         everything = self.fallback + self.on_cpu
-        return {name: count for name, count in everything.items() if any(part in name for part in _PRODUCTS)}
+        return {name: count for name, count in everything.items() if _is_product(name)}
 
     def details(self, device: str) -> dict[str, Any]:
         """Return what stands in `Placement.details`.
@@ -128,3 +135,19 @@ def log_operators(model: Any, inputs: Mapping[str, torch.Tensor], device: torch.
     with torch.inference_mode(), log:
         model(**inputs)
     return log.operators
+
+
+class ProductLog(TorchDispatchMode):  # type: ignore[misc]
+    """Counts the products of matrices, convolutions included, that run within `with log:`.
+
+    Attributes:
+        count: How many there were.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += _is_product(func._schema.name)
+        return func(*args, **(kwargs or {}))

@@ -9,6 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from pytest_hfaccel.core.devices import kind_of
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.files import replace_file
 
@@ -97,7 +98,7 @@ class DeviceCalibration:
     @property
     def kind(self) -> str:
         """The kind of device."""
-        return self.device.partition(":")[0]
+        return kind_of(self.device)
 
     @property
     def peak_flops(self) -> float:

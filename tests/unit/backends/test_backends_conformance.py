@@ -18,6 +18,16 @@ class TestCpu(BackendConformance):
     device = "cpu"
 
 
+@pytest.mark.nightly
+class TestCompiledByInductor(BackendConformance):
+    device = "cpu+inductor"
+
+
+@pytest.mark.nightly
+class TestCompiledByOpenVINO(BackendConformance):
+    device = "cpu+openvino"
+
+
 @pytest.mark.slow
 class TestOpenVINO(BackendConformance):
     device = "openvino:CPU"

@@ -3,7 +3,9 @@ from __future__ import annotations
 import pytest
 
 from pytest_hfaccel.core.config import REGISTERED
+from pytest_hfaccel.core.devices import kind_of
 from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.presence import HardwareReport, Presence
 from pytest_hfaccel.core.results import Stage
 from pytest_hfaccel.core.spec import (
     CLASS_LEVEL,
@@ -40,6 +42,10 @@ def spec(name: str, **fields: object) -> ModelSpec:
         ("cpu+TP=2", "cpu+tp=2", "cputp2"),
         ("cuda:2+tp=4", "cuda:2+tp=4", "cuda2tp4"),
         ("cpu+offload", "cpu+offload", "cpuoffload"),
+        ("cpu+inductor", "cpu+inductor", "cpuinductor"),
+        ("CUDA:1+Inductor", "cuda:1+inductor", "cuda1inductor"),
+        ("cuda+inductor", "cuda:0+inductor", "cuda0inductor"),
+        ("cpu+openvino", "cpu+openvino", "cpuopenvino"),
     ],
 )
 def test_device_from_text(text: str, id_: str, slug: str) -> None:
@@ -53,6 +59,7 @@ def test_device_from_text(text: str, id_: str, slug: str) -> None:
     [
         *("", "tpu", "cuda:x", "cuda:-1", "cpu:0", "mps:1", "class", "onnxruntime:TPU", "executorch:CPU"),
         *("cpu+tp", "cpu+tp=1", "cpu+auto=2", "cpu+warp", "openvino+tp=2", "cpu+tp=2+offload"),
+        *("cpu+", "cpu+tvm", "+inductor", "openvino:CPU+inductor", "fake:0+inductor", "cuda+inductor:0"),
     ],
 )
 def test_what_is_no_device(text: str) -> None:
@@ -94,6 +101,30 @@ def test_the_devices_of_a_run_with_split_models(
 def test_what_models_cannot_be_split_over(device: str, mode: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         split_over([Device.parse(device)], [mode], are_named=True)
+
+
+def test_a_device_with_a_compiler() -> None:
+    device = Device.parse("cuda:1+inductor")
+    assert (device.kind, device.target, device.compiler) == ("cuda+inductor", "1", "inductor")
+    assert device.eager == Device("cuda", "1")
+    assert (device.torch_name, device.eager.compiler) == ("cuda:1", "")
+    assert kind_of(device.id) == device.kind
+    for pattern in ("cuda:1+inductor", "cuda+inductor", "*+inductor", "*"):
+        assert device.matches(pattern)
+    assert not device.matches("cuda")
+    assert not device.matches("cuda:1")
+    assert not device.eager.matches("*+inductor")
+    assert not device.traits.accelerator, "a plain run never takes it"
+
+
+def test_it_is_there_where_the_device_is() -> None:
+    report = HardwareReport((Presence(CPU, True, "it is"), Presence(Device("cuda", "0"), False, "no driver")))
+    here, absent = (report.find(Device.parse(text)) for text in ("cpu+inductor", "cuda:0+inductor"))
+    assert here is not None
+    assert (here.device.id, here.present) == ("cpu+inductor", True)
+    assert absent is not None
+    assert (absent.present, absent.reason) == (False, "no driver")
+    assert report.present() == [CPU]
 
 
 def test_a_third_party_kind() -> None:

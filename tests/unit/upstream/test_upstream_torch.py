@@ -13,6 +13,9 @@ from pytest_hfaccel.core.spec import Weights, WeightsChoice
 from pytest_hfaccel.registry.auto_classes import match_pairs
 from pytest_hfaccel.upstream.torch import (
     compile_counters,
+    compile_errors,
+    compile_or_fail,
+    compiler_named,
     compiling_in_process,
     grouped_product,
     has_triton,
@@ -116,3 +119,26 @@ def test_private_names_of_the_compiler_are_there() -> None:
     assert compile_counters()["stats"]["unique_graphs"] >= 0
     assert isinstance(why_no_cpp_compiler(), str)
     assert isinstance(has_triton(), bool)
+
+
+def test_compiling_for_too_many_sizes_fails_where_torch_alone_goes_on_uncompiled() -> None:
+    import torch
+
+    def double(size: int) -> int:
+        return len(torch.ones(2, 3)[:, :1].expand(2, size)) + size
+
+    def run() -> None:
+        torch.compiler.reset()
+        compiled = torch.compile(double, backend="eager", dynamic=False)
+        with torch._dynamo.config.patch(recompile_limit=1):
+            for size in range(4):
+                compiled(size)
+        torch.compiler.reset()
+
+    run()
+    with compile_or_fail, pytest.raises(compile_errors()):
+        run()
+
+
+def test_a_compiler_by_name() -> None:
+    assert callable(compiler_named("inductor"))
