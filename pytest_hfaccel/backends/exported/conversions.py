@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from transformers.exporters.metadata import ExportMetadata
 
-from pytest_hfaccel.backends.exported import ExportedRuntime
+from pytest_hfaccel.backends.exported import ExportedRuntime, capture, inputs
 from pytest_hfaccel.core.errors import LoadError
 from pytest_hfaccel.core.files import build_once, find_damage
 
 Export = Callable[[], tuple[Any, str, list[str]]]
 
-_FORMAT = 2
-"""Raised when what this module or `capture` writes changes its meaning."""
+_FORMAT = 3
+"""Raised when what this module writes changes its meaning. Changes of how models are exported need no new number."""
 
 _NOTES = "hfaccel.json"
 _EXPORT = "export.json"
@@ -63,11 +65,15 @@ class Conversions:
             signature: That of the example inputs (`inputs.signature`).
         """
         packages = ("transformers", *self._runtime.packages, "torch")
-        return _hash([_FORMAT, fingerprint, signature, *(version(package) for package in packages)])
+        versions = [version(package) for package in packages]
+        return _hash(
+            [_FORMAT, fingerprint, signature, *versions, _code_of(_first_definition(self._runtime, "convert"))]
+        )
 
     def compressed_key(self, key: str) -> str:
         """Return the name of a converted model whose weights have been rounded to 8 bits."""
-        return _hash([_FORMAT, key, self._runtime.compression_facts()])
+        code = _code_of(_first_definition(self._runtime, "compress"))
+        return _hash([_FORMAT, key, self._runtime.compression_facts(), code])
 
     def has(self, key: str) -> bool:
         """Whether a model has been converted already, and its files are as they were written."""
@@ -142,6 +148,44 @@ def _entry(folder: Path) -> dict[str, Any]:
     entry: dict[str, Any]
     (entry,) = manifest["components"].values()
     return entry
+
+
+def _first_definition(runtime: ExportedRuntime, method: str) -> Callable[..., Any]:
+    """Return a method as the first class in a runtime's line has it: runtimes that convert alike share conversions."""
+    line = type(runtime).__mro__
+    found: Callable[..., Any] = next(vars(each)[method] for each in reversed(line) if method in vars(each))
+    return found
+
+
+@cache
+def _code_of(method: Callable[..., Any]) -> str:
+    """Return a hash of the code that decides what a method of a runtime makes of a model.
+
+    That is the method, `capture` and `inputs`, and what these call of this package. The options of an export, what is
+    done about dtypes and which axes stay open all stand there: a cached conversion must not survive a change of them.
+    """
+    texts = dict(_sources(method))
+    for module in (capture, inputs):
+        texts[module.__name__] = inspect.getsource(module)
+        for value in vars(module).values():
+            if inspect.isfunction(value) and value.__module__ not in (capture.__name__, inputs.__name__):
+                texts |= _sources(value, helpers=False)
+    return _hash(sorted(texts.items()))
+
+
+def _sources(function: Callable[..., Any], *, helpers: bool = True) -> dict[str, str]:
+    """Return the source of a function of this package and, of its module, of the functions and constants it uses."""
+    plain = inspect.unwrap(function)
+    if not plain.__module__.startswith("pytest_hfaccel."):
+        return {}
+    found = {f"{plain.__module__}.{plain.__qualname__}": inspect.getsource(plain)}
+    for name in plain.__code__.co_names if helpers else ():
+        value = plain.__globals__.get(name)
+        if inspect.isfunction(value):
+            found |= _sources(value, helpers=False)
+        elif isinstance(value, str | int | float | tuple):
+            found[f"{plain.__module__}.{name}"] = repr(value)
+    return found
 
 
 def _hash(parts: list[Any]) -> str:

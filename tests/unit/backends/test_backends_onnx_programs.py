@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -117,3 +118,32 @@ def test_without_onnx_the_command_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(BackendUnavailable, match="onnxscript is not installed") as caught:
         onnx_programs.require_packages("wasm")
     assert caught.value.hint == "pip install 'pytest-hfaccel[onnx]' installs it."
+
+
+def test_a_conversion_does_not_survive_a_change_of_how_models_are_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pytest_hfaccel.backends.exported import conversions, onnx_programs
+
+    class Shared(onnx_programs.OnnxPrograms):
+        pass
+
+    def key(kind: type[Any] = onnx_programs.OnnxPrograms) -> str:
+        conversions._code_of.cache_clear()
+        return conversions.Conversions(kind(), tmp_path).key("checkpoint", "inputs")
+
+    before = key()
+    assert key() == before
+    assert key(Shared) == before, "a browser takes what ONNX Runtime has converted"
+    real = inspect.getsource
+    for changed in ("OnnxConfig(**options)", "def export_model", "FOLDED = ", "def decoding_step", "_STATE ="):
+        with monkeypatch.context() as patch:
+
+            def edited(what: Any, changed: str = changed) -> str:
+                return real(what).replace(changed, f"{changed}  # edited")
+
+            patch.setattr(inspect, "getsource", edited)
+            if changed == "_STATE =":  # a constant that `convert` uses
+                patch.setattr(onnx_programs, "_STATE", "another")
+            assert key() != before, changed
+    assert key() == before
