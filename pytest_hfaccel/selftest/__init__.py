@@ -26,6 +26,7 @@ from pytest_hfaccel.backends import Backends
 from pytest_hfaccel.checks import built_in_checks
 from pytest_hfaccel.checks.base import CheckRegistry, passed
 from pytest_hfaccel.checks.planted import Planted
+from pytest_hfaccel.core.devices import TORCH_KINDS
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.results import CheckOutcome, Status
 from pytest_hfaccel.core.spec import CLASS_LEVEL, Cell, Device, ModelSpec, Weights, WeightsChoice
@@ -95,6 +96,13 @@ class Verdict:
         return self.found in (Found.MISSED, Found.WRONG, Found.NOT_PLANTED)
 
 
+def _is_about(defect: Defect, device: Device) -> bool:
+    """Whether a device can have a defect; a compiled one those that every device of torch can have."""
+    if device.compiler:
+        return not defect.kinds or defect.kinds.issuperset(TORCH_KINDS)
+    return not defect.kinds or device.kind in defect.kinds
+
+
 def self_test(config: RunConfig, devices: Sequence[Device], checks: CheckRegistry | None = None) -> Iterator[Verdict]:
     """Try every defect on every device; yield each verdict as soon as it is known.
 
@@ -115,9 +123,8 @@ def self_test(config: RunConfig, devices: Sequence[Device], checks: CheckRegistr
     battery = checks if checks is not None else built_in_checks()
     for number, device in enumerate(devices):
         bench = Bench(config, device, battery)
-        kind = device.eager.kind if device.compiler else device.kind
         # What is wrong with the files or the class is wrong on every device alike.
-        defects = [d for d in DEFECTS if (not d.kinds or kind in d.kinds) and (number == 0 or not d.is_anywhere)]
+        defects = [d for d in DEFECTS if _is_about(d, device) and (number == 0 or not d.is_anywhere)]
         right = [
             bench.right(model, [name for d in defects if d.model.name == model.name for name in d.caught_by])
             for model in (BERT, GPT2)
