@@ -135,14 +135,14 @@ def test_a_wrong_weight_is_the_wrong_weight_of_torch(
 
 
 def test_a_wrong_weight_that_the_graph_holds_needs_no_new_conversion(loaded: Any) -> None:
-    from pytest_hfaccel.backends.openvino.backend import OpenVINORuntime
+    from transformers.exporters import OpenVINOExporter
 
     names = ["transformer.h.1.mlp.c_fc.bias", "transformer.h.0.ln_1.weight", "no such parameter"]
     editable = loaded.directly_editable(names)
     assert "transformer.h.1.mlp.c_fc.bias" in editable
     assert "no such parameter" not in editable
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(OpenVINORuntime, "convert", None)  # a call would fail
+        patched.setattr(OpenVINOExporter, "export", None)  # a call would fail
         for name in editable:
             with loaded.perturbed(WeightChange(name, 3, 1.0)):
                 pass
