@@ -121,14 +121,14 @@ def pytest_hfaccel_checks(checks):
     "how",
     [pytest.param(("-n", "2"), marks=pytest.mark.nightly, id="xdist"), pytest.param(("--hf-isolate",), id="isolated")],
 )
-def test_at_every_stage(models: Project, how: str) -> None:
+def test_at_every_stage(models: Project, how: tuple[str, ...]) -> None:
     """`kill -9` while it loads, converts, compiles, runs and compares: the record has the stage."""
     models.write("conftest.py", _AT_STAGES)
     stages = {"bert-base-uncased": "load", "roberta-base": "convert", "gpt2": "compile", "t5-small": "run"}
     script = {model: {"crash": "SIGKILL", "crash_stage": stage} for model, stage in stages.items()}
     stages["gpt2-medium"] = "compare"
     named = [argument for model in (*stages, "distilbert-base-uncased") for argument in ("--hf-model", model)]
-    run = models.run(how, *named, "--hf-device", "fake:0", "-k", "one", HFACCEL_FAKE=json.dumps(script))
+    run = models.run(*how, *named, "--hf-device", "fake:0", "-k", "one", HFACCEL_FAKE=json.dumps(script))
     assert run.code == 1, run.output
     for model, stage in stages.items():
         (crashed,) = run.results[f"{model}-fake0-fp32"].checks
