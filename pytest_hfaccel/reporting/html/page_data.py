@@ -209,7 +209,8 @@ def numbers_of(result: CellResult) -> list[float | None]:
     (else of the weights on the device), the relative error of parity and its tolerance, and the seconds of all checks
     and of loading.
     """
-    measures = {check.name: check.measures for check in result.checks}
+    # pytest measures each point in a test of its own: the first one counts.
+    measures = {check.name: check.measures for check in reversed(result.checks)}
     parity, speed = measures.get("parity", {}), measures.get("performance", {})
     memory = speed.get("memory_bytes") or result.placement.get("bytes")
     limits = parity.get("tolerance")
@@ -234,17 +235,13 @@ def _number(value: Any) -> float | None:
 
 def _points(result: CellResult) -> list[list[Any]]:
     """Batch, length, ms, samples per second, bytes, and ms per token of each measured point."""
-    found = next((check.measures.get("measurements") for check in result.checks if check.name == "performance"), None)
+    found = [check.measures.get("measurements") for check in result.checks if check.name == "performance"]
     points = []
-    for point in filter(_is_mapping, found if isinstance(found, list) else ()):
+    for point in (one for many in found if isinstance(many, list) for one in many if isinstance(one, Mapping)):
         latency = point.get("latency") or {}
         values = (latency.get("median_ms"), point.get("samples_per_second"), point.get("memory_bytes"))
         points.append([point.get("batch"), point.get("length"), *map(_number, values), point.get("per_token_ms")])
     return points
-
-
-def _is_mapping(value: Any) -> bool:
-    return isinstance(value, Mapping)
 
 
 def _details(result: CellResult, plain: _Plain) -> list[Any]:

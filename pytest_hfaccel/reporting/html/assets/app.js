@@ -1,13 +1,13 @@
 // The frame of the page: what the run found in one sentence, the views, and the panel.
 
-import { format, html, loadRun, render } from "./data.js";
+import { computed, format, html, loadRun, render, words } from "./data.js";
 import { Charts } from "./charts.js";
 import { Panel } from "./details.js";
 import { FilterBar, Matrix } from "./matrix.js";
 import { Changes, Problems, RunFacts, problemGroups } from "./views.js";
 import { address, applyTheme, followAddress, run, theme, view } from "./state.js";
 
-function sentence() {
+const sentence = computed(() => {
   const all = run.value;
   const failing = all.cells.filter((cell) => all.bad.has(cell.status));
   const models = new Set(failing.map((cell) => cell.row)).size;
@@ -17,8 +17,14 @@ function sentence() {
   if (failing.length) return ["bad", `${format.count(failing.length)} of ${format.plural(all.cells.length, "cell")} failed, in ${format.plural(models, "model")}${cut}`];
   const passed = all.counts.passed ?? 0;
   if (passed === all.cells.length) return ["good", `All ${format.plural(passed, "cell")} passed${cut}`];
-  return [all.run.passed ? "good" : "odd", `Nothing failed: ${format.count(passed)} of ${format.plural(all.cells.length, "cell")} passed${cut}`];
-}
+  const others = all.worstFirst.filter((status) => status !== "passed" && all.counts[status]).map((status) => `${format.count(all.counts[status])} ${words(status)}`);
+  return [all.run.passed ? "good" : "odd", `Nothing failed: ${format.count(passed)} passed, ${others.join(", ")}${cut}`];
+});
+/** What the tabs count. */
+const counted = computed(() => ({
+  problems: problemGroups(run.value.cells).filter((group) => run.value.bad.has(group.status)).length,
+  changes: run.value.cells.filter((cell) => cell.change && cell.change !== "new").length,
+}));
 
 function duration({ started, finished }) {
   const seconds = (new Date(finished) - new Date(started)) / 1000;
@@ -26,11 +32,10 @@ function duration({ started, finished }) {
 }
 
 function Top() {
-  const all = run.value, [tone, says] = sentence();
+  const all = run.value, [tone, says] = sentence.value;
   const packages = ["transformers", "torch", "openvino", "onnxruntime"].filter((name) => all.versions[name] && (name === "transformers" || name === "torch" || all.kinds.has(name)));
   const facts = [format.time(all.run.started), duration(all.run), all.machine_name, ...packages.map((name) => `${name} ${all.versions[name].replace(/\+.*/, "")}`)].filter(Boolean);
-  const moved = all.cells.filter((cell) => cell.change && cell.change !== "new").length;
-  const tabs = [["matrix", "Matrix"], ["problems", "Problems", problemGroups(all.cells).filter((group) => all.bad.has(group.status)).length], ["changes", "Changes", moved], ["charts", "Charts"], ["run", "Run"]];
+  const tabs = [["matrix", "Matrix"], ["problems", "Problems", counted.value.problems], ["changes", "Changes", counted.value.changes], ["charts", "Charts"], ["run", "Run"]];
   return html`<header class="top">
     <div class="headline"><p class="product">pytest-hfaccel</p>
       <h1 class="tone-${tone}">${says}</h1>

@@ -1,8 +1,8 @@
 // The charts: dots by model in HTML, curves and clouds of points by uPlot.
 
 import { columnName, format, html, useEffect, useRef, useState, words } from "./data.js";
-import { SHOWN, Segments, counts } from "./matrix.js";
-import { found, isDark, model, openPanel, run, theme } from "./state.js";
+import { SHOWN, Segments, Share, counts } from "./matrix.js";
+import { found, isDark, model, openPanel, run, runAddress, theme } from "./state.js";
 
 const COLOURS = 8;
 const colourOf = (column) => `var(--series-${run.value.columns.filter((each) => each.device !== "class").indexOf(column) % COLOURS})`;
@@ -27,9 +27,9 @@ function Plot({ make, height = 240, label, inputs }) {
       const width = box.current.clientWidth;
       if (!width) return;
       const paint = { text: resolved("var(--muted)"), grid: resolved("var(--line)") };
-      const axis = { stroke: paint.text, grid: { stroke: paint.grid, width: 1 }, ticks: { stroke: paint.grid, width: 1 }, font: "12px system-ui, sans-serif" };
+      const axis = { stroke: paint.text, size: 34, grid: { stroke: paint.grid, width: 1 }, ticks: { stroke: paint.grid, width: 1 }, font: "12px system-ui, sans-serif" };
       const { options, data } = make(axis, paint);
-      chart = new window.uPlot({ width, height, legend: { show: false }, cursor: { drag: { x: false, y: false } }, ...options }, data, box.current);
+      chart = new window.uPlot({ width, height, legend: { show: false }, cursor: { drag: { x: false, y: false } }, padding: [10, 12, 0, 0], ...options }, data, box.current);
     };
     draw();
     let last = box.current.clientWidth;
@@ -48,13 +48,19 @@ function Plot({ make, height = 240, label, inputs }) {
 const Legend = ({ columns }) => html`<p class="legend">${columns.map((column) => html`<span key=${column.key}><i style=${{ background: colourOf(column) }}></i>${columnName(column)}${column.emulated ? html` <small>emulated</small>` : null}</span>`)}</p>`;
 
 const log = (values) => values.map((value) => (value > 0 ? value : null));
-const logAxis = (axis, write) => ({ ...axis, size: 72, values: (chart, ticks) => ticks.map((tick) => (tick !== null && /^1(0*|e[+-]?\d+)$/.test(String(Number(tick.toPrecision(6)))) || /^0\.0*1$/.test(String(tick)) ? write(tick) : "")) });
+/** Lines at powers of ten, at most about eight of them. */
+function decades(low, high) {
+  const first = Math.ceil(Math.log10(low) - 1e-6), last = Math.floor(Math.log10(high) + 1e-6), step = Math.max(1, Math.ceil((last - first) / 8));
+  return Array.from({ length: Math.max(0, Math.floor((last - first) / step) + 1) }, (_, number) => 10 ** (first + number * step));
+}
+const logAxis = (axis, write, ticks = decades) => ({ ...axis, size: 76, splits: (chart, at, low, high) => ticks(low, high), filter: (chart, splits) => splits, values: (chart, splits) => splits.map((tick) => write(tick)) });
 
 // By batch size ---------------------------------------------------------------------------------------------------
 
 export function BatchChart({ cells }) {
   const [metric, setMetric] = useState("throughput");
-  const timed = cells.filter((cell) => new Set(cell.points.map(([size]) => size)).size > 1);
+  const order = run.value.columns;
+  const timed = cells.filter((cell) => new Set(cell.points.map(([size]) => size)).size > 1).sort((a, b) => order.indexOf(a.column) - order.indexOf(b.column));
   if (!timed.length) return null;
   const at = { latency: 2, throughput: 3, memory: 4 }[metric];
   const sizes = [...new Set(timed.flatMap((cell) => cell.points.map(([size]) => size)))].sort((a, b) => a - b);
@@ -65,8 +71,8 @@ export function BatchChart({ cells }) {
   });
   const make = (axis) => ({
     options: {
-      scales: { x: { time: false, distr: 3, log: 2 }, y: { distr: 3 } },
-      axes: [{ ...axis, values: (chart, ticks) => ticks.map((tick) => (sizes.includes(tick) ? tick : "")) }, { ...axis, size: 76, values: (chart, ticks) => ticks.map((tick) => (tick ? format[metric](tick) : "")) }],
+      scales: { x: { time: false, distr: 3, log: 2 }, y: { distr: 3, range: (chart, low, high) => [low / 1.3, high * 1.3] } },
+      axes: [{ ...axis, splits: () => sizes, filter: (chart, splits) => splits, values: (chart, ticks) => ticks }, logAxis(axis, format[metric], (low, high) => niceTicks(Math.log10(low), Math.log10(high)))],
       series: [{}, ...timed.map((cell) => ({ stroke: resolved(colourOf(cell.column)), width: 2, points: { show: true, size: 7 } }))],
     },
     data: [sizes, ...values.map(log)],
@@ -103,10 +109,11 @@ export function HistoryChart({ cells }) {
 // By model --------------------------------------------------------------------------------------------------------
 
 const niceTicks = (low, high) => {
-  const ticks = [];
-  for (let power = Math.ceil(low - 1e-9); power <= high; power += 1) ticks.push(10 ** power);
-  const step = Math.ceil(ticks.length / 7);
-  return ticks.filter((tick, number) => number % step === 0);
+  const wide = high - low > 2, ticks = [];
+  for (let power = Math.floor(low); power <= high; power += 1) for (const digit of wide ? [1] : [1, 2, 5]) ticks.push(digit * 10 ** power);
+  const inside = ticks.filter((tick) => Math.log10(tick) >= low && Math.log10(tick) <= high);
+  const step = Math.ceil(inside.length / 8);
+  return inside.filter((tick, number) => number % step === 0);
 };
 
 function Dots({ metric }) {
@@ -125,7 +132,8 @@ function Dots({ metric }) {
   const place = (value) => (100 * (Math.log10(value) - low)) / (high - low);
   const candidates = (members) => { const real = members.filter((cell) => counts(cell, metric)); return real.length ? real : members; };
   const winnerOf = (members) => candidates(members).reduce((one, other) => ((other.numbers[metric] < one.numbers[metric]) === (best === "least") ? other : one));
-  const rows = [...byRow].sort((a, b) => b[1].length - a[1].length || winnerOf(a[1]).numbers[metric] - winnerOf(b[1]).numbers[metric]);
+  const worst = (members) => Math.max(...members.map((cell) => cell.numbers.error));
+  const rows = [...byRow].sort((a, b) => (metric === "error" ? worst(b[1]) - worst(a[1]) : b[1].length - a[1].length) || winnerOf(a[1]).numbers[metric] - winnerOf(b[1]).numbers[metric]);
   const columns = run.value.columns.filter((column) => rows.some(([, members]) => members.some((cell) => cell.column === column)));
   const ticks = niceTicks(low, high);
   return html`<${Legend} columns=${columns} /><div class="dots" role="table" aria-label=${`${SHOWN[metric].label} by model`}>
@@ -137,7 +145,7 @@ function Dots({ metric }) {
       return html`<div role="row" key=${row.at}><span role="rowheader"><button type="button" class="plain" title=${row.model} onClick=${() => openPanel(`model:${row.at}`)}><bdi>${row.name}</bdi></button></span>
         <span role="cell" class="track">${ticks.map((tick) => html`<u style=${{ left: `${place(tick)}%` }}></u>`)}<s style=${{ left: `${Math.min(...values)}%`, width: `${Math.max(...values) - Math.min(...values)}%` }}></s>
           ${members.map((cell) => html`<button type="button" key=${cell.key} tabIndex="-1" aria-label=${`${columnName(cell.column)}: ${format[metric](cell.numbers[metric])}`} title=${`${columnName(cell.column)}: ${format[metric](cell.numbers[metric])}`} class=${run.value.bad.has(cell.status) ? "wrong" : ""} style=${{ left: `${place(cell.numbers[metric])}%`, "--dot": colourOf(cell.column) }} onClick=${() => openPanel(cell.key)}></button>`)}</span>
-        <span role="cell" class="winner"><b>${format[metric](winner.numbers[metric])}</b> <span>${columnName(winner.column)}</span>${ratio > 1.005 ? html` <small>${format.number(ratio, 2)} × ${best === "least" ? "less" : "more"}</small>` : null}</span></div>`;
+        <span role="cell" class="winner"><b>${format[metric](winner.numbers[metric])}</b> <span>${columnName(winner.column)}</span>${ratio > 1.005 ? html` <small title="against the other end of the line">${format.number(ratio, 2)}×</small>` : null}</span></div>`;
     })}</div>
     ${rows.length > limit ? html`<button type="button" onClick=${() => setLimit(limit + 100)}>Show more: ${format.count(rows.length - limit)} left</button>` : null}`;
 }
@@ -155,12 +163,12 @@ function ErrorCloud() {
     const jitter = (((cell.at * 2654435761) % 1000) / 1000 - 0.5) * 0.62;
     return { cell, x: columns.indexOf(cell.column) + jitter, y: Math.max(cell.numbers.error, floor) };
   }).sort((a, b) => a.x - b.x);
-  const isOver = (point) => run.value.bad.has(point.cell.status) && (!point.cell.numbers.tolerance || point.cell.numbers.error > point.cell.numbers.tolerance);
+  const isOver = ({ cell }) => cell.checks.some((check) => check.name === "parity" && run.value.bad.has(check.status));
   const limits = columns.map((column) => [...new Set(measured.filter((cell) => cell.column === column && cell.numbers.tolerance).map((cell) => cell.numbers.tolerance))]);
   const spread = [...points.map((point) => point.y), ...limits.flat()];
   const make = (axis) => ({
     options: {
-      scales: { x: { time: false, range: [-0.6, columns.length - 0.4] }, y: { distr: 3, range: () => [10 ** Math.floor(Math.log10(Math.min(...spread))), 10 ** Math.ceil(Math.log10(Math.max(...spread)) + 0.01)] } },
+      scales: { x: { time: false, range: [-0.6, columns.length - 0.4] }, y: { distr: 3, range: () => [10 ** (Math.floor(Math.log10(Math.min(...spread))) - 0.3), 10 ** Math.ceil(Math.log10(Math.max(...spread)) + 0.01)] } },
       axes: [{ ...axis, grid: { show: false }, ticks: { show: false }, splits: () => columns.map((column, number) => number), values: () => columns.map(columnName) }, logAxis(axis, format.error)],
       cursor: { show: false },
       series: [{}, ...columns.map((column) => ({ paths: () => null, stroke: resolved(colourOf(column)), points: { show: true, size: 6, width: 0, fill: resolved(colourOf(column), 0.6) } })), { paths: () => null, stroke: resolved("var(--bad)"), points: { show: true, size: 9, width: 2, fill: "transparent" } }],
@@ -199,7 +207,7 @@ function ErrorCloud() {
   });
   const hasLimits = limits.flat().length > 0;
   return html`<${Plot} make=${make} height=${320} inputs=${[found.value]} label=${`Relative error of ${points.length} cells: ${columns.map((column) => `${columnName(column)} at most ${format.error(Math.max(...measured.filter((cell) => cell.column === column).map((cell) => cell.numbers.error)))}`).join("; ")}`} />
-    <p class="legend"><span><i></i>a cell; click it to open it</span><span><i class="ring"></i>fails by it</span>${hasLimits ? html`<span><i class="rule"></i>tolerance</span>` : html`<span>this run recorded no tolerances</span>`}</p>`;
+    <p class="legend"><span><i></i>a cell; click it to open it</span><span><i class="ring"></i>parity failed</span>${hasLimits ? html`<span><i class="rule"></i>tolerance</span>` : html`<span>this run recorded no tolerances</span>`}</p>`;
 }
 
 // What a precision costs ------------------------------------------------------------------------------------------
@@ -230,14 +238,20 @@ function Precisions() {
     <p class="axis-name">Latency and memory: the median over the models, relative to the first line of the device.</p>`;
 }
 
-// The runs so far -------------------------------------------------------------------------------------------------
+// By batch size, and over the runs, for one model ---------------------------------------------------------------
 
-function Scaling() {
-  const able = found.value.rows.filter((row) => row.cells.some((cell) => cell.points.length > 1));
-  if (!able.length) return html`<p class="hint">No cell was measured at several batch sizes. <code>pytest --hf-performance --hf-performance-batch-sizes 1,2,4,8</code> does it.</p>`;
+function OfOneModel({ title, able, hint, children }) {
+  if (!able.length) return html`<h2>${title}</h2><p class="hint">${hint}</p>`;
   const row = able.find((each) => each.model === model.value) ?? able[0];
-  return html`<label>Model <select value=${row.model} onChange=${(event) => { model.value = event.target.value; }}>${able.map((each) => html`<option value=${each.model}>${each.model}</option>`)}</select></label>
-    <${BatchChart} cells=${row.cells} key=${row.at} />`;
+  return html`<h2>${title}</h2><label class="pick">Model <select value=${row.model} onChange=${(event) => { model.value = event.target.value; }}>${able.map((each) => html`<option value=${each.model}>${each.model}</option>`)}</select></label>${children(row)}`;
+}
+
+export function RunBars() {
+  const all = run.value;
+  const runs = [...all.earlier, { ...all.run, status: all.run.passed ? "passed" : all.run.ended === "finished" ? "failed" : all.run.ended, counts: all.counts, isThis: true }].reverse();
+  return html`<div class="wide" tabIndex="0" role="group" aria-label="Runs"><table class="runs"><thead><tr><th scope="col">Run</th><th scope="col">Began</th><th scope="col">Ended</th><th scope="col">Cells</th></tr></thead><tbody>
+    ${runs.map((each) => html`<tr key=${each.id}><th scope="row">${each.isThis ? html`<b>${each.id || "this run"}</b>` : html`<a href=${runAddress(each.id)}>${each.id}</a>`}</th><td>${format.time(each.started)}</td><td>${words(each.status)}</td>
+      <td><div class="share"><span>${format.count(Object.values(each.counts).reduce((sum, count) => sum + count, 0))}</span><${Share} counts=${each.counts} /></div></td></tr>`)}</tbody></table></div>`;
 }
 
 export function Charts() {
@@ -248,6 +262,8 @@ export function Charts() {
       <${Dots} metric=${metric} key=${metric} /></section>
     <section><h2>Error against tolerance</h2><p class="lead">How far each cell is from the fp64 reference (rel-L2).</p><${ErrorCloud} /></section>
     <section><h2>What a precision costs</h2><${Precisions} /></section>
-    <section><h2>By batch size</h2><${Scaling} /></section>
+    <section><${OfOneModel} title="By batch size" able=${found.value.rows.filter((row) => row.cells.some((cell) => new Set(cell.points.map(([size]) => size)).size > 1))}
+      hint=${html`No cell was measured at several batch sizes. <code>pytest --hf-performance --hf-performance-batch-sizes 1,2,4,8</code> does it.`}>${(row) => html`<${BatchChart} cells=${row.cells} key=${row.at} />`}<//></section>
+    ${run.value.earlier.length ? html`<section><${OfOneModel} title="Over the runs" able=${found.value.rows.filter((row) => row.cells.some((cell) => cell.before.length && (cell.numbers.latency || cell.numbers.error)))} hint="No model of this filter was measured in an earlier run.">${(row) => html`<${HistoryChart} cells=${row.cells} key=${row.at} />`}<//><${RunBars} /></section>` : null}
   </div>`;
 }

@@ -83,8 +83,9 @@ export async function loadRun() {
     column.emulated = column.cells.some((cell) => cell.implementation === "emulated");
     for (const { status } of column.cells) column.counts[status] = (column.counts[status] ?? 0) + 1;
   }
+  for (const row of rows) row.severity = Math.min(...row.cells.map(({ status }) => (bad.has(status) ? index.worst_first.indexOf(status) : Infinity)));
   columns.sort((one, other) => rank(one) - rank(other) || one.device.localeCompare(other.device)
-    || one.dtype.localeCompare(other.dtype));
+    || DTYPES.indexOf(one.dtype) - DTYPES.indexOf(other.dtype));
   const counts = {};
   for (const { status } of cells) counts[status] = (counts[status] ?? 0) + 1;
   return {
@@ -96,6 +97,8 @@ export async function loadRun() {
     isMeasured: cells.some((cell) => cell.numbers.latency !== null),
   };
 }
+
+const DTYPES = ["fp64", "fp32", "tf32", "fp16", "bf16", "fp8", "int8", "int4"];
 
 function rank(column) {
   return column.device === "class" ? 0 : column.device === "cpu" ? 1 : 2;

@@ -3,12 +3,7 @@
 import { STATUS, columnName, format, html, loadDetails, signal, useEffect, useRef, useState, words } from "./data.js";
 import { Badge, CHANGES, Icon, Impl, Weights, counts } from "./matrix.js";
 import { BatchChart, HistoryChart } from "./charts.js";
-import { address, closePanel, open, run } from "./state.js";
-
-/** The address of another run's page, from wherever this one lies: in its run's folder, or at the top of the reports. */
-export function runAddress(id) {
-  return /\/runs\/[^/]+\/[^/]*$/.test(location.pathname) ? `../${encodeURIComponent(id)}/index.html` : `runs/${encodeURIComponent(id)}/index.html`;
-}
+import { address, closePanel, open, run, runAddress } from "./state.js";
 
 const copied = signal("");
 
@@ -138,7 +133,7 @@ function CellPanel({ cell }) {
       ${problem ? html`<p><b>${words(problem.name)}</b>${problem.stage ? ` at stage ${problem.stage}` : ""}${problem.cause ? html`, cause: ${problem.cause} <small>(${run.value.causes[problem.cause]})</small>` : ""}</p><p class="reason">${problem.reason.split("\n")[0]}</p>` : html`<p>${STATUS[cell.status].says}</p>`}
     </div>
     ${details ? html`<section><h4>Run it again</h4><${Command} text=${details.command} />${details.fromRun ? html`<p class="quiet-text">Taken over from run ${details.fromRun}, which this one continued.</p>` : null}</section>
-    <section><h4>${format.plural(cell.checks.length, "check")}</h4>${cell.checks.map((check, number) => html`<${Check} key=${`${cell.key} ${check.name}`} check=${check} details=${details.checks[number]} />`)}</section>
+    <section><h4>${format.plural(cell.checks.length, "check")}</h4>${cell.checks.map((check, number) => html`<${Check} key=${`${cell.key} ${number}`} check=${check} details=${details.checks[number]} />`)}</section>
     ${cell.points.length > 1 ? html`<section><h4>By batch size</h4><${BatchChart} cells=${[cell]} /></section>` : null}
     <${Elsewhere} cell=${cell} />
     <${Before} cell=${cell} />
@@ -169,7 +164,7 @@ function ModelPanel({ row }) {
     <section class="wide" tabIndex="0" aria-label="Devices"><table class="devices"><thead><tr><th scope="col">Device</th><th scope="col">Status</th>${has("latency") ? html`<th scope="col">Latency</th><th scope="col">Samples</th>` : null}<th scope="col">Memory</th><th scope="col">Error</th></tr></thead>
       <tbody>${ordered.map((cell) => html`<tr key=${cell.key}><th scope="row"><a href=${address({ open: cell.key })}>${columnName(cell.column)}</a> <${Impl} name=${cell.implementation} /></th>
         <td><${Badge} status=${cell.status} /></td>${has("latency") ? html`<td>${cell.numbers.latency ? format.latency(cell.numbers.latency) : "–"}</td><td>${cell.numbers.throughput ? format.throughput(cell.numbers.throughput) : "–"}</td>` : null}
-        <td>${cell.numbers.memory ? format.memory(cell.numbers.memory) : "–"}</td><td>${cell.numbers.error !== null ? format.error(cell.numbers.error) : "–"}<${Gauge} error=${cell.numbers.error} tolerance=${cell.numbers.tolerance} /></td></tr>`)}</tbody></table></section>
+        <td>${cell.numbers.memory ? format.memory(cell.numbers.memory) : "–"}</td><td>${cell.numbers.error !== null ? format.error(cell.numbers.error) : "–"}${has("latency") ? null : html`<${Gauge} error=${cell.numbers.error} tolerance=${cell.numbers.tolerance} />`}</td></tr>`)}</tbody></table></section>
     ${failing.length ? html`<section><h4>Why</h4>${failing.map((cell) => html`<div class="why"><a href=${address({ open: cell.key })}>${columnName(cell.column)}</a> ${words(cell.problem?.name ?? "")}${cell.problem?.cause ? html` <span class="tag">${cell.problem.cause}</span>` : null}<p class="reason">${(cell.problem?.reason ?? "").split("\n")[0]}</p></div>`)}</section>` : null}
     ${cells.some((cell) => cell.points.length > 1) ? html`<section><h4>By batch size</h4><${BatchChart} cells=${cells} /></section>` : null}
     ${run.value.earlier.length ? html`<section><h4>Over runs</h4><${HistoryChart} cells=${cells} /></section>` : null}

@@ -32,7 +32,7 @@ export const Icon = ({ name }) => html`<svg class="icon" viewBox="0 0 16 16" ari
 
 export const Badge = ({ status }) => html`<span class="badge tone-${STATUS[status].tone}"><${Icon} name=${status} />${words(status)}</span>`;
 export const Weights = ({ name }) => html`<span class="tag weights-${name}">${name}</span>`;
-export const Impl = ({ name }) => (name === "real" ? null : html`<span class="tag impl-${name}">${name}</span>`);
+export const Impl = ({ name }) => (name !== "emulated" ? null : html`<span class="tag impl-${name}">${name}</span>`);
 
 // The filter bar --------------------------------------------------------------------------------------------------
 
@@ -132,8 +132,11 @@ export function FilterBar() {
         placeholder="Filter: bert, fails only on openvino, check:parity …"
         onInput=${(event) => { query.value = event.target.value; }}
         onKeyDown=${(event) => { if (event.key === "Escape" && query.value) { query.value = ""; event.stopPropagation(); } }} />
+      <p id="found" class="found" role="status">${found.value.isAll
+        ? `${format.plural(rows.length, "model")}, ${format.plural(cells.length, "cell")}`
+        : `${format.count(cells.length)} of ${format.plural(all.cells.length, "cell")}, ${format.count(rows.length)} of ${format.plural(all.rows.length, "model")}`}</p>
       ${query.value ? html`<button type="button" class="quiet" aria-label="Clear the filter" onClick=${() => { query.value = ""; input.current.focus(); }}><${Icon} name="close" /></button>` : html`<kbd aria-hidden="true">/</kbd>`}
-      <button type="button" class="quiet" aria-expanded=${helpIsOpen.value} aria-controls="filter-help" onClick=${() => { helpIsOpen.value = !helpIsOpen.value; }}>How to filter</button>
+      <button type="button" class="quiet" aria-label="How to filter" aria-expanded=${helpIsOpen.value} aria-controls="filter-help" onClick=${() => { helpIsOpen.value = !helpIsOpen.value; }}><span class="roomy">How to filter</span><span class="tight" aria-hidden="true">?</span></button>
     </div>
     ${problem.value ? html`<p class="query-problem" role="alert">${problem.value}</p>` : null}
     ${helpIsOpen.value ? html`<${Help} />` : null}
@@ -151,9 +154,6 @@ export function FilterBar() {
         <${Menu} label="Changed" field="changed" values=${values.changed} />
         <${Menu} label="Hardware" field="impl" values=${values.impl} />
       </div>
-      <p id="found" class="found" role="status">${found.value.isAll
-        ? `${format.plural(rows.length, "model")}, ${format.plural(cells.length, "cell")}`
-        : `${format.count(cells.length)} of ${format.plural(all.cells.length, "cell")}, ${format.count(rows.length)} of ${format.plural(all.rows.length, "model")}`}</p>
     </div>
   </div>`;
 }
@@ -170,12 +170,6 @@ export const SHOWN = {
 };
 const GROUPS = { "": "nothing", family: "family", module: "module", architecture: "class", task: "task", weights: "weights" };
 
-const severity = (row) => {
-  const { worstFirst, bad } = run.value;
-  let worst = worstFirst.length;
-  for (const { status } of row.cells) if (bad.has(status)) worst = Math.min(worst, worstFirst.indexOf(status));
-  return worst;
-};
 const newsOf = (row) => Math.min(...row.cells.map((cell) => ["broken", "fixed", "other", "slower", "faster", "new", ""].indexOf(cell.change)));
 
 const sorted = computed(() => {
@@ -207,7 +201,7 @@ const sorted = computed(() => {
       return value === null ? undefined : value * most;
     });
   }
-  return order(severity);
+  return order((row) => row.severity);
 });
 
 const items = computed(() => {
@@ -285,7 +279,7 @@ function GridRow({ item, line, columns, left, tabPlace }) {
   return html`<div role="row" class="row" style=${top} aria-rowindex=${line + 2} data-line=${line}>
     <div role="rowheader" class="name" aria-colindex="1" data-place="0" tabIndex=${tabPlace === 0 ? 0 : -1} data-open=${`model:${row.at}`} title=${row.model}>
       <span class="model"><bdi>${row.owner ? html`<small>${row.owner}</small>` : null}${row.name}</bdi></span>
-      <span class="about">${row.architecture === row.name ? words(row.task) : row.architecture}<${Weights} name=${row.weights} /></span>
+      <span class="about"><span>${row.architecture === row.name ? words(row.task) : row.architecture}</span><${Weights} name=${row.weights} /></span>
     </div>
     ${columns.map((column, number) => {
       const cell = row.byColumn.get(column), stuck = left[number];
@@ -305,7 +299,7 @@ export function Share({ counts }) {
   return html`<span class="bar" role="img" aria-label=${label} title=${label}>${entries.map(([status, count]) => html`<i class="tone-${STATUS[status].tone}" style=${{ flexGrow: count }}></i>`)}</span>`;
 }
 
-function Head({ columns, left, tabPlace }) {
+function Head({ columns, left, tabPlace, isNarrow }) {
   const by = sort.value.replace(/^-/, ""), descends = sort.value.startsWith("-");
   const turn = (key) => { sort.value = by !== key ? key : descends ? "" : `-${key}`; };
   const arrow = (key) => (by === key ? html`<${Icon} name=${descends ? "up" : "down"} />` : null);
@@ -319,7 +313,7 @@ function Head({ columns, left, tabPlace }) {
         <button type="button" class="title" data-place=${number + 1} tabIndex=${tabPlace === number + 1 ? 0 : -1} onClick=${() => turn(column.key)}
           title=${column.device === "class" ? "The checks that run once per model, on no device. Click to sort." : `${columnName(column)}. Click to sort.`}>
           <span>${column.device === "class" ? "class" : column.device}</span>
-          <small>${column.device === "class" ? "once per model" : column.dtype}${column.emulated ? html` <em>emulated</em>` : null} ${arrow(column.key)}</small></button>
+          <small>${column.device === "class" ? (isNarrow ? "once" : "once per model") : column.dtype}${column.emulated ? html` <em>emulated</em>` : null} ${arrow(column.key)}</small></button>
         <button type="button" class="pin" tabIndex="-1" aria-pressed=${isPinned} aria-label=${`${isPinned ? "Unpin" : "Pin"} ${columnName(column)}`} title=${`${isPinned ? "Unpin" : "Pin"} this column (p)`}
           onClick=${() => togglePin(column)}><${Icon} name="pin" /></button>
         <span class="sum"><${Share} counts=${column.counts} />${failed ? html`<small class="bad">${format.count(failed)}</small>` : null}</span></div>`;
@@ -406,7 +400,7 @@ function Grid() {
   };
   return html`<div class="grid ${isNarrow ? "narrow" : ""}" ref=${scroller} role="grid" aria-label="Models by device and precision" aria-rowcount=${lines.length + 1} aria-colcount=${columns.length + 1}
       style=${{ "--name": `${nameWidth}px`, "--column": `${columnWidth}px`, "--columns": columns.length }} onKeyDown=${onKeyDown} onClick=${onClick}>
-    <${Head} columns=${columns} left=${left} tabPlace=${tabLine === -1 ? place : null} />
+    <${Head} isNarrow=${isNarrow} columns=${columns} left=${left} tabPlace=${tabLine === -1 ? place : null} />
     <div role="rowgroup" class="lines" style=${{ height: `${lines.length * ROW}px` }}>
       ${lines.slice(from, to).map((item, number) => html`<${GridRow} key=${item.row ? item.row.at : `group ${item.label}`} item=${item} line=${from + number} columns=${columns} left=${left} tabPlace=${from + number === tabLine ? place : null} />`)}
     </div>

@@ -93,6 +93,12 @@ const anyOf = (value, make) => {
   return (subject) => tests.some((test) => test(subject));
 };
 
+/** All reasons of a cell in lower case, made once. */
+function reasonsOf(cell) {
+  cell.reasons ??= cell.checks.map((check) => check.reason).filter(Boolean).join("\n").toLowerCase();
+  return cell.reasons;
+}
+
 export function parseQuery(text, run) {
   const left = tokens(text);
   let at = 0;
@@ -208,8 +214,12 @@ export function parseQuery(text, run) {
 
   function contains(part) {
     const wanted = part.toLowerCase();
-    return ofCell((cell) => cell.row.text.includes(wanted) || cell.column.key.toLowerCase().includes(wanted)
-      || cell.checks.some((check) => check.status !== "passed" && check.reason.toLowerCase().includes(wanted)));
+    const known = new Map();
+    const has = (subject, text) => {
+      if (!known.has(subject)) known.set(subject, text(subject).includes(wanted));
+      return known.get(subject);
+    };
+    return ofCell((cell) => has(cell.row, (row) => row.text) || has(cell.column, (column) => column.key.toLowerCase()) || reasonsOf(cell).includes(wanted));
   }
 
   function fieldTerm(name, operator, value) {
@@ -231,8 +241,7 @@ export function parseQuery(text, run) {
       default: {
         const of = name === "class" ? "architecture" : name;
         const whole = anyOf(value, pattern);
-        const isName = name === "model" || name === "class";
-        return ofCell((cell) => whole(cell.row[of]) || (name === "model" && whole(cell.row.name)) || (isName && false));
+        return ofCell((cell) => whole(cell.row[of]) || (name === "model" && whole(cell.row.name)));
       }
     }
   }

@@ -83,6 +83,11 @@ export const found = computed(() => {
   return { cells, rows, columns, has: set ? (cell) => set.has(cell) : () => true, isAll: node.isEmpty };
 });
 
+/** The address of another run's page, from wherever this one lies: in its run's folder, or at the top of the reports. */
+export function runAddress(id) {
+  return /\/runs\/[^/]+\/[^/]*$/.test(location.pathname) ? `../${encodeURIComponent(id)}/index.html` : `runs/${encodeURIComponent(id)}/index.html`;
+}
+
 let opener = null;
 
 /** Open a cell (its key) or a model (`model:` and the number of its row); the focus goes back when it is closed. */

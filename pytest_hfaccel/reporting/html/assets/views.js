@@ -1,9 +1,10 @@
 // Problems by their reason, what changed since earlier runs, and the facts of the run.
 
 import { STATUS, columnName, format, html, useState, words } from "./data.js";
-import { Badge, CHANGES, Icon, Share } from "./matrix.js";
-import { Command, runAddress } from "./details.js";
-import { address, found, run } from "./state.js";
+import { Badge, CHANGES, Icon } from "./matrix.js";
+import { RunBars } from "./charts.js";
+import { Command } from "./details.js";
+import { address, found, run, runAddress } from "./state.js";
 
 function CellLink({ cell }) {
   return html`<a class="cell-link" href=${address({ open: cell.key })}><bdi>${cell.row.model}</bdi><span>${columnName(cell.column)}</span></a>`;
@@ -44,7 +45,7 @@ function ProblemCard({ group }) {
   // What fails once per device of a model is one problem of the model.
   return html`<details class="problem tone-${STATUS[status].tone}" open=${cells.length <= 3 && run.value.bad.has(status)}>
     <summary><span class="many">${format.count(cells.length)}</span>
-      <span class="what"><b>${words(check)}</b> <${Badge} status=${status} />${cause ? html`<span class="tag" title=${run.value.causes[cause]}>${cause}</span>` : null}
+      <span class="what"><b>${words(check)}</b> <${Badge} status=${status} />${cause ? html`<span class="tag" title=${run.value.causes[cause]}>cause: ${cause}</span>` : null}
         <span class="where">${columns.map((column) => columnName(column)).join(", ")}</span>
         <span class="reason">${reason || STATUS[status].says}</span></span></summary>
     <${CellList} cells=${cells} />
@@ -96,14 +97,6 @@ export function Changes() {
       </tbody></table>` : html`<p>Nothing: the same versions, machine, commit and command.</p>`}</section>
     <section><h2>The runs so far</h2><${RunBars} /></section>
   </div>`;
-}
-
-export function RunBars() {
-  const all = run.value;
-  const runs = [...all.earlier, { ...all.run, status: all.run.passed ? "passed" : all.run.ended === "finished" ? "failed" : all.run.ended, counts: all.counts, isThis: true }].reverse();
-  return html`<table class="runs"><thead><tr><th scope="col">Run</th><th scope="col">Began</th><th scope="col">Ended</th><th scope="col">Cells</th></tr></thead><tbody>
-    ${runs.map((each) => html`<tr key=${each.id}><th scope="row">${each.isThis ? html`<b>${each.id || "this run"}</b>` : html`<a href=${runAddress(each.id)}>${each.id}</a>`}</th><td>${format.time(each.started)}</td><td>${words(each.status)}</td>
-      <td class="share"><span>${format.count(Object.values(each.counts).reduce((sum, count) => sum + count, 0))}</span><${Share} counts=${each.counts} /></td></tr>`)}</tbody></table>`;
 }
 
 // The run ---------------------------------------------------------------------------------------------------------
