@@ -1,11 +1,17 @@
 // The charts: dots by model in HTML, curves and clouds of points by uPlot.
 
-import { columnName, format, html, useEffect, useRef, useState, words } from "./data.js";
+import { columnName, computed, format, html, useEffect, useRef, useState, words } from "./data.js";
 import { SHOWN, Segments, Share, counts } from "./matrix.js";
 import { found, isDark, model, openPanel, run, runAddress, theme } from "./state.js";
 
-const COLOURS = 8;
-const colourOf = (column) => `var(--series-${run.value.columns.filter((each) => each.device !== "class").indexOf(column) % COLOURS})`;
+const COLOURS = 10;
+
+/** The columns that can be in a chart; with more of them than colours, the second round is dashed lines and squares. */
+const charted = computed(() => run.value.columns.filter((column) => column.cells.some((cell) => cell.numbers.latency !== null || cell.numbers.error !== null)));
+const colourOf = (column) => `var(--series-${Math.max(0, charted.value.indexOf(column)) % COLOURS})`;
+const isSecond = (column) => charted.value.indexOf(column) >= COLOURS;
+const inOrder = (cells) => [...cells].sort((a, b) => run.value.columns.indexOf(a.column) - run.value.columns.indexOf(b.column));
+
 /** What a canvas can use: the colour that a variable has in this theme. */
 function resolved(colour, opacity = 1) {
   const probe = document.body.appendChild(document.createElement("i"));
@@ -45,7 +51,7 @@ function Plot({ make, height = 240, label, inputs }) {
   return html`<div class="plot" ref=${box} role="img" aria-label=${label} style=${{ minHeight: `${height}px` }}></div>`;
 }
 
-const Legend = ({ columns }) => html`<p class="legend">${columns.map((column) => html`<span key=${column.key}><i style=${{ background: colourOf(column) }}></i>${columnName(column)}${column.emulated ? html` <small>emulated</small>` : null}</span>`)}</p>`;
+const Legend = ({ columns }) => html`<p class="legend">${columns.map((column) => html`<span key=${column.key}><i class=${isSecond(column) ? "second" : ""} style=${{ background: colourOf(column) }}></i>${columnName(column)}${column.emulated ? html` <small>emulated</small>` : null}</span>`)}</p>`;
 
 const log = (values) => values.map((value) => (value > 0 ? value : null));
 /** Lines at powers of ten, at most about eight of them. */
@@ -59,8 +65,7 @@ const logAxis = (axis, write, ticks = decades) => ({ ...axis, size: 76, splits: 
 
 export function BatchChart({ cells }) {
   const [metric, setMetric] = useState("throughput");
-  const order = run.value.columns;
-  const timed = cells.filter((cell) => new Set(cell.points.map(([size]) => size)).size > 1).sort((a, b) => order.indexOf(a.column) - order.indexOf(b.column));
+  const timed = inOrder(cells.filter((cell) => new Set(cell.points.map(([size]) => size)).size > 1));
   if (!timed.length) return null;
   const at = { latency: 2, throughput: 3, memory: 4 }[metric];
   const sizes = [...new Set(timed.flatMap((cell) => cell.points.map(([size]) => size)))].sort((a, b) => a - b);
@@ -73,7 +78,7 @@ export function BatchChart({ cells }) {
     options: {
       scales: { x: { time: false, distr: 3, log: 2 }, y: { distr: 3, range: (chart, low, high) => [low / 1.3, high * 1.3] } },
       axes: [{ ...axis, splits: () => sizes, filter: (chart, splits) => splits, values: (chart, ticks) => ticks }, logAxis(axis, format[metric], (low, high) => niceTicks(Math.log10(low), Math.log10(high)))],
-      series: [{}, ...timed.map((cell) => ({ stroke: resolved(colourOf(cell.column)), width: 2, points: { show: true, size: 7 } }))],
+      series: [{}, ...timed.map((cell) => ({ stroke: resolved(colourOf(cell.column)), dash: isSecond(cell.column) ? [7, 5] : undefined, width: 2, points: { show: true, size: 7 } }))],
     },
     data: [sizes, ...values.map(log)],
   });
@@ -87,7 +92,7 @@ export function BatchChart({ cells }) {
 export function HistoryChart({ cells }) {
   const [metric, setMetric] = useState(cells.some((cell) => cell.numbers.latency) ? "latency" : "error");
   const runs = [...run.value.earlier, { id: run.value.run.id, started: run.value.run.started }];
-  const followed = cells.filter((cell) => cell.before.some((each) => each[metric] > 0) && cell.numbers[metric] > 0);
+  const followed = inOrder(cells.filter((cell) => cell.before.some((each) => each[metric] > 0) && cell.numbers[metric] > 0));
   const options = ["latency", "error"].filter((name) => cells.some((cell) => cell.numbers[name] > 0 && cell.before.some((each) => each[name] > 0)));
   if (!options.length) return null;
   const values = followed.map((cell) => runs.map((each, number) => (number === runs.length - 1 ? cell.numbers[metric] : cell.before.find((one) => one.run === each)?.[metric] ?? null)));
@@ -97,7 +102,7 @@ export function HistoryChart({ cells }) {
       scales: { x: { time: false }, y: metric === "error" ? { distr: 3 } : { range: (chart, low, high) => [0, high * 1.15 || 1] } },
       axes: [{ ...axis, space: 40, incrs: [1, 2, 5, 10], values: (chart, ticks) => ticks.map((tick) => (Number.isInteger(tick) && runs[tick] ? short(runs[tick].id) : "")) },
         metric === "error" ? logAxis(axis, format.error) : { ...axis, size: 72, values: (chart, ticks) => ticks.map((tick) => format[metric](tick)) }],
-      series: [{}, ...followed.map((cell) => ({ stroke: resolved(colourOf(cell.column)) || axis.stroke, width: 2, spanGaps: true, points: { show: true, size: 7 } }))],
+      series: [{}, ...followed.map((cell) => ({ stroke: resolved(colourOf(cell.column)), dash: isSecond(cell.column) ? [7, 5] : undefined, width: 2, spanGaps: true, points: { show: true, size: 7 } }))],
     },
     data: [runs.map((each, number) => number), ...values.map(log)],
   });
@@ -144,7 +149,7 @@ function Dots({ metric }) {
       const ratio = rest.length ? (best === "least" ? Math.max(...rest) : 1 / Math.min(...rest)) : 0;
       return html`<div role="row" key=${row.at}><span role="rowheader"><button type="button" class="plain" title=${row.model} onClick=${() => openPanel(`model:${row.at}`)}><bdi>${row.name}</bdi></button></span>
         <span role="cell" class="track">${ticks.map((tick) => html`<u style=${{ left: `${place(tick)}%` }}></u>`)}<s style=${{ left: `${Math.min(...values)}%`, width: `${Math.max(...values) - Math.min(...values)}%` }}></s>
-          ${members.map((cell) => html`<button type="button" key=${cell.key} tabIndex="-1" aria-label=${`${columnName(cell.column)}: ${format[metric](cell.numbers[metric])}`} title=${`${columnName(cell.column)}: ${format[metric](cell.numbers[metric])}`} class=${run.value.bad.has(cell.status) ? "wrong" : ""} style=${{ left: `${place(cell.numbers[metric])}%`, "--dot": colourOf(cell.column) }} onClick=${() => openPanel(cell.key)}></button>`)}</span>
+          ${members.map((cell) => html`<button type="button" key=${cell.key} tabIndex="-1" aria-label=${`${columnName(cell.column)}: ${format[metric](cell.numbers[metric])}`} title=${`${columnName(cell.column)}: ${format[metric](cell.numbers[metric])}`} class="${run.value.bad.has(cell.status) ? "wrong" : ""} ${isSecond(cell.column) ? "second" : ""}" style=${{ left: `${place(cell.numbers[metric])}%`, "--dot": colourOf(cell.column) }} onClick=${() => openPanel(cell.key)}></button>`)}</span>
         <span role="cell" class="winner"><b>${format[metric](winner.numbers[metric])}</b> <span>${columnName(winner.column)}</span>${ratio > 1.005 ? html` <small title="against the other end of the line">${format.number(ratio, 2)}×</small>` : null}</span></div>`;
     })}</div>
     ${rows.length > limit ? html`<button type="button" onClick=${() => setLimit(limit + 100)}>Show more: ${format.count(rows.length - limit)} left</button>` : null}`;

@@ -136,7 +136,7 @@ const number = (value, digits = 3) => {
 
 export const format = {
   number,
-  latency: (ms) => (ms >= 1000 ? `${number(ms / 1000)} s` : ms < 0.1 ? `${number(ms * 1000)} µs` : `${number(ms)} ms`),
+  latency: (ms) => (ms === 0 ? "0" : ms >= 1000 ? `${number(ms / 1000)} s` : ms < 0.1 ? `${number(ms * 1000)} µs` : `${number(ms)} ms`),
   throughput: (perSecond) => `${number(perSecond)} /s`,
   memory: (bytes) => {
     const units = ["B", "kB", "MB", "GB", "TB"];

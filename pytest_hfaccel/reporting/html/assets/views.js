@@ -76,14 +76,16 @@ const status = (cell) => html`<span class="delta"><${Badge} status=${cell.last.s
 export function Changes() {
   const all = run.value, last = all.earlier.at(-1);
   if (!last) return html`<div class="page"><div class="nothing"><p>There is no earlier run in this directory of reports to compare with.</p></div></div>`;
-  const of = (change) => found.value.cells.filter((cell) => cell.change === change);
+  // The largest moves of speed come first.
+  const move = (cell) => (cell.change === "slower" || cell.change === "faster" ? Math.abs(Math.log(cell.numbers.latency / cell.last.latency)) : 0);
+  const of = (change) => found.value.cells.filter((cell) => cell.change === change).sort((a, b) => move(b) - move(a) || a.at - b.at);
   const sections = [["broken", status], ["fixed", status], ["other", status], ["slower", speed], ["faster", speed], ["new", null]]
     .map(([change, extra]) => [change, of(change), extra]).filter(([, cells]) => cells.length);
   const names = [...new Set([...Object.keys(all.versions), ...Object.keys(last.versions)])].filter((name) => all.versions[name] !== last.versions[name]);
   const compared = found.value.cells.filter((cell) => cell.last);
   const moved = compared.filter((cell) => cell.change);
   return html`<div class="page changes">
-    <p class="lead">Each cell is compared with the last earlier run that has it${compared.length ? html`; the last run is <a href=${runAddress(last.id)}>${last.id}</a>, ${format.time(last.started)}` : ""}.
+    <p class="lead">Each cell is compared with the last earlier run that has it${compared.length ? html`; the last run is <a href=${runAddress(last.id)}>run ${last.id.split("-")[0]}</a>, ${format.time(last.started)}` : ""}.
       <b> ${moved.length ? `${format.count(moved.length)} of ${format.plural(compared.length, "compared cell")} changed.` : `None of ${format.plural(compared.length, "compared cell")} changed.`}</b></p>
     ${sections.map(([change, cells, extra]) => html`<section key=${change}><h2><span class="mark tone-${CHANGES[change].tone}"></span>${CHANGES[change].label} <small>${format.plural(cells.length, "cell")}</small></h2><p class="lead">${CHANGES[change].says[0].toUpperCase()}${CHANGES[change].says.slice(1)}.</p><${CellList} cells=${cells} extra=${extra} /></section>`)}
     ${all.gone.number ? html`<section><h2>Gone <small>${format.plural(all.gone.number, "cell")}</small></h2><p class="lead">In the last run, and not in this one: not selected, or not there any more.</p>
