@@ -329,7 +329,8 @@ def print_summary(terminal: Any, config: pytest.Config) -> None:
     if written.summary is not None:
         run = written.summary.parent
         terminal.write_line(
-            f"reports: {run.parent.parent} (index.html, summary.json, by_class/, by_hardware/, journal.jsonl of run {run.name})"
+            f"reports: {run.parent.parent} (index.html, summary.json, by_class/, by_hardware/, journal.jsonl of run "
+            f"{run.name})"
         )
     if reporters.database.line:
         terminal.write_line(reporters.database.line)
