@@ -178,8 +178,7 @@ def _describe(results: ClusterResults, cluster: Cluster) -> None:
     written = results.reports.written
     if written is not None and written.summary is not None:
         run = written.summary.parent
-        print(
-            f"reports: {run.parent.parent} (index.html, summary.json, by_class/, by_hardware/, journal.jsonl of run {run.name})"
-        )
+        files = "index.html, summary.json, by_class/, by_hardware/, journal.jsonl"
+        print(f"reports: {run.parent.parent} ({files} of run {run.name})")
     if written is not None and written.lost:
         print("results that are in no file: a journal\n" + "".join(written.lost))
