@@ -47,13 +47,15 @@ class Graph:
         Args:
             inputs: The inputs of the call, with those that are computed of them.
         """
-        return self._run(
-            **{
-                name: tensor.to(self._traced[name].dtype)
-                for name, tensor in inputs.items()
-                if name not in FOLDED and name in self._traced
-            }
-        )
+        return self._run(**self.feed(inputs))
+
+    def feed(self, inputs: Tensors) -> dict[str, torch.Tensor]:
+        """Return what the graph takes of the inputs of a call, in the dtypes of the trace."""
+        return {
+            name: tensor.to(self._traced[name].dtype)
+            for name, tensor in inputs.items()
+            if name not in FOLDED and name in self._traced
+        }
 
     def was_traced_with_batch_of(self, inputs: Tensors) -> bool:
         """Whether the example inputs had as many rows as these."""
@@ -196,6 +198,10 @@ class Graphs:
             OutOfMemory: Memory ran out.
         """
         return self._graph(inputs, static=self._static or bool(self._computed.of(inputs)))
+
+    def feed(self, inputs: Tensors) -> dict[str, torch.Tensor]:
+        """Return what the graph for these inputs takes, with the inputs that are computed of others."""
+        return self.graph(inputs).feed({**inputs, **self._computed.of(inputs)})
 
     def close(self) -> None:
         """Free the compiled graphs; no other is made."""

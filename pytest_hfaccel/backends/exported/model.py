@@ -104,6 +104,10 @@ class GraphModel:
         finally:
             graphs.close()
 
+    def program_and_feed(self, inputs: Mapping[str, torch.Tensor]) -> tuple[Any, dict[str, torch.Tensor]]:
+        """Return the program of the graph for these inputs, before it is compiled, and what it is fed, by input."""
+        return self._graphs.graph(inputs).conversion.program, self._graphs.feed(inputs)
+
     def memory(self) -> dict[str, Any]:
         """Bytes in use now and at most since `reset_peak_memory`."""
         return self._memory.read()

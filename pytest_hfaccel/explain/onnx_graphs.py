@@ -1,0 +1,160 @@
+"""ONNX graphs as `graphs.RuntimeGraph`: all values as outputs, nodes run alone on ONNX Runtime, and in fp64 by onnx."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from pytest_hfaccel.backends.exported.onnx_programs import serialized
+from pytest_hfaccel.backends.onnxruntime.sessions import open_session
+from pytest_hfaccel.explain.graphs import GraphNode
+from pytest_hfaccel.explain.torch_values import Array
+
+if TYPE_CHECKING:
+    from pytest_hfaccel.core.spec import Device
+
+_NARROW = {TensorProto.FLOAT16: "float16", TensorProto.BFLOAT16: "bfloat16"}
+
+
+class OnnxGraph:
+    """See `graphs.RuntimeGraph`.
+
+    Args:
+        program: An `onnx_ir.Model` that fits into one file, as it is compiled.
+        device: The device of ONNX Runtime.
+    """
+
+    title = "ONNX Runtime"
+
+    def __init__(self, program: Any, device: Device) -> None:
+        self._model = onnx.load_from_string(serialized(program))
+        self._device = device
+        graph = self._model.graph
+        for number, node in enumerate(graph.node):
+            node.name = node.name or f"{node.op_type}_{number}"
+        self._protos = {node.name: node for node in graph.node}
+        self.nodes = [_node(proto) for proto in graph.node]
+        constants = {each.name for each in graph.initializer}
+        self.inputs = [value.name for value in graph.input if value.name not in constants]
+        self.outputs = [value.name for value in graph.output]
+
+    @cached_property
+    def constants(self) -> Mapping[str, Array]:
+        """The initializers, and what is computed of nothing else."""
+        found = {each.name: numpy_helper.to_array(each) for each in self._model.graph.initializer}
+        fixed = set(found)
+        computed = []
+        for node in self.nodes:
+            if all(not name or name in fixed for name in node.inputs):
+                fixed.update(node.outputs)
+                computed += [name for name in node.outputs if name]
+        if computed:
+            inputs = {value.name for value in self._model.graph.input}
+            part = _without_inputs(self._model, computed, inputs)
+            names = [value.name for value in part.graph.output]
+            found.update(zip(names, self._session(part).run(names, {}), strict=True))
+        return found
+
+    def run(self, feed: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
+        """Run the graph with values made outputs; optimisations stay on, but nodes are not merged across outputs."""
+        model = onnx.ModelProto()
+        model.CopyFrom(self._model)
+        have = set(self.outputs)
+        model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names if name not in have)
+        wanted = [*self.outputs, *(name for name in names if name not in have)]
+        values = self._session(model).run(wanted, dict(feed))
+        return {name: value for name, value in zip(wanted, values, strict=True) if isinstance(value, np.ndarray)}
+
+    def run_alone(self, nodes: Sequence[GraphNode], feed: Mapping[str, Array]) -> dict[str, Array]:
+        """Run a few nodes as a graph of their own."""
+        model = self._part(nodes, feed)
+        names = [value.name for value in model.graph.output]
+        given = {value.name for value in model.graph.input}
+        session = self._session(model)
+        return dict(zip(names, session.run(names, {n: v for n, v in feed.items() if n in given}), strict=True))
+
+    def run_exactly(self, node: GraphNode, feed: Mapping[str, Array]) -> list[Array]:
+        """Run a node in fp64 by the reference implementation of the package onnx."""
+        from onnx.reference import ReferenceEvaluator
+
+        if node.narrows:
+            return [feed[node.inputs[0]].astype(np.float64)]
+        wide = {n: v.astype(np.float64) if np.issubdtype(v.dtype, np.floating) else v for n, v in feed.items()}
+        model = self._part([node], wide)
+        return [np.asarray(each) for each in ReferenceEvaluator(model).run(None, wide)]
+
+    def write_alone(self, nodes: Sequence[GraphNode], feed: Mapping[str, Array], path: Path) -> str:
+        """Write a few nodes as an ONNX file beside the script."""
+        file = path.with_suffix(".onnx")
+        onnx.save(self._part(nodes, feed), str(file))
+        provider = self._provider
+        return (
+            "import onnxruntime\n\n"
+            f'title = f"onnxruntime {{onnxruntime.__version__}}, {provider}"\n'
+            f'session = onnxruntime.InferenceSession(here / "{file.name}", providers=["{provider}"])\n'
+            "names = [each.name for each in session.get_outputs()]\n"
+            "got = dict(zip(names, session.run(names, {each.name: data[each.name] for each in session.get_inputs()})))"
+        )
+
+    @property
+    def _provider(self) -> str:
+        from pytest_hfaccel.backends.onnxruntime.providers import provider_of
+
+        return provider_of(self._device).name
+
+    def _session(self, model: onnx.ModelProto) -> Any:
+        return open_session(model.SerializeToString(), self._device)
+
+    def _part(self, nodes: Sequence[GraphNode], feed: Mapping[str, Array]) -> onnx.ModelProto:
+        inputs = [
+            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+            for name, value in feed.items()
+        ]
+        outputs = [helper.make_empty_tensor_value_info(name) for node in nodes for name in node.outputs if name]
+        graph = helper.make_graph([self._protos[node.name] for node in nodes], "part", inputs, outputs)
+        model = helper.make_model(graph, opset_imports=list(self._model.opset_import), functions=self._model.functions)
+        model.ir_version = self._model.ir_version
+        return model
+
+
+def _node(proto: onnx.NodeProto) -> GraphNode:
+    inner = [name for each in proto.attribute if each.HasField("g") for name in _taken_from_outside(each.g)]
+    plain = {each.name: helper.get_attribute_value(each) for each in proto.attribute if not each.HasField("g")}
+    shown = {n: v.decode() if isinstance(v, bytes) else v for n, v in plain.items() if not isinstance(v, TensorProto)}
+    attributes = ", ".join(f"{name}={_short(value)}" for name, value in shown.items())
+    narrows = _NARROW.get(plain.get("to"), "") if proto.op_type == "Cast" else ""
+    return GraphNode(proto.name, proto.op_type, (*proto.input, *inner), tuple(proto.output), attributes, narrows)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _taken_from_outside(graph: onnx.GraphProto) -> Iterator[str]:
+    """Yield what a graph inside a node takes from the graph around it."""
+    made = {each.name for each in (*graph.input, *graph.initializer)}
+    for node in graph.node:
+        inner = [name for each in node.attribute if each.HasField("g") for name in _taken_from_outside(each.g)]
+        yield from (name for name in (*node.input, *inner) if name and name not in made)
+        made.update(node.output)
+
+
+def _without_inputs(model: onnx.ModelProto, outputs: Sequence[str], inputs: set[str]) -> onnx.ModelProto:
+    """Return the part of a graph that depends on no input."""
+    wanted, kept = set(outputs), []
+    for node in reversed(model.graph.node):
+        if wanted.intersection(node.output):
+            kept.append(node)
+            wanted.update(_node(node).inputs)
+    constants = [each for each in model.graph.initializer if each.name in wanted and each.name not in inputs]
+    values = [helper.make_empty_tensor_value_info(name) for name in outputs]
+    graph = helper.make_graph(kept[::-1], "constants", [], values, constants)
+    part = helper.make_model(graph, opset_imports=list(model.opset_import), functions=model.functions)
+    part.ir_version = model.ir_version
+    return part
