@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.cli import print_json
 from pytest_hfaccel.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pytest_hfaccel.core.spec import Cell
+    from pytest_hfaccel.engine.session import Session
 
 
 def add_parser(commands: Any) -> None:
     """Add `explain` to the parsers of `hfaccel`."""
     text = (
         "Run a model beside its fp64 reference, module by module and then operator by operator, and name the first "
-        "that adds an error. For devices of torch. The exit code is 1 where one is found."
+        "that adds an error. For devices of torch and of ONNX Runtime, there node by node. The exit code is 1 where one "
+        "is found."
     )
     parser = commands.add_parser("explain", help="find the module and the operator that are wrong", description=text)
     parser.add_argument("model", metavar="MODEL", help="registered name, hub id or directory")
@@ -25,6 +30,28 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--script", type=Path, metavar="DIR", help=text)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_run)
+
+
+def _explain_graph(session: Session, cell: Cell, arguments: argparse.Namespace) -> int:
+    """Explain a model that runs as a graph; see `pytest_hfaccel.explain.graphs`."""
+    from pytest_hfaccel.explain.graphs import explain_loaded, require_readable
+
+    require_readable(cell.device)
+    if arguments.script:
+        raise ConfigError(
+            f"{cell.device}: --script writes scripts for devices of torch only.", hint="Leave --script out."
+        )
+    run = session.runner.open(cell)
+    try:
+        found = explain_loaded(run.loaded, run.source, cell.device, cell.dtype)
+    finally:
+        run.close()
+    if arguments.json:
+        print_json({"cell": cell.id, **found.to_json()})
+    else:
+        print(cell.id)
+        print("\n".join(found.lines()))
+    return 0 if found.error <= found.budget else 1
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -43,10 +70,7 @@ def _run(arguments: argparse.Namespace) -> int:
         with quiet:
             cell = session.plan.cells(resolve_model(arguments.model, session.registry), session.store)[0]
             if not cell.device.traits.torch_module:
-                raise ConfigError(
-                    f"{cell.device}: explain follows transformers' own modules, which this runtime does not run.",
-                    hint="Name a device of torch, such as cpu or cuda:0, to tell the model from the runtime.",
-                )
+                return _explain_graph(session, cell, arguments)
             run = session.runner.open(cell)
             source = run.source
             model, reference = run.loaded.pipeline_model(), source.torch_model("fp64")

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -79,7 +78,10 @@ class RuntimeGraph(Protocol):
     nodes: Sequence[GraphNode]
     inputs: Sequence[str]
     outputs: Sequence[str]
-    constants: Mapping[str, Array]
+
+    @property
+    def constants(self) -> Mapping[str, Array]:
+        """Return the constants."""
 
     def run(self, feed: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
         """Run the graph on its device; return values by name, those that the runtime cannot give left out."""
@@ -89,9 +91,6 @@ class RuntimeGraph(Protocol):
 
     def run_exactly(self, node: GraphNode, feed: Mapping[str, Array]) -> list[Array]:
         """Compute a node's outputs in fp64, or as exactly as there is a way to, without the runtime's kernels."""
-
-    def write_alone(self, nodes: Sequence[GraphNode], feed: Mapping[str, Array], path: Path) -> str:
-        """Write a few nodes as a model; return the lines of Python that set `got` to a dict of their outputs."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +168,7 @@ class GraphExplanation:
         """Yield the answer as lines of text."""
         found = self.guilty
         if found is None:
-            yield f"No node of the graph is wrong. Its outputs are off by {self.error:.1e}; {self.budget:.1e} are allowed."
+            yield f"No node of the graph is wrong. Outputs are off by {self.error:.1e}, allowed {self.budget:.1e}."
         else:
             module = f"{found.module} ({found.kind})" if found.module else found.kind or "an unknown module"
             off = "" if found.error is None else f" is off by {found.error:.1e}; {found.budget:.1e} are allowed"
@@ -231,7 +230,7 @@ class GraphBesideTorch:
         Args:
             error: The largest relative L2 error of the graph's outputs, run as it is.
         """
-        counts = {"values": len(self.same), "matched": sum(map(bool, self.same.values()))}
+        counts: dict[str, Any] = {"values": len(self.same), "matched": sum(map(bool, self.same.values()))}
         nodes = self._nodes_behind_wrong_outputs()
         first = next((node for node in nodes if self._makes_first_nan(node)), None)
         if first is not None:
@@ -299,7 +298,7 @@ class GraphBesideTorch:
             value = self.values.get(name)
             if value is None or not np.issubdtype(value.dtype, np.floating) or self.same.get(name):
                 return True
-            return bool(np.isfinite(value[value > -1e30]).all() and not np.isnan(value).any())
+            return bool(np.isfinite(value[value != -np.inf]).all())
 
         return not all(map(is_finite, node.outputs)) and all(map(is_finite, node.inputs))
 
@@ -517,7 +516,7 @@ def explain_graph(
     return GraphBesideTorch(graph, feed, ValueIndex(record_values(model, inputs), allowed), arrays).explain(error)
 
 
-def explain_loaded(loaded: Any, source: Any, device: Device, dtype: str) -> tuple[RuntimeGraph, GraphExplanation]:
+def explain_loaded(loaded: Any, source: Any, device: Device, dtype: str) -> GraphExplanation:
     """Find where a loaded model of an exported runtime leaves its checkpoint, for the sample inputs.
 
     Args:
@@ -538,9 +537,20 @@ def explain_loaded(loaded: Any, source: Any, device: Device, dtype: str) -> tupl
         expected = flatten_outputs(reference(**_like(reference, inputs)))
     got = loaded.forward(inputs)
     error = max((tensor_error(got[name], expected[name]) for name in got if name in expected), default=float("inf"))
-    return graph, explain_graph(
-        graph, feed, reference, source.torch_model(dtype), _like(reference, inputs), error
-    )
+    return explain_graph(graph, feed, reference, source.torch_model(dtype), _like(reference, inputs), error)
+
+
+def require_readable(device: Device) -> None:
+    """Make sure that the values inside a device's graphs can be read.
+
+    Raises:
+        ConfigError: They cannot.
+    """
+    if device.kind != "onnxruntime":
+        raise ConfigError(
+            f"{device}: explain cannot read the values inside the graphs of this runtime.",
+            hint="Name a device of torch or of ONNX Runtime, such as cpu, cuda:0 or onnxruntime:CPU.",
+        )
 
 
 def open_graph(program: Any, device: Device, dtype: str, architecture: str) -> RuntimeGraph:
@@ -549,15 +559,11 @@ def open_graph(program: Any, device: Device, dtype: str, architecture: str) -> R
     Raises:
         ConfigError: The runtime is none of those.
     """
-    if device.kind == "onnxruntime":
-        from pytest_hfaccel.backends.onnxruntime.precision import in_half_precision
-        from pytest_hfaccel.explain.onnx_graphs import OnnxGraph
+    require_readable(device)
+    from pytest_hfaccel.backends.onnxruntime.precision import in_half_precision
+    from pytest_hfaccel.explain.onnx_graphs import OnnxGraph
 
-        return OnnxGraph(in_half_precision(program, architecture) if dtype == "fp16" else program, device)
-    raise ConfigError(
-        f"{device}: explain cannot read the values inside the graphs of this runtime.",
-        hint="Name a device of torch, onnxruntime or openvino, such as onnxruntime:CPU.",
-    )
+    return OnnxGraph(in_half_precision(program, architecture) if dtype == "fp16" else program, device)
 
 
 def _like(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,10 +38,10 @@ class OnnxGraph:
         for number, node in enumerate(graph.node):
             node.name = node.name or f"{node.op_type}_{number}"
         self._protos = {node.name: node for node in graph.node}
-        self.nodes = [_node(proto) for proto in graph.node]
+        self.nodes: Sequence[GraphNode] = [_node(proto) for proto in graph.node]
         constants = {each.name for each in graph.initializer}
-        self.inputs = [value.name for value in graph.input if value.name not in constants]
-        self.outputs = [value.name for value in graph.output]
+        self.inputs: Sequence[str] = [value.name for value in graph.input if value.name not in constants]
+        self.outputs: Sequence[str] = [value.name for value in graph.output]
 
     @cached_property
     def constants(self) -> Mapping[str, Array]:
@@ -88,25 +87,6 @@ class OnnxGraph:
         wide = {n: v.astype(np.float64) if np.issubdtype(v.dtype, np.floating) else v for n, v in feed.items()}
         model = self._part([node], wide)
         return [np.asarray(each) for each in ReferenceEvaluator(model).run(None, wide)]
-
-    def write_alone(self, nodes: Sequence[GraphNode], feed: Mapping[str, Array], path: Path) -> str:
-        """Write a few nodes as an ONNX file beside the script."""
-        file = path.with_suffix(".onnx")
-        onnx.save(self._part(nodes, feed), str(file))
-        provider = self._provider
-        return (
-            "import onnxruntime\n\n"
-            f'title = f"onnxruntime {{onnxruntime.__version__}}, {provider}"\n'
-            f'session = onnxruntime.InferenceSession(here / "{file.name}", providers=["{provider}"])\n'
-            "names = [each.name for each in session.get_outputs()]\n"
-            "got = dict(zip(names, session.run(names, {each.name: data[each.name] for each in session.get_inputs()})))"
-        )
-
-    @property
-    def _provider(self) -> str:
-        from pytest_hfaccel.backends.onnxruntime.providers import provider_of
-
-        return provider_of(self._device).name
 
     def _session(self, model: onnx.ModelProto) -> Any:
         return open_session(model.SerializeToString(), self._device)

@@ -77,7 +77,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]
         for name, tensor in inputs.items():
             self._append(f"input.{name}.", (), (), "", tensor)
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         given = tensors_in((args, kwargs))
         inputs = tuple(dict.fromkeys(number for each in given for number in self._known.get(id(each), ())))
