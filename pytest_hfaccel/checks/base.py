@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from pytest_hfaccel.benchmark.measuring import PerformanceRequest
+    from pytest_hfaccel.numerics.budgets import BudgetRequest
     from pytest_hfaccel.numerics.reference import Reference
 
     Function = Callable[["CheckContext"], CheckOutcome]
@@ -85,6 +86,10 @@ class CheckContext(Protocol):
     @property
     def performance_request(self) -> PerformanceRequest:
         """What the check `performance` is to do: points, budget and timer."""
+
+    @property
+    def budget_request(self) -> BudgetRequest:
+        """Whether the check `parity` is to compute an error budget, and whether that limits the error."""
 
     def outcome_of(self, name: str) -> CheckOutcome | None:
         """The outcome of a check that has already run on this cell; `None` if it has not run."""

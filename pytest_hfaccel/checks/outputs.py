@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_hfaccel.backends.base import flatten_outputs
 from pytest_hfaccel.checks.base import CheckContext, built_in, failed, passed_unless
 from pytest_hfaccel.core.results import CheckOutcome, Stage
+from pytest_hfaccel.numerics.budgets import ALLOWED_FACTOR, RUNS, BudgetRequest
 from pytest_hfaccel.numerics.compare import Comparison, compare, largest_passing
 from pytest_hfaccel.numerics.positions import real_positions
 from pytest_hfaccel.numerics.tolerances import Tolerance, tolerance_of
@@ -146,19 +147,67 @@ _LIMITS = ("rel_l2", "rtol", "atol", "cosine", "top1")
 def parity(context: CheckContext) -> CheckOutcome:
     """The outputs equal those of the same weights on the CPU in fp64, within the tolerance of the dtype.
 
-    Positions of padding are left out.
+    Positions of padding are left out. The measures have the error in multiples of what rounding to this dtype must cost
+    the model on this input, by emulation (`budget`); with `--hf-budget enforce` that limits it, too.
     """
     comparison = compare_with_reference(context, context.outputs)
     tolerance = {name: limit for name, limit in asdict(tolerance_of(context.cell)).items() if name in _LIMITS and limit}
     measures = {"reference": context.reference.dtype, **comparison.measures(), "tolerance": tolerance}
     if context.reference.reason:
         measures["reference_reason"] = context.reference.reason
-    return passed_unless(comparison.text(), **measures)
+    problem = comparison.text()
+    if _needs_budget(context, bool(problem)):
+        measures["budget"] = _compare_with_budget(context, comparison)
+        if problem:
+            problem += f"\n{_budget_in_words(context.cell.dtype, measures['budget'])}"
+    return passed_unless(problem, **measures)
+
+
+def _request(context: CheckContext) -> BudgetRequest:
+    request: BudgetRequest = getattr(context, "budget_request", None) or BudgetRequest()
+    return request
+
+
+def _needs_budget(context: CheckContext, is_failed: bool) -> bool:
+    when = _request(context).when
+    return when in ("report", "enforce") or (when == "failures" and is_failed)
+
+
+def _compare_with_budget(context: CheckContext, comparison: Comparison) -> dict[str, Any]:
+    """Return the real errors in multiples of what the dtype must cost, or why there is no budget."""
+    budget = context.reference.budget_of(context.cell.dtype)
+    measured = (verdict.difference for verdict in comparison.verdicts if not verdict.difference.problem)
+    ratios = budget.ratios({one.leaf: one.rel_l2 for one in measured})
+    if not ratios:
+        return {"reason": budget.reason or "rounding reaches no output with floating-point numbers"}
+    worst = max(ratios, key=lambda name: ratios[name])
+    return {
+        "ratio": float(f"{ratios[worst]:.3g}"),
+        "leaf": worst,
+        "costs": budget.costs[worst],
+        "runs": RUNS,
+        "allowed": ALLOWED_FACTOR,
+        "ratios": {name: float(f"{ratio:.3g}") for name, ratio in ratios.items()},
+    }
+
+
+def _budget_in_words(dtype: str, budget: Mapping[str, Any]) -> str:
+    if "ratio" not in budget:
+        return f"what {dtype} must cost here is not known: {budget['reason']}"
+    return (
+        f"{budget['leaf']}: {budget['ratio']:.3g} times what {dtype} must cost this model on this input "
+        f"(rel-L2 {budget['costs']:.3g}, the largest of {budget['runs']} passes with emulated rounding)"
+    )
 
 
 def compare_with_reference(context: CheckContext, outputs: Tensors) -> Comparison:
-    """Compare what a model gave for the sample with what the reference gives."""
-    return compare_on_cell(context, real_positions(outputs, context.sample.forward), context.reference.real_outputs)
+    """Compare what a model gave for the sample with what the reference gives, by the budget, too, where it counts."""
+    comparison = compare_on_cell(
+        context, real_positions(outputs, context.sample.forward), context.reference.real_outputs
+    )
+    if _request(context).when != "enforce":
+        return comparison
+    return comparison.within(context.reference.budget_of(context.cell.dtype).costs, ALLOWED_FACTOR, context.cell.dtype)
 
 
 def compare_on_cell(

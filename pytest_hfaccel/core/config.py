@@ -247,6 +247,14 @@ class RunConfig:
         bare=REGISTERED,
     )
     allow_pickle = Option("", False, "Also load weights that are not safetensors; unpickling runs code.")
+    budget = Option(
+        "--hf-budget",
+        "failures",
+        "When to compute what rounding to the dtype must cost a model on its input, by emulation on the reference: "
+        "off, failures (of parity), report (every cell), or enforce: more than four times that fails parity, even "
+        "where the table allows it.",
+        choices=("off", "failures", "report", "enforce"),
+    )
     training = Option(
         "--hf-training", False, "Also train each cell for one step: loss, gradients, gradient checkpointing."
     )

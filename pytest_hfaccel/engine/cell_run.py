@@ -25,6 +25,7 @@ from pytest_hfaccel.core.stages import at_stage
 from pytest_hfaccel.core.tasks import task_of
 from pytest_hfaccel.engine.memory import CellMemory
 from pytest_hfaccel.hardware.visibility import physical_device
+from pytest_hfaccel.numerics.budgets import BudgetRequest
 from pytest_hfaccel.registry.requirements import require_installed
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class CellRun:
         self.performance_request = self.default_performance = PerformanceRequest(
             tuple(points_of_run([cell.model], runner.config))
         )
+        self.budget_request = BudgetRequest(runner.config.budget)
         self._record = RecordBuilder()
         self._lease: Lease | None = None
         self._memory = CellMemory(runner, cell)

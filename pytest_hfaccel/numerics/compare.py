@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.core.results import Stage
@@ -172,6 +172,30 @@ class Comparison:
         bad = sorted((v for v in self.verdicts if not v.ok), key=lambda verdict: -verdict.excess)
         lines += [f"{verdict.difference.leaf}: {'; '.join(verdict.complaints)}" for verdict in bad]
         return "\n".join(lines) or ("" if self.verdicts else "there are no outputs to compare")
+
+    def within(self, costs: Mapping[str, float], factor: float, dtype: str) -> Comparison:
+        """Also refuse leaves whose rel-L2 is more than `factor` times what the dtype must cost; see `budgets.Budget`.
+
+        What the tolerance refuses stays refused: a budget narrows the limits and never widens them.
+        """
+
+        def judge_again(verdict: LeafVerdict) -> LeafVerdict:
+            cost = costs.get(verdict.difference.leaf, 0.0)
+            if verdict.difference.problem or not cost or verdict.difference.rel_l2 <= factor * cost:
+                return verdict
+            ratio = verdict.difference.rel_l2 / cost
+            complaint = (
+                f"rel-L2 {verdict.difference.rel_l2:.3g} is {ratio:.3g} times what {dtype} must cost here "
+                f"({cost:.3g}), allowed {factor:g} times"
+            )
+            return replace(
+                verdict,
+                excess=max(verdict.excess, ratio / factor),
+                complaints=(*verdict.complaints, complaint),
+                second_chance=False,
+            )
+
+        return replace(self, verdicts=tuple(map(judge_again, self.verdicts)))
 
     def measures(self) -> dict[str, Any]:
         """The numbers of every leaf, and on top the largest rel-L2 and the leaf furthest beyond its limits."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.backends.base import is_padded
 from pytest_hfaccel.core.errors import HfAccelError, format_bytes
+from pytest_hfaccel.numerics.budgets import Budget, emulate, round_to
 from pytest_hfaccel.numerics.compare import LeafDifference, difference
 from pytest_hfaccel.numerics.positions import real_positions
 
@@ -72,6 +73,7 @@ class Reference:
         self._small: LoadedModel | None = None
         self._continuations: dict[int, Continuation] = {}
         self._errors: dict[str, dict[str, LeafDifference]] = {}
+        self._budgets: dict[str, Budget] = {}
         with self.model() as loaded:
             self.outputs: Tensors = self._forward(loaded)
         self.real_outputs = self._real(self.outputs)
@@ -103,6 +105,12 @@ class Reference:
             self._errors[dtype] = self._measure_error(dtype)
         return self._errors[dtype]
 
+    def budget_of(self, dtype: str) -> Budget:
+        """What rounding to `dtype` must cost this model on the sample, emulated on this reference; see `budgets`."""
+        if dtype not in self._budgets:
+            self._budgets[dtype] = self._emulate(dtype)
+        return self._budgets[dtype]
+
     def outputs_with(self, change: WeightChange) -> Tensors:
         """The outputs at real positions with one weight made wrong."""
         with self.model() as loaded, loaded.perturbed(change) as wrong:
@@ -120,6 +128,20 @@ class Reference:
 
     def _real(self, outputs: Tensors) -> Tensors:
         return real_positions(outputs, self._source.sample().forward)
+
+    def _emulate(self, dtype: str) -> Budget:
+        if dtype not in ("fp32", "fp16", "bf16"):
+            return Budget(dtype, {}, f"no rounding is emulated for {dtype}")
+        if self.dtype != "fp64":
+            return Budget(dtype, {}, f"the reference is in {self.dtype} ({self.reason}), whose own rounding is in it")
+        sample = {name: round_to(tensor, dtype) for name, tensor in self._source.sample().forward.items()}
+        try:
+            with self.model() as loaded:
+                return emulate(
+                    dtype, loaded.pipeline_model(), lambda: self._real(loaded.forward(sample)), self.real_outputs
+                )
+        except (HfAccelError, RuntimeError, NotImplementedError, TypeError) as error:
+            return Budget(dtype, {}, f"the reference does not run under emulated rounding: {_first_line(error)}")
 
     def _measure_error(self, dtype: str) -> dict[str, LeafDifference]:
         try:
@@ -207,8 +229,12 @@ def compute_reference(source: ModelSource, load: Load, borrow: Borrow) -> Refere
 
 
 def _not_in_fp64(error: Exception) -> str:
+    return f"fp64 does not run: {_first_line(error)}"
+
+
+def _first_line(error: Exception) -> str:
     text = str(error).splitlines()[0] if str(error) else ""
-    return f"fp64 does not run: {type(error).__name__}: {text}"
+    return f"{type(error).__name__}: {text}"
 
 
 def _has_nan(reference: Reference) -> bool:

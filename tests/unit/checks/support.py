@@ -120,6 +120,7 @@ class TinyContext:
     claims: list[Any] = field(default_factory=list)
     outcomes: dict[str, CheckOutcome] = field(default_factory=dict)
     performance_request: Any = None
+    budget_request: Any = None
     pipe: Any = None
     """The pipeline; the BERT's own unless a test gives another."""
 
