@@ -31,6 +31,9 @@ Tuned: twice the largest ratio of the honest cells that docs/tolerances.md lists
 _BITS = {"fp32": 24, "fp16": 11, "bf16": 8}
 """Binary digits of a number, the leading one included."""
 
+_FILL = 1e8
+"""A number beyond this is no result: models fill forbidden positions with it."""
+
 _MEAN_MANTISSA = 0.7355
 """Rounding is off by up to half a unit of the last digit, which is 2^-p of a mantissa of 1 and half as much of one of
 2. The root mean square of 1/m over mantissas m in [1, 2) that are log-uniform is sqrt(3 / (8 ln 2))."""
@@ -140,10 +143,13 @@ def emulate(dtype: str, model: Any, forward: Callable[[], Tensors], exact: Tenso
 
 def round_to(tensor: torch.Tensor, dtype: str) -> torch.Tensor:
     """Return a floating-point tensor with the nearest numbers of a dtype, in its own dtype; others as they are."""
+    return tensor.to(_kinds()[dtype]).to(tensor.dtype) if tensor.is_floating_point() else tensor
+
+
+def _kinds() -> dict[str, torch.dtype]:
     import torch
 
-    kinds = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-    return tensor.to(kinds[dtype]).to(tensor.dtype) if tensor.is_floating_point() else tensor
+    return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @contextmanager
@@ -195,7 +201,14 @@ def _rounding_mode(dtype: str, generator: torch.Generator) -> Any:
         if name in ("_to_copy", "to", "type_as"):  # from fp32 back to the dtype of the model: that is where it rounds
             source = arguments[0].dtype
             return bool(source.is_floating_point and source != result.dtype and result.dtype == torch.float64)
+        if result.dtype == torch.float32 and not sums_in_dtype:  # the model's code computes this in fp32 at any dtype
+            return False
         return name not in _EXACT
+
+    def without_exact(error: torch.Tensor, result: torch.Tensor) -> torch.Tensor:
+        """Leave alone what the dtype holds exactly (pixels at .5, doubled), and numbers that mean "never"."""
+        exact = result.to(_kinds()[dtype]) == result
+        return error.masked_fill_(exact | ~(result.abs() < _FILL), 0.0)
 
     class RoundingMode(TorchDispatchMode):  # type: ignore[misc]
         def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -209,7 +222,7 @@ def _rounding_mode(dtype: str, generator: torch.Generator) -> Any:
                 if is_view or not is_rounded(name, args, result):
                     rounded.append(result)
                     continue
-                error = error_of(name, args, result)
+                error = without_exact(error_of(name, args, result), result)
                 # An operator in place returns its argument, which callers compare by identity.
                 rounded.append(result.add_(error) if alias is not None else (result + error).to(result.dtype))
             return type(output)(rounded) if isinstance(output, tuple | list) else rounded[0] if rounded else output
