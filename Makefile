@@ -20,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # The self-test comes first: where it is red, a green matrix would prove nothing.
 matrix: $(INSTALLED) $(BROWSER_MODULES) $(EXECUTORCH)
-	$(VENV)/bin/hfaccel selftest
+	$(VENV)/bin/hfaccel selftest -n 2
 	$(PY) -m pytest model_classes --all-models --all-hardware -n 2
 
 # Every class of transformers on the CPU: some ten minutes. `make sweep DEVICE=openvino:CPU ARGS=--hf-resume` goes on.

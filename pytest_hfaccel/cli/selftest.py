@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.cli import devices_of, print_json
+from pytest_hfaccel.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from pytest_hfaccel.selftest import Verdict
@@ -24,6 +26,15 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--device", action="append", default=[], metavar="X", help="device to test; may be repeated (default: all)"
     )
+    parser.add_argument(
+        "-n",
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="test so many devices at a time, each in a process of its own; a device is printed when it is done "
+        "(default: 1)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
@@ -35,13 +46,21 @@ def run(arguments: argparse.Namespace) -> int:
         0, or 1 when a defect was not caught or could not be planted, or when a right model does not pass.
     """
     from pytest_hfaccel.core.config import RunConfig
-    from pytest_hfaccel.selftest import BLIND_SPOTS, self_test
+    from pytest_hfaccel.selftest import BLIND_SPOTS, self_test, self_test_in_processes
 
+    if arguments.workers < 1:
+        raise ConfigError(f"--workers {arguments.workers}: nothing would run.", hint="Give a number from 1.")
     devices = devices_of(arguments.device)
     verdicts: list[Verdict] = []
     if not arguments.json:
         print(_row("defect", "device", "", "by"))
-    for verdict in self_test(RunConfig.from_values({}), devices):
+    config, started = RunConfig.from_values({}), time.perf_counter()
+    tested = (
+        self_test_in_processes(config, devices, arguments.workers)
+        if arguments.workers > 1
+        else self_test(config, devices)
+    )
+    for verdict in tested:
         verdicts.append(verdict)
         if not arguments.json:
             _print(verdict)
@@ -50,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         rows = [{**asdict(verdict), "is_bad": verdict.is_bad} for verdict in verdicts]
         print_json({"passed": not bad, "verdicts": rows, "blind_spots": BLIND_SPOTS})
         return int(bool(bad))
-    seconds = sum(verdict.seconds for verdict in verdicts)
+    seconds = time.perf_counter() - started
     caught = sum(verdict.found == "caught" for verdict in verdicts)
     print(f"\n{caught} defects caught, {len(bad)} problems, {seconds:.0f} s on {', '.join(map(str, devices))}")
     print("What this cannot see:", *(f"- {text}" for text in BLIND_SPOTS), sep="\n")

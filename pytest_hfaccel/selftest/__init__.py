@@ -11,10 +11,14 @@ It drives the same `Runner` as the matrix does, with backends that load what is 
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -27,9 +31,10 @@ from pytest_hfaccel.checks import built_in_checks
 from pytest_hfaccel.checks.base import CheckRegistry, passed
 from pytest_hfaccel.checks.planted import Planted
 from pytest_hfaccel.core.devices import TORCH_KINDS
-from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.errors import ConfigError, DeviceCrashed
 from pytest_hfaccel.core.results import CheckOutcome, Status
 from pytest_hfaccel.core.spec import CLASS_LEVEL, Cell, Device, ModelSpec, Weights, WeightsChoice
+from pytest_hfaccel.core.threads import SharedCores
 from pytest_hfaccel.engine.runner import Runner
 from pytest_hfaccel.numerics import tolerances
 from pytest_hfaccel.selftest.defects import BERT, DEFECTS, GPT2, Defect, NotPlanted
@@ -39,7 +44,7 @@ if TYPE_CHECKING:
     from pytest_hfaccel.core.config import RunConfig
     from pytest_hfaccel.numerics.reference import Reference
 
-__all__ = ["BLIND_SPOTS", "DEFECTS", "JUDGES", "Found", "Verdict", "self_test"]
+__all__ = ["BLIND_SPOTS", "DEFECTS", "JUDGES", "Found", "Verdict", "self_test", "self_test_in_processes"]
 
 BLIND_SPOTS = (
     "It runs two tiny models (BERT, GPT-2) in fp32: only the matrix shows defects of one operator, class, precision "
@@ -114,28 +119,72 @@ def self_test(config: RunConfig, devices: Sequence[Device], checks: CheckRegistr
     Raises:
         ConfigError: There is no device, or one that computes nothing.
     """
+    _refuse_unreal(devices)
+    battery = checks if checks is not None else built_in_checks()
+    for number, device in enumerate(devices):
+        yield from _on_device(config, device, battery, is_first=number == 0)
+
+
+def self_test_in_processes(config: RunConfig, devices: Sequence[Device], workers: int) -> Iterator[Verdict]:
+    """As `self_test` with the built-in checks, several devices at a time, each in a process of its own.
+
+    Yields:
+        The verdicts of a device together, once all of them are known.
+
+    Raises:
+        ConfigError: As `self_test`.
+        DeviceCrashed: A process died.
+    """
+    _refuse_unreal(devices)
+    cores = SharedCores(max(1, (os.cpu_count() or 1) // workers))
+    cores.apply()  # the processes take it from the environment
+    try:
+        spawn = multiprocessing.get_context("spawn")
+        # A device each: a runtime that was loaded for one device would share the memory of the next one's checks.
+        with ProcessPoolExecutor(workers, mp_context=spawn, max_tasks_per_child=1) as pool:
+            running = [
+                pool.submit(_verdicts_of, config, device, is_first=number == 0) for number, device in enumerate(devices)
+            ]
+            for done in as_completed(running):
+                try:
+                    yield from done.result()
+                except BrokenProcessPool as error:
+                    raise DeviceCrashed(
+                        "A process of the self-test died; what is not printed above is not known.",
+                        hint="Run `hfaccel selftest --device X` for each device to see which one it was.",
+                    ) from error
+    finally:
+        cores.undo()
+
+
+def _verdicts_of(config: RunConfig, device: Device, *, is_first: bool) -> list[Verdict]:
+    return list(_on_device(config, device, built_in_checks(), is_first=is_first))
+
+
+def _refuse_unreal(devices: Sequence[Device]) -> None:
     unreal = [device.id for device in devices if device.kind == "fake"]
     if unreal or not devices:
         raise ConfigError(
             f"{', '.join(unreal) or 'no device'}: there is nothing to test on.",
             hint="Name a device that computes, such as cpu; `hfaccel hardware` lists those of this machine.",
         )
-    battery = checks if checks is not None else built_in_checks()
-    for number, device in enumerate(devices):
-        bench = Bench(config, device, battery)
-        # What is wrong with the files or the class is wrong on every device alike.
-        defects = [d for d in DEFECTS if _is_about(d, device) and (number == 0 or not d.is_anywhere)]
-        right = [
-            bench.right(model, [name for d in defects if d.model.name == model.name for name in d.caught_by])
-            for model in (BERT, GPT2)
-        ]
-        yield from right
-        if any(verdict.is_bad for verdict in right):
-            continue  # a check that fails on a right model has caught nothing
-        for defect in defects:
-            yield bench.wrong(defect)
-        for judge in JUDGES:
-            yield judge.tried(bench, defects)
+
+
+def _on_device(config: RunConfig, device: Device, checks: CheckRegistry, *, is_first: bool) -> Iterator[Verdict]:
+    bench = Bench(config, device, checks)
+    # What is wrong with the files or the class is wrong on every device alike.
+    defects = [defect for defect in DEFECTS if _is_about(defect, device) and (is_first or not defect.is_anywhere)]
+    right = [
+        bench.right(model, [name for d in defects if d.model.name == model.name for name in d.caught_by])
+        for model in (BERT, GPT2)
+    ]
+    yield from right
+    if any(verdict.is_bad for verdict in right):
+        return  # a check that fails on a right model has caught nothing
+    for defect in defects:
+        yield bench.wrong(defect)
+    for judge in JUDGES:
+        yield judge.tried(bench, defects)
 
 
 class Bench:
