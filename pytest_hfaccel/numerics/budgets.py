@@ -26,7 +26,7 @@ RUNS = 6
 ALLOWED_FACTOR = 4.0
 """With `enforce`, an error of at most this many times the largest emulated one passes.
 
-Tuned: twice the largest ratio of the honest cells that docs/tolerances.md lists."""
+Tuned: a little over twice the largest ratio of the honest cells that docs/tolerances.md lists."""
 
 _BITS = {"fp32": 24, "fp16": 11, "bf16": 8}
 """Binary digits of a number, the leading one included."""
