@@ -26,7 +26,7 @@ class Traits:
         host_memory: Wildcards over targets; these devices use the memory of the host.
         accelerator: A plain run prefers it to the CPU.
         default_model_only: `--all-models --all-hardware` runs only the default model of each model class on it, because
-            it takes long to bring a model there. Where it is named by `--hf-device`, all run.
+            it takes long to bring a model there, or to run it. Where it is named by `--hf-device`, all run.
         needs_checkpoint: False where `load` is called without a checkpoint, and none is built.
         fixes_threads: A model keeps the number of threads that torch had when it was compiled.
     """
@@ -203,9 +203,9 @@ _TABLE = (
         backend="executorch",
         traits=Traits(exact=("*",), host_memory=("*",), default_model_only=True),
     ),
-    DeviceKind("webgpu", backend="browser"),
-    DeviceKind("webnn", backend="browser", traits=Traits(host_memory=("*",))),
-    DeviceKind("wasm", backend="browser", traits=Traits(exact=("*",), host_memory=("*",))),
+    DeviceKind("webgpu", backend="browser", traits=Traits(default_model_only=True)),
+    DeviceKind("webnn", backend="browser", traits=Traits(host_memory=("*",), default_model_only=True)),
+    DeviceKind("wasm", backend="browser", traits=Traits(exact=("*",), host_memory=("*",), default_model_only=True)),
     DeviceKind(
         "fake",
         is_indexed=True,
