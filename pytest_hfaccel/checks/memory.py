@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 _RUNS = 8
 """Runs over which a device's own allocator is watched. Its count has no noise."""
 
-# The resident set of a process moves by megabytes for reasons of the system allocator. A leak shows in every round
-# of runs, a reason of the allocator does not.
+# The resident set of a process moves by megabytes for reasons of the system allocator. A leak shows in nearly every
+# round of runs, a reason of the allocator does not. A browser gives memory back when it likes: in 2 of 32 rounds that
+# hid a leak of 4 MiB, and the rounds without a leak grew by 1.4 MiB at most.
 _ROUND_RUNS = 4
 _ROUNDS = 8
+_ROUNDS_WITHOUT = 2
 
 _LEAK_SHARE = 0.75
 """The share of a leak of `LEAKED_BYTES` per run that counts as one: pages may be freed for other reasons meanwhile."""
@@ -88,11 +90,11 @@ def _allocator_problem(growth: int, output_bytes: int) -> str:
 def _process_problem(context: CheckContext, growth: int) -> str:
     least = _LEAK_SHARE * _ROUND_RUNS * LEAKED_BYTES
     rounds = [growth]
-    while rounds[-1] >= least and len(rounds) < _ROUNDS:
+    while (without := sum(grown < least for grown in rounds)) <= _ROUNDS_WITHOUT and len(rounds) < _ROUNDS:
         rounds.append(_run_round(context, _ROUND_RUNS)[0])
-    if rounds[-1] < least:
+    if without > _ROUNDS_WITHOUT:
         return ""
-    return f"the process grew in each of {_ROUNDS} rounds of {_ROUND_RUNS} runs, by {rounds} bytes"
+    return f"the process grew in {_ROUNDS - without} of {_ROUNDS} rounds of {_ROUND_RUNS} runs, by {rounds} bytes"
 
 
 def _run_round(context: CheckContext, count: int) -> tuple[int, int]:
