@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_hfaccel.backends.base import flatten_outputs
 from pytest_hfaccel.checks.base import CheckContext, built_in, failed, passed_unless
 from pytest_hfaccel.core.results import CheckOutcome, Stage
-from pytest_hfaccel.numerics.budgets import ALLOWED_FACTOR, RUNS, BudgetRequest
+from pytest_hfaccel.numerics.budgets import ALLOWED_FACTOR, RUNS
 from pytest_hfaccel.numerics.compare import Comparison, compare, largest_passing
 from pytest_hfaccel.numerics.positions import real_positions
 from pytest_hfaccel.numerics.tolerances import Tolerance, tolerance_of
@@ -163,13 +163,8 @@ def parity(context: CheckContext) -> CheckOutcome:
     return passed_unless(problem, **measures)
 
 
-def _request(context: CheckContext) -> BudgetRequest:
-    request: BudgetRequest = getattr(context, "budget_request", None) or BudgetRequest()
-    return request
-
-
 def _needs_budget(context: CheckContext, is_failed: bool) -> bool:
-    when = _request(context).when
+    when = context.budget_request.when
     return when in ("report", "enforce") or (when == "failures" and is_failed)
 
 
@@ -205,7 +200,7 @@ def compare_with_reference(context: CheckContext, outputs: Tensors) -> Compariso
     comparison = compare_on_cell(
         context, real_positions(outputs, context.sample.forward), context.reference.real_outputs
     )
-    if _request(context).when != "enforce":
+    if context.budget_request.when != "enforce":
         return comparison
     return comparison.within(context.reference.budget_of(context.cell.dtype).costs, ALLOWED_FACTOR, context.cell.dtype)
 

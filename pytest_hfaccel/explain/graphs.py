@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -64,7 +64,7 @@ class GraphNode:
 
 
 class RuntimeGraph(Protocol):
-    """A graph of a runtime, whose values can be read and whose nodes can be run alone.
+    """A graph of a runtime, whose values can be read and whose nodes can be computed in fp64.
 
     Attributes:
         title: The runtime's name.
@@ -85,9 +85,6 @@ class RuntimeGraph(Protocol):
 
     def run(self, feed: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
         """Run the graph on its device; return values by name, those that the runtime cannot give left out."""
-
-    def run_alone(self, nodes: Sequence[GraphNode], feed: Mapping[str, Array]) -> dict[str, Array]:
-        """Run a few nodes as a graph of their own on the device; return all their outputs."""
 
     def run_exactly(self, node: GraphNode, feed: Mapping[str, Array]) -> list[Array]:
         """Compute a node's outputs in fp64, or as exactly as there is a way to, without the runtime's kernels."""
@@ -111,10 +108,7 @@ class NodeError:
         budget: What the errors may be.
         shapes: Of its inputs.
         dtype: Of its output.
-        nodes: What has to be run to see it: the node, and the casts before it.
-        feed: Their inputs in the graph.
         output: Name of the value that is wrong.
-        expected: Its right value.
     """
 
     node: str
@@ -130,14 +124,7 @@ class NodeError:
     budget: float
     shapes: tuple[tuple[int, ...], ...]
     dtype: str
-    nodes: tuple[GraphNode, ...] = field(default=(), repr=False)
-    feed: Mapping[str, Array] = field(default_factory=dict, repr=False)
-    output: str = ""
-    expected: Array | None = field(default=None, repr=False)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as plain JSON values, without arrays."""
-        return {key: value for key, value in vars(self).items() if key not in ("nodes", "feed", "expected")}
+    output: str
 
 
 @dataclass(frozen=True)
@@ -188,7 +175,7 @@ class GraphExplanation:
         """Return the answer as plain JSON values."""
         return {
             **{key: value for key, value in vars(self).items() if key != "guilty"},
-            "operator": None if self.guilty is None else self.guilty.to_json(),
+            "operator": None if self.guilty is None else vars(self.guilty),
         }
 
 
@@ -312,7 +299,6 @@ class GraphBesideTorch:
         output = next((name for name in last.outputs if name in self.same), last.outputs[0])
         made = {name for each in nodes for name in each.outputs}
         names = dict.fromkeys(name for each in nodes for name in each.inputs if name and name not in made)
-        feed = {name: self._value(name) for name in names}
         got = self.values[output]
         counterpart, alike = self._counterpart(last, nodes, output)
         own = self._own_error(last, got, output) if len(nodes) == 1 else None
@@ -340,10 +326,7 @@ class GraphBesideTorch:
             budget=self.budget,
             shapes=tuple(self._value(name).shape for name in last.inputs if name),
             dtype=narrow or str(got.dtype),
-            nodes=tuple(nodes),
-            feed=feed,
             output=output,
-            expected=expected,
         )
 
     def _value(self, name: str) -> Array:
@@ -459,24 +442,14 @@ _ALIKE = {
     "gemm": ("addmm", "linear", "mm"),
     "gather": ("embedding", "index", "index_select", "gather"),
     "layernormalization": ("native_layer_norm",),
-    "mvn": ("native_layer_norm", "mul", "native_group_norm"),
     "softmax": ("_softmax", "_safe_softmax", "softmax"),
     "where": ("where", "masked_fill"),
-    "select": ("where", "masked_fill"),
     "conv": ("convolution",),
-    "convolution": ("convolution",),
-    "groupconvolution": ("convolution",),
     "reducemean": ("mean",),
     "reducesum": ("sum",),
     "transpose": ("permute", "transpose", "t"),
     "reshape": ("view", "reshape", "_unsafe_view", "unsqueeze", "squeeze"),
-    "multiply": ("mul",),
-    "subtract": ("sub",),
-    "divide": ("div",),
-    "power": ("pow",),
     "swish": ("silu",),
-    "swiglu": ("silu",),
-    "scaleddotproductattention": ("bmm", "_unsafe_view"),
 }
 """What the nodes of graphs are called in torch, the closest first, where the names do not tell."""
 

@@ -1,4 +1,4 @@
-"""ONNX graphs as `graphs.RuntimeGraph`: all values as outputs, nodes run alone on ONNX Runtime, and in fp64 by onnx."""
+"""ONNX graphs as `graphs.RuntimeGraph`: all values as outputs of ONNX Runtime, and nodes in fp64 by onnx."""
 
 from __future__ import annotations
 
@@ -69,14 +69,6 @@ class OnnxGraph:
         wanted = [*self.outputs, *(name for name in names if name not in have)]
         values = self._session(model).run(wanted, dict(feed))
         return {name: value for name, value in zip(wanted, values, strict=True) if isinstance(value, np.ndarray)}
-
-    def run_alone(self, nodes: Sequence[GraphNode], feed: Mapping[str, Array]) -> dict[str, Array]:
-        """Run a few nodes as a graph of their own."""
-        model = self._part(nodes, feed)
-        names = [value.name for value in model.graph.output]
-        given = {value.name for value in model.graph.input}
-        session = self._session(model)
-        return dict(zip(names, session.run(names, {n: v for n, v in feed.items() if n in given}), strict=True))
 
     def run_exactly(self, node: GraphNode, feed: Mapping[str, Array]) -> list[Array]:
         """Run a node in fp64 by the reference implementation of the package onnx."""

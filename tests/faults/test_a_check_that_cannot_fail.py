@@ -106,10 +106,32 @@ def test_every_check_of_the_battery_has_a_defect() -> None:
     assert "task_sense" in " ".join(BLIND_SPOTS)
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("device", ["fake:0", "nosuch"])
-def test_a_device_that_computes_nothing_is_refused(device: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["selftest", "--device", device]) == 1
+def test_a_device_that_computes_nothing_is_refused(
+    device: str, workers: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["selftest", "--device", device, "-n", workers]) == 1
     assert device in capsys.readouterr().err
+
+
+def test_no_workers_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["selftest", "-n", "0"]) == 1
+    assert "--workers 0" in capsys.readouterr().err
+
+
+@pytest.mark.nightly
+def test_two_devices_at_a_time_find_what_one_after_the_other_does(
+    shared_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("openvino", reason="openvino is an extra of this package")
+    monkeypatch.setenv("HFACCEL_CACHE", str(shared_cache / "hfaccel"))
+    found = []
+    for workers in ("1", "2"):
+        assert main(["selftest", "--device", "cpu", "--device", "openvino:CPU", "-n", workers, "--json"]) == 0
+        verdicts = json.loads(capsys.readouterr().out)["verdicts"]
+        found.append(sorted((verdict["device"], verdict["defect"], verdict["found"]) for verdict in verdicts))
+    assert found[0] == found[1]
 
 
 def test_a_device_that_is_not_here_has_passed_nothing(

@@ -17,6 +17,7 @@ from pytest_hfaccel.checks import built_in_checks, planted
 from pytest_hfaccel.checks.base import CheckContext
 from pytest_hfaccel.core.results import CheckOutcome
 from pytest_hfaccel.core.spec import CPU, Cell, Device, ModelSpec, Weights, WeightsChoice
+from pytest_hfaccel.numerics.budgets import BudgetRequest
 from pytest_hfaccel.numerics.reference import Reference, compute_reference
 
 _DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -120,7 +121,7 @@ class TinyContext:
     claims: list[Any] = field(default_factory=list)
     outcomes: dict[str, CheckOutcome] = field(default_factory=dict)
     performance_request: Any = None
-    budget_request: Any = None
+    budget_request: BudgetRequest = field(default_factory=BudgetRequest)
     pipe: Any = None
     """The pipeline; the BERT's own unless a test gives another."""
 

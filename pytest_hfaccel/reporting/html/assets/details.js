@@ -83,7 +83,7 @@ function Check({ check, details }) {
     <summary><span class="mark tone-${STATUS[check.status].tone}"><${Icon} name=${check.status} /></span>
       <span class="what">${words(check.name)}${check.status === "passed" ? null : html` <small>${words(check.status)}</small>`}</span>
       <span class="number">${check.name === "parity" && typeof measures.rel_l2 === "number"
-        ? html`${format.error(measures.rel_l2)}${limit ? html` <small>of ${format.error(limit)}</small>` : null}<${Gauge} error=${measures.rel_l2} tolerance=${limit} />${typeof measures.budget?.ratio === "number" ? html` <small title="the error in multiples of what rounding to this dtype must cost this model on this input">${format.number(measures.budget.ratio)} × the least</small>` : null}`
+        ? html`${format.error(measures.rel_l2)}${limit ? html` <small>of ${format.error(limit)}</small>` : null}<${Gauge} error=${measures.rel_l2} tolerance=${limit} />${typeof measures.budget?.ratio === "number" ? html` <small title="the error in multiples of what rounding to this dtype must cost this model on this input">${format.number(measures.budget.ratio)} × budget</small>` : null}`
         : headline(check, measures)}</span>
       <small class="took">${seconds ? format.seconds(seconds) : ""}</small></summary>
     <div class="inside">
