@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.backends.base import flatten_outputs
 from pytest_hfaccel.checks.base import CheckContext, built_in, failed, passed_unless
-from pytest_hfaccel.core.results import CheckOutcome, Stage
+from pytest_hfaccel.core.results import Cause, CheckOutcome, Stage
 from pytest_hfaccel.numerics.budgets import ALLOWED_FACTOR, RUNS
 from pytest_hfaccel.numerics.compare import Comparison, compare, largest_passing
 from pytest_hfaccel.numerics.positions import real_positions
@@ -160,7 +160,19 @@ def parity(context: CheckContext) -> CheckOutcome:
         measures["budget"] = _compare_with_budget(context, comparison)
         if problem:
             problem += f"\n{_budget_in_words(context.cell.dtype, measures['budget'])}"
-    return passed_unless(problem, **measures)
+    outcome = passed_unless(problem, **measures)
+    if problem and _is_rounding(comparison, measures.get("budget", {})):
+        outcome.cause = Cause.NUMERICS
+    return outcome
+
+
+def _is_rounding(comparison: Comparison, budget: Mapping[str, Any]) -> bool:
+    """Whether what is outside the tolerance is no more than what rounding to the dtype must cost."""
+    whole = not (comparison.missing or comparison.unexpected)
+    measured = whole and not any(verdict.difference.problem for verdict in comparison.verdicts)
+    bad = {verdict.difference.leaf for verdict in comparison.verdicts if not verdict.ok}
+    ratios = budget.get("ratios", {})
+    return measured and bad <= ratios.keys() and all(ratios[name] <= ALLOWED_FACTOR for name in bad)
 
 
 def _needs_budget(context: CheckContext, is_failed: bool) -> bool:

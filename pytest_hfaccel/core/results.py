@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from pytest_hfaccel.core.devices import kind_named, kind_of
+
 SCHEMA_VERSION = 1
 """Version of the JSON written by reports and journal; raised when a reader would have to change."""
 
@@ -110,6 +112,28 @@ class Cause(StrEnum):
     """The runtime that compiles and runs the converted model."""
     TIME = "time"
     """The time limit."""
+    OURS = "ours"
+    """This package: what it makes of inputs, outputs or precisions around the runtime."""
+    DRIVER = "driver"
+    """The device or its driver: it computes a known product wrongly."""
+    NUMERICS = "numerics"
+    """Nobody: the error is within what rounding to the dtype must cost the model."""
+    UNDECIDED = "undecided"
+    """Experiments were made (see `hfaccel explain`), and they do not tell."""
+
+
+MEANINGS: dict[Cause, str] = {
+    Cause.PACKAGE: "a package that is not installed",
+    Cause.TINY_CHECKPOINT: "our tiny checkpoint or its inputs",
+    Cause.OURS: "pytest-hfaccel itself, around the runtime",
+    Cause.TRANSFORMERS: "the class's own code",
+    Cause.EXPORTER: "the conversion from torch to the runtime",
+    Cause.RUNTIME: "the runtime that runs the converted model",
+    Cause.DRIVER: "the device or its driver",
+    Cause.NUMERICS: "rounding: the error is within what the dtype must cost",
+    Cause.UNDECIDED: "experiments do not tell",
+    Cause.TIME: "stopped at the time limit",
+}
 
 
 @dataclass
@@ -147,6 +171,54 @@ class CheckOutcome:
         return cls(
             **{**data, "status": Status(data["status"]), "stage": Stage(stage) if stage else None, "cause": cause}
         )
+
+
+def cause_of(outcome: CheckOutcome, device: str) -> Cause:
+    """Return the cause of an outcome that is not a pass.
+
+    It is what the failure, or the registry's entry, says. Else the stage decides: what goes wrong in eager torch is
+    due to the class itself, what goes wrong after conversion to the runtime.
+    """
+    if outcome.cause:
+        return Cause(outcome.cause)
+    if outcome.status == Status.TIMEOUT:
+        return Cause.TIME
+    if device == "class" or not kind_named(kind_of(device)).traits.exported:
+        return Cause.TRANSFORMERS
+    return Cause.EXPORTER if outcome.stage in (Stage.CONVERT, Stage.LOAD) else Cause.RUNTIME
+
+
+_BLAMED = frozenset({Status.FAILED, Status.ERROR, Status.CRASHED, Status.OUT_OF_MEMORY, Status.TIMEOUT})
+
+
+def blame(outcome: CheckOutcome, device: str) -> str:
+    """Return the cause as a failure's first line has it.
+
+    `numerics` where it is known, `probably runtime` where only the stage says so. Before `convert` no stage does, and
+    wrong numbers of an exported graph may be those of the conversion or of the runtime.
+
+    Returns:
+        Empty where nobody is to blame, or the status says all.
+    """
+    if outcome.status not in _BLAMED or NOT_REACHED in (outcome.reason or ""):
+        return ""
+    if outcome.cause:
+        return outcome.cause
+    if outcome.status not in (Status.FAILED, Status.ERROR) or outcome.stage in (None, Stage.RESOLVE, Stage.LOAD):
+        return ""
+    cause = cause_of(outcome, device)
+    if cause == Cause.RUNTIME and outcome.stage in (Stage.RUN, Stage.COMPARE):
+        return f"probably {Cause.EXPORTER} or {Cause.RUNTIME}"
+    if cause == Cause.TRANSFORMERS and device not in ("class", "cpu"):
+        return f"probably {Cause.RUNTIME} or {Cause.DRIVER}"
+    return f"probably {cause}"
+
+
+def headline(outcome: CheckOutcome, device: str) -> str:
+    """Return a failure with its cause in front: `numerics: parity failed at stage compare: logits: rel-L2 ...`."""
+    text = f"{outcome.status} at stage {outcome.stage}: {outcome.reason}"
+    cause = blame(outcome, device)
+    return f"{cause}: {outcome.name} {text}" if cause else text
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_hfaccel.core.errors import HfAccelError
-from pytest_hfaccel.core.results import CheckOutcome, Stage, Status
+from pytest_hfaccel.core.results import CheckOutcome, Stage, Status, headline
 from pytest_hfaccel.core.spec import Cell
 from pytest_hfaccel.engine.cell_run import PERFORMANCE
 from pytest_hfaccel.engine.resume import POINT_MEASURED
@@ -84,7 +84,7 @@ def hf_check(request: pytest.FixtureRequest, hf_cell_run: CellRun) -> Callable[[
         else:
             outcome = run.check(name)
         node.stash[OUTCOME] = outcome
-        _raise(outcome, required=_is_required(request, run.cell))
+        _raise(outcome, run.cell.device.id, required=_is_required(request, run.cell))
         return outcome
 
     return run_check
@@ -164,15 +164,15 @@ def _or_raise(request: pytest.FixtureRequest, run: CellRun, make: Callable[[], A
         outcome = CheckOutcome(check, Status(error.status), Stage(error.stage), str(error), cause=error.cause)
         request.node.stash[OUTCOME] = outcome
         request.node.stash[CELL_RUN] = run
-        _raise(outcome, required=_is_required(request, run.cell))
+        _raise(outcome, run.cell.device.id, required=_is_required(request, run.cell))
 
 
 def _is_required(request: pytest.FixtureRequest, cell: Cell) -> bool:
     return any(cell.device.matches(pattern) for pattern in session_of(request.config).config.require)
 
 
-def _raise(outcome: CheckOutcome, *, required: bool) -> None:
-    text = f"{outcome.status} at stage {outcome.stage}: {outcome.reason}"
+def _raise(outcome: CheckOutcome, device: str, *, required: bool) -> None:
+    text = headline(outcome, device)
     if outcome.status == Status.XFAILED:
         pytest.xfail(outcome.reason or "")
     if outcome.status == Status.UNAVAILABLE and required:

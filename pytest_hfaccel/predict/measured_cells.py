@@ -57,7 +57,7 @@ RUNNING = ("real", "untested", "emulated")
 
 _FAILED = frozenset({Status.FAILED, Status.ERROR, Status.CRASHED, Status.TIMEOUT, Status.OUT_OF_MEMORY, Status.XFAILED})
 _BLAMES = frozenset({Status.ERROR, Status.FAILED, Status.XFAILED})
-_OUR_CAUSES = frozenset({Cause.PACKAGE, Cause.TINY_CHECKPOINT})
+_OUR_CAUSES = frozenset({Cause.PACKAGE, Cause.TINY_CHECKPOINT, Cause.OURS})
 _SAYS_NOTHING = frozenset({Stage.RESOLVE, Stage.LOAD})
 """Stages before a device has anything to do with a model: a damaged file or a missing package says nothing of it."""
 _DID_NOT_RUN = frozenset({Status.SKIPPED, Status.UNAVAILABLE, Status.INCOMPLETE, Status.INFRA_ERROR})

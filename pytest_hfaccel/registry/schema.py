@@ -121,7 +121,7 @@ class Expect(Entry):
     weights: Annotated[str, _one_of(tuple(Weights), "a kind of weights", wildcards=True)] = "*"
     stage: Annotated[str, _one_of(tuple(Stage), "a stage")]
     check: str | None = None
-    cause: Annotated[str, _one_of(tuple(Cause), "a cause")] | None = None
+    cause: Annotated[str, _one_of(tuple(each for each in Cause if each != Cause.UNDECIDED), "a cause")] | None = None
     run: bool = True
     reason: Reason
 

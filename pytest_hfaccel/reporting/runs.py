@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from itertools import takewhile
 from pathlib import Path
 from secrets import token_hex
@@ -27,7 +28,7 @@ from filelock import FileLock, Timeout
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.files import replace_file
 from pytest_hfaccel.core.results import CellKey, CellResult, Ended
-from pytest_hfaccel.reporting.journal import JOURNAL, Journal, journal_line, read_journal, unwritable
+from pytest_hfaccel.reporting.journal import JOURNAL, Journal, JournalContents, journal_line, read_journal, unwritable
 from pytest_hfaccel.reporting.reports import BY_CLASS, BY_HARDWARE, SUMMARY, speaks_against, write_reports
 from pytest_hfaccel.reporting.run_facts import envelope
 
@@ -42,6 +43,9 @@ _BEFORE = "0000-before"
 """Folder for reports that were at the top level before runs had folders; a random suffix follows."""
 
 _ID = re.compile(r"(\d{4,})-.+")
+_POINT = re.compile(r"-b\d+(?:-s\d+)?$")
+"""What the node id of a test of `performance` has after the cell's id."""
+
 _ALIVE = ".alive"
 _LOCK_SECONDS = 60.0
 """How long a run waits for others that begin or end in the same moment; each takes milliseconds."""
@@ -269,6 +273,36 @@ def find_run(reports: Path, name: str, option: str) -> Path:
 def latest_run(reports: Path) -> Path | None:
     """Return the folder of the run that began last and has a journal; `None` where there is none."""
     return next((folder for folder in reversed(run_folders(reports)) if (folder / JOURNAL).exists()), None)
+
+
+def find_cells(contents: JournalContents, name: str) -> tuple[list[CellResult], str]:
+    """Return the cells of a run that a name means, and the check that it names besides.
+
+    Args:
+        contents: The run's journal.
+        name: A cell's id (`gpt2-cuda0-fp16`), the same with the device as it is typed (`gpt2-cuda:0-fp16`), a wildcard
+            over these, or the node id of a test. Letters' case does not count.
+
+    Returns:
+        The last record of each cell, once where several modules test it, and the check that a node id names; empty
+        where it names none, or none of the run's.
+    """
+    text, check = name.strip().lower(), ""
+    started = next((each for each in contents.starts if each["test"].lower() == text), {})
+    if "::" in text:
+        test, _, parameter = text.partition("[")
+        check = started.get("check") or test.rpartition("::")[2].removeprefix("test_")
+        text = started.get("cell", "").lower() or _POINT.sub("", parameter.removesuffix("]"))
+    found: dict[tuple[str, ...], CellResult] = {}
+    for result in (*contents.kept, *contents.results):
+        typed = f"{result.cell.removesuffix(_slugs(result))}-{result.device}-{result.dtype}"
+        if any(fnmatchcase(each.lower(), text) for each in (result.cell, typed)):
+            found[result.model, result.device, result.dtype, result.weights] = result
+    return list(found.values()), check
+
+
+def _slugs(result: CellResult) -> str:
+    return f"-{re.sub(r'[^a-z0-9.]', '', result.device.lower())}-{result.dtype}"
 
 
 def _read_run(folder: Path) -> Run:

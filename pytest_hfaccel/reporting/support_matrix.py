@@ -10,10 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pytest_hfaccel.core.devices import kind_named, kind_of
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.files import replace_file
-from pytest_hfaccel.core.results import NOT_REACHED, SCHEMA_VERSION, Cause, CellResult, CheckOutcome, Stage, Status
+from pytest_hfaccel.core.results import NOT_REACHED, SCHEMA_VERSION, CellResult, CheckOutcome, Stage, Status, cause_of
 from pytest_hfaccel.reporting.journal import read_journal
 
 _ENTRY = re.compile(r" \[[^\[\]]+:\d+\]$")
@@ -21,15 +20,6 @@ _MODULE = re.compile(r"test_hf_(\w+)\.py")
 _FOLDERS = re.compile(r"""(?<![^\s='"])(?:~|[A-Za-z]:|)[/\\](?:[^\s'"/\\]+[/\\])+(?=[^\s'"/\\])""")
 _REASON_LENGTH, _COMMAND_LENGTH = 300, 320
 _COMPRESSED = ".xz"
-
-MEANINGS: dict[Cause, str] = {
-    Cause.PACKAGE: "a package that is not installed",
-    Cause.TINY_CHECKPOINT: "our tiny checkpoint or its inputs",
-    Cause.TRANSFORMERS: "the class's own code",
-    Cause.EXPORTER: "the conversion from torch to the runtime",
-    Cause.RUNTIME: "the runtime that runs the converted model",
-    Cause.TIME: "stopped at the time limit",
-}
 
 
 @dataclass
@@ -207,21 +197,6 @@ def _outcomes(cell: Mapping[str, Any]) -> Iterator[CheckOutcome]:
             if name == "parity" and "rel_l2" in cell:
                 outcome.measures["rel_l2"] = cell["rel_l2"]
             yield outcome
-
-
-def cause_of(outcome: CheckOutcome, device: str) -> Cause:
-    """Return the cause of an outcome that is not a pass.
-
-    It is what the failure, or the registry's entry, says. Else the stage decides: what goes wrong in eager torch is
-    due to the class itself, what goes wrong after conversion to the runtime.
-    """
-    if outcome.cause:
-        return Cause(outcome.cause)
-    if outcome.status == Status.TIMEOUT:
-        return Cause.TIME
-    if device == "class" or not kind_named(kind_of(device)).traits.exported:
-        return Cause.TRANSFORMERS
-    return Cause.EXPORTER if outcome.stage in (Stage.CONVERT, Stage.LOAD) else Cause.RUNTIME
 
 
 def command_of(cell: CellResult) -> str:

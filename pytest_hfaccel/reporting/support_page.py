@@ -7,16 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pytest_hfaccel.core.errors import format_names
-from pytest_hfaccel.core.results import CellResult, Status
-from pytest_hfaccel.reporting.support_matrix import (
-    MEANINGS,
-    Coverage,
-    cause_of,
-    command_of,
-    command_of_run,
-    failures_of,
-    reason_of,
-)
+from pytest_hfaccel.core.results import MEANINGS, CellResult, Status, cause_of
+from pytest_hfaccel.reporting.support_matrix import Coverage, command_of, command_of_run, failures_of, reason_of
 
 _STATUSES = (Status.XFAILED, Status.FAILED, Status.ERROR, Status.CRASHED, Status.TIMEOUT, Status.UNAVAILABLE)
 _RUNS_SHOWN = 6

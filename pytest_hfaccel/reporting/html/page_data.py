@@ -18,12 +18,22 @@ from pathlib import Path
 from typing import Any
 
 from pytest_hfaccel.core.errors import ConfigError
-from pytest_hfaccel.core.results import NOT_REACHED, Cause, CellKey, CellResult, CheckOutcome, Ended, Status
+from pytest_hfaccel.core.results import (
+    MEANINGS,
+    NOT_REACHED,
+    Cause,
+    CellKey,
+    CellResult,
+    CheckOutcome,
+    Ended,
+    Status,
+    blame,
+    cause_of,
+)
 from pytest_hfaccel.reporting.journal import JOURNAL, read_journal
 from pytest_hfaccel.reporting.plain import redact, to_plain
 from pytest_hfaccel.reporting.reports import speaks_against
 from pytest_hfaccel.reporting.run_facts import envelope
-from pytest_hfaccel.reporting.support_matrix import MEANINGS, cause_of
 
 DETAILS_PER_CHUNK = 128
 _DIGITS = 5
@@ -199,7 +209,9 @@ def _check_entry(check: CheckOutcome, result: CellResult, names: _Table, texts: 
     reason = texts.add(plain(check.reason or ""))
     is_judged = check.status != Status.SKIPPED
     cause = str(cause_of(check, result.device)) if is_judged and NOT_REACHED not in (check.reason or "") else ""
-    return [name, _STATUSES.index(check.status), str(check.stage or ""), cause, reason]
+    entry: list[Any] = [name, _STATUSES.index(check.status), str(check.stage or ""), cause, reason]
+    first = blame(check, result.device)
+    return [*entry, texts.add(first)] if first else entry
 
 
 def numbers_of(result: CellResult) -> list[float | None]:

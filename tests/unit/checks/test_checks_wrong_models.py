@@ -45,6 +45,24 @@ def test_a_right_model_passes(bert: TinySource, name: str, dtype: str) -> None:
     assert outcome.measures
 
 
+def test_an_error_that_the_dtype_must_cost_is_put_down_to_rounding(
+    bert: TinySource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tolerances, "tolerance_of", lambda _: tolerances.Tolerance(rel_l2=1e-5, second_chance=False))
+    monkeypatch.setattr("pytest_hfaccel.checks.outputs.tolerance_of", tolerances.tolerance_of)
+    honest = run("parity", TinyContext(bert, "fp16"))
+    assert (honest.status, honest.cause) == (Status.FAILED, "numerics"), honest.reason
+    assert 0.2 < honest.measures["budget"]["ratio"] < 4
+
+    def scaled(factor: float) -> Any:
+        return lambda right, inputs: {name: factor * leaf for name, leaf in right(inputs).items()}
+
+    wrong = run("parity", with_forward(TinyContext(bert, "fp16"), scaled(1.05)))
+    assert (wrong.status, wrong.cause) == (Status.FAILED, "")
+    broken = run("parity", with_forward(TinyContext(bert, "fp16"), scaled(float("inf"))))
+    assert (broken.status, broken.cause) == (Status.FAILED, "")
+
+
 @pytest.mark.parametrize(
     ("wrong", "problem"),
     [

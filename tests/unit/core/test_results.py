@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pytest_hfaccel.core.results import CellResult, CheckOutcome, Stage, Status
+from pytest_hfaccel.core.results import NOT_REACHED, CellResult, CheckOutcome, Stage, Status, headline
 
 
 def result(*statuses: Status, incomplete: bool = False) -> CellResult:
@@ -44,3 +44,27 @@ def test_an_incomplete_cell_is_not_a_passed_one() -> None:
 
 def test_every_status_has_a_rank() -> None:
     assert all(result(status).status == status for status in Status)
+
+
+@pytest.mark.parametrize(
+    ("status", "stage", "cause", "device", "first"),
+    [
+        (Status.FAILED, Stage.COMPARE, "numerics", "cuda:0", "numerics: parity failed at stage compare: why"),
+        (Status.FAILED, Stage.COMPARE, "", "openvino:CPU", "probably exporter or runtime: parity failed at"),
+        (Status.FAILED, Stage.COMPARE, "", "cuda:0", "probably runtime or driver: parity failed at"),
+        (Status.FAILED, Stage.COMPARE, "", "cpu", "probably transformers: parity failed at"),
+        (Status.ERROR, Stage.CONVERT, "", "openvino:CPU", "probably exporter: parity error at"),
+        (Status.ERROR, Stage.COMPILE, "", "openvino:CPU", "probably runtime: parity error at"),
+        (Status.ERROR, Stage.LOAD, "factory", "cpu", "factory: parity error at"),
+        (Status.ERROR, Stage.LOAD, "", "cpu", "error at stage load"),
+        (Status.UNAVAILABLE, Stage.LOAD, "runtime", "cuda:0", "unavailable at stage load"),
+        (Status.INFRA_ERROR, Stage.RUN, "", "cuda:0", "infra_error at stage run"),
+    ],
+)
+def test_the_first_line_of_a_failure(status: Status, stage: Stage, cause: str, device: str, first: str) -> None:
+    assert headline(CheckOutcome("parity", status, stage, "why", cause=cause), device).startswith(first)
+
+
+def test_what_refers_to_another_failure_blames_nobody() -> None:
+    outcome = CheckOutcome("parity", Status.ERROR, Stage.CONVERT, f"{NOT_REACHED} (error, see 'forward')")
+    assert headline(outcome, "openvino:CPU").startswith("error at stage convert")

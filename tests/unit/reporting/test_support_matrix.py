@@ -11,9 +11,9 @@ from jsonschema import Draft202012Validator
 
 from pytest_hfaccel.cli import main
 from pytest_hfaccel.core.errors import ConfigError
-from pytest_hfaccel.core.results import Cause, CellResult, CheckOutcome, Stage, Status
+from pytest_hfaccel.core.results import Cause, CellResult, CheckOutcome, Stage, Status, cause_of
 from pytest_hfaccel.reporting import JOURNAL, Journal, load_schema
-from pytest_hfaccel.reporting.support_matrix import cause_of, command_of_run, coverage_json, read_coverage
+from pytest_hfaccel.reporting.support_matrix import command_of_run, coverage_json, read_coverage
 from pytest_hfaccel.reporting.support_page import coverage_page
 
 NOT_BUILT = "a XModel cannot be built: TypeError: no"

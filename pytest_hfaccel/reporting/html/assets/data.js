@@ -61,8 +61,8 @@ export async function loadRun() {
       numbers: Object.fromEntries(index.numbers.map((name, number) => [name, numbers[number]])),
       checks: checks.map((check) => {
         if (typeof check === "number") return { name: index.checks[check], status: "passed", reason: "" };
-        const [name, state, stage, cause, reason] = check;
-        return { name: index.checks[name], status: statuses[state], stage, cause, reason: index.texts[reason] };
+        const [name, state, stage, cause, reason, blame] = check;
+        return { name: index.checks[name], status: statuses[state], stage, cause, reason: index.texts[reason], blame: index.texts[blame] ?? "" };
       }),
     };
     const before = (index.history[at] ?? []).map(([run, state, weights, latency, error]) => (

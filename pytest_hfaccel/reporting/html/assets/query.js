@@ -16,7 +16,7 @@ export const FIELDS = {
   weights: "pretrained, random or tiny",
   check: "a check that did not pass, e.g. check:parity",
   stage: "where it went wrong: resolve, load, convert, compile, run, compare",
-  cause: "whose doing it is: package, transformers, exporter, runtime, time, factory",
+  cause: "whose doing it is: package, factory, ours, transformers, exporter, runtime, driver, numerics, undecided, time",
   impl: "real, emulated or unavailable",
   changed: "since the last time the cell ran: broken, fixed, slower, faster, new; yes is any",
   reason: "text in a failure's reason",

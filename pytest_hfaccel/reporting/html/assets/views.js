@@ -30,7 +30,7 @@ export function problemGroups(cells) {
   for (const cell of cells) {
     const { problem } = cell;
     if (!problem || cell.status === "skipped" || cell.status === "incomplete") continue;
-    const key = [cell.status, problem.name, problem.cause, kindOf(cell, problem)].join("\n");
+    const key = [cell.status, problem.name, problem.blame || problem.cause, kindOf(cell, problem)].join("\n");
     if (!groups.has(key)) groups.set(key, { status: cell.status, check: problem.name, cause: problem.cause, stage: problem.stage, cells: [] });
     groups.get(key).cells.push(cell);
   }
@@ -40,12 +40,13 @@ export function problemGroups(cells) {
 
 function ProblemCard({ group }) {
   const { cells, status, check, cause } = group;
+  const { blame } = cells[0].problem;
   const reason = cells[0].problem.reason.split("\n")[0];
   const columns = run.value.columns.filter((column) => cells.some((cell) => cell.column === column));
   // What fails once per device of a model is one problem of the model.
   return html`<details class="problem tone-${STATUS[status].tone}" open=${cells.length <= 3 && run.value.bad.has(status)}>
     <summary><span class="many">${format.count(cells.length)}</span>
-      <span class="what"><b>${words(check)}</b> <${Badge} status=${status} />${cause ? html`<span class="tag" title=${run.value.causes[cause]}>cause: ${cause}</span>` : null}
+      <span class="what">${blame ? `${blame}: ` : ""}<b>${words(check)}</b> <${Badge} status=${status} />${cause ? html`<span class="tag" title=${run.value.causes[cause]}>cause: ${cause}</span>` : null}
         <span class="where">${columns.map((column) => columnName(column)).join(", ")}</span>
         <span class="reason">${reason || STATUS[status].says}</span></span></summary>
     <${CellList} cells=${cells} />
