@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import torch
 
 from pytest_hfaccel.backends import Backends, WeightChange
 from pytest_hfaccel.backends.browser.installed import find_installation, probe_browsers
@@ -338,6 +339,24 @@ def test_memory_is_that_of_the_browser(on_wasm: Any) -> None:
     assert during["peak_bytes"] >= during["current_bytes"]
     assert on_wasm.memory()["current_bytes"] < during["current_bytes"] - size / 2
     assert "browser" in before["peak_source"]
+
+
+@needs_wasm
+@pytest.mark.slow
+def test_large_inputs_do_not_pile_up_in_the_browser() -> None:
+    """DevTools kept the last 100 MB of what a page fetched: with 4 MiB per run, 16 runs looked like a leak of 64 MiB."""
+    inputs = {"x": torch.zeros(2**17, 8)}
+    runtime = runtime_on("wasm", {})
+    graph = runtime.compile(product(), Device("wasm"), "fp32", "Product")
+    memory = runtime.memory(Device("wasm"))
+    for _ in range(4):
+        graph.run(inputs)
+    before = memory.read()["current_bytes"]
+    for _ in range(16):
+        graph.run(inputs)
+    grown = memory.read()["current_bytes"] - before
+    runtime.close()
+    assert grown < 32 * 2**20, f"16 runs with 4 MiB of inputs left {grown / 2**20:.0f} MiB"
 
 
 @needs_wasm

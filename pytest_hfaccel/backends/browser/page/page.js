@@ -200,11 +200,18 @@ const commands = {
   },
 };
 
+// Fetch, or post a body, by the worker; one request at a time.
+const wire = new SharedWorker(`${BASE}wire.js`, { name: CHANNEL }).port;
+const request = (address, body) => new Promise((resolve) => {
+  wire.onmessage = ({ data }) => resolve(data);
+  wire.postMessage({ address, body }, body ? [body.buffer] : []);
+});
+
 for (;;) {
-  const answer = await fetch(`${BASE}next/${CHANNEL}`);
-  if (answer.status === 204) continue; // nothing to do yet
-  if (!answer.ok) break; // the host has closed this page
-  const command = unpack(await answer.arrayBuffer());
+  const { status, content } = await request(`${BASE}next/${CHANNEL}`);
+  if (status === 204) continue; // nothing to do yet
+  if (status !== 200) break; // the host has closed this page
+  const command = unpack(content);
   let result;
   try {
     for (const session of command.dropped ?? []) {
@@ -218,5 +225,5 @@ for (;;) {
     const text = typeof error === "number" ? `onnxruntime-web threw the number ${error}` : String(error?.message ?? error);
     result = pack({ error: text }, []);
   }
-  await fetch(`${BASE}done/${CHANNEL}/${command.call}`, { method: "POST", body: result });
+  await request(`${BASE}done/${CHANNEL}/${command.call}`, result);
 }
