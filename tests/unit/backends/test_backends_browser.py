@@ -344,7 +344,7 @@ def test_memory_is_that_of_the_browser(on_wasm: Any) -> None:
 @needs_wasm
 @pytest.mark.slow
 def test_large_inputs_do_not_pile_up_in_the_browser() -> None:
-    """DevTools kept the last 100 MB of what a page fetched: with 4 MiB per run, 16 runs looked like a leak of 64 MiB."""
+    """DevTools kept the last 100 MB of what a page fetched: 16 runs of 4 MiB looked like a leak."""
     inputs = {"x": torch.zeros(2**17, 8)}
     runtime = runtime_on("wasm", {})
     graph = runtime.compile(product(), Device("wasm"), "fp32", "Product")
