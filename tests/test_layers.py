@@ -123,6 +123,7 @@ LATE = (
     "explain/graphs.py",
     "explain/modules.py",
     "explain/onnx_graphs.py",
+    "explain/openvino_graphs.py",
     "explain/operators.py",
     "explain/torch_values.py",
     "predict/calibration/openvino_operators.py",

@@ -5,7 +5,8 @@
 | `modules.py` | runs the model beside the reference, and each module alone with the reference's inputs |
 | `operators.py` | records the operators of one module on both sides, and finds the first that differs |
 | `torch_values.py` | records all values that torch computes, and finds a value of a graph among them |
-| `graphs.py`, `onnx_graphs.py` | find the first wrong node of a converted graph, whose values are made its outputs |
+| `graphs.py` | finds the first wrong node of a converted graph, whose values are made its outputs |
+| `onnx_graphs.py`, `openvino_graphs.py` | the graphs of these runtimes |
 | `reproduction.py` | writes a script that shows the operator's error with torch alone, and runs it |
 """
 

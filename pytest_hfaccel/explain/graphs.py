@@ -29,7 +29,10 @@ _TELLING_SIZE = 8
 """Elements that a value must have for being found among torch's to mean something."""
 
 _STEPS = 4
-"""Operators of torch between the inputs and the output of one node."""
+_MANY_STEPS = 24
+"""Operators of torch between the inputs and the output of one node, and of one that is a whole attention."""
+
+_WHOLE = frozenset({"ScaledDotProductAttention", "Attention", "MultiHeadAttention", "GroupQueryAttention"})
 
 _EPS_FACTOR = 64.0
 _TWIN_FACTOR = 4.0
@@ -366,9 +369,10 @@ class GraphBesideTorch:
             sources = [set(self.index.same_as(self.values[name])) for name in inputs if name in self.values]
         size = self.values[output].size
         constants = {each for name in inputs for each in self._names_of(name)}
+        steps = _MANY_STEPS if node.operator in _WHOLE else _STEPS
         found: list[tuple[tuple[bool, bool, bool, int, int, int, int], TorchValue, bool]] = []
         for source in filter(None, sources):
-            for value, distance in self.index.following(source, _STEPS):
+            for value, distance in self.index.following(source, steps):
                 alike = _alike(node.operator, value.name)
                 common = sum(bool(each.intersection(value.inputs)) for each in sources)
                 rank = (
@@ -450,6 +454,16 @@ _ALIKE = {
     "transpose": ("permute", "transpose", "t"),
     "reshape": ("view", "reshape", "_unsafe_view", "unsqueeze", "squeeze"),
     "swish": ("silu",),
+    "mvn": ("native_layer_norm", "mul", "layer_norm"),
+    "multiply": ("mul",),
+    "subtract": ("sub", "rsub"),
+    "divide": ("div",),
+    "power": ("pow",),
+    "select": ("where", "masked_fill"),
+    "convert": ("_to_copy",),
+    "scaleddotproductattention": ("bmm", "matmul"),
+    "convolution": ("convolution",),
+    "groupconvolution": ("convolution",),
 }
 """What the nodes of graphs are called in torch, the closest first, where the names do not tell."""
 
@@ -519,10 +533,10 @@ def require_readable(device: Device) -> None:
     Raises:
         ConfigError: They cannot.
     """
-    if device.kind != "onnxruntime":
+    if device.kind not in ("onnxruntime", "openvino"):
         raise ConfigError(
             f"{device}: explain cannot read the values inside the graphs of this runtime.",
-            hint="Name a device of torch or of ONNX Runtime, such as cpu, cuda:0 or onnxruntime:CPU.",
+            hint="Name a device of torch, of ONNX Runtime or of OpenVINO: cpu, cuda:0, onnxruntime:CPU, openvino:CPU.",
         )
 
 
@@ -533,6 +547,10 @@ def open_graph(program: Any, device: Device, dtype: str, architecture: str) -> R
         ConfigError: The runtime is none of those.
     """
     require_readable(device)
+    if device.kind == "openvino":
+        from pytest_hfaccel.explain.openvino_graphs import OpenVINOGraph
+
+        return OpenVINOGraph(program, device, dtype)
     from pytest_hfaccel.backends.onnxruntime.precision import in_half_precision
     from pytest_hfaccel.explain.onnx_graphs import OnnxGraph
 

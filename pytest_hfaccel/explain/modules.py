@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,10 +109,10 @@ class Side:
                 self.model(**self.moved(dict(inputs), ""))
         return calls
 
-    def run_alone(self, name: str, call: Call) -> Any:
-        """Run a module with the inputs of a call, which stay as they are."""
+    def run_alone(self, name: str, call: Call, recorder: AbstractContextManager[Any] | None = None) -> Any:
+        """Run a module with the inputs of a call, which stay as they are; the recorder sees the module only."""
         args, kwargs = self.moved(copied(call.args), name), self.moved(copied(call.kwargs), name)
-        with torch.inference_mode():
+        with torch.inference_mode(), recorder or nullcontext():
             return self.modules[name](*args, **kwargs)
 
     def moved(self, values: Any, name: str) -> Any:
@@ -125,9 +125,10 @@ class Side:
                 return value
             if not value.is_floating_point():
                 return value.to(self._device)
-            # What masks with the most negative number of fp64 must not become infinite.
-            inside = torch.where(value.isinf(), value, value.clamp(limits.min, limits.max))
-            return inside.to(self._device, dtype)
+            if torch.finfo(value.dtype).max > limits.max:
+                # What masks with the most negative number of fp64 must not become infinite.
+                value = torch.where(value.isinf(), value, value.clamp(limits.min, limits.max))
+            return value.to(self._device, dtype)
 
         return tree_map(move, values)
 

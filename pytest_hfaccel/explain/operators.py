@@ -105,8 +105,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]
 def record_operators(side: Side, name: str, call: Call) -> list[Operation]:
     """Run a module alone; return its operators in order."""
     recorder = _Recorder(side.modules[name])
-    with recorder:
-        side.run_alone(name, call)
+    side.run_alone(name, call, recorder)
     return [each for each in recorder.operations if each.name not in _PASSED_OVER]
 
 
