@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pytest_hfaccel.cli import print_json
-from pytest_hfaccel.core.errors import ConfigError
-from pytest_hfaccel.core.results import NOT_REACHED, CellResult, CheckOutcome, headline
+from pytest_hfaccel.core.errors import ConfigError, HfAccelError
+from pytest_hfaccel.core.results import NOT_REACHED, CellResult, CheckOutcome, Stage, headline
 from pytest_hfaccel.core.spec import CLASS_LEVEL
 
 if TYPE_CHECKING:
     from pytest_hfaccel.core.spec import Cell
     from pytest_hfaccel.engine.session import Session
+    from pytest_hfaccel.explain.cause import Experiment, Verdict
     from pytest_hfaccel.reporting.journal import JournalContents
 
 
@@ -49,6 +51,10 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--weights", metavar="KIND", help="auto, tiny, random or pretrained (default: as in a run)")
     text = "write a script that shows the operator's error with torch alone to this directory"
     parser.add_argument("--script", type=Path, metavar="DIR", help=text)
+    text = "print a report for the project at fault: Markdown without anything private"
+    parser.add_argument("--issue", action="store_true", help=text)
+    text = "begin no further experiment after so many seconds (default: no limit)"
+    parser.add_argument("--seconds", type=float, metavar="N", help=text)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_run)
 
@@ -144,65 +150,150 @@ def _refuse(name: str, reports: Path, folder: Path | None, contents: JournalCont
     )
 
 
-def _explain_graph(session: Session, cell: Cell, arguments: argparse.Namespace, target: _Target) -> int:
-    """Explain a model that runs as a graph; see `pytest_hfaccel.explain.graphs`."""
-    from pytest_hfaccel.explain.graphs import explain_loaded, require_readable
-
-    require_readable(cell.device)
-    if arguments.script:
-        raise ConfigError(
-            f"{cell.device}: --script writes scripts for devices of torch only.", hint="Leave --script out."
-        )
-    run = session.runner.open(cell)
-    try:
-        found = explain_loaded(run.loaded, run.source, cell.device, cell.dtype)
-    finally:
-        run.close()
-    if arguments.json:
-        print_json({"cell": cell.id, "run": target.run, **found.to_json()})
-    else:
-        print("\n".join([cell.id, *target.lines()]))
-        print("\n".join(found.lines()))
-    return 0 if found.error <= found.budget else 1
-
-
 def _run(arguments: argparse.Namespace) -> int:
     from pytest_hfaccel.core.config import RunConfig
     from pytest_hfaccel.engine.session import Session
-    from pytest_hfaccel.explain import explain
-    from pytest_hfaccel.explain.reproduction import write_reproduction
     from pytest_hfaccel.registry.resolution import resolve_model
     from pytest_hfaccel.upstream.transformers import quiet
 
+    if arguments.issue and arguments.json:
+        raise ConfigError("--issue prints Markdown, --json prints JSON: leave one out.")
     target = _target_of(arguments)
     session = Session(RunConfig.from_values(target.values))
     try:
         with quiet:
-            cell = session.plan.cells(resolve_model(target.values["models"][0], session.registry), session.store)[0]
-            if not cell.device.traits.torch_module:
-                return _explain_graph(session, cell, arguments, target)
-            run = session.runner.open(cell)
-            source = run.source
-            model, reference = run.loaded.pipeline_model(), source.torch_model("fp64")
-            found = explain(model, reference, source.torch_model(cell.dtype), source.sample().forward)
-            run.close()
-        script, about = None, ""
-        if arguments.script and found.guilty is not None:
-            script, about = write_reproduction(found, arguments.script, cell.id)
+            specs = [replace(spec, expect=()) for spec in resolve_model(target.values["models"][0], session.registry)]
+            cell = session.plan.cells(specs, session.store)[0]
+            if arguments.script and not cell.device.traits.torch_module:
+                raise ConfigError(
+                    f"{cell.device}: --script writes scripts for devices of torch only.", hint="Leave --script out."
+                )
+            with TemporaryDirectory(prefix="hfaccel-") as folder:
+                scripts = arguments.script or (Path(folder) if arguments.issue else None)
+                answer = _answer(session, cell, target, scripts, arguments.seconds)
+                issue = _issue(cell, target, answer) if arguments.issue else ""
     finally:
         session.close()
-    if arguments.json:
-        print_json(
-            {
-                "cell": cell.id,
-                "run": target.run,
-                **found.to_json(),
-                "script": script and str(script),
-                "reproduction": about,
-            }
-        )
+    if issue:
+        print(issue)
+    elif arguments.json:
+        print_json({"cell": cell.id, "run": target.run, **answer.json})
     else:
-        print("\n".join([cell.id, *target.lines(), *found.lines()]))
-        if about:
-            print(f"Reproduction: {script}: {about}" if script else f"Reproduction: {about}")
-    return 0 if found.guilty is None else 1
+        print("\n".join([cell.id, *target.lines(), *answer.lines]))
+    return int(answer.is_wrong)
+
+
+@dataclass
+class _Answer:
+    """What was found.
+
+    Attributes:
+        lines: For readers.
+        json: For programs.
+        is_wrong: Whether anything is.
+        verdict: The cause; `None` where there is no failure.
+        script: A script that shows the error without us; `None` where there is none.
+        printed: What it printed.
+        divergence: Those of the lines that say where.
+    """
+
+    lines: list[str]
+    json: dict[str, Any]
+    is_wrong: bool
+    verdict: Verdict | None = None
+    script: Path | None = None
+    printed: str = ""
+    divergence: tuple[str, ...] = ()
+
+
+def _issue(cell: Cell, target: _Target, answer: _Answer) -> str:
+    from pytest_hfaccel.explain.cause import AGAIN
+    from pytest_hfaccel.explain.upstream_issue import Finding, write_issue
+
+    if answer.verdict is None or not answer.verdict.is_failure:
+        raise ConfigError(
+            f"{cell.id}: there is nothing to report: no check of it fails now.",
+            hint="Without --issue, explain says what was tried.",
+        )
+    failures = target.failures()
+    again = next((each.about for each in answer.verdict.experiments if each.name == AGAIN), "")
+    reason = again or (failures[0].reason or "").partition("\n")[0]
+    return write_issue(Finding(cell, reason, answer.verdict, answer.divergence, answer.script, answer.printed))
+
+
+def _answer(session: Session, cell: Cell, target: _Target, scripts: Path | None, seconds: float | None) -> _Answer:
+    """Find the first divergence, where the device lets, and then the cause."""
+    from pytest_hfaccel.explain.graphs import why_unreadable
+
+    failures = target.failures()
+    operator: Experiment | None = None
+    why = "the model did not get as far as its outputs" if _ended_before_run(failures) else ""
+    why = why or ("" if cell.device.traits.torch_module else why_unreadable(cell.device))
+    if not why:
+        try:
+            answer, operator = (_in_torch if cell.device.traits.torch_module else _in_graph)(session, cell, scripts)
+            answer.divergence = tuple(line for line in answer.lines if not line.startswith("Reproduction:"))
+        except HfAccelError:
+            raise
+        except Exception as error:  # whatever a model that fails may raise where it is looked at
+            why = f"{type(error).__name__}: {(str(error) or 'no text').splitlines()[0]}"
+    if why:
+        answer = _Answer([f"First divergence: not looked for: {why}."], {"first_divergence": why}, bool(failures))
+    if not failures and not answer.is_wrong and (target.record or not why):
+        return answer
+    from pytest_hfaccel.explain.experiments import Examination
+
+    check = failures[0].name if failures else "parity"
+    module = target.record.module if target.record else ""
+    verdict = Examination(session.runner, cell, check, module, seconds).verdict(operator)
+    answer.verdict = verdict
+    answer.lines += verdict.lines()
+    answer.json["divergence"] = list(answer.divergence)
+    answer.json["cause"] = verdict.to_json()
+    answer.is_wrong = answer.is_wrong or verdict.is_failure
+    return answer
+
+
+def _in_torch(session: Session, cell: Cell, scripts: Path | None) -> tuple[_Answer, Experiment | None]:
+    """Find the first module and operator of a torch model."""
+    from pytest_hfaccel.explain import explain
+    from pytest_hfaccel.explain.cause import kernel_alone
+    from pytest_hfaccel.explain.reproduction import write_reproduction
+    from pytest_hfaccel.numerics.tolerances import tolerance_of
+
+    run = session.runner.open(cell)
+    try:
+        model, source = run.loaded.pipeline_model(), run.source
+        exact, inputs = source.torch_model("fp64"), source.sample().forward
+        found = explain(model, exact, source.torch_model(cell.dtype), inputs)
+        is_off = not found.error <= tolerance_of(cell).rel_l2
+        if is_off and found.guilty is None:
+            # Torch on the CPU is off as well, so that it excuses each module: ask again without it.
+            found = explain(model, exact, exact, inputs)
+    finally:
+        run.close()
+    answer = _Answer(list(found.lines()), found.to_json(), is_off or found.guilty is not None)
+    script, about = None, ""
+    if scripts and found.guilty is not None:
+        script, about = write_reproduction(found, scripts, cell.id)
+    answer.script, answer.printed = script, about
+    answer.json |= {"script": script and str(script), "reproduction": about}
+    answer.lines += [f"Reproduction: {script}: {about}" if script else f"Reproduction: {about}"] if about else []
+    return answer, kernel_alone(found)
+
+
+def _in_graph(session: Session, cell: Cell, scripts: Path | None) -> tuple[_Answer, Experiment | None]:  # noqa: ARG001
+    """Find the first node of a converted graph."""
+    from pytest_hfaccel.explain.cause import node_alone
+    from pytest_hfaccel.explain.graphs import explain_loaded
+
+    run = session.runner.open(cell)
+    try:
+        graph = explain_loaded(run.loaded, run.source, cell.device, cell.dtype)
+    finally:
+        run.close()
+    return _Answer(list(graph.lines()), graph.to_json(), graph.error > graph.budget), node_alone(graph)
+
+
+def _ended_before_run(failures: Sequence[CheckOutcome]) -> bool:
+    return bool(failures) and failures[0].stage in (Stage.RESOLVE, Stage.LOAD, Stage.CONVERT, Stage.COMPILE)

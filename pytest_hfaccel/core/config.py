@@ -255,6 +255,13 @@ class RunConfig:
         "where the table allows it.",
         choices=("off", "failures", "report", "enforce"),
     )
+    explain = Option(
+        "--hf-explain",
+        "off",
+        "Explain the first three failures at the end of the run, as `hfaccel explain` does: off, or the seconds that "
+        "this may take in all.",
+        metavar="SECONDS",
+    )
     training = Option(
         "--hf-training", False, "Also train each cell for one step: loss, gradients, gradient checkpointing."
     )
@@ -389,6 +396,21 @@ class RunConfig:
             is_none = self.database.lower() == NO_DATABASE
             return None if is_none else expand_path(self.database, "--hf-database").resolve()
         return Path("hfaccel.duckdb").resolve() if self.performance else None
+
+    @property
+    def explain_seconds(self) -> int:
+        """How long the first failures may be explained: `--hf-explain`; 0 for off.
+
+        Raises:
+            ConfigError: The value is neither `off` nor a number of seconds.
+        """
+        text = str(self.explain).strip().lower()
+        if text == "off":
+            return 0
+        if not text.isdecimal() or int(text) < 1:
+            place = self.source_of("explain")
+            raise ConfigError(f"{place}: {self.explain!r} is not allowed. Allowed: off, or whole seconds, as in 60.")
+        return int(text)
 
     @classmethod
     def from_values(

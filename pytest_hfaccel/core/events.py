@@ -1,6 +1,7 @@
 """What happens in a run, as plain data, and the one place where the outcomes of a cell become its record.
 
-    RunStarted -> (CellStarted -> (CheckStarted -> CheckFinished)... -> CellFinished)... -> RunFinished
+    RunStarted -> (CellStarted -> (CheckStarted -> CheckFinished)... -> CellFinished)...
+        -> CheckExplained... -> RunFinished
 
 Code that runs checks (the plugin, `hfaccel bench`, `TestBert(...)`) notifies an `EventStream`, which calls its
 consumers: journal, reports, database, terminal, and those that a hook adds. The events of several cells mix where
@@ -100,6 +101,21 @@ class CellFinished:
 
 
 @dataclass(frozen=True)
+class CheckExplained:
+    """Experiments have told whose doing a failure is, after the last cell of the run (`--hf-explain`).
+
+    Attributes:
+        result: The cell's record, which has the explanation.
+        check: The check that failed.
+        explanation: What its measures have as `explanation`: `cause`, `because`, `first_divergence`, `experiments`.
+    """
+
+    result: CellResult
+    check: str
+    explanation: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class RunFinished:
     """The run is over.
 
@@ -114,7 +130,7 @@ class RunFinished:
     ended: Ended
 
 
-Event = RunStarted | CellStarted | CheckStarted | CheckFinished | CellFinished | RunFinished
+Event = RunStarted | CellStarted | CheckStarted | CheckFinished | CellFinished | CheckExplained | RunFinished
 Consumer = Callable[[Event], object]
 
 
@@ -154,6 +170,14 @@ class RecordBuilder:
             if value:
                 setattr(record, name, value)
         return record
+
+
+def add_explanation(record: CellResult, check: str, explanation: Mapping[str, Any]) -> None:
+    """Put an explanation into the outcome of a check that failed: its cause and, among its measures, what tells it."""
+    outcome = next((each for each in record.checks if each.name == check and each.status.is_bad), None)
+    if outcome is not None:
+        outcome.measures["explanation"] = dict(explanation)
+        outcome.cause = explanation["cause"] or outcome.cause
 
 
 class EventStream:
@@ -231,6 +255,12 @@ class EventStream:
             self._missing[event.key] = self._missing.get(event.key, event.selected) - 1
             if self._missing[event.key] == 0:
                 self._emit(CellFinished(record, self._durations_of(event.key)))
+
+    def explain(self, key: CellKey, check: str, explanation: Mapping[str, Any]) -> None:
+        """Add what experiments have told of a failure to its outcome; the verdict stays."""
+        record = self._builder.records[key]
+        add_explanation(record, check, explanation)
+        self._emit(CheckExplained(record, check, explanation))
 
     def finish(self, ended: Ended, facts: Mapping[str, Any]) -> None:
         """End the run: cells that did not finish are `incomplete`; a run that never began has no end.

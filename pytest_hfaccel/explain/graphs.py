@@ -527,15 +527,22 @@ def explain_loaded(loaded: Any, source: Any, device: Device, dtype: str) -> Grap
     return explain_graph(graph, feed, reference, source.torch_model(dtype), _like(reference, inputs), error)
 
 
+def why_unreadable(device: Device) -> str:
+    """Return why the values inside a device's graphs cannot be read; empty where they can."""
+    if device.kind in ("onnxruntime", "openvino"):
+        return ""
+    return f"explain cannot read the values inside the graphs of {device.kind}"
+
+
 def require_readable(device: Device) -> None:
     """Make sure that the values inside a device's graphs can be read.
 
     Raises:
         ConfigError: They cannot.
     """
-    if device.kind not in ("onnxruntime", "openvino"):
+    if why := why_unreadable(device):
         raise ConfigError(
-            f"{device}: explain cannot read the values inside the graphs of this runtime.",
+            f"{device}: {why}.",
             hint="Name a device of torch, of ONNX Runtime or of OpenVINO: cpu, cuda:0, onnxruntime:CPU, openvino:CPU.",
         )
 

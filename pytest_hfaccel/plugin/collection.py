@@ -43,6 +43,7 @@ def make_plan(config: pytest.Config) -> None:
     """
     session = session_of(config)
     try:
+        _ = session.config.explain_seconds
         _require_database_package(session.config)
         if session.config.plan or session.config.shard:
             from pytest_hfaccel.plugin.sharding import shard_of

@@ -296,6 +296,10 @@ def finish_run(session: pytest.Session) -> None:
     # Not what the clock says now: somebody may have set it while the run went on.
     finished = datetime.fromtimestamp(began + time.monotonic() - mark, UTC).isoformat(timespec="seconds")
     commit = git_commit(config.rootpath)
+    if ended == Ended.FINISHED and config.stash[OPTIONS].explain_seconds:
+        from pytest_hfaccel.plugin.explaining import explain_failures
+
+        explain_failures(config, reporters)
     reporters.stream.finish(ended, {"finished": finished, "pool": reporters.pool_stats, "commit": commit})
     # What was asked for and cannot be written makes pytest's exit code 3.
     written = reporters.reports.written
@@ -323,6 +327,13 @@ def print_summary(terminal: Any, config: pytest.Config) -> None:
         if costs := cost_text(results, asked, config.get_terminal_writer().fullwidth):
             terminal.section("costs")
             for line in costs.splitlines():
+                terminal.write_line(line)
+    if config.stash[OPTIONS].explain_seconds:
+        from pytest_hfaccel.plugin.explaining import lines_of
+
+        if lines := list(lines_of(results)):
+            terminal.section("causes")
+            for line in lines:
                 terminal.write_line(line)
     for problem in (*written.problems, *filter(None, [reporters.database.problem]), *reporters.stream.problems):
         terminal.write_line(f"not written: {problem}", red=True)

@@ -4,6 +4,7 @@
 {"type": "kept", "result": {...}, "run": "0006-..."}          a cell that the resumed run had finished
 {"type": "start", "test": "...", "cell": "...", ...}          a test is about to start
 {"type": "cell", "result": {...}, "seconds": {...}}           a cell has finished; its tests took so long
+{"type": "explained", "cell": "...", "check": "...", ...}     whose doing a failure is, with `--hf-explain`
 {"type": "end", "finished": "2026-01-31T12:00:00+00:00", ...} missing when the run was killed
 
 Every line ends with a checksum of the text before it.
@@ -22,6 +23,7 @@ from typing import Any
 from zlib import crc32
 
 from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.events import add_explanation
 from pytest_hfaccel.core.files import open_new
 from pytest_hfaccel.core.results import CellKey, CellResult, Ended
 from pytest_hfaccel.reporting.plain import to_plain
@@ -84,6 +86,11 @@ class Journal:
         """
         seconds = {"seconds": dict(durations)} if durations else {}
         self._write({"type": "cell", "result": result.to_json(), **seconds})
+
+    def explain(self, result: CellResult, check: str, explanation: Mapping[str, Any]) -> None:
+        """Write what experiments have told of a failure, after its cell."""
+        names = {"module": result.module, "cell": result.cell, "check": check}
+        self._write({"type": "explained", **names, "explanation": dict(explanation)})
 
     def close(self, finished: str = "", ended: Ended = Ended.FINISHED) -> None:
         """Write when (ISO 8601, by default now) and how the run ended; close the file. A second call does nothing."""
@@ -170,6 +177,10 @@ def read_journal(path: Path) -> JournalContents:
                     found.durations[result.key] = {str(test): float(taken) for test, taken in seconds.items()}
             elif kind == "start":
                 found.starts.append({"test": data["test"], **data})
+            elif kind == "explained":
+                for result in found.results:
+                    if result.key == (data["module"], data["cell"]):
+                        add_explanation(result, data["check"], data["explanation"])
             elif kind == "end":
                 found.end = data
         except (ValueError, KeyError, TypeError, AttributeError) as error:

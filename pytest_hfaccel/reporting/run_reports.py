@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_hfaccel.core.errors import HfAccelError
-from pytest_hfaccel.core.events import CellFinished, CheckStarted, Event, RunFinished, RunStarted
+from pytest_hfaccel.core.events import CellFinished, CheckExplained, CheckStarted, Event, RunFinished, RunStarted
 from pytest_hfaccel.reporting.runs import RunFolder, journal_lines, keys_in_journal
 
 
@@ -66,6 +66,8 @@ class RunReports:
             case CellFinished():
                 self._unwritten.append(event)
                 self._write_cells()
+            case CheckExplained():
+                self._explain(event)
             case RunFinished():
                 self._finish(event)
 
@@ -83,6 +85,19 @@ class RunReports:
             self._folder.journal.start(event.test, **{name: value for name, value in facts.items() if value})
         except HfAccelError as error:
             self._problem = str(error)
+
+    def _explain(self, event: CheckExplained) -> None:
+        if self._folder is None:
+            return
+        try:
+            self._folder.journal.explain(event.result, event.check, event.explanation)
+        except HfAccelError as error:
+            self._problem = str(error)
+
+    @property
+    def directory(self) -> Path | None:
+        """The run's folder; `None` before there is one."""
+        return self._folder.directory if self._folder is not None else None
 
     def _write_cells(self) -> None:
         """Write what is not in the journal; what could not be written before may be now."""

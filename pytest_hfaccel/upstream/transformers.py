@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_hfaccel.upstream import RefCountedContext
@@ -155,6 +155,46 @@ def onnx_runner(
 
     runner: Callable[..., Any] = Runner(metadata)
     return runner
+
+
+class _Captured(BaseException):
+    """Ends an export once the program has been captured. No `Exception`: that is taken for a failure of one way."""
+
+
+@contextmanager
+def captured_programs(found: list[tuple[Any, Any]]) -> Iterator[None]:
+    """End exports inside a `with` block as soon as torch.export has captured the model; the block ends with them.
+
+    All exporters of transformers capture by `DynamoExporter.export_program`, which is replaced.
+
+    Args:
+        found: The captured `ExportedProgram` and its `ExportMetadata` are added to it.
+    """
+    from transformers.exporters.exporter_dynamo import DynamoExporter
+
+    right = DynamoExporter.export_program
+
+    def export_program(self: Any, *args: Any, **kwargs: Any) -> Any:
+        found.append(right(self, *args, **kwargs))
+        raise _Captured
+
+    DynamoExporter.export_program = export_program
+    try:
+        yield
+    except _Captured:
+        pass
+    finally:
+        DynamoExporter.export_program = right
+
+
+def dynamo_runner(program: Any, metadata: Any) -> Callable[..., Any]:
+    """Return transformers' runner of a captured program, in torch on the CPU."""
+    from transformers.exporters.runners.runner_dynamo import DynamoModelRunner
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # it reads a field that torch renames
+        run: Callable[..., Any] = DynamoModelRunner.from_program(program, metadata)
+    return run
 
 
 def onnxruntime_runner(session: Any, metadata: Any) -> Callable[..., Any]:

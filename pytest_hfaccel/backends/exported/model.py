@@ -9,13 +9,15 @@ from typing import Any
 import torch
 
 from pytest_hfaccel.backends.base import Placement, WeightChange, flatten_outputs, is_padded
-from pytest_hfaccel.backends.exported import ConstantMerged
+from pytest_hfaccel.backends.exported import ConstantMerged, ExportedRuntime
 from pytest_hfaccel.backends.exported.architecture import architecture_without_weights
 from pytest_hfaccel.backends.exported.capture import export_model
+from pytest_hfaccel.backends.exported.conversions import Conversion
 from pytest_hfaccel.backends.exported.graphs import Builder, CachedDecoder, Graphs
 from pytest_hfaccel.backends.generation import generate_greedily
 from pytest_hfaccel.backends.memory import out_of_memory_raised
 from pytest_hfaccel.core.errors import HfAccelError, LoadError
+from pytest_hfaccel.core.spec import Device
 
 _DECODED_TASK = "text-generation"
 """The task whose models get a graph that keeps the cache: those whose only input is text."""
@@ -103,6 +105,20 @@ class GraphModel:
             yield GraphModel(self._builder, graphs, self._placement, is_original=False)
         finally:
             graphs.close()
+
+    @property
+    def runtime(self) -> ExportedRuntime:
+        """The runtime that converts and compiles."""
+        return self._builder.runtime
+
+    @property
+    def device(self) -> Device:
+        """The device."""
+        return self._builder.device
+
+    def conversion(self, inputs: Mapping[str, torch.Tensor]) -> Conversion:
+        """Return the converted model of the graph for these inputs."""
+        return self._graphs.graph(inputs).conversion
 
     def program_and_feed(self, inputs: Mapping[str, torch.Tensor]) -> tuple[Any, dict[str, torch.Tensor]]:
         """Return the program of the graph for these inputs, before it is compiled, and what it is fed, by input."""

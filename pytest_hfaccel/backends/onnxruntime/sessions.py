@@ -88,7 +88,12 @@ def hardware_of(device: Device) -> dict[str, str]:
 
 
 def open_session(
-    model: bytes | str, device: Device, *, may_use_cpu: bool = True, optimized: Path | None = None
+    model: bytes | str,
+    device: Device,
+    *,
+    may_use_cpu: bool = True,
+    optimized: Path | None = None,
+    optimise: bool = True,
 ) -> ort.InferenceSession:
     """Open a session on a device's provider, with as many threads as torch has in this process.
 
@@ -97,6 +102,7 @@ def open_session(
         device: The device.
         may_use_cpu: Whether nodes that the provider does not take may go to the CPU.
         optimized: Where to write the graph as it will run.
+        optimise: Whether it may change the graph at all.
 
     Raises:
         BackendUnavailable: ONNX Runtime left the provider out: its libraries or its device are missing.
@@ -106,7 +112,8 @@ def open_session(
     options = ort.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    levels = ort.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
     options.log_severity_level = _FATAL_ONLY
     for key, value in OPTIONS.items():
         options.add_session_config_entry(key, value)

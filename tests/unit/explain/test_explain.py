@@ -191,6 +191,7 @@ def test_the_command_explains_a_right_model(
     assert 0 < found["error"] < 1e-5
 
 
-def test_a_runtime_that_does_not_run_the_modules_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["explain", "bert-base-uncased", "--weights", "tiny", "--device", "wasm"]) == 1
-    assert "explain cannot read the values inside the graphs" in capsys.readouterr().err
+def test_scripts_are_for_torch_only(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    wanted = ["explain", "bert-base-uncased", "--weights", "tiny", "--device", "openvino:CPU"]
+    assert main([*wanted, "--script", str(tmp_path)]) == 1
+    assert "--script writes scripts for devices of torch only" in capsys.readouterr().err

@@ -1,0 +1,200 @@
+"""A converted model run in other ways: as it was captured, by reference implementations, without optimisations.
+
+Each function returns what the model gives for the sample inputs, by leaf. `NotPossible` says why it cannot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from pytest_hfaccel.backends.base import flatten_outputs
+from pytest_hfaccel.backends.exported.capture import export_model
+from pytest_hfaccel.backends.exported.inputs import FOLDED, computed_inputs, widened
+from pytest_hfaccel.core.spec import Device
+from pytest_hfaccel.upstream.transformers import captured_programs, dynamo_runner, onnx_runner, traced_names
+
+if TYPE_CHECKING:
+    from pytest_hfaccel.backends.exported.model import GraphModel
+
+Tensors = Mapping[str, torch.Tensor]
+
+_LARGEST_INTERPRETED = 64 * 2**20
+"""Bytes of a graph's constants up to which its reference implementation, which is slow, is tried."""
+
+ONNX_KINDS = ("onnxruntime", "wasm", "webgpu", "webnn")
+
+
+class NotPossible(Exception):
+    """There is no such way for this model, dtype or runtime; the text says why."""
+
+
+def run_captured(loaded: GraphModel, source: Any, inputs: Tensors) -> Tensors:
+    """Capture the model as the runtime's exporter does, and run the captured program in torch."""
+    runtime = loaded.runtime
+    static = runtime.takes_static_shapes_only(loaded.device)
+    model = source.torch_model("fp32")
+    examples = dict(inputs) if static or computed_inputs(model, inputs) else widened(inputs, fixed_batch=False)
+    captured: list[tuple[Any, Any]] = []
+    with captured_programs(captured):
+        export_model(runtime, model, examples, static=static)
+    if not captured:
+        raise NotPossible(f"the exporter of {runtime.title} does not go by torch.export")
+    program, metadata = captured[-1]
+    _, feed = loaded.program_and_feed(inputs)
+    with torch.no_grad():
+        return _named_like(loaded, flatten_outputs(dynamo_runner(program, metadata)(**feed)), inputs)
+
+
+def run_interpreted(loaded: GraphModel, inputs: Tensors) -> Tensors:
+    """Run the graph in fp32 by the reference implementation of its format: onnx's, or OpenVINO's own."""
+    conversion = loaded.conversion(inputs)
+    _, feed = loaded.program_and_feed(inputs)
+    if loaded.nbytes > _LARGEST_INTERPRETED:
+        raise NotPossible(f"it would take long: the graph's constants have {loaded.nbytes / 2**20:.0f} MiB")
+    kind = loaded.device.kind
+    if kind in ONNX_KINDS:
+        return flatten_outputs(_interpret_onnx(conversion.program, conversion.metadata)(**feed))
+    if kind == "openvino":
+        return flatten_outputs(_interpret_openvino(conversion.program, conversion.metadata)(**feed))
+    raise NotPossible(f"there is none of the graphs of {kind}")
+
+
+def _interpret_onnx(program: Any, metadata: Any) -> Callable[..., Any]:
+    from onnx.reference import ReferenceEvaluator
+
+    from pytest_hfaccel.backends.exported.onnx_programs import input_names, serialized
+
+    evaluator = ReferenceEvaluator(serialized(program))  # by bytes, as a file: it has no other way in
+
+    def run(feed: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+        outputs = evaluator.run(None, {name: value.numpy() for name, value in feed.items()})
+        return [torch.as_tensor(value) for value in outputs]
+
+    return onnx_runner(metadata, input_names(program), run)
+
+
+def _interpret_openvino(program: Any, metadata: Any) -> Callable[..., Any]:
+    import openvino as ov
+
+    names = [sorted(port.get_names()) for port in program.inputs]
+
+    def run(feed: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+        given = [ov.Tensor(feed[next(name for name in port if name in feed)].numpy()) for port in names]
+        results = [ov.Tensor(port.get_element_type(), ov.Shape([0])) for port in program.outputs]
+        if not program.evaluate(results, given):
+            raise NotPossible("OpenVINO has no reference implementation of some operator of this graph")
+        return [torch.from_numpy(result.data.copy()) for result in results]
+
+    return onnx_runner(metadata, [name for port in names for name in port], run)
+
+
+def run_alone(loaded: GraphModel, dtype: str, inputs: Tensors) -> Tensors:
+    """Run the graph by transformers' own runner, on a session or request with the runtime's own defaults."""
+    conversion = loaded.conversion(inputs)
+    names = traced_names(conversion.metadata)
+    if missing := sorted(names - inputs.keys() - set(FOLDED)):
+        raise NotPossible(f"the graph takes {', '.join(missing)}, which pytest-hfaccel computes of the inputs")
+    feed = {name: inputs[name] for name in inputs if name in names and name not in FOLDED}
+    if loaded.device.kind == "onnxruntime":
+        import onnxruntime as ort
+
+        from pytest_hfaccel.backends.onnxruntime.providers import options_of, provider_of
+        from pytest_hfaccel.upstream.transformers import onnxruntime_runner
+
+        provider = (provider_of(loaded.device).name, options_of(loaded.device))
+        session = ort.InferenceSession(_onnx_content(conversion.program, dtype), providers=[provider])
+        return flatten_outputs(onnxruntime_runner(session, conversion.metadata)(**feed))
+    if loaded.device.kind == "openvino":
+        import openvino as ov
+
+        from pytest_hfaccel.backends.openvino.precision import hint_of
+        from pytest_hfaccel.upstream.transformers import openvino_runner
+
+        hint = {"INFERENCE_PRECISION_HINT": hint_of(dtype, loaded.device)}
+        compiled = ov.Core().compile_model(conversion.program, loaded.device.target, hint)
+        request = compiled.create_infer_request()
+        return flatten_outputs(openvino_runner(compiled, conversion.metadata, request)(**feed))
+    raise NotPossible(f"only pytest-hfaccel runs models on {loaded.device.kind}")
+
+
+def run_unoptimised(loaded: GraphModel, dtype: str, inputs: Tensors) -> Tensors:
+    """Run the graph with the runtime's optimisations switched off, as far as it lets."""
+    conversion = loaded.conversion(inputs)
+    _, feed = loaded.program_and_feed(inputs)
+    if loaded.device.kind == "onnxruntime":
+        from pytest_hfaccel.backends.onnxruntime.sessions import open_session
+        from pytest_hfaccel.upstream.transformers import onnxruntime_runner
+
+        session = open_session(_onnx_content(conversion.program, dtype), loaded.device, optimise=False)
+        return flatten_outputs(onnxruntime_runner(session, conversion.metadata)(**feed))
+    if loaded.device.kind == "openvino":
+        from pytest_hfaccel.backends.openvino.backend import open_request
+        from pytest_hfaccel.backends.openvino.device import compile_options, core
+        from pytest_hfaccel.backends.openvino.precision import hint_of
+        from pytest_hfaccel.upstream.transformers import openvino_runner
+
+        options = {
+            **compile_options(loaded.device, hint_of(dtype, loaded.device), torch.get_num_threads()),
+            "EXECUTION_MODE_HINT": "ACCURACY",
+            "SNIPPETS_MODE": "DISABLE",
+        }
+        compiled = core().compile_model(conversion.program, loaded.device.target, options)
+        run = openvino_runner(compiled, conversion.metadata, open_request(compiled))
+        return flatten_outputs(run(**feed))
+    raise NotPossible(f"{loaded.device.kind} has no switch for them")
+
+
+OFF = {
+    "onnxruntime": "graph_optimization_level: ORT_DISABLE_ALL",
+    "openvino": "SNIPPETS_MODE: DISABLE, EXECUTION_MODE_HINT: ACCURACY; the plugin's other fusions stay on",
+    "torch": "TF32, cuDNN and fused attention off, deterministic algorithms",
+}
+"""What "optimisations off" means."""
+
+
+def cpu_device(device: Device) -> Device | None:
+    """Return the CPU device of a device's runtime; `None` where it has none, or is it."""
+    if device.kind in ("onnxruntime", "openvino"):
+        return None if device.target == "CPU" else Device(device.kind, "CPU")
+    return Device("wasm") if device.kind in ("webgpu", "webnn") else None
+
+
+@contextmanager
+def plain_torch() -> Iterator[None]:
+    """Switch off what torch does for speed on accelerators, for a `with` block."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.enabled, cudnn.allow_tf32, matmul.allow_tf32, matmul.allow_fp16_reduced_precision_reduction
+    deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    cudnn.enabled = cudnn.allow_tf32 = matmul.allow_tf32 = False
+    matmul.allow_fp16_reduced_precision_reduction = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        cudnn.enabled, cudnn.allow_tf32, matmul.allow_tf32 = before[:3]
+        matmul.allow_fp16_reduced_precision_reduction = before[3]
+        torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
+
+
+def _onnx_content(program: Any, dtype: str) -> bytes:
+    from pytest_hfaccel.backends.exported.onnx_programs import serialized
+    from pytest_hfaccel.backends.onnxruntime.precision import in_half_precision
+
+    return serialized(in_half_precision(program, "the model") if dtype == "fp16" else program)
+
+
+def _named_like(loaded: GraphModel, outputs: Tensors, inputs: Tensors) -> Tensors:
+    """Give the outputs of a captured program the names of the model's: they have the same order."""
+    names = list(loaded.forward(inputs))
+    if set(names) <= outputs.keys():
+        return outputs
+    if len(names) != len(outputs):
+        raise NotPossible(f"the captured program has {len(outputs)} outputs, the model {len(names)}")
+    return dict(zip(names, outputs.values(), strict=True))

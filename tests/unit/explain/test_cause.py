@@ -1,0 +1,73 @@
+"""What follows from experiments, as docs/explain.md states it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pytest_hfaccel.core.results import Cause
+from pytest_hfaccel.explain import cause
+from pytest_hfaccel.explain.cause import AGREES, DIFFERS, NOT_POSSIBLE, RULES, Experiment, decide
+
+FAILS = Experiment(cause.AGAIN, DIFFERS)
+
+
+def found(**outcomes: str) -> list[Experiment]:
+    return [FAILS, *(Experiment(getattr(cause, name), outcome) for name, outcome in outcomes.items())]
+
+
+OVERFLOW = Experiment(cause.TORCH_DTYPE, DIFFERS, finite=False)
+
+
+WRONG_GRAPH = {"BUDGET": DIFFERS, "TORCH": AGREES, "ALONE": DIFFERS, "UNOPTIMISED": DIFFERS}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "experiments", "expected"),
+    [
+        ("fp32", [Experiment(cause.AGAIN, AGREES)], Cause.UNDECIDED),
+        ("fp32", found(PRODUCT=DIFFERS, BUDGET=AGREES), Cause.DRIVER),
+        ("fp16", found(BUDGET=AGREES, TORCH=AGREES), Cause.NUMERICS),
+        ("fp16", [*found(TORCH=AGREES), OVERFLOW], Cause.NUMERICS),
+        ("fp16", found(TORCH_DTYPE=DIFFERS, TORCH=AGREES, INTERPRETED=AGREES), Cause.TRANSFORMERS),
+        ("fp32", found(BUDGET=DIFFERS, TORCH=DIFFERS), Cause.TRANSFORMERS),
+        ("fp32", found(KERNEL=DIFFERS, TORCH=DIFFERS), Cause.RUNTIME),
+        ("fp32", found(BUDGET=DIFFERS, TORCH=AGREES, ALONE=AGREES, INTERPRETED=AGREES), Cause.OURS),
+        ("fp32", found(**WRONG_GRAPH, CAPTURED=DIFFERS, INTERPRETED=DIFFERS), Cause.EXPORTER),
+        ("fp32", found(**WRONG_GRAPH, CAPTURED=AGREES, INTERPRETED=DIFFERS), Cause.EXPORTER),
+        ("fp32", found(**{**WRONG_GRAPH, "UNOPTIMISED": AGREES}, INTERPRETED=AGREES), Cause.RUNTIME),
+        ("fp32", found(**WRONG_GRAPH, INTERPRETED=AGREES), Cause.RUNTIME),
+        ("fp16", found(**WRONG_GRAPH, IN_FP32=AGREES), Cause.RUNTIME),
+        ("fp32", found(**WRONG_GRAPH, CPU_DEVICE=AGREES), Cause.RUNTIME),
+        ("fp32", found(**WRONG_GRAPH, INTERPRETED=NOT_POSSIBLE, OPERATOR=DIFFERS), Cause.RUNTIME),
+        ("fp32", found(**WRONG_GRAPH, INTERPRETED=NOT_POSSIBLE, OPERATOR=AGREES), Cause.EXPORTER),
+        ("fp32", found(**WRONG_GRAPH, INTERPRETED=NOT_POSSIBLE), Cause.UNDECIDED),
+        ("fp32", [FAILS], Cause.UNDECIDED),
+    ],
+)
+def test_the_cause_that_follows(dtype: str, experiments: list[Experiment], expected: Cause) -> None:
+    assert decide("parity", experiments, dtype).cause == expected
+
+
+def test_what_was_tried_is_said_where_nothing_follows() -> None:
+    experiments = [FAILS, Experiment(cause.INTERPRETED, NOT_POSSIBLE, about="no Einsum"), *found(TORCH=AGREES)[1:]]
+    verdict = decide("parity", experiments, "fp32")
+    text = "\n".join(verdict.lines())
+    assert verdict.because == f"none of the experiments tells; tried: {cause.AGAIN}, {cause.TORCH}"
+    assert f"  {cause.INTERPRETED}: not possible; no Einsum" in text
+    assert [each["outcome"] for each in verdict.to_json()["experiments"]] == [DIFFERS, NOT_POSSIBLE, AGREES]
+
+
+def test_the_page_states_every_rule_in_their_order() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "explain.md").read_text(encoding="utf-8")
+    stated = re.findall(r"^\| \d+ \| .* \| `(\w+)`", page, re.MULTILINE)
+    assert stated == [str(each) for _, each, _ in RULES]
+
+
+def test_the_stage_and_the_device_decide_where_the_experiments_leave_it_open() -> None:
+    right = found(TORCH=AGREES)
+    assert decide("forward", right, "fp32").cause == Cause.UNDECIDED
+    assert decide("forward", right, "fp32", is_exported=False).cause == Cause.RUNTIME
+    assert decide("forward", right, "fp32", is_converted=False).cause == Cause.EXPORTER
