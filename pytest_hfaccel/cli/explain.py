@@ -49,7 +49,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--device", metavar="X", help="of a model (default: cpu)")
     parser.add_argument("--dtype", choices=_DTYPES, help="of a model (default: fp32)")
     parser.add_argument("--weights", metavar="KIND", help="auto, tiny, random or pretrained (default: as in a run)")
-    text = "write a script that shows the operator's error with torch alone to this directory"
+    text = "write a script that shows the error with torch or the runtime alone to this directory"
     parser.add_argument("--script", type=Path, metavar="DIR", help=text)
     text = "print a report for the project at fault: Markdown without anything private"
     parser.add_argument("--issue", action="store_true", help=text)
@@ -164,10 +164,6 @@ def _run(arguments: argparse.Namespace) -> int:
         with quiet:
             specs = [replace(spec, expect=()) for spec in resolve_model(target.values["models"][0], session.registry)]
             cell = session.plan.cells(specs, session.store)[0]
-            if arguments.script and not cell.device.traits.torch_module:
-                raise ConfigError(
-                    f"{cell.device}: --script writes scripts for devices of torch only.", hint="Leave --script out."
-                )
             with TemporaryDirectory(prefix="hfaccel-") as folder:
                 scripts = arguments.script or (Path(folder) if arguments.issue else None)
                 answer = _answer(session, cell, target, scripts, arguments.seconds)
@@ -204,6 +200,12 @@ class _Answer:
     script: Path | None = None
     printed: str = ""
     divergence: tuple[str, ...] = ()
+
+    def add_script(self, script: Path | None, about: str) -> None:
+        """Add a script and what it printed, or why there is none; nothing where none was asked for."""
+        self.script, self.printed = script, about
+        self.json |= {"script": script and str(script), "reproduction": about}
+        self.lines += [f"Reproduction: {script}: {about}" if script else f"Reproduction: {about}"] if about else []
 
 
 def _issue(cell: Cell, target: _Target, answer: _Answer) -> str:
@@ -276,23 +278,27 @@ def _in_torch(session: Session, cell: Cell, scripts: Path | None) -> tuple[_Answ
     script, about = None, ""
     if scripts and found.guilty is not None:
         script, about = write_reproduction(found, scripts, cell.id)
-    answer.script, answer.printed = script, about
-    answer.json |= {"script": script and str(script), "reproduction": about}
-    answer.lines += [f"Reproduction: {script}: {about}" if script else f"Reproduction: {about}"] if about else []
+    answer.add_script(script, about)
     return answer, kernel_alone(found)
 
 
-def _in_graph(session: Session, cell: Cell, scripts: Path | None) -> tuple[_Answer, Experiment | None]:  # noqa: ARG001
+def _in_graph(session: Session, cell: Cell, scripts: Path | None) -> tuple[_Answer, Experiment | None]:
     """Find the first node of a converted graph."""
     from pytest_hfaccel.explain.cause import node_alone
     from pytest_hfaccel.explain.graphs import explain_loaded
+    from pytest_hfaccel.explain.reproduction import write_graph_reproduction
 
     run = session.runner.open(cell)
+    script, about = None, ""
     try:
-        graph = explain_loaded(run.loaded, run.source, cell.device, cell.dtype)
+        found, graph = explain_loaded(run.loaded, run.source, cell.device, cell.dtype)
+        if scripts and found.guilty is not None:
+            script, about = write_graph_reproduction(found, graph, scripts, cell.id)
     finally:
         run.close()
-    return _Answer(list(graph.lines()), graph.to_json(), graph.error > graph.budget), node_alone(graph)
+    answer = _Answer(list(found.lines()), found.to_json(), found.error > found.budget)
+    answer.add_script(script, about)
+    return answer, node_alone(found)
 
 
 def _ended_before_run(failures: Sequence[CheckOutcome]) -> bool:

@@ -9,6 +9,7 @@ another than the model, tells the node run alone: against the same node in fp64,
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,9 +21,12 @@ import torch
 from pytest_hfaccel.backends.base import flatten_outputs
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.explain.modules import Side, error_between, tensor_error
+from pytest_hfaccel.explain.parts import Part, PartSearch, nodes_behind, taken_by
 from pytest_hfaccel.explain.torch_values import Array, TorchValue, ValueIndex, record_values, relative_error
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pytest_hfaccel.core.spec import Device
 
 _TELLING_SIZE = 8
@@ -43,6 +47,10 @@ _LARGEST_COST = 0.1
 """What a module of the twin is off by at most for being taken as the cost of the dtype; beyond it is broken itself."""
 
 RUNTIME, GRAPH = "runtime", "graph"
+_ORIGINS = {RUNTIME: "the same node in fp64 on the same inputs", GRAPH: "what torch computes in fp64"}
+
+_JUDGED = 4
+"""How many nodes that are wrong given right inputs are looked at."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +100,27 @@ class RuntimeGraph(Protocol):
     def run_exactly(self, node: GraphNode, feed: Mapping[str, Array]) -> list[Array]:
         """Compute a node's outputs in fp64, or as exactly as there is a way to, without the runtime's kernels."""
 
+    def run_alone(
+        self, nodes: Sequence[GraphNode], feed: Mapping[str, Array], outputs: Sequence[str]
+    ) -> dict[str, Array]:
+        """Run some nodes, and nothing else, on the device; what they take that is not fed is constant."""
+
+    def write_alone(
+        self, nodes: Sequence[GraphNode], feed: Mapping[str, Array], outputs: Sequence[str], path: Path
+    ) -> tuple[str, list[Path]]:
+        """Write what `run_alone` would run beside a script.
+
+        Args:
+            nodes: The nodes.
+            feed: What they take that is not constant.
+            outputs: What they should return.
+            path: The script.
+
+        Returns:
+            Python code that sets `title` (runtime, version and device) and `got` (the first output), and may use
+            `here` (the folder) and `data` (the feed by name); and the files that were written.
+        """
+
 
 @dataclass(frozen=True)
 class NodeError:
@@ -108,6 +137,7 @@ class NodeError:
         input_error: Of its inputs, against the values of torch they were found to be.
         error: Of its output; `None` where there is nothing to compare it with.
         own_error: Of its output against the same node in fp64 with the same inputs; `None` where that cannot be had.
+        added_error: Of its output where it is run alone with torch's values as inputs; `None` where that cannot be had.
         budget: What the errors may be.
         shapes: Of its inputs.
         dtype: Of its output.
@@ -124,10 +154,16 @@ class NodeError:
     input_error: float
     error: float | None
     own_error: float | None
+    added_error: float | None
     budget: float
     shapes: tuple[tuple[int, ...], ...]
     dtype: str
     output: str
+
+    @property
+    def adds_error(self) -> bool:
+        """Whether it is not only that a small difference of its inputs grows."""
+        return self.added_error is None or not self.added_error <= self.budget
 
 
 @dataclass(frozen=True)
@@ -143,6 +179,8 @@ class GraphExplanation:
         values: How many values of the graph were compared.
         matched: How many of them torch has.
         note: What else there is to say; empty for nothing.
+        part: What shows the error by itself, before it is made smaller.
+        search: Makes it smaller.
     """
 
     title: str
@@ -153,6 +191,8 @@ class GraphExplanation:
     values: int = 0
     matched: int = 0
     note: str = ""
+    part: Part | None = None
+    search: PartSearch | None = None
 
     def lines(self) -> Iterator[str]:
         """Yield the answer as lines of text."""
@@ -168,6 +208,8 @@ class GraphExplanation:
             yield f"Operator: {found.operator} {found.node}{torch_operator} ({shapes}; {found.dtype}): {found.reason}."
             if found.own_error is not None:
                 yield f"  off by {found.own_error:.1e} from the same node in fp64 on the same inputs"
+            if found.added_error is not None:
+                yield f"  off by {found.added_error:.1e} where it is run alone with the inputs that torch has"
             if self.others:
                 yield f"Other nodes that are wrong given right inputs: {', '.join(self.others)}"
         yield f"{self.matched} of {self.values} values of the graph are values of torch."
@@ -177,7 +219,7 @@ class GraphExplanation:
     def to_json(self) -> dict[str, Any]:
         """Return the answer as plain JSON values."""
         return {
-            **{key: value for key, value in vars(self).items() if key != "guilty"},
+            **{key: value for key, value in vars(self).items() if key not in ("guilty", "part", "search")},
             "operator": None if self.guilty is None else vars(self.guilty),
         }
 
@@ -213,6 +255,7 @@ class GraphBesideTorch:
         self.same = {name: index.same_as(value) for name, value in self.values.items() if self._is_telling(name)}
         self._found = {number for numbers in self.same.values() for number in numbers}
         self._right = self._right_values()
+        self.search = PartSearch(graph, self.values)
 
     def explain(self, error: float) -> GraphExplanation:
         """Name the first wrong node.
@@ -222,21 +265,70 @@ class GraphBesideTorch:
         """
         counts: dict[str, Any] = {"values": len(self.same), "matched": sum(map(bool, self.same.values()))}
         nodes = self._nodes_behind_wrong_outputs()
+        about: dict[str, Any] = {"title": self.graph.title, "error": error, "budget": self.budget, **counts}
         first = next((node for node in nodes if self._makes_first_nan(node)), None)
         if first is not None:
-            return GraphExplanation(self.graph.title, error, self.budget, self._judge(first, nan=True), **counts)
+            guilty, part = self._judge(first, nan=True)
+            return GraphExplanation(guilty=guilty, part=part, search=self.search, **about)
+        if error <= self.budget:
+            return GraphExplanation(guilty=None, **about)
         candidates = [node for node in nodes if self._is_wrong(node)]
-        if error <= self.budget or not candidates:
-            note = ""
-            if error > self.budget:
-                note = (
-                    "With all its values made outputs the graph is right: the error is in what the runtime makes of "
-                    "several nodes at once."
-                )
-            return GraphExplanation(self.graph.title, error, self.budget, None, note=note, **counts)
-        guilty = self._judge(candidates[0])
-        others = tuple(node.name for node in candidates[1:4])
-        return GraphExplanation(self.graph.title, error, self.budget, guilty, others, **counts)
+        if not candidates:
+            return self._explain_merged(about)
+        judged = [self._judge(node) for node in candidates[:_JUDGED]]
+        guilty, part = next((each for each in judged if each[0].adds_error), judged[0])
+        others = tuple(node.name for node in candidates[:_JUDGED] if node.name != guilty.node)
+        return GraphExplanation(guilty=guilty, others=others, part=part, search=self.search, **about)
+
+    def _explain_merged(self, about: Mapping[str, Any]) -> GraphExplanation:
+        """Find the nodes that are wrong together: with all values made outputs, none of them is."""
+        note = (
+            "With all its values made outputs the graph is right: the error is in what the runtime makes of several "
+            "nodes at once."
+        )
+        output = next((name for name in self.graph.outputs if self._error_as_last(name) > self.budget), "")
+        behind = nodes_behind(self.graph.nodes, output)
+        names = [name for node in behind for name in node.outputs if self.same.get(name)]
+        if not output or not names:
+            return GraphExplanation(guilty=None, note=note, **about)
+        # The first value that is wrong where the graph ends with it: those before it are right, those after it wrong.
+        number = bisect_left(names, 1, key=lambda name: int(self._error_as_last(name) > self.budget))
+        name = names[min(number, len(names) - 1)]
+        node = next(node for node in behind if name in node.outputs)
+        value = self.index.values[self.same[name][0]]
+        part = Part((node,), {}, name, value.array, "what torch computes in fp64", self.budget)
+        smallest = self.search.smallest(part)
+        nodes = smallest.nodes if smallest else (node,)
+        beside = ", ".join(each.name for each in nodes if each is not node)
+        guilty = NodeError(
+            node=node.name,
+            operator=node.operator,
+            module=value.module,
+            kind=value.kind,
+            torch_operator=value.operator,
+            reason=f"the runtime computes it wrongly together with {beside or 'nodes before it'}; each alone is right",
+            place=RUNTIME,
+            input_error=0.0,
+            error=self._error_as_last(name),
+            own_error=None,
+            added_error=None,
+            budget=self.budget,
+            shapes=tuple(self._value(each).shape for each in node.inputs if each),
+            dtype=str(self.values[name].dtype),
+            output=name,
+        )
+        return GraphExplanation(guilty=guilty, note=note, part=smallest or part, search=self.search, **about)
+
+    def _error_as_last(self, name: str) -> float:
+        """Return the error of a value where the graph ends with it, and no other value is read."""
+        if not self.same.get(name):
+            return 0.0
+        feed = {each: self.values[each] for each in self.graph.inputs}
+        try:
+            got = self.graph.run_alone(nodes_behind(self.graph.nodes, name), feed, [name])[name]
+        except Exception:  # a graph that cannot end here says nothing
+            return 0.0
+        return relative_error(got, self.index.values[self.same[name][0]].array)
 
     def _depends_on(self, feed: Mapping[str, Array]) -> set[str]:
         dependent = set(feed)
@@ -292,30 +384,36 @@ class GraphBesideTorch:
 
         return not all(map(is_finite, node.outputs)) and all(map(is_finite, node.inputs))
 
-    def _judge(self, node: GraphNode, *, nan: bool = False) -> NodeError:
-        """Tell what is wrong with a node: run it alone, in fp64, and find the operator of torch it stands for."""
+    def _judge(self, node: GraphNode, *, nan: bool = False) -> tuple[NodeError, Part | None]:
+        """Tell what is wrong with a node, and what shows it: its numbers in fp64, or the operator of torch it is.
+
+        Returns:
+            The error; and the node, or the nodes, with what they should give. `None` where that is not known.
+        """
         nodes, narrow = [node], ""
         if node.narrows and not nan:
-            following = self._follow_casts(node)
-            nodes, narrow = following, node.narrows
+            nodes, narrow = self._follow_casts(node), node.narrows
         last = nodes[-1]
         output = next((name for name in last.outputs if name in self.same), last.outputs[0])
-        made = {name for each in nodes for name in each.outputs}
-        names = dict.fromkeys(name for each in nodes for name in each.inputs if name and name not in made)
         got = self.values[output]
         counterpart, alike = self._counterpart(last, nodes, output)
         own = self._own_error(last, got, output) if len(nodes) == 1 else None
-        expected = counterpart.array if counterpart is not None and alike else None
         place = RUNTIME if own is not None and not own[0] <= self.budget else GRAPH
-        if place == RUNTIME and own is not None:
-            expected = own[1]
-        error = None if expected is None else relative_error(got, expected)
-        activations = [name for name in names if self.same.get(name)]
-        input_error = max(
-            (relative_error(self.values[n], self.index.values[self.same[n][0]].array) for n in activations), default=0.0
-        )
+        expected = own[1] if place == RUNTIME and own else counterpart.array if counterpart and alike else None
+        part = None
+        if nan:
+            part = Part((last,), {}, output, None, "", self.budget)
+        elif expected is not None:
+            part = Part(tuple(nodes), {}, output, expected, _ORIGINS[place], self.budget)
+        else:
+            part = self._part_with_following(nodes)
+        names = taken_by(nodes)
+        known = [name for name in names if self.same.get(name)]
+        added = self._added_error(part, place) if part is not None and not nan else None
         reason = self._reason(last, counterpart, alike, place, narrow, nan)
-        return NodeError(
+        if added is not None and added <= self.budget:
+            reason = f"a small difference of its inputs grows; {reason}"
+        error = NodeError(
             node=last.name,
             operator=last.operator,
             module=counterpart.module if counterpart else self._module_of_constants(last),
@@ -323,14 +421,51 @@ class GraphBesideTorch:
             torch_operator=counterpart.operator if counterpart and alike else "",
             reason=reason,
             place=place,
-            input_error=input_error,
-            error=error,
+            input_error=max((relative_error(self.values[each], self._of_torch(each)) for each in known), default=0.0),
+            error=None if expected is None else relative_error(got, expected),
             own_error=own[0] if own else None,
+            added_error=added,
             budget=self.budget,
             shapes=tuple(self._value(name).shape for name in last.inputs if name),
             dtype=narrow or str(got.dtype),
             output=output,
         )
+        return error, part
+
+    def _of_torch(self, name: str) -> Array:
+        return self.index.values[self.same[name][0]].array
+
+    def _part_with_following(self, nodes: Sequence[GraphNode]) -> Part | None:
+        """Add the nodes that follow until torch has what they should give."""
+        chosen = list(nodes)
+        for _ in range(_STEPS):
+            made = set(chosen[-1].outputs)
+            following = next((node for node in self.graph.nodes if made.intersection(node.inputs)), None)
+            if following is None:
+                return None
+            chosen.append(following)
+            output = next((name for name in following.outputs if name in self.same), "")
+            counterpart, alike = self._counterpart(following, chosen, output) if output else (None, False)
+            if counterpart is not None and alike:
+                return Part(tuple(chosen), {}, output, counterpart.array, _ORIGINS[GRAPH], self.budget)
+        return None
+
+    def _added_error(self, part: Part, place: str) -> float | None:
+        """Run nodes alone with the inputs that torch has; return how far they are from what they should give then."""
+        feed = {name: self.values[name] for name in taken_by(part.nodes) if name in self.values}
+        for name, value in feed.items():
+            if self.same.get(name):
+                feed[name] = self._of_torch(name).reshape(value.shape).astype(value.dtype)
+        try:
+            got = self.graph.run_alone(part.nodes, feed, [part.output])[part.output]
+            expected = part.expected
+            if place == RUNTIME:
+                (node,) = part.nodes
+                taken = {name: feed.get(name, self._value(name)) for name in node.inputs if name}
+                expected = self.graph.run_exactly(node, taken)[node.outputs.index(part.output)]
+        except Exception:  # a node may not run alone
+            return None
+        return None if expected is None else relative_error(got, expected)
 
     def _value(self, name: str) -> Array:
         found = self.values.get(name)
@@ -362,8 +497,7 @@ class GraphBesideTorch:
         It follows from the values of torch that the node's inputs are, nobody in the graph gives it, and it is
         computed with the weights that the node has, if these are some parameter's.
         """
-        made = {name for each in nodes for name in each.outputs}
-        inputs = [name for each in nodes for name in each.inputs if name and name not in made]
+        inputs = taken_by(nodes)
         sources = [set(self.same[name]) for name in inputs if self.same.get(name)]
         if not sources:
             sources = [set(self.index.same_as(self.values[name])) for name in inputs if name in self.values]
@@ -503,7 +637,7 @@ def explain_graph(
     return GraphBesideTorch(graph, feed, ValueIndex(record_values(model, inputs), allowed), arrays).explain(error)
 
 
-def explain_loaded(loaded: Any, source: Any, device: Device, dtype: str) -> GraphExplanation:
+def explain_loaded(loaded: Any, source: Any, device: Device, dtype: str) -> tuple[GraphExplanation, RuntimeGraph]:
     """Find where a loaded model of an exported runtime leaves its checkpoint, for the sample inputs.
 
     Args:
@@ -511,6 +645,9 @@ def explain_loaded(loaded: Any, source: Any, device: Device, dtype: str) -> Grap
         source: Its `ModelSource`.
         device: Its device.
         dtype: Its dtype.
+
+    Returns:
+        What was found, and the graph.
 
     Raises:
         ConfigError: There is no way to read the values of that runtime's graphs.
@@ -524,7 +661,8 @@ def explain_loaded(loaded: Any, source: Any, device: Device, dtype: str) -> Grap
         expected = flatten_outputs(reference(**_like(reference, inputs)))
     got = loaded.forward(inputs)
     error = max((tensor_error(got[name], expected[name]) for name in got if name in expected), default=float("inf"))
-    return explain_graph(graph, feed, reference, source.torch_model(dtype), _like(reference, inputs), error)
+    found = explain_graph(graph, feed, reference, source.torch_model(dtype), _like(reference, inputs), error)
+    return found, graph
 
 
 def why_unreadable(device: Device) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +12,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from pytest_hfaccel.backends.exported.onnx_programs import serialized
+from pytest_hfaccel.backends.onnxruntime.providers import provider_of
 from pytest_hfaccel.backends.onnxruntime.sessions import open_session
 from pytest_hfaccel.explain.graphs import GraphNode
+from pytest_hfaccel.explain.parts import taken_by
 from pytest_hfaccel.explain.torch_values import Array
 
 if TYPE_CHECKING:
@@ -77,19 +80,44 @@ class OnnxGraph:
         if node.narrows:
             return [feed[node.inputs[0]].astype(np.float64)]
         wide = {n: v.astype(np.float64) if np.issubdtype(v.dtype, np.floating) else v for n, v in feed.items()}
-        model = self._part([node], wide)
+        model = self._part([node], wide, [name for name in node.outputs if name])
         return [np.asarray(each) for each in ReferenceEvaluator(model).run(None, wide)]
+
+    def run_alone(
+        self, nodes: Sequence[GraphNode], feed: Mapping[str, Array], outputs: Sequence[str]
+    ) -> dict[str, Array]:
+        """Run some nodes alone on the device."""
+        values = self._session(self._part(nodes, feed, outputs)).run(list(outputs), dict(feed))
+        return dict(zip(outputs, values, strict=True))
+
+    def write_alone(
+        self, nodes: Sequence[GraphNode], feed: Mapping[str, Array], outputs: Sequence[str], path: Path
+    ) -> tuple[str, list[Path]]:
+        """Write some nodes as an ONNX file beside a script."""
+        file = path.with_suffix(".onnx")
+        onnx.save(self._part(nodes, feed, outputs), str(file))
+        provider = provider_of(self._device).name
+        code = f"""\
+import onnxruntime
+
+title = f"onnxruntime {{onnxruntime.__version__}}, {provider}"
+session = onnxruntime.InferenceSession(here / "{file.name}", providers=["{provider}"])
+(got,) = session.run(None, {{each.name: data[each.name] for each in session.get_inputs()}})"""
+        return code, [file]
 
     def _session(self, model: onnx.ModelProto) -> Any:
         return open_session(model.SerializeToString(), self._device)
 
-    def _part(self, nodes: Sequence[GraphNode], feed: Mapping[str, Array]) -> onnx.ModelProto:
+    def _part(self, nodes: Sequence[GraphNode], feed: Mapping[str, Array], outputs: Sequence[str]) -> onnx.ModelProto:
         inputs = [
             helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
             for name, value in feed.items()
         ]
-        outputs = [helper.make_empty_tensor_value_info(name) for node in nodes for name in node.outputs if name]
-        graph = helper.make_graph([self._protos[node.name] for node in nodes], "part", inputs, outputs)
+        fixed = [name for name in taken_by(nodes) if name not in feed]
+        constants = [numpy_helper.from_array(np.asarray(self.constants[name]), name) for name in fixed]
+        values = [helper.make_empty_tensor_value_info(name) for name in outputs]
+        protos = [self._protos[node.name] for node in nodes]
+        graph = helper.make_graph(protos, "part", inputs, values, constants)
         model = helper.make_model(graph, opset_imports=list(self._model.opset_import), functions=self._model.functions)
         model.ir_version = self._model.ir_version
         return model

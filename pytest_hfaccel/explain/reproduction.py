@@ -1,9 +1,11 @@
-"""Writes a script that shows an operator's error with torch alone, and runs it before it is offered."""
+"""Writes a script that shows an operator's error with torch, or a runtime, alone; it is run before it is offered."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +14,11 @@ from pytest_hfaccel.core.files import replace_file
 
 if TYPE_CHECKING:
     from pytest_hfaccel.explain import Explanation
+    from pytest_hfaccel.explain.graphs import GraphExplanation, RuntimeGraph
 
 _SECONDS = 120
+_SIGNS = ("relative L2 error", "numbers are NaN or infinite")
+"""What the scripts print when they have computed something: an exit with 1 may also be a failed import."""
 
 _SCRIPT = '''"""{title}
 
@@ -71,12 +76,12 @@ def write_reproduction(explanation: Explanation, directory: Path, title: str) ->
         return None, "not reproduced alone: no operator that ran on both sides was found"
     operation = found.operation
     outputs = [found.expected.output] if isinstance(found.expected.output, torch.Tensor) else found.expected.output
-    stem = "repro_" + "".join(each if each.isalnum() else "_" for each in title)
+    stem = _stem(title)
     namespace, name, overload = str(operation.operator).split(".")
     values = {"args": operation.args, "kwargs": operation.kwargs, "expected": outputs[0].double().cpu()}
     text = _SCRIPT.format(
-        title=title.replace('"', "'").replace("\\", "/"),
-        reason=f"In {guilty.name or 'the model'} ({guilty.kind}): {found.reason}.".replace('"', "'"),
+        title=_plain(title),
+        reason=_plain(f"In {guilty.name or 'the model'} ({guilty.kind}): {found.reason}."),
         data=f"{stem}.pt",
         namespace=namespace,
         name=name,
@@ -86,16 +91,137 @@ def write_reproduction(explanation: Explanation, directory: Path, title: str) ->
         seen=found.error,
     )
     script = directory / f"{stem}.py"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
+    with _written(directory):
         torch.save(values, script.with_suffix(".pt"))
         replace_file(script, text)
+    return _offered(script, [script.with_suffix(".pt")], [])
+
+
+_GRAPH_SCRIPT = '''"""{title}
+
+Needs numpy, {runtime} and beside it {files}. Runs {nodes} alone and exits with 1 if
+{wrong}.
+
+{reason}
+"""
+
+import pathlib
+import sys
+
+import numpy
+
+here = pathlib.Path(__file__).parent
+data = numpy.load(here / "{data}")
+
+{code}
+
+{verdict}
+'''
+
+_COMPARED = """\
+expected = data["expected"]  # {origin}
+if got.size != expected.size:
+    sys.exit(f"{{title}}: relative L2 error inf: its shape is {{got.shape}}, expected {{expected.shape}}")
+got = got.reshape(expected.shape)
+plain = (abs(expected) < 1e30) & numpy.isfinite(expected)  # beyond it are masks
+if not numpy.isfinite(got[plain]).all():
+    sys.exit(f"{{title}}: relative L2 error inf: {{(~numpy.isfinite(got[plain])).sum()}} numbers are NaN or infinite")
+off = got[plain].astype("float64") - expected[plain]
+error = numpy.linalg.norm(off) / numpy.linalg.norm(expected[plain])
+print(f"{{title}}: relative L2 error {{error:.3e}}, allowed {budget:.3e}")
+worst = abs(off).argmax()
+print(f"largest difference: got {{got[plain][worst]:.9g}}, expected {{expected[plain][worst]:.9g}}")
+sys.exit(0 if error <= {budget!r} else 1)"""
+
+_FINITE = """\
+print("inputs: " + ", ".join(f"{{name}} at most {{abs(data[name]).max():.3g}}" for name in data if data[name].size))
+bad = ~numpy.isfinite(got) & (got != -numpy.inf)
+print(f"{{title}}: {{bad.sum()}} of {{got.size}} numbers are NaN or infinite")
+sys.exit(int(bad.any()))"""
+
+
+def write_graph_reproduction(
+    explanation: GraphExplanation, graph: RuntimeGraph, directory: Path, title: str
+) -> tuple[Path | None, str]:
+    """Write a script that runs the smallest part of a graph that is wrong alone, and run it.
+
+    Args:
+        explanation: What was found.
+        graph: The graph.
+        directory: Where to; it is made.
+        title: As for `write_reproduction`.
+
+    Returns:
+        The script and what it printed, or `None` with the reason why the error is not reproduced alone.
+
+    Raises:
+        ConfigError: The files cannot be written.
+    """
+    import numpy as np
+
+    found, search = explanation.guilty, explanation.search
+    if found is None or search is None:
+        return None, "not reproduced alone: no node that is wrong was found"
+    if explanation.part is None:
+        return None, f"not reproduced alone: torch has no value that {found.node} should give"
+    part = search.smallest(explanation.part)
+    tried = search.tried
+    if part is None:
+        return None, f"not reproduced alone: tried {'; '.join(tried)}"
+    stem = _stem(title)
+    script, data = directory / f"{stem}.py", directory / f"{stem}.npz"
+    arrays = dict(part.feed) if part.expected is None else {**part.feed, "expected": part.expected}
+    with _written(directory):
+        code, files = graph.write_alone(part.nodes, part.feed, [part.output], script)
+        np.savez(data, allow_pickle=False, **arrays)
+        verdict = (_FINITE if part.expected is None else _COMPARED).format(origin=part.origin, budget=part.budget)
+        text = _GRAPH_SCRIPT.format(
+            title=_plain(title),
+            runtime=graph.title,
+            files=", ".join(each.name for each in (*files, data)),
+            nodes=_plain(", ".join(node.name for node in part.nodes)),
+            wrong="its output has NaN or infinity"
+            if part.expected is None
+            else "its output is off by more than allowed",
+            reason=_plain(f"In {found.module or 'the model'} ({found.kind}): {found.reason}."),
+            data=data.name,
+            code=code,
+            verdict=verdict,
+        )
+        replace_file(script, text)
+    return _offered(script, [data, *files], tried)
+
+
+def _stem(title: str) -> str:
+    return "repro_" + "".join(each if each.isalnum() else "_" for each in title)
+
+
+def _plain(text: str) -> str:
+    """Return a text that can stand in a docstring."""
+    return text.replace('"', "'").replace("\\", "/")
+
+
+@contextmanager
+def _written(directory: Path) -> Iterator[None]:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        yield
     except OSError as error:
         raise ConfigError(f"{directory}: the reproduction cannot be written: {error}", hint="Name another.") from error
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=_SECONDS, check=False)
-    if done.returncode == 1 and "relative L2 error" in done.stdout:
-        return script, done.stdout.strip()
-    script.unlink()
-    script.with_suffix(".pt").unlink()
-    last = (done.stdout + done.stderr).strip().splitlines()
-    return None, f"not reproduced alone: {last[-1] if last else 'the script printed nothing'}"
+
+
+def _offered(script: Path, data: Sequence[Path], tried: Sequence[str]) -> tuple[Path | None, str]:
+    """Run a script in a process of its own; keep it only if it shows the error."""
+    command = [sys.executable, str(script)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+        said = (done.stdout + done.stderr).strip()
+        shown = done.returncode == 1 and any(sign in said for sign in _SIGNS)
+    except subprocess.TimeoutExpired:
+        said, shown = f"the script ran for more than {_SECONDS} s", False
+    if shown:
+        return script, said
+    for file in (script, *data):
+        file.unlink(missing_ok=True)
+    last = said.splitlines()[-1] if said else "the script printed nothing"
+    return None, f"not reproduced alone: tried {'; '.join((*tried, f'a process of its own: {last}'))}"

@@ -13,7 +13,8 @@ import pytest
 from pytest_hfaccel.cli import main
 from pytest_hfaccel.core.config import RunConfig
 from pytest_hfaccel.engine.session import Session
-from pytest_hfaccel.explain.graphs import GraphExplanation, explain_graph, open_graph
+from pytest_hfaccel.explain.graphs import GraphExplanation, RuntimeGraph, explain_graph, open_graph
+from pytest_hfaccel.explain.reproduction import write_graph_reproduction
 from pytest_hfaccel.registry.resolution import resolve_model
 
 onnx_ir = pytest.importorskip("onnx_ir")
@@ -106,7 +107,7 @@ DEFECTS: dict[str, tuple[Callable[[Any], None], str, str]] = {
     "positions off by one": (shifted_positions, "bert.embeddings.position_embeddings", "Gather"),
 }
 
-Explained = Callable[[Callable[[Any], None]], GraphExplanation]
+Explained = Callable[[Callable[[Any], None]], tuple[GraphExplanation, RuntimeGraph]]
 
 
 @pytest.fixture(scope="module")
@@ -124,13 +125,13 @@ def explained(shared_cache: Path) -> Iterator[Explained]:
         program, tensors = loaded.program_and_feed(inputs)
         models = run.source.torch_model("fp64"), run.source.torch_model("fp32")
 
-        def explain(plant: Callable[[Any], None]) -> GraphExplanation:
+        def explain(plant: Callable[[Any], None]) -> tuple[GraphExplanation, RuntimeGraph]:
             changed = program.clone()
             changed.meta.pop("path", None)
             plant(changed)
             graph = open_graph(changed, cell.device, "fp32", "BertForMaskedLM")
             feed = {each: tensors[each].numpy() for each in graph.inputs}
-            return explain_graph(graph, feed, *models, inputs, error=1.0)
+            return explain_graph(graph, feed, models[0], models[1], inputs, error=1.0), graph
 
         yield explain
         run.close()
@@ -138,16 +139,20 @@ def explained(shared_cache: Path) -> Iterator[Explained]:
 
 
 @pytest.mark.parametrize("defect", DEFECTS)
-def test_the_node_and_the_module_that_were_changed_are_named(defect: str, explained: Explained) -> None:
+def test_the_node_and_the_module_that_were_changed_are_named(defect: str, explained: Explained, tmp_path: Path) -> None:
     plant, module, operator = DEFECTS[defect]
-    found = explained(plant).guilty
+    explanation, graph = explained(plant)
+    found = explanation.guilty
     assert found is not None
     assert (found.module, found.operator) == (module, operator), found.reason
     assert found.place == "graph"
+    script, about = write_graph_reproduction(explanation, graph, tmp_path, "bert-onnxruntimecpu-fp32")
+    assert script is not None, about
+    assert "pytest_hfaccel" not in script.read_text(encoding="utf-8")
 
 
 def test_a_right_graph_has_no_wrong_node(explained: Explained) -> None:
-    assert explained(lambda _: None).guilty is None
+    assert explained(lambda _: None)[0].guilty is None
 
 
 def test_the_command_explains_a_right_graph(

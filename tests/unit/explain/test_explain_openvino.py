@@ -14,8 +14,9 @@ import torch
 
 from pytest_hfaccel.core.config import RunConfig
 from pytest_hfaccel.engine.session import Session
-from pytest_hfaccel.explain.graphs import GraphExplanation, explain_graph, open_graph
+from pytest_hfaccel.explain.graphs import GraphExplanation, RuntimeGraph, explain_graph, open_graph
 from pytest_hfaccel.explain.modules import Side, tensor_error
+from pytest_hfaccel.explain.reproduction import write_graph_reproduction
 from pytest_hfaccel.registry.resolution import resolve_model
 
 ov = pytest.importorskip("openvino")
@@ -175,7 +176,7 @@ DEFECTS: dict[str, tuple[Callable[[Any, Places], None], Callable[[Places], str],
 ADDED = "vit.embeddings"
 """Adds its whole table of positions, and looks nothing up in it."""
 
-Explained = Callable[[str, Callable[[Any, Places], None]], GraphExplanation]
+Explained = Callable[[str, Callable[[Any, Places], None]], tuple[GraphExplanation, RuntimeGraph]]
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +198,7 @@ def explained(shared_cache: Path) -> Iterator[Explained]:
             models = run.source.torch_model("fp64"), run.source.torch_model("fp32")
             return cell.device, inputs, *loaded.program_and_feed(inputs), models
 
-        def explain(name: str, plant: Callable[[Any, Places], None]) -> GraphExplanation:
+        def explain(name: str, plant: Callable[[Any, Places], None]) -> tuple[GraphExplanation, RuntimeGraph]:
             if name not in opened:
                 opened[name] = open_model(name)
             device, inputs, program, tensors, models = opened[name]
@@ -209,7 +210,8 @@ def explained(shared_cache: Path) -> Iterator[Explained]:
             got = torch.from_numpy(graph.run(feed, [])[graph.outputs[0]])
             with torch.no_grad():
                 expected = models[0](**Side(models[0]).moved(inputs, "")).logits
-            return explain_graph(graph, feed, models[0], models[1], inputs, tensor_error(got, expected))
+            error = tensor_error(got, expected)
+            return explain_graph(graph, feed, models[0], models[1], inputs, error), graph
 
         yield explain
 
@@ -225,19 +227,24 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "defect"), CASES)
-def test_the_node_and_the_module_that_were_changed_are_named(name: str, defect: str, explained: Explained) -> None:
+def test_the_node_and_the_module_that_were_changed_are_named(
+    name: str, defect: str, explained: Explained, tmp_path: Path
+) -> None:
     plant, module, operator = DEFECTS[defect]
-    explanation = explained(name, plant)
+    explanation, graph = explained(name, plant)
     assert explanation.error > explanation.budget
     found = explanation.guilty
     assert found is not None
     operator = "Add" if found.module == ADDED else operator
     assert (found.module, found.operator) == (module(PLACES[name]), operator), found.reason
     assert found.place == "graph"
+    script, about = write_graph_reproduction(explanation, graph, tmp_path, f"{name}-openvinocpu-fp32")
+    assert script is not None, about
+    assert "pytest_hfaccel" not in script.read_text(encoding="utf-8")
 
 
 def test_a_right_graph_has_no_wrong_node(explained: Explained) -> None:
-    explanation = explained("bert-base-uncased", lambda *_: None)
+    explanation, _ = explained("bert-base-uncased", lambda *_: None)
     assert explanation.error <= explanation.budget
     assert explanation.guilty is None
     assert explanation.matched > 0.9 * explanation.values
