@@ -126,6 +126,7 @@ LATE = (
     "explain/onnx_graphs.py",
     "explain/openvino_graphs.py",
     "explain/operators.py",
+    "explain/parts.py",
     "explain/torch_values.py",
     "explain/variants.py",
     "predict/calibration/openvino_operators.py",

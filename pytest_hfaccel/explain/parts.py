@@ -122,14 +122,14 @@ class PartSearch:
 
     def _with_fewer_rows(self, part: Part) -> Part:
         """Keep one row of the batch, where one is wrong by itself, and in the same way as in the batch."""
-        expected = part.expected
-        rows = 0 if expected is None or not expected.ndim else expected.shape[0]
-        if expected is None or rows < 2:
+        if part.expected is None:
             return part
         whole = self.graph.run_alone(part.nodes, part.feed, [part.output])[part.output]
-        for row in range(rows if whole.shape == expected.shape else 0):
+        rows = whole.shape[0] if whole.ndim and whole.size == part.expected.size else 0
+        for row in range(rows if rows > 1 else 0):
             cut = {n: v[row : row + 1] if v.ndim > 1 and v.shape[0] == rows else v for n, v in part.feed.items()}
-            smaller = replace(part, feed=cut, expected=expected[row : row + 1])
+            expected = part.expected.reshape(whole.shape)[row : row + 1]
+            smaller = replace(part, feed=cut, expected=expected)
             same = replace(smaller, expected=whole[row : row + 1])
             if self._is_wrong(smaller, f"row {row}") and not self._is_wrong(same, f"row {row}, as in the batch"):
                 return smaller

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -99,10 +100,7 @@ def write_reproduction(explanation: Explanation, directory: Path, title: str) ->
 
 _GRAPH_SCRIPT = '''"""{title}
 
-Needs numpy, {runtime} and beside it {files}. Runs {nodes} alone and exits with 1 if
-{wrong}.
-
-{reason}
+{about}
 """
 
 import pathlib
@@ -175,15 +173,16 @@ def write_graph_reproduction(
         code, files = graph.write_alone(part.nodes, part.feed, [part.output], script)
         np.savez(data, allow_pickle=False, **arrays)
         verdict = (_FINITE if part.expected is None else _COMPARED).format(origin=part.origin, budget=part.budget)
+        names = ", ".join(each.name for each in (*files, data))
+        wrong = "has NaN or infinity" if part.expected is None else "is off by more than allowed"
+        about = (
+            f"Needs numpy, {graph.title} and beside it {names}. Runs "
+            f"{', '.join(node.name for node in part.nodes)} alone and exits with 1 if the output {wrong}.",
+            f"In {found.module or 'the model'} ({found.kind}): {found.reason}.",
+        )
         text = _GRAPH_SCRIPT.format(
             title=_plain(title),
-            runtime=graph.title,
-            files=", ".join(each.name for each in (*files, data)),
-            nodes=_plain(", ".join(node.name for node in part.nodes)),
-            wrong="its output has NaN or infinity"
-            if part.expected is None
-            else "its output is off by more than allowed",
-            reason=_plain(f"In {found.module or 'the model'} ({found.kind}): {found.reason}."),
+            about=_plain("\n\n".join(textwrap.fill(each, 100, break_long_words=False) for each in about)),
             data=data.name,
             code=code,
             verdict=verdict,
