@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.backends.base import flatten_outputs
 from pytest_hfaccel.checks.base import CheckContext, built_in, failed, passed_unless
+from pytest_hfaccel.core.errors import HfAccelError
 from pytest_hfaccel.core.results import Cause, CheckOutcome, Stage
+from pytest_hfaccel.core.tasks import generates
 from pytest_hfaccel.numerics.budgets import ALLOWED_FACTOR, RUNS
 from pytest_hfaccel.numerics.compare import Comparison, compare, largest_passing
 from pytest_hfaccel.numerics.positions import real_positions
+from pytest_hfaccel.numerics.sampling import CONFIDENCE, bound_of_failures, compare_tokens
 from pytest_hfaccel.numerics.tolerances import Tolerance, tolerance_of
 
 if TYPE_CHECKING:
     import torch
 
     from pytest_hfaccel.backends.base import LoadedModel
+    from pytest_hfaccel.numerics.reference import Reference
 
     Tensors = Mapping[str, torch.Tensor]
 
@@ -147,23 +151,102 @@ _LIMITS = ("rel_l2", "rtol", "atol", "cosine", "top1")
 def parity(context: CheckContext) -> CheckOutcome:
     """The outputs equal those of the same weights on the CPU in fp64, within the tolerance of the dtype.
 
-    Positions of padding are left out. The measures have the error in multiples of what rounding to this dtype must cost
-    the model on this input, by emulation (`budget`); with `--hf-budget enforce` that limits it, too.
+    Positions of padding are left out. With `--hf-budget report` the measures have the error in multiples of what
+    rounding to this dtype must cost the model on this input, by emulation; `enforce` limits it, too. With
+    `--hf-samples` more inputs are compared likewise. For language models the measures also say what the difference
+    means for tokens: `tokens`.
     """
-    comparison = compare_with_reference(context, context.outputs)
+    first = _judge(context, context.reference, context.outputs)
     tolerance = {name: limit for name, limit in asdict(tolerance_of(context.cell)).items() if name in _LIMITS and limit}
-    measures = {"reference": context.reference.dtype, **comparison.measures(), "tolerance": tolerance}
+    measures = {"reference": context.reference.dtype, **first.comparison.measures(), "tolerance": tolerance}
     if context.reference.reason:
         measures["reference_reason"] = context.reference.reason
-    problem = comparison.text()
-    if _needs_budget(context, bool(problem)):
-        measures["budget"] = _compare_with_budget(context, comparison)
-        if problem:
-            problem += f"\n{_budget_in_words(context.cell.dtype, measures['budget'])}"
+    if first.budget:
+        measures["budget"] = first.budget
+    judged = [first]
+    if context.budget_request.samples > 1:
+        others, reason = _judge_other_inputs(context)
+        judged += others
+        measures["samples"] = _summary_of_inputs(judged, reason)
+    logits = [one.logits for one in judged if one.logits is not None]
+    if logits:
+        measures["tokens"] = compare_tokens(*map(_rows, zip(*logits, strict=True)))
+    bad = [one for one in judged if not one.comparison.ok]
+    problem = "\n".join(one.problem(context.cell.dtype) for one in bad)
+    if bad and len(judged) > 1:
+        problem += f"\n{_failures_in_words(measures['samples'])}"
     outcome = passed_unless(problem, **measures)
-    if problem and _is_rounding(comparison, measures.get("budget", {})):
+    if bad and all(_is_rounding(one.comparison, one.budget) for one in bad):
         outcome.cause = Cause.NUMERICS
     return outcome
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """One input of parity: how its outputs compare, in multiples of the budget where that was asked for, and logits.
+
+    The logits are those of the device and of the reference at real positions; `None` where the model has none.
+    """
+
+    seed: int
+    comparison: Comparison
+    budget: dict[str, Any]
+    logits: tuple[torch.Tensor, torch.Tensor] | None
+
+    def problem(self, dtype: str) -> str:
+        """What is wrong; empty where nothing is."""
+        if self.comparison.ok:
+            return ""
+        text = f"input {self.seed}: {self.comparison.text()}" if self.seed else self.comparison.text()
+        return f"{text}\n{_budget_in_words(dtype, self.budget)}" if self.budget else text
+
+
+def _judge(context: CheckContext, reference: Reference, outputs: Tensors, seed: int = 0) -> _Judged:
+    """Compare the outputs for one input; `seed` is 0 for the sample's own."""
+    comparison = _compare(context, reference, outputs)
+    budget = _compare_with_budget(context, reference, comparison) if _needs_budget(context, not comparison.ok) else {}
+    return _Judged(seed, comparison, budget, _logits(context, reference, outputs))
+
+
+def _judge_other_inputs(context: CheckContext) -> tuple[list[_Judged], str]:
+    """Compare more inputs, each with its own reference and budget; the text says why there are fewer than asked for."""
+    wanted = context.budget_request.samples - 1
+    try:
+        references = context.reference.with_varied_inputs(wanted)
+    except (HfAccelError, RuntimeError, TypeError, ValueError, IndexError) as error:
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        return [], f"the reference has no other inputs: {first}"
+    usable = [(seed, one) for seed, one in enumerate(references, start=1) if not _has_nan(one)]
+    judged = [_judge(context, one, context.loaded.forward(one.inputs), seed) for seed, one in usable]
+    nan = wanted - len(usable)
+    return judged, f"the reference's outputs hold NaN for {nan} of {wanted} other inputs" if nan else ""
+
+
+def _has_nan(reference: Reference) -> bool:
+    return any(bool(leaf.isnan().any()) for leaf in reference.outputs.values() if leaf.is_floating_point())
+
+
+def _summary_of_inputs(judged: Sequence[_Judged], reason: str) -> dict[str, Any]:
+    """Return how many inputs failed, and the share of all inputs that may."""
+    failures = sum(not one.comparison.ok for one in judged)
+    errors = {str(one.seed): one.comparison.measures().get("rel_l2") for one in judged}
+    ratios = {str(one.seed): one.budget["ratio"] for one in judged if "ratio" in one.budget}
+    return {
+        "count": len(judged),
+        "failed": failures,
+        "failing_at_most": float(f"{bound_of_failures(failures, len(judged)):.3g}"),
+        "confidence": CONFIDENCE,
+        "rel_l2": errors,
+        **({"ratios": ratios} if ratios else {}),
+        **({"reason": reason} if reason else {}),
+    }
+
+
+def _failures_in_words(summary: Mapping[str, Any]) -> str:
+    return (
+        f"{summary['failed']} of {summary['count']} inputs failed; with {summary['confidence']:.0%} confidence at most "
+        f"{summary['failing_at_most']:.0%} of all inputs do"
+    )
 
 
 def _is_rounding(comparison: Comparison, budget: Mapping[str, Any]) -> bool:
@@ -180,9 +263,9 @@ def _needs_budget(context: CheckContext, is_failed: bool) -> bool:
     return when in ("report", "enforce") or (when == "failures" and is_failed)
 
 
-def _compare_with_budget(context: CheckContext, comparison: Comparison) -> dict[str, Any]:
+def _compare_with_budget(context: CheckContext, reference: Reference, comparison: Comparison) -> dict[str, Any]:
     """Return the real errors in multiples of what the dtype must cost, or why there is no budget."""
-    budget = context.reference.budget_of(context.cell.dtype)
+    budget = reference.budget_of(context.cell.dtype)
     measured = (verdict.difference for verdict in comparison.verdicts if not verdict.difference.problem)
     ratios = budget.ratios({one.leaf: one.rel_l2 for one in measured})
     if not ratios:
@@ -207,14 +290,39 @@ def _budget_in_words(dtype: str, budget: Mapping[str, Any]) -> str:
     )
 
 
+def _logits(context: CheckContext, reference: Reference, outputs: Tensors) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Return the logits of a language model at real positions, and the reference's; `None` for other models."""
+    task, right = context.cell.model.task, reference.real_outputs.get("logits")
+    if not (generates(context.cell.model) or task == "fill-mask") or right is None or "logits" not in outputs:
+        return None
+    actual = real_positions(outputs, reference.inputs)["logits"]
+    if actual.shape != right.shape or right.ndim < 2:
+        return None
+    return actual, right
+
+
+def _rows(logits: Sequence[torch.Tensor]) -> torch.Tensor:
+    import torch
+
+    return torch.cat([one.reshape(-1, one.shape[-1]) for one in logits])
+
+
 def compare_with_reference(context: CheckContext, outputs: Tensors) -> Comparison:
     """Compare what a model gave for the sample with what the reference gives, by the budget, too, where it counts."""
-    comparison = compare_on_cell(
-        context, real_positions(outputs, context.sample.forward), context.reference.real_outputs
+    return _compare(context, context.reference, outputs)
+
+
+def _compare(context: CheckContext, reference: Reference, outputs: Tensors) -> Comparison:
+    dtype = context.cell.dtype
+    comparison = compare(
+        real_positions(outputs, reference.inputs),
+        reference.real_outputs,
+        tolerance_of(context.cell),
+        lambda: reference.error_of(dtype),
     )
     if context.budget_request.when != "enforce":
         return comparison
-    return comparison.within(context.reference.budget_of(context.cell.dtype).costs, ALLOWED_FACTOR, context.cell.dtype)
+    return comparison.within(reference.budget_of(dtype).costs, ALLOWED_FACTOR, dtype)
 
 
 def compare_on_cell(

@@ -255,6 +255,13 @@ class RunConfig:
         "where the table allows it.",
         choices=("off", "failures", "report", "enforce"),
     )
+    samples = Option(
+        "--hf-samples",
+        1,
+        "How many inputs parity compares: the sample's and others drawn from seeds (default: 1; 5 to 8 for runs on "
+        "accuracy). The record then has a bound on the share of inputs that fail.",
+        counts=True,
+    )
     explain = Option(
         "--hf-explain",
         "off",

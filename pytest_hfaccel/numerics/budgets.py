@@ -84,9 +84,11 @@ class BudgetRequest:
 
     Attributes:
         when: `off`, `failures` (for a parity that failed), `report` (for every parity) or `enforce` (as its limit).
+        samples: How many inputs are compared: the sample's, and others drawn from seeds.
     """
 
     when: str = "failures"
+    samples: int = 1
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pytest_hfaccel.core.errors import HfAccelError, format_bytes
 from pytest_hfaccel.numerics.budgets import Budget, emulate, round_to
 from pytest_hfaccel.numerics.compare import LeafDifference, difference
 from pytest_hfaccel.numerics.positions import real_positions
+from pytest_hfaccel.numerics.sampling import reserved_tokens, vary_inputs
 
 if TYPE_CHECKING:
     import torch
@@ -56,6 +58,7 @@ class Reference:
     Made by `compute_reference`.
 
     Attributes:
+        inputs: What `forward` was called with: the sample's.
         outputs: The tensors of `forward` by dotted leaf name; floating-point ones in fp64.
         real_outputs: The same without the positions of padding; see `real_positions`.
         dtype: `fp64`, or `fp32` where fp64 is not available.
@@ -74,6 +77,9 @@ class Reference:
         self._continuations: dict[int, Continuation] = {}
         self._errors: dict[str, dict[str, LeafDifference]] = {}
         self._budgets: dict[str, Budget] = {}
+        self._whole: Reference | None = None
+        self._varied: dict[int, Reference] = {}
+        self.inputs = source.sample().forward
         with self.model() as loaded:
             self.outputs: Tensors = self._forward(loaded)
         self.real_outputs = self._real(self.outputs)
@@ -81,6 +87,10 @@ class Reference:
     @contextmanager
     def model(self) -> Iterator[LoadedModel]:
         """Give the loaded reference model; a small one stays loaded afterwards."""
+        if self._whole is not None:
+            with self._whole.model() as loaded:
+                yield loaded
+            return
         loaded = self._small or self._load(self.dtype)
         self._small = loaded if loaded.nbytes <= SMALL_BYTES else None
         try:
@@ -111,6 +121,29 @@ class Reference:
             self._budgets[dtype] = self._emulate(dtype)
         return self._budgets[dtype]
 
+    def with_varied_inputs(self, count: int) -> list[Reference]:
+        """References of the same model with other inputs than the sample's, seeded 1, 2, ...; see `vary_inputs`.
+
+        They share this one's loaded model.
+
+        Raises:
+            ValueError: None of the inputs can be varied.
+            RuntimeError: The model does not take them; torch's message says why.
+        """
+        missing = [seed for seed in range(1, count + 1) if seed not in self._varied]
+        if missing:
+            with self.model() as loaded:
+                reserved = reserved_tokens(loaded.pipeline_model().config)
+                for seed in missing:
+                    other = copy.copy(self)
+                    other._whole, other._varied = self, {}
+                    other._errors, other._budgets, other._continuations = {}, {}, {}
+                    other.inputs = vary_inputs(self.inputs, seed, reserved)
+                    other.outputs = other._forward(loaded)
+                    other.real_outputs = other._real(other.outputs)
+                    self._varied[seed] = other
+        return [self._varied[seed] for seed in range(1, count + 1)]
+
     def outputs_with(self, change: WeightChange) -> Tensors:
         """The outputs at real positions with one weight made wrong."""
         with self.model() as loaded, loaded.perturbed(change) as wrong:
@@ -123,18 +156,18 @@ class Reference:
             self._small = None
 
     def _forward(self, loaded: LoadedModel) -> Tensors:
-        outputs = loaded.forward(self._source.sample().forward)
+        outputs = loaded.forward(self.inputs)
         return {name: leaf.double() if leaf.is_floating_point() else leaf for name, leaf in outputs.items()}
 
     def _real(self, outputs: Tensors) -> Tensors:
-        return real_positions(outputs, self._source.sample().forward)
+        return real_positions(outputs, self.inputs)
 
     def _emulate(self, dtype: str) -> Budget:
         if dtype not in ("fp32", "fp16", "bf16"):
             return Budget(dtype, {}, f"no rounding is emulated for {dtype}")
         if self.dtype != "fp64":
             return Budget(dtype, {}, f"the reference is in {self.dtype} ({self.reason}), whose own rounding is in it")
-        sample = {name: round_to(tensor, dtype) for name, tensor in self._source.sample().forward.items()}
+        sample = {name: round_to(tensor, dtype) for name, tensor in self.inputs.items()}
         try:
             with self.model() as loaded:
                 return emulate(
@@ -146,7 +179,7 @@ class Reference:
     def _measure_error(self, dtype: str) -> dict[str, LeafDifference]:
         try:
             with closing(self._load(dtype)) if dtype == "fp32" else self._borrow(dtype) as loaded:
-                outputs = self._real(loaded.forward(self._source.sample().forward))
+                outputs = self._real(loaded.forward(self.inputs))
         except (HfAccelError, RuntimeError, NotImplementedError):
             return {}
         both = (name for name in self.real_outputs if name in outputs)
