@@ -7,7 +7,13 @@ comes out.
 from __future__ import annotations
 
 from pytest_hfaccel.reporting.journal import JOURNAL, Journal, JournalContents, read_journal
-from pytest_hfaccel.reporting.reports import model_device_rows, model_device_table, precision_line, write_reports
+from pytest_hfaccel.reporting.reports import (
+    budget_line,
+    model_device_rows,
+    model_device_table,
+    precision_line,
+    write_reports,
+)
 from pytest_hfaccel.reporting.run_facts import SCHEMAS, load_schema
 
 __all__ = [
@@ -15,6 +21,7 @@ __all__ = [
     "SCHEMAS",
     "Journal",
     "JournalContents",
+    "budget_line",
     "load_schema",
     "model_device_rows",
     "model_device_table",

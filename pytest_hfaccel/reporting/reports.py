@@ -183,6 +183,27 @@ def precision_line(results: Iterable[CellResult]) -> str:
     return ", ".join([f"precision: {found['noticed']} cells would notice the next lower one", *blind])
 
 
+def budget_line(results: Iterable[CellResult]) -> str:
+    """Say in one line how the errors compare with what rounding must cost; empty if no passed cell has a budget.
+
+    A failure says it itself.
+    """
+    ratios = {
+        result.cell: budget["ratio"]
+        for result in results
+        for check in result.checks
+        if check.name == "parity" and check.status == Status.PASSED
+        if isinstance(budget := check.measures.get("budget"), Mapping) and "ratio" in budget
+    }
+    if not ratios:
+        return ""
+    worst = max(ratios, key=lambda cell: ratios[cell])
+    return (
+        f"error budget: in {len(ratios)} passed cells the error is {min(ratios.values()):.2g} to {ratios[worst]:.2g} "
+        f"times what rounding must cost ({worst})"
+    )
+
+
 def _skipped_checks(results: Iterable[CellResult]) -> list[dict[str, Any]]:
     found: dict[tuple[str, str], list[str]] = defaultdict(list)
     for result in results:

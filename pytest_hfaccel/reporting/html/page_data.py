@@ -40,7 +40,7 @@ _DIGITS = 5
 _LARGEST = 1e300
 _GONE_SHOWN = 500
 _STATUSES = tuple(Status)
-_NUMBERS = ("latency", "throughput", "memory", "error", "tolerance", "seconds")
+_NUMBERS = ("latency", "throughput", "memory", "error", "tolerance", "seconds", "budget")
 _ONCE_ELSEWHERE = ("measurements", "placement")
 """Parts of measures that are large, and that the page shows in another form."""
 
@@ -218,14 +218,18 @@ def numbers_of(result: CellResult) -> list[float | None]:
     """Return the numbers of a cell that are compared between devices and runs.
 
     They are the median latency in ms and samples per second at the first measured point, the bytes of a forward pass
-    (else of the weights on the device), the relative error of parity and its tolerance, and the seconds of all checks
-    and of loading.
+    (else of the weights on the device), the relative error of parity and its tolerance, the seconds of all checks and
+    of loading, and the error in multiples of what rounding must cost: the largest one of the inputs.
     """
     # pytest measures each point in a test of its own: the first one counts.
     measures = {check.name: check.measures for check in reversed(result.checks)}
     parity, speed = measures.get("parity", {}), measures.get("performance", {})
     memory = speed.get("memory_bytes") or result.placement.get("bytes")
     limits = parity.get("tolerance")
+    budget, inputs = parity.get("budget"), parity.get("samples")
+    ratios = [budget.get("ratio")] if isinstance(budget, Mapping) else []
+    if isinstance(inputs, Mapping) and isinstance(inputs.get("ratios"), Mapping):
+        ratios += inputs["ratios"].values()
     seconds = sum(check.seconds for check in result.checks) + sum(result.timings.values())
     values = (
         speed.get("median_ms"),
@@ -234,6 +238,7 @@ def numbers_of(result: CellResult) -> list[float | None]:
         parity.get("rel_l2"),
         limits.get("rel_l2") if isinstance(limits, Mapping) else None,
         seconds,
+        max((ratio for ratio in map(_number, ratios) if ratio is not None), default=None),
     )
     return [_number(value) for value in values]
 
@@ -277,7 +282,7 @@ def reproduce(result: CellResult) -> str:
 
 
 def _before(result: CellResult) -> tuple[Any, ...]:
-    latency, _, _, error, _, _ = numbers_of(result)
+    latency, _, _, error, *_ = numbers_of(result)
     return (str(result.status), result.weights, latency, error, result.model, result.device, result.dtype)
 
 

@@ -23,6 +23,8 @@ from tests.unit.reporting.report_samples import HEADER, make_result, sample_resu
 
 HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>"
 SPEED = {"median_ms": 4.0, "samples_per_second": 250.0, "batch": 1, "memory_bytes": 5_000_000}
+BUDGET = {"ratio": 1.4, "leaf": "logits", "costs": 1.4e-7}
+INPUTS = {"count": 5, "failed": 0, "failing_at_most": 0.451, "confidence": 0.95, "ratios": {"0": 1.4, "3": 1.7}}
 
 
 def index_of(page: str) -> dict[str, Any]:
@@ -45,8 +47,10 @@ def run_with_history() -> tuple[list[CellResult], list[PastRun]]:
                     "parity", Status.FAILED, Stage.COMPARE, "logits: rel-L2 0.2 > 1e-05", {"rel_l2": 0.2, **limit}
                 )
                 if fails
-                else CheckOutcome("parity", measures={"rel_l2": 2e-7, **limit}, seconds=0.1)
+                else CheckOutcome("parity", measures={"rel_l2": 2e-7, "budget": BUDGET, **limit}, seconds=0.1)
             )
+            if (number, device) == (5, "cpu"):
+                parity.measures["samples"] = INPUTS
             speed = CheckOutcome("performance", measures={**SPEED, "median_ms": 2.0 if device != "cpu" else 4.0})
             emulated = {"implementation": "emulated"} if device == "fake:0" else {}
             results.append(make_result(model, "bert", device, "fp32", [parity, speed], **emulated))
@@ -221,6 +225,7 @@ def test_the_matrix_comes_first_and_problems_lead_it(shown: Shown) -> None:
         ("(model:*-01 or model:*-02) impl:emulated", "2 of 72 cells, 2 of 24 models"),
         ("changed:broken,slower", "2 of 72 cells, 2 of 24 models"),
         ("error>1e-3", "1 of 72 cells, 1 of 24 models"),
+        ("budget>1.5", "1 of 72 cells, 1 of 24 models"),
         ("latency<3ms", "48 of 72 cells, 24 of 24 models"),
         ("none(status:failed) device:cpu", "23 of 72 cells, 23 of 24 models"),
         ("all(status:passed)", "69 of 72 cells, 23 of 24 models"),
@@ -255,6 +260,18 @@ def test_an_address_leads_to_a_cell_with_its_numbers_and_command(shown: Shown) -
     assert panel.locator(".gauge.over").count() == 1
     shown.tab.keyboard.press("Escape")
     panel.wait_for(state="detached")
+
+
+def test_how_the_error_compares_with_what_rounding_must_cost(shown: Shown) -> None:
+    shown.go("#matrix?show=budget&sort=name&q=model-05")
+    assert shown.text('[data-line="0"] .value b') == "1.7 \u00d7"  # the largest of the inputs
+    shown.tab.locator('[data-line="0"] .name').click()
+    assert "1.4 \u00d7" in shown.text("table.devices")
+    shown.go("#matrix?open=org%2Fmodel-05-cpu-fp32")
+    shown.tab.locator(".panel .command").first.wait_for()
+    text = shown.text(".panel")
+    assert "1.4 \u00d7 budget" in text
+    assert "5 inputs passed, \u2264 45 % fail" in text
 
 
 def test_the_keyboard_reaches_cells_and_comes_back(shown: Shown) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.results import CellResult, CheckOutcome, Ended
-from pytest_hfaccel.reporting import precision_line, write_reports
+from pytest_hfaccel.reporting import budget_line, precision_line, write_reports
 from tests.unit.reporting.report_samples import HEADER, sample_results
 
 
@@ -109,6 +109,15 @@ def test_cells_that_would_not_notice_the_next_lower_precision_are_counted_and_na
     line = f"precision: 1 cells would notice the next lower one, 1 blind to fp8 ({name})"
     assert precision_line(results) == line
     assert precision_line(sample_results()) == ""
+
+
+def test_the_last_lines_say_how_errors_compare_with_what_rounding_must_cost() -> None:
+    results = sample_results()[:2]
+    assert budget_line(results) == ""
+    results[0].checks[:] = [CheckOutcome("parity", measures={"budget": {"ratio": 0.91}})]
+    results[1].checks[:] = [CheckOutcome("parity", measures={"budget": {"ratio": 1.62}})]
+    line = f"error budget: in 2 passed cells the error is 0.91 to 1.6 times what rounding must cost ({results[1].cell})"
+    assert budget_line(results) == line
 
 
 def test_the_summary_adds_up_the_pools_of_all_processes(reports: Path) -> None:

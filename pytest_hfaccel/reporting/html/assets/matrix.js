@@ -166,6 +166,7 @@ export const SHOWN = {
   throughput: { label: "Throughput", best: "most", option: "--hf-performance" },
   memory: { label: "Memory", best: "least" },
   error: { label: "Error", best: "least" },
+  budget: { label: "Error / budget", best: "least" },
   seconds: { label: "Test time", best: "least" },
 };
 const GROUPS = { "": "nothing", family: "family", module: "module", architecture: "class", task: "task", weights: "weights" };
@@ -429,6 +430,7 @@ export function Matrix() {
         throughput: "Samples per second at the first measured batch size; the most of each row is bold.",
         memory: "Bytes of a run where measured, else of the weights on the device.",
         error: "Relative error (rel-L2) against the fp64 reference.",
+        budget: "Error in multiples of what rounding to this dtype must cost this model; near 1 is honest arithmetic.",
         seconds: "Loading and all checks.",
       }[as]}</p>` : null}
     </div>
