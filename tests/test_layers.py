@@ -63,6 +63,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "registry",
     },
     "history": {"__version__", "benchmark", "classify", "core", "reporting"},
+    "comparison": {"benchmark", "core", "history", "reporting"},
     "plots": {"benchmark", "core"},
     "predict": {
         "benchmark",

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 from pytest_hfaccel.benchmark.measurement import Measurement, Point
 from pytest_hfaccel.benchmark.memory import AddedMemory, SharedProcess
 from pytest_hfaccel.benchmark.noise import noise_between, read_noise
-from pytest_hfaccel.benchmark.timing import TimingBudget, latency_of, time_runs, timed_runs, warm_up_runs
+from pytest_hfaccel.benchmark.timing import (
+    BLOCK_MINIMA,
+    TimingBudget,
+    block_minima,
+    latency_of,
+    time_runs,
+    timed_runs,
+    warm_up_runs,
+)
 from pytest_hfaccel.core.errors import HfAccelError
 from pytest_hfaccel.core.spec import CPU
 
@@ -118,6 +126,7 @@ def measure(
             "inputs": inputs.shapes,
             "inputs_source": inputs.source,
             "cpu_seconds_per_second": round(busy, 4),
+            BLOCK_MINIMA: block_minima(seconds),
             **transport,
             **tokens,
             "placement": placement.to_json(),
@@ -167,7 +176,7 @@ def _tokens(loaded: LoadedModel, inputs: MeasuredInputs, budget: TimingBudget) -
     prompt = inputs.generate
     if prompt is None:
         return {}
-    budget = replace(budget, max_seconds=_SHARE_FOR_TOKENS * budget.max_seconds)
+    budget = replace(budget, least_seconds=0.0, max_seconds=_SHARE_FOR_TOKENS * budget.max_seconds)
 
     def median_ms(tokens: int, use_cache: bool) -> float:
         run = partial(loaded.generate, prompt, max_new_tokens=tokens, use_cache=use_cache)

@@ -33,6 +33,11 @@ _LEAST_SLOW_RUNS = 3
 _GROWTH = 10
 """The interval is computed again after ten percent more runs."""
 
+BLOCK_MINIMA = "block_minima_ms"
+"""Among a measurement's details: the repetitions as they are kept, see `block_minima`."""
+_BLOCKS = 32
+_DIGITS = 5
+
 
 @dataclass(frozen=True)
 class TimingBudget:
@@ -41,6 +46,9 @@ class TimingBudget:
     Attributes:
         relative_error: Half the width of the median's 95 % confidence interval, as a share of the median, that is
             good enough.
+        least_seconds: Timed runs take at least so long, unless `max_runs` or `max_seconds` is less. What else the
+            machine does comes and goes within tenths of a second, and only a measurement that outlasts it has
+            undisturbed runs: see docs/comparing_runs.md.
         max_seconds: Timed runs end after this long, even if that has not been reached.
         least_runs: Fewest timed runs, unless they are too slow for the time limit. Below 6 runs the extremes do not
             hold the median with 95 % confidence (2 x 0.5^5 = 6 %).
@@ -51,6 +59,7 @@ class TimingBudget:
     """
 
     relative_error: float = 0.02
+    least_seconds: float = 0.5
     max_seconds: float = 3.0
     least_runs: int = 7
     max_runs: int = 1000
@@ -112,7 +121,17 @@ def _is_enough(times: list[float], budget: TimingBudget, elapsed: float, look: i
         return True
     if elapsed >= budget.max_seconds and len(times) >= _LEAST_SLOW_RUNS:
         return True
-    return len(times) == look and relative_error(times) <= budget.relative_error
+    return len(times) == look and elapsed >= budget.least_seconds and relative_error(times) <= budget.relative_error
+
+
+def block_minima(seconds: Sequence[float]) -> list[float]:
+    """Return the repetitions in milliseconds in a short form: in order, the fastest run of each of at most 32 blocks.
+
+    The fastest, because what disturbs a run only adds time; blocks of successive runs, because disturbances last.
+    """
+    count = min(len(seconds), _BLOCKS)
+    blocks = (seconds[i * len(seconds) // count : (i + 1) * len(seconds) // count] for i in range(count))
+    return [float(f"{1e3 * min(block):.{_DIGITS}g}") for block in blocks]
 
 
 def latency_of(seconds: list[float], warm_up: int) -> Latency:

@@ -23,6 +23,7 @@ def make_parser() -> argparse.ArgumentParser:
         bench,
         classify,
         cloud,
+        compare,
         compatibility,
         database,
         explain,
@@ -43,8 +44,8 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"hfaccel {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    listed = (hardware, compatibility, registry, classify, recommend, bench, predict, database, reports, plan, merge)
-    for command in (starting, *listed, run, cloud, selftest, explain):
+    listed = (hardware, compatibility, registry, classify, recommend, bench, predict, database, reports, compare, plan)
+    for command in (starting, *listed, merge, run, cloud, selftest, explain):
         command.add_parser(commands)
     return parser
 

@@ -23,6 +23,7 @@ from pytest_hfaccel.history.rows import (
     insert,
     measurement_of,
     prediction_row,
+    read_runs,
     utc,
     write,
 )
@@ -175,6 +176,18 @@ class BenchmarkDatabase:
             }
             for cell in cells
         ]
+
+    def recent_runs(self, count: int, *, before: str = "") -> list[RunRecord]:
+        """Return the newest runs with their cells and measurements, the oldest first.
+
+        What the tables do not have of a cell (timings by stage, what decided its outcome) is left out.
+
+        Args:
+            count: How many at most.
+            before: Only runs that began before this time (ISO 8601); all when empty.
+        """
+        with self._read() as connection:
+            return read_runs(connection, count, utc(before) if before else None)
 
     def frame(self, name: str) -> Any:
         """Return a table or a view as a pandas frame.

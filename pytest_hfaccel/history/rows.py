@@ -154,6 +154,65 @@ def measurement_of(row: Row) -> Measurement:
     )
 
 
+_RUNS = """
+SELECT run_id, test_name, test_type, started_at, completed_at, success, git_commit, command_line, versions, machine
+FROM test_runs WHERE started_at IS NOT NULL AND (? IS NULL OR started_at < ?)
+ORDER BY started_at DESC, run_id DESC LIMIT ?
+"""
+_CHECKS = """
+SELECT
+    i.test_module, i.cell, m.model_name, i.test_class, coalesce(h.device, ?), i.precision, i.weights, c.implementation,
+    c.metadata, i.test_name, i.status, i.stage, coalesce(i.error_traceback, i.error_message), i.metadata,
+    i.execution_time_seconds
+FROM integration_test_results i
+JOIN models m ON m.model_id = i.model_id
+LEFT JOIN hardware_platforms h ON h.hardware_id = i.hardware_id
+LEFT JOIN hardware_compatibility c
+    ON (c.run_id, c.model_id, c.hardware_id) = (i.run_id, i.model_id, i.hardware_id) AND c.cell = i.cell
+WHERE i.run_id = ? AND i.cell IS NOT NULL ORDER BY i.test_result_id
+"""
+
+
+def read_runs(connection: Any, count: int, before: datetime | None) -> list[RunRecord]:
+    """Return the newest runs, the oldest first; see `BenchmarkDatabase.recent_runs`."""
+    found = []
+    for run in connection.execute(_RUNS, [before, before, count]).fetchall():
+        run_id, name, kind, started, completed, success, commit, command, versions, machine = run
+        query = f"SELECT {', '.join(COLUMNS)} FROM measured_rows WHERE run_id = ? ORDER BY result_id"  # noqa: S608
+        rows = connection.execute(query, [run_id]).fetchall()
+        found.append(
+            RunRecord(
+                test_name=name or "",
+                test_type=kind or "",
+                started_at=started.replace(tzinfo=UTC),
+                completed_at=(completed or started).replace(tzinfo=UTC),
+                success=bool(success),
+                git_commit=commit or "",
+                command_line=command or "",
+                versions=json.loads(versions or "{}"),
+                machine=json.loads(machine or "{}"),
+                measurements=[measurement_of(dict(zip(COLUMNS, row, strict=True))) for row in rows],
+                cells=_read_cells(connection, run_id),
+            )
+        )
+    return found[::-1]
+
+
+def _read_cells(connection: Any, run_id: int) -> list[CellResult]:
+    cells: dict[tuple[str, str], CellResult] = {}
+    for row in connection.execute(_CHECKS, [CLASS_LEVEL, run_id]).fetchall():
+        module, cell, model, architecture, device, dtype, weights, implementation, metadata, *check = row
+        name, status, stage, reason, measures, seconds = check
+        if (module, cell) not in cells:
+            identity = CellResult(cell, model, architecture or "", module or "", "", device, dtype or "", weights or "")
+            identity.implementation = implementation or "real"
+            identity.placement = json.loads(metadata or "{}").get("placement") or {}
+            cells[module, cell] = identity
+        plain = {"name": name, "status": status, "stage": stage, "reason": reason, "seconds": seconds or 0.0}
+        cells[module, cell].checks.append(CheckOutcome.from_json({**plain, "measures": json.loads(measures or "{}")}))
+    return list(cells.values())
+
+
 def calibration_row(calibration: Any) -> dict[str, Any]:
     """Return the row of `device_calibrations`, without the number of its run.
 

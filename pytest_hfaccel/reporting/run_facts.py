@@ -114,9 +114,9 @@ def installed_versions() -> dict[str, str | None]:
     return versions
 
 
-SCHEMAS = ("cell", "by-class", "by-hardware", "summary", "journal", "coverage", "common")
+SCHEMAS = ("cell", "by-class", "by-hardware", "summary", "journal", "coverage", "comparison", "common")
 """The schemas: of a cell's record, of the three kinds of report, of a line of the journal, of what `hfaccel support`
-writes, and what they share."""
+and `hfaccel compare` write, and what they share."""
 
 
 def load_schema(name: str) -> dict[str, Any]:

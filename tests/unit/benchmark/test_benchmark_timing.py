@@ -11,6 +11,7 @@ import pytest
 
 from pytest_hfaccel.benchmark.timing import (
     TimingBudget,
+    block_minima,
     enclosing_rank,
     latency_of,
     median_interval,
@@ -107,7 +108,19 @@ def test_runs_that_are_too_slow_are_made_three_times() -> None:
 
 def test_the_user_fixes_the_least_number_of_runs() -> None:
     work = steady(0.001)
-    assert len(timed_runs(work, TimingBudget(least_runs=40), work.clock)) == 40
+    assert len(timed_runs(work, TimingBudget(least_runs=40, least_seconds=0.0), work.clock)) == 40
+
+
+def test_quick_runs_are_repeated_for_half_a_second_at_least() -> None:
+    work, few = steady(0.01), steady(0.01)
+    assert 0.5 <= sum(timed_runs(work, TimingBudget(), work.clock)) < 0.6
+    assert len(timed_runs(few, TimingBudget(max_runs=20), few.clock)) == 20
+
+
+def test_repetitions_are_kept_as_the_fastest_of_successive_blocks() -> None:
+    seconds = [0.001 * (2 + at // 4 + (at % 4)) for at in range(128)]
+    assert block_minima(seconds) == [2.0 + block for block in range(32)]
+    assert block_minima([0.00123456789, 0.5]) == [1.2346, 500.0]
 
 
 def test_the_latency_is_in_milliseconds_and_ordered() -> None:
