@@ -71,6 +71,7 @@ def main() -> None:
     parser.add_argument("--slowed", type=int, default=16, help="runs between them in which one model is slowed down")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--journals", type=Path, help="where journals are kept, and reused if they are there")
+    parser.add_argument("--note", default="", help="a sentence about the machine, for the document")
     given = parser.parse_args()
     os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error")
     with tempfile.TemporaryDirectory() as temporary:
@@ -89,7 +90,7 @@ def main() -> None:
         missing = [entry for entry in entries if not entry[0].exists()]
         if missing:
             measure_all(missing, given.threads, Path(temporary) / "cache")
-        lines = table(list(pairwise(same)), slowed, given.threads)
+        lines = table(list(pairwise(same)), slowed, given.threads, given.note)
     TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(TABLE.read_text(encoding="utf-8"))
 
@@ -147,7 +148,7 @@ def _measure_run(path: Path, prepared: Sequence[tuple[Any, Any]], slow: str, mac
     draft.replace(path)
 
 
-def table(same: Sequence[tuple[Path, Path]], slowed: Sequence[tuple[Path, Path]], threads: int) -> list[str]:
+def table(same: Sequence[tuple[Path, Path]], slowed: Sequence[tuple[Path, Path]], threads: int, note: str) -> list[str]:
     """The document."""
     import torch
 
@@ -155,6 +156,7 @@ def table(same: Sequence[tuple[Path, Path]], slowed: Sequence[tuple[Path, Path]]
     alone = [_compared(*pair, only=name) for pair in same for name in MODELS]
     slow = [(MODELS[number % len(MODELS)], _compared(*pair)) for number, pair in enumerate(slowed)]
     seen = [(name, comparison, _slower(comparison)) for name, comparison in slow]
+    visible_ones = [one for one in seen if any(t.limit < SLOWDOWN and t.model == one[0] for t in one[1].timings)]
     measurements = sum(len(comparison.timings) for comparison in found)
     spreads = sorted(device.spread or 0.0 for comparison in found for device in comparison.noise)
     visible = sorted(device.least_visible for comparison in found for device in comparison.noise)
@@ -179,18 +181,24 @@ def table(same: Sequence[tuple[Path, Path]], slowed: Sequence[tuple[Path, Path]]
             f"slowdown of {SLOWDOWN:.0%} found or called unclear",
             _share(sum(name in _unclear(c) + names for name, c, names in seen), len(seen)),
         ),
+        (
+            f"slowdown of {SLOWDOWN:.0%} found, where the limit of the model was below that",
+            _share(sum(name in names for name, _, names in visible_ones), len(visible_ones)),
+        ),
     ]
     return [
         "# What `hfaccel compare` takes for a change, and what it misses",
         "",
         f"Written by `python benchmarks/comparison_rates.py`. {len(MODELS)} tiny models on the CPU, {threads} "
-        f"thread{'s' if threads > 1 else ''}, the default number of repetitions; two runs make a pair. *slowdown*: in "
-        "one run of the pair one model, another one each time, waits after each forward pass.",
+        f"thread{'s' if threads > 1 else ''}, the default number of repetitions. Each run makes a pair with the one "
+        "before it. *slowdown*: in one run of a pair one model, another one each time, waits after each forward pass.",
         "",
         f"Machine: {read_cpuinfo()[0] or platform.machine()}, {os.cpu_count()} cores, {platform.system()}; torch "
-        f"{torch.__version__}; {time.strftime('%Y-%m-%d')}. Spread of the changes between the runs of a pair: median "
-        f"{spreads[len(spreads) // 2]:.1%}, largest {spreads[-1]:.1%}; smallest change that half of the measurements "
-        f"could show: median {visible[len(visible) // 2]:.1%}, largest {visible[-1]:.1%}.",
+        f"{torch.__version__}; {time.strftime('%Y-%m-%d')}. Load average during the runs: {_loads(found)}. {note}".strip(),
+        "",
+        f"Spread of the changes between the runs of a pair: median {spreads[len(spreads) // 2]:.1%}, largest "
+        f"{spreads[-1]:.1%}; smallest change that half of the measurements could show: median "
+        f"{visible[len(visible) // 2]:.1%}, largest {visible[-1]:.1%}.",
         "",
         "| | number | share |",
         "|---|---|---|",
@@ -221,6 +229,12 @@ def _unclear(comparison: Any) -> list[str]:
 
 def _slow_devices(found: Sequence[Any]) -> int:
     return sum(any(device.verdict == "slower" for device in comparison.noise) for comparison in found)
+
+
+def _loads(found: Sequence[Any]) -> str:
+    """How many processes wanted a core meanwhile: a quiet machine has about 1, this benchmark."""
+    loads = sorted(comparison.run.header["machine"]["load_average"] for comparison in found)
+    return f"{loads[0]:.1f} to {loads[-1]:.1f}, median {loads[len(loads) // 2]:.1f}"
 
 
 def _share(count: int, of: int) -> str:

@@ -51,7 +51,7 @@ class Limits:
     least_change: float = 0.05
     family_error: float = 0.05
     spreads: float = 3.0
-    uncertainties: float = 2.0
+    uncertainties: float = 2.5
     alone: float = 0.07
     enough: int = 4
 
