@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 from pytest_hfaccel.checks.base import CheckContext, built_in, passed_unless, skipped
 from pytest_hfaccel.core.results import CheckOutcome
 from pytest_hfaccel.core.tasks import generates
+from pytest_hfaccel.numerics.budgets import ALLOWED_FACTOR
 from pytest_hfaccel.numerics.compare import difference
 from pytest_hfaccel.numerics.tolerances import SECOND_CHANCE_FACTOR, tolerance_of
 
 if TYPE_CHECKING:
     import torch
+
+    from pytest_hfaccel.numerics.reference import Continuation
 
 NEW_TOKENS = 8
 _SAME_LOGITS = 1e-5
@@ -24,7 +27,9 @@ _WAYS = {"with_cache": True, "without_cache": False}
 def generation(context: CheckContext) -> CheckOutcome:
     """Greedy tokens equal the reference's with and without cache, up to the first tie within the dtype's rounding.
 
-    And the reference's `generate` continues the prompt as its `forward` predicts.
+    And the reference's `generate` continues the prompt as its `forward` predicts. The measure `judged` counts
+    the tokens whose choice rounding cannot turn: only those say anything. With `--hf-budget enforce` rounding explains
+    no more than what it must cost this model.
     """
     inputs = context.sample.generate
     if inputs is None:
@@ -37,8 +42,11 @@ def generation(context: CheckContext) -> CheckOutcome:
         except NotImplementedError as error:
             unsupported[way] = measures[way] = f"not supported: {error}"
             continue
-        of_way, measures[way] = _token_problems(context, tokens)
+        of_way, measures[way], judged = _token_problems(context, tokens)
+        measures.setdefault("judged", {})[way] = judged
         problems += [f"{way.replace('_', ' ')}: {problem}" for problem in of_way]
+    if problems:
+        problems += filter(None, [_budget_in_words(context)])
     if len(unsupported) == len(_WAYS):
         return skipped("; ".join(unsupported.values()), **measures)
     if not bool(context.reference.continuation(NEW_TOKENS).step_logits.isnan().any()):
@@ -67,18 +75,26 @@ def _first_token_problems(context: CheckContext, measures: dict[str, Any]) -> li
     ]
 
 
-def _token_problems(context: CheckContext, tokens: torch.Tensor) -> tuple[list[str], str]:
-    """Return what is wrong with the tokens, and what is recorded of them.
+def _token_problems(context: CheckContext, tokens: torch.Tensor) -> tuple[list[str], str, str]:
+    """Return what is wrong with the tokens, what is recorded of them, and how many of how many are judged.
 
-    Of each row the first token that differs counts; what follows is not compared: it continues another text.
+    Of each row the first token that differs counts; what follows is not compared: it continues another text. A token is
+    judged where the reference prefers it to any other by more than rounding explains.
     """
     continuation = context.reference.continuation(NEW_TOKENS)
     expected = continuation.tokens
     if tokens.shape != expected.shape:
-        return [f"tokens of shape {tuple(tokens.shape)}, the reference has {tuple(expected.shape)}"], "wrong shape"
-    problems, divergences = [], []
+        return (
+            [f"tokens of shape {tuple(tokens.shape)}, the reference has {tuple(expected.shape)}"],
+            "wrong shape",
+            "none",
+        )
+    problems, divergences, judged, compared = [], [], 0, 0
     for row in range(tokens.shape[0]):
         steps = (tokens[row] != expected[row]).nonzero()
+        until = int(steps[0]) + 1 if len(steps) else expected.shape[1]
+        compared += until
+        judged += sum(_is_judged(context, continuation, row, step) for step in range(until))
         if not len(steps):
             continue
         step = int(steps[0])
@@ -92,18 +108,53 @@ def _token_problems(context: CheckContext, tokens: torch.Tensor) -> tuple[list[s
         divergences.append(divergence)
         if not gap <= allowed:
             problems.append(divergence)
-    return problems, "; ".join(divergences) or "equal"
+    return problems, "; ".join(divergences) or "equal", f"{judged} of {compared}"
+
+
+def _is_judged(context: CheckContext, continuation: Continuation, row: int, step: int) -> bool:
+    """Whether the reference prefers its token by more than the limits allow; what `generate` forces is not judged."""
+    logits, right = continuation.step_logits[row, step], int(continuation.tokens[row, step])
+    others = logits.clone()
+    others[right] = -float("inf")
+    margin = float(logits[right] - others.max())
+    # Without the second chance, whose error of the dtype on the CPU is worth measuring only for tokens that differ.
+    return margin > 0.0 and margin > 2 * min(_by_tolerance(context, logits, right), _by_budget(context))
 
 
 def _allowed_gap(context: CheckContext, logits: torch.Tensor, token: int) -> float:
-    """The gap that the tolerance of the dtype can close: both logits may be off, in opposite directions."""
+    """The gap that rounding can close: both logits may be off, in opposite directions."""
+    one_sided = _by_tolerance(context, logits, token)
+    if tolerance_of(context.cell).second_chance:
+        rounding = context.reference.error_of(context.cell.dtype).get("logits")
+        if rounding is not None and not rounding.problem:
+            one_sided = max(one_sided, SECOND_CHANCE_FACTOR * rounding.max_abs)
+    return 2 * min(one_sided, _by_budget(context))
+
+
+def _by_tolerance(context: CheckContext, logits: torch.Tensor, token: int) -> float:
+    """How far the tolerance of the dtype lets a logit be off."""
     tolerance = tolerance_of(context.cell)
     finite = logits[logits.isfinite()]
     if tolerance.rtol is None or tolerance.atol is None:  # int8: only its relative error over the leaf is limited
-        return 2 * tolerance.rel_l2 * float(finite.std())
+        return tolerance.rel_l2 * float(finite.std())
     scale = max(1.0, float(finite.abs().max()))
-    one_sided = tolerance.atol * scale + tolerance.rtol * float(logits[token].abs())
-    rounding = context.reference.error_of(context.cell.dtype).get("logits")
-    if rounding is not None and not rounding.problem:
-        one_sided = max(one_sided, SECOND_CHANCE_FACTOR * rounding.max_abs)
-    return 2 * one_sided
+    return tolerance.atol * scale + tolerance.rtol * float(logits[token].abs())
+
+
+def _by_budget(context: CheckContext) -> float:
+    """How far `--hf-budget enforce` lets a logit be off: the budget of `forward`, or anything where there is none."""
+    if context.budget_request.when != "enforce":
+        return float("inf")
+    largest = context.reference.budget_of(context.cell.dtype).largest.get("logits")
+    return float("inf") if largest is None else ALLOWED_FACTOR * largest
+
+
+def _budget_in_words(context: CheckContext) -> str:
+    """What a failure says of what rounding must cost; empty where nobody asked or nothing is known."""
+    if context.budget_request.when == "off":
+        return ""
+    dtype = context.cell.dtype
+    largest = context.reference.budget_of(dtype).largest.get("logits")
+    if largest is None:
+        return ""
+    return f"rounding to {dtype} must cost a logit of forward up to {largest:.3g} (the largest with emulated rounding)"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.numerics.compare import difference
@@ -99,11 +99,13 @@ class Budget:
         dtype: The dtype.
         costs: The largest emulated rel-L2 by floating-point leaf; none for a leaf that no rounding reaches.
         reason: Why there is none; empty where there is one.
+        largest: The largest emulated absolute error of any number, for the same leaves.
     """
 
     dtype: str
     costs: Mapping[str, float]
     reason: str = ""
+    largest: Mapping[str, float] = field(default_factory=dict)
 
     def ratios(self, errors: Mapping[str, float]) -> dict[str, float]:
         """Divide real errors (rel-L2 by leaf) by what the dtype must cost; leaves without a budget are left out."""
@@ -123,6 +125,7 @@ def emulate(dtype: str, model: Any, forward: Callable[[], Tensors], exact: Tenso
     import torch
 
     found: dict[str, float] = {}
+    largest: dict[str, float] = {}
     with _rounded_weights(model, dtype):
         for seed in range(runs):
             with _rounding_mode(dtype, torch.Generator().manual_seed(seed)):
@@ -133,9 +136,10 @@ def emulate(dtype: str, model: Any, forward: Callable[[], Tensors], exact: Tenso
                 measured = difference(name, outputs[name], leaf)
                 if not measured.problem:
                     found[name] = max(found.get(name, 0.0), measured.rel_l2)
+                    largest[name] = max(largest.get(name, 0.0), measured.max_abs)
     if not found:
         return Budget(dtype, {}, "no output with floating-point numbers is comparable under rounding")
-    return Budget(dtype, found)
+    return Budget(dtype, found, largest=largest)
 
 
 def round_to(tensor: torch.Tensor, dtype: str) -> torch.Tensor:

@@ -11,6 +11,7 @@ import torch
 from pytest_hfaccel.backends.base import WeightChange
 from pytest_hfaccel.checks.planted import Planted
 from pytest_hfaccel.core.results import Status
+from pytest_hfaccel.numerics.budgets import BudgetRequest
 from pytest_hfaccel.numerics.reference import compute_reference
 from tests.unit.checks.support import TinyContext, TinySource, run
 
@@ -21,6 +22,9 @@ def test_a_right_model_generates_what_the_reference_does(gpt2: TinySource) -> No
     outcome = run("generation", TinyContext(gpt2))
     assert outcome.status == Status.PASSED, outcome.reason
     assert outcome.measures.pop("first_token_rel_l2") < 1e-12
+    judged = outcome.measures.pop("judged")
+    assert set(judged) == {"with_cache", "without_cache"}
+    assert judged["with_cache"].endswith(" of 16")
     assert outcome.measures == {"new_tokens": 8, "with_cache": "equal", "without_cache": "equal"}
 
 
@@ -60,6 +64,34 @@ def test_a_tie_may_go_either_way_and_what_follows_it_is_another_text(gpt2: TinyS
     outcome = run("generation", _generating(context, diverging))
     assert outcome.status == Status.PASSED, outcome.reason
     assert "row 0, token 3" in outcome.measures["with_cache"]
+    # Four of row 0, the tie among them, and eight of row 1; a tie is no evidence.
+    assert outcome.measures["judged"]["with_cache"] == "11 of 12"
+
+
+def test_enforced_budgets_judge_smaller_gaps_and_never_excuse_a_larger_one(gpt2: TinySource) -> None:
+    context = TinyContext(gpt2)
+    best = context.reference.continuation(8).tokens
+    logits = context.reference.continuation(8).step_logits
+    second = logits[0, 3].topk(2).indices[1]
+
+    def diverging(_inputs: Any, **_options: Any) -> torch.Tensor:
+        tokens = best.clone()
+        tokens[0, 3] = second
+        return tokens
+
+    _generating(context, diverging)
+    logits[0, 3, second] = logits[0, 3, best[0, 3]] - 1e-4  # within the tolerance, not within what fp32 must cost
+    assert run("generation", context).status == Status.PASSED
+    context.budget_request = BudgetRequest("enforce")
+    narrow = run("generation", context)
+    assert narrow.status == Status.FAILED
+    assert "rounding to fp32 must cost a logit of forward up to" in (narrow.reason or "")
+    logits[0, 3, second] = logits[0, 3, best[0, 3]] - 1.0  # fails with and without
+    assert run("generation", context).status == Status.FAILED
+    context.budget_request = BudgetRequest("off")
+    wide = run("generation", context)
+    assert wide.status == Status.FAILED
+    assert "must cost" not in (wide.reason or "")
 
 
 def test_one_unsupported_way_is_recorded_and_two_skip_the_check(gpt2: TinySource) -> None:
