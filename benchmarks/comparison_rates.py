@@ -194,7 +194,8 @@ def table(same: Sequence[tuple[Path, Path]], slowed: Sequence[tuple[Path, Path]]
         "before it. *slowdown*: in one run of a pair one model, another one each time, waits after each forward pass.",
         "",
         f"Machine: {read_cpuinfo()[0] or platform.machine()}, {os.cpu_count()} cores, {platform.system()}; torch "
-        f"{torch.__version__}; {time.strftime('%Y-%m-%d')}. Load average during the runs: {_loads(found)}. {note}".strip(),
+        f"{torch.__version__}; {time.strftime('%Y-%m-%d')}. Load average during the runs: {_loads(found)}."
+        f"{note and ' '}{note}",
         "",
         f"Spread of the changes between the runs of a pair: median {spreads[len(spreads) // 2]:.1%}, largest "
         f"{spreads[-1]:.1%}; smallest change that half of the measurements could show: median "
