@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The tests start hundreds of processes; each would compile the package anew, a second of its seven.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: matrix sweep support-pages test test-all lint bench pictures clean
+.PHONY: matrix sweep site test test-all lint bench pictures clean
 
 # The self-test comes first: where it is red, a green matrix would prove nothing.
 matrix: $(INSTALLED) $(BROWSER_MODULES) $(EXECUTORCH)
@@ -28,14 +28,12 @@ DEVICE ?= cpu
 sweep: $(INSTALLED)
 	$(PY) -m pytest model_classes/test_hf_auto.py --all-models --hf-device $(DEVICE) -n 2 \
 		--timeout 300 --timeout-method thread --max-worker-restart 1000 --hf-reports reports/sweep $(ARGS)
-	$(VENV)/bin/hfaccel support reports/sweep/journal.jsonl --page reports/sweep/support.md
+	$(VENV)/bin/hfaccel site reports/sweep --output reports/sweep/site
 
-# The long pages behind docs/support.md.
-support-pages: $(INSTALLED)
-	$(VENV)/bin/hfaccel support docs/data/support_5_23.json.xz --page reports/support/support_5_23.md \
-		--title "Support matrix of transformers 5.23"
-	for name in 5_16 5_24 precision; do \
-		$(PY) -c 'import lzma, sys; print(lzma.open(sys.argv[1], "rt").read(), end="")' docs/data/support_$$name.md.xz > reports/support/support_$$name.md; done
+# The support site of the sweeps behind docs/support.md: reports/site/index.html. RUNS names other runs.
+RUNS ?= docs/data/support_*.json.xz
+site: $(INSTALLED)
+	$(VENV)/bin/hfaccel site $(RUNS) --output reports/site
 
 test: $(INSTALLED) $(BROWSER_MODULES)
 	$(PY) -m pytest tests -n 2 --dist loadfile -m "not nightly"

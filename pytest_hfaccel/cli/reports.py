@@ -1,4 +1,4 @@
-"""`hfaccel runs`, `html` and `support`: the runs in a reports directory, the page of one, and the support matrix."""
+"""`hfaccel runs`, `html`, `site` and `support`: runs, the page of one, and what many say of each class."""
 
 from __future__ import annotations
 
@@ -16,7 +16,21 @@ LATEST = "latest"
 
 
 def add_parser(commands: Any) -> None:
-    """Add `support`, `runs` and `html` to the parsers of `hfaccel`."""
+    """Add `site`, `support`, `runs` and `html` to the parsers of `hfaccel`."""
+    site = commands.add_parser(
+        "site",
+        help="write the support site: can a class be used on a device, with which release of transformers",
+        description="Read many runs, and support matrices, and write a site that is searched by class or hub id: per "
+        "device, precision and release of transformers what works, what does not and whose doing it is, with the "
+        "checks, the numbers, the run and its date; and what changed between releases. It needs no network: open "
+        "index.html, or put the directory on any web server.",
+    )
+    text = "journals, folders of runs, directories of reports (all their runs), or support matrices (default: reports)"
+    site.add_argument("runs", nargs="*", type=Path, default=[Path("reports")], metavar="RUN", help=text)
+    text = "directory of the site (default: %(default)s)"
+    site.add_argument("--output", type=Path, default=Path("site"), metavar="DIR", help=text)
+    site.set_defaults(run=_site)
+
     support = commands.add_parser(
         "support",
         help="write the support matrix: how each class ended on each device, and why",
@@ -102,6 +116,24 @@ def _html(arguments: argparse.Namespace) -> int:
     mode = None if arguments.output else (folder / JOURNAL).stat().st_mode & 0o777
     write_page(page, contents.results, header, ended, earlier, limit=None, mode=mode)
     print(f"{page}: {len(contents.results)} cells of run {folder.name}, {len(earlier)} earlier runs")
+    return 0
+
+
+def _site(arguments: argparse.Namespace) -> int:
+    from pytest_hfaccel.registry import load_registry
+    from pytest_hfaccel.reporting.evidence import read_evidence
+    from pytest_hfaccel.reporting.site import write_site
+    from pytest_hfaccel.upstream.transformers import documented_checkpoints
+
+    evidence = read_evidence(arguments.runs)
+    hub_ids = documented_checkpoints()
+    for spec in load_registry().specs:
+        if spec.hub_id:
+            hub_ids.setdefault(spec.architecture, []).append(spec.hub_id)
+    page = write_site(arguments.output, evidence, hub_ids)
+    classes = len({record.result.architecture for record in evidence.records})
+    releases = ", ".join(evidence.releases)
+    print(f"{page}: {classes} classes, {len(evidence.records)} results of {len(evidence.runs)} runs, {releases}")
     return 0
 
 

@@ -75,7 +75,7 @@ def read_coverage(files: Sequence[Path]) -> Coverage:
 def _read(path: Path) -> tuple[list[dict[str, Any]], list[CellResult]]:
     if ".json" in path.suffixes:
         data = read_coverage_json(path)
-        return [{"run": run, "versions": run["versions"]} for run in data["runs"]], list(_results_of(data))
+        return [{"run": run, "versions": run["versions"]} for run in data["runs"]], list(results_of(data))
     contents = read_journal(path)
     return [contents.header], contents.results
 
@@ -165,7 +165,7 @@ def write_coverage_json(path: Path, data: Mapping[str, Any]) -> None:
     replace_file(path, lzma.compress(content, preset=9) if path.suffix == _COMPRESSED else content)
 
 
-def _results_of(data: Mapping[str, Any]) -> Iterator[CellResult]:
+def results_of(data: Mapping[str, Any]) -> Iterator[CellResult]:
     """Rebuild the cells: checks, reasons, causes and the distance of parity."""
     for model, about in data["models"].items():
         for column, cell in about["cells"].items():

@@ -311,3 +311,28 @@ def tensor_parallel(ranks: int) -> dict[str, Any]:
     if "tp_size" not in inspect.signature(DistributedConfig).parameters:
         return {"tp_plan": "auto", "tp_size": ranks}
     return {"distributed_config": DistributedConfig(tp_size=ranks)}
+
+
+def documented_checkpoints() -> dict[str, list[str]]:
+    """Return the hub ids that transformers' documentation names, by model type; nothing is imported.
+
+    They stand in the sources of its configurations, `@auto_docstring(checkpoint="google-bert/bert-base-uncased")`
+    above the class with `model_type = "bert"`; no public function lists them. Empty without transformers.
+    """
+    import re
+    from importlib.util import find_spec
+    from pathlib import Path
+
+    spec = find_spec("transformers")
+    found: dict[str, list[str]] = {}
+    if spec is None or spec.origin is None:
+        return found
+    named = re.compile(r'checkpoint="([\w.-]+/[\w.-]+)"|^    model_type\s*(?::[^=]+)?=\s*"([\w.-]+)"', re.MULTILINE)
+    for path in sorted(Path(spec.origin).parent.glob("models/*/configuration_*.py")):
+        hub_id = ""
+        for checkpoint, model_type in named.findall(path.read_text(encoding="utf-8")):
+            if checkpoint:
+                hub_id = checkpoint
+            elif hub_id and hub_id not in found.setdefault(model_type, []):
+                found[model_type].append(hub_id)
+    return found

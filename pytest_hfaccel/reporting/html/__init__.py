@@ -1,7 +1,8 @@
-"""The page of a run for people: one HTML file that needs no network, with the data of every cell inside.
+"""The page of a run, and the support site: HTML files that need no network, with all their data inside.
 
-`page_data` makes plain data of the records, `assets/` is what shows it in a browser, `vendor/` the libraries it uses,
-as their authors published them (`vendor/LICENSES.txt`). There is no build step: the files are put one after the other.
+`page_data` and `site_data` make plain data of the records, `assets/` is what shows it in a browser, `vendor/` the
+libraries it uses, as their authors published them (`vendor/LICENSES.txt`). There is no build step: the files are put
+one after the other.
 """
 
 from __future__ import annotations
@@ -18,15 +19,21 @@ from importlib import resources
 from typing import Any
 
 from pytest_hfaccel.core.results import CellResult, Ended
+from pytest_hfaccel.reporting.evidence import Evidence
 from pytest_hfaccel.reporting.html.page_data import PastRun, page_data, read_past_runs
+from pytest_hfaccel.reporting.html.site_data import site_data
 
-__all__ = ["PastRun", "make_first_page", "make_page", "read_past_runs"]
+__all__ = ["SITE_TITLE", "PastRun", "make_first_page", "make_page", "make_site_page", "read_past_runs"]
 
 
 _LIBRARIES = ("preact.min.umd.js", "hooks.umd.js", "signals-core.min.js", "signals.min.js", "htm.umd.js")
 _PLOTS = ("uPlot.iife.min.js",)
-_MODULES = ("data.js", "query.js", "state.js", "matrix.js", "charts.js", "details.js", "views.js", "app.js")
+_SHARED = ("data.js", "query.js", "state.js", "matrix.js", "charts.js", "details.js", "views.js")
 """Ours, each after those it imports. They are ES modules; on the page they share one scope, so no name is in two."""
+_RUN, _SITE = "app.js", "site.js"
+"""What begins the page of a run, and the support site."""
+
+SITE_TITLE = "Which classes of transformers work where - pytest-hfaccel"
 
 _IMPORT = re.compile(r"^import\s[^;]*;\n", re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=const|let|function|async|class)", re.MULTILINE)
@@ -55,10 +62,34 @@ def make_page(
     only the scripts that this function put there, by their hashes.
     """
     index, details = page_data(results, header, ended=ended, earlier=earlier, root=root)
-    scripts = _scripts()
-    data = [("index", index), *((f"details-{number}", chunk) for number, chunk in enumerate(details))]
+    data = {"index": index, **{f"details-{number}": chunk for number, chunk in enumerate(details)}}
+    return _put_together(
+        f"{index['run']['id'] or 'Run'} - pytest-hfaccel",
+        _RUN,
+        data,
+        "This page needs JavaScript. summary.json, beside it, has the results as text.",
+    )
+
+
+def make_site_page(evidence: Evidence, hub_ids: Mapping[str, Sequence[str]]) -> str:
+    """Return the page of the support site, which has all its results.
+
+    Args:
+        evidence: What is known.
+        hub_ids: By class of transformers, or by model type: the hub ids that a search finds it by.
+    """
+    return _put_together(
+        SITE_TITLE,
+        _SITE,
+        {"index": site_data(evidence, hub_ids)},
+        "This page needs JavaScript. support.json, beside it, has the results as text.",
+    )
+
+
+def _put_together(title: str, program: str, data: Mapping[str, Any], without_scripts: str) -> str:
+    scripts = _scripts(program)
     slots = {
-        "title": html.escape(f"{index['run']['id'] or 'Run'} - pytest-hfaccel"),
+        "title": html.escape(title),
         "policy": "; ".join(
             (
                 "default-src 'none'",
@@ -70,8 +101,10 @@ def make_page(
             )
         ),
         "style": _read("vendor", "uPlot.min.css") + _read("assets", "style.css"),
+        "without_scripts": html.escape(without_scripts),
         "data": "\n".join(
-            f'<script type="application/octet-stream" id="{name}">{_packed(content)}</script>' for name, content in data
+            f'<script type="application/octet-stream" id="{name}">{_packed(content)}</script>'
+            for name, content in data.items()
         ),
         "scripts": "\n".join(f"<script>{script}</script>" for script in scripts),
     }
@@ -94,10 +127,10 @@ def _hash_of(script: str) -> str:
 
 
 @cache
-def _scripts() -> tuple[str, ...]:
+def _scripts(program: str) -> tuple[str, ...]:
     """The libraries, then ours as one module's text."""
     libraries = [_SOURCE_MAP.sub("", _read("vendor", name)) for name in (*_LIBRARIES, *_PLOTS)]
-    ours = [_EXPORT.sub("", _IMPORT.sub("", _read("assets", name))) for name in _MODULES]
+    ours = [_EXPORT.sub("", _IMPORT.sub("", _read("assets", name))) for name in (*_SHARED, program)]
     return (*libraries, '(() => {\n"use strict";\n' + "\n".join(ours) + "})();\n")
 
 

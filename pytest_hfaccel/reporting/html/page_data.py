@@ -40,7 +40,7 @@ _DIGITS = 5
 _LARGEST = 1e300
 _GONE_SHOWN = 500
 _STATUSES = tuple(Status)
-_NUMBERS = ("latency", "throughput", "memory", "error", "tolerance", "seconds", "budget")
+NUMBERS = ("latency", "throughput", "memory", "error", "tolerance", "seconds", "budget")
 _ONCE_ELSEWHERE = ("measurements", "placement")
 """Parts of measures that are large, and that the page shows in another form."""
 
@@ -89,7 +89,7 @@ def read_past_runs(folders: Sequence[Path], limit: int | None = None) -> list[Pa
             "counts": _counts(contents.results),
             "commit": contents.header.get("commit"),
             "versions": _present(contents.header.get("versions", {})),
-            "machine": _machine_name(machine),
+            "machine": machine_name(machine),
         }
         found.append(PastRun(facts, {each.key: _before(each) for each in contents.results if not each.from_run}))
     return found[::-1]
@@ -106,17 +106,17 @@ def page_data(
     """Return the index and the chunks of details; see `make_page` for the arguments."""
     shared = envelope("summary", header, root)
     run, machine = shared["run"], shared["machine"]
-    plain = _Plain(root)
-    rows, columns, texts, names = _Table(), _Table(), _Table(), _Table()
+    plain = Plain(root)
+    rows, columns, texts, names = Table(), Table(), Table(), Table()
     ordered = sorted(results, key=_order)
     cells, details = [], []
     for result in ordered:
-        family = _family(result.model, result.architecture, result.task)
+        family = family_of(result.model, result.architecture, result.task)
         why = texts.add(plain(result.weights_reason))
         about = (result.model, result.architecture, result.module, result.task, family, result.weights, why)
         row = rows.add(tuple(plain(about)))
         column = columns.add((result.device, result.dtype))
-        checks = [_check_entry(check, result, names, texts, plain) for check in result.checks]
+        checks = [check_entry(check, result, names, texts, plain) for check in result.checks]
         cell: list[Any] = [row, column, plain(result.cell), _STATUSES.index(result.status)]
         cell += [result.implementation, checks, plain(numbers_of(result)), plain(_points(result))]
         cells.append(cell)
@@ -132,7 +132,7 @@ def page_data(
             **{name: run.get(name) for name in ("started", "finished", "command", "workers", "rootdir", "resumed")},
         },
         "machine": machine,
-        "machine_name": _machine_name(machine),
+        "machine_name": machine_name(machine),
         "versions": _present(shared["versions"]),
         "commit": shared["commit"],
         "options": shared["options"],
@@ -141,7 +141,7 @@ def page_data(
         "worst_first": [str(status) for status in sorted(_STATUSES, key=lambda status: status.rank)],
         "causes": {str(cause): MEANINGS[cause] for cause in Cause},
         "not_reached": NOT_REACHED,
-        "numbers": _NUMBERS,
+        "numbers": NUMBERS,
         "rows": rows.values(),
         "columns": columns.values(),
         "checks": names.values(),
@@ -155,26 +155,29 @@ def page_data(
     return index, [details[at : at + DETAILS_PER_CHUNK] for at in range(0, len(details), DETAILS_PER_CHUNK)]
 
 
-class _Table:
+class Table:
     """Values by number, each once."""
 
     def __init__(self) -> None:
         self._numbers: dict[Any, int] = {}
 
     def add(self, value: Any) -> int:
+        """Return the number of a value, a new one if it is new."""
         return self._numbers.setdefault(value, len(self._numbers))
 
     def values(self) -> list[Any]:
+        """Return the values in the order of their numbers."""
         return list(self._numbers)
 
 
-class _Plain:
+class Plain:
     """Makes values plain as `to_plain` does, with floats rounded for reading; most texts come more than once."""
 
     def __init__(self, root: str | None) -> None:
         self._text = cache(lambda text: redact(text, root=root))
 
     def __call__(self, value: Any) -> Any:
+        """Return the plain form of a value."""
         if isinstance(value, Enum):
             value = value.value
         if value is None or isinstance(value, bool | int):
@@ -195,13 +198,14 @@ def _order(result: CellResult) -> tuple[Any, ...]:
 
 
 @cache
-def _family(model: str, architecture: str, task: str) -> str:
+def family_of(model: str, architecture: str, task: str) -> str:
+    """Return the family of a model, `unknown` where the classifier has none."""
     from pytest_hfaccel.classify import classify_model
 
     return classify_model(model, architecture, [task])["family"] or "unknown"
 
 
-def _check_entry(check: CheckOutcome, result: CellResult, names: _Table, texts: _Table, plain: _Plain) -> Any:
+def check_entry(check: CheckOutcome, result: CellResult, names: Table, texts: Table, plain: Plain) -> Any:
     """A check that passed is the number of its name; others say how they ended, and why."""
     name = names.add(check.name)
     if check.status == Status.PASSED:
@@ -261,7 +265,7 @@ def _points(result: CellResult) -> list[list[Any]]:
     return points
 
 
-def _details(result: CellResult, plain: _Plain) -> list[Any]:
+def _details(result: CellResult, plain: Plain) -> list[Any]:
     """Measures and seconds by check, the placement, the seconds of loading, the command, the run it is from."""
     checks = [[_trimmed(check.measures), round(check.seconds, 4)] for check in result.checks]
     placed = result.placement if not any(check.name == "placement" for check in result.checks) else {}
@@ -318,7 +322,8 @@ def _present(versions: Mapping[str, Any]) -> dict[str, str]:
 _MODEL_YEAR = re.compile(r"\s+(?:\d+-Core )?Processor$")
 
 
-def _machine_name(machine: Mapping[str, Any]) -> str:
+def machine_name(machine: Mapping[str, Any]) -> str:
+    """Return a machine, as a header describes it, in a few words."""
     cpu = machine.get("cpu")
     name = cpu.get("name", "") if isinstance(cpu, Mapping) else cpu or ""
     cores = cpu.get("cores") if isinstance(cpu, Mapping) else machine.get("cores")

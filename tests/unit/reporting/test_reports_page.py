@@ -6,7 +6,6 @@ import base64
 import gzip
 import json
 import re
-import time
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -14,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from pytest_hfaccel.backends.browser.installed import find_browser, find_modules
 from pytest_hfaccel.core.results import CellResult, CheckOutcome, Ended, Stage, Status
 from pytest_hfaccel.reporting.html import make_page
 from pytest_hfaccel.reporting.html.page_data import PastRun, numbers_of, read_past_runs, reproduce
 from pytest_hfaccel.reporting.journal import Journal
 from tests.unit.reporting.report_samples import HEADER, make_result, sample_results
+from tests.unit.reporting.shown_page import Shown, serious_findings
 
 HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>"
 SPEED = {"median_ms": 4.0, "samples_per_second": 250.0, "batch": 1, "memory_bytes": 5_000_000}
@@ -138,53 +137,6 @@ def test_past_runs_are_read_from_the_last_one_back_to_a_limit(tmp_path: Path) ->
 
 
 # In a browser.
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is in the extra `web`")
-    program = find_browser()
-    if program is None:
-        pytest.skip("no Chromium, Chrome or Edge is installed: apt install chromium")
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=str(program), args=["--no-sandbox"])
-        yield started
-        started.close()
-
-
-class Shown:
-    """A page in a tab; what the browser complains of is kept."""
-
-    def __init__(self, browser: Any, path: Path, address: str = "", **options: Any) -> None:
-        self.context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **options})
-        self.tab = self.context.new_page()
-        self.complaints: list[str] = []
-        self.requests: list[str] = []
-        self.tab.on("console", self._hear)
-        self.tab.on("pageerror", self._hear)
-        self.tab.on("request", self._see)
-        self.file = path.as_uri()
-        began = time.monotonic()
-        self.tab.goto(f"{self.file}{address}")
-        self.tab.wait_for_selector("html[data-ready]", timeout=20_000)
-        self.load_s = time.monotonic() - began
-
-    def _hear(self, said: Any) -> None:
-        if isinstance(said, Exception) or said.type in ("error", "warning"):
-            self.complaints.append(str(said) if isinstance(said, Exception) else said.text)
-
-    def _see(self, request: Any) -> None:
-        self.requests.append(request.url)
-
-    def text(self, selector: str) -> str:
-        return str(self.tab.locator(selector).first.inner_text())
-
-    def go(self, address: str) -> None:
-        self.tab.goto(f"{self.file}{address}")
-
-    def filter(self, query: str) -> str:
-        self.tab.get_by_label("Filter", exact=True).fill(query)
-        return self.text("#found")
 
 
 @pytest.fixture(scope="module")
@@ -353,19 +305,9 @@ def test_nothing_in_the_data_runs(browser: Any, tmp_path: Path) -> None:
     shown.context.close()
 
 
-def axe() -> str:
-    modules = find_modules()
-    script = modules / "axe-core" / "axe.min.js" if modules else None
-    if script is None or not script.exists():
-        pytest.skip("axe-core is not installed: npm ci")
-    return script.read_text(encoding="utf-8")
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(browser: Any, page_file: Path, scheme: str) -> None:
-    source = axe()
     shown = Shown(browser, page_file, color_scheme=scheme)
-    shown.tab.evaluate(source)
     for view in (
         "matrix",
         "matrix?open=org%2Fmodel-07-openvinocpu-fp32",
@@ -377,13 +319,7 @@ def test_axe_finds_nothing_serious(browser: Any, page_file: Path, scheme: str) -
     ):
         shown.go(f"#{view}")
         shown.tab.wait_for_timeout(150)
-        found = shown.tab.evaluate("async () => (await axe.run()).violations")
-        serious = [
-            (one["id"], [node["html"][:160] for node in one["nodes"][:3]])
-            for one in found
-            if one["impact"] in ("serious", "critical")
-        ]
-        assert not serious, f"{view}: {serious}"
+        assert not serious_findings(shown), view
     shown.context.close()
 
 

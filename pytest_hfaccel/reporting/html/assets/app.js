@@ -1,11 +1,11 @@
 // The frame of the page: what the run found in one sentence, the views, and the panel.
 
-import { computed, format, html, loadRun, render, words } from "./data.js";
+import { computed, format, html, loadRun, words } from "./data.js";
 import { Charts } from "./charts.js";
 import { Panel } from "./details.js";
 import { FilterBar, Matrix } from "./matrix.js";
 import { Changes, Problems, RunFacts, problemGroups } from "./views.js";
-import { address, applyTheme, followAddress, run, theme, view } from "./state.js";
+import { ThemePicker, address, run, startPage, view } from "./state.js";
 
 const sentence = computed(() => {
   const all = run.value;
@@ -41,7 +41,7 @@ function Top() {
       <h1 class="tone-${tone}">${says}</h1>
       <p class="facts-line">${facts.map((fact) => html`<span>${fact}</span>`)}</p></div>
     <nav aria-label="Views">${tabs.map(([name, label, count]) => html`<a key=${name} href=${address({ view: name, open: "" })} aria-current=${view.value === name ? "page" : undefined}>${label}${count ? html`<b>${format.count(count)}</b>` : null}</a>`)}
-      <label class="theme"><span class="only-heard">Colours</span><select value=${theme.value} onChange=${(event) => { theme.value = event.target.value; }}><option value="">System</option><option value="light">Light</option><option value="dark">Dark</option></select></label></nav>
+      <${ThemePicker} /></nav>
   </header>`;
 }
 
@@ -52,25 +52,4 @@ function App() {
   return html`<${Top} /><main class="view-${name}">${name === "run" ? null : html`<${FilterBar} />`}<div class="body"><div class="content"><${View} key=${name} /></div><${Panel} /></div></main>`;
 }
 
-async function start() {
-  const root = document.getElementById("app");
-  try {
-    applyTheme();
-    run.value = await loadRun();
-    followAddress();
-    root.textContent = "";
-    render(html`<${App} />`, root);
-    document.documentElement.dataset.ready = "true";
-  } catch (error) {
-    root.innerHTML = "";
-    const text = document.createElement("p");
-    text.className = "loading";
-    text.textContent = typeof DecompressionStream === "undefined"
-      ? "This browser is too old for this page: it needs DecompressionStream (Chrome 80, Firefox 113, Safari 16.4). summary.json, beside it, has the results as text."
-      : `The page cannot show its data: ${error.message}`;
-    root.append(text);
-    throw error;
-  }
-}
-
-start();
+startPage(App, Object.keys(VIEW), "summary.json", async () => { run.value = await loadRun(); });

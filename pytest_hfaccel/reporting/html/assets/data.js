@@ -5,7 +5,7 @@ export const { useEffect, useLayoutEffect, useRef, useState } = window.preactHoo
 export const { signal, computed, batch, effect } = window.preactSignals;
 export const html = window.htm.bind(h);
 
-async function unpack(id) {
+export async function unpack(id) {
   const text = document.getElementById(id).textContent;
   const bytes = Uint8Array.fromBase64
     ? Uint8Array.fromBase64(text)
@@ -35,20 +35,88 @@ export const STATUS = {
 export const words = (status) => status.replaceAll("_", " ");
 export const columnName = (column) => (column.device === "class" ? "class" : `${column.device} ${column.dtype}`);
 
-/** Unpack the index and return everything that the views need. */
+/** What the views call things; the support site has words of its own. */
+const TERMS = {
+  clean: (query) => query,
+  row: "model", rows: "models", cell: "cell", head: "Model", once: "once per model",
+  hint: "Filter: bert, fails only on openvino, check:parity …",
+  examples: [
+    ["fails", "cells that failed the run"],
+    ["fails only on openvino", "rows that fail on OpenVINO and on nothing else"],
+    ["passes on cpu but fails on openvino/fp16", "works on the CPU, fails on OpenVINO in fp16"],
+    ["fails everywhere", "rows that fail wherever they ran"],
+    ["check:parity error>1e-3", "the results are off by more than 0.1 %"],
+    ["cause:exporter or cause:runtime", "the conversion or the runtime is to blame"],
+    ["class:Bert* weights:pretrained", "BERT classes on trained weights"],
+    ["changed:broken,slower", "worse than the last time it ran"],
+    ["none(status:passed)", "rows in which nothing passed"],
+    ["cpu:passed openvino:failed", "as wpt.fyi writes it: by column"],
+  ],
+  orders: { "": "problems first", name: "name", class: "class", changed: "changes first", listed: "module" },
+  groups: { "": "nothing", family: "family", module: "module", architecture: "class", task: "task", weights: "weights" },
+};
+
+export function makeColumn([device, dtype], at) {
+  return { at, device, dtype, kind: device.split(":")[0], key: `${device}/${dtype}`, cells: [], emulated: false, counts: {} };
+}
+
+/** The checks of a cell: one that passed is the number of its name, others say how they ended, and why. */
+export function readChecks(checks, index, statuses) {
+  return checks.map((check) => {
+    if (typeof check === "number") return { name: index.checks[check], status: "passed", reason: "" };
+    const [name, state, stage, cause, reason, blame] = check;
+    return { name: index.checks[name], status: statuses[state], stage, cause, reason: index.texts[reason], blame: index.texts[blame] ?? "" };
+  });
+}
+
+export const readNumbers = (numbers, index) => Object.fromEntries(index.numbers.map((name, number) => [name, numbers[number]]));
+
+/** The check that decided the status, and is not a consequence of an earlier failure. */
+export function problemOf(status, checks, index) {
+  if (status === "passed") return null;
+  const deciding = checks.filter((check) => check.status === status);
+  return deciding.find((check) => check.reason && !check.reason.includes(index.not_reached)) ?? deciding[0] ?? null;
+}
+
+/** Put rows, columns and cells together to what the views show; each cell names its row and column. */
+export function arrange(index, rows, columns, cells, more = {}) {
+  const bad = new Set(index.statuses.filter(([, isBad]) => isBad).map(([name]) => name));
+  const counts = {};
+  for (const cell of cells) {
+    cell.row.cells.push(cell);
+    cell.row.byColumn.set(cell.column, cell);
+    cell.column.cells.push(cell);
+    counts[cell.status] = (counts[cell.status] ?? 0) + 1;
+  }
+  for (const column of columns) {
+    column.emulated = column.cells.some((cell) => cell.implementation === "emulated");
+    for (const { status } of column.cells) column.counts[status] = (column.counts[status] ?? 0) + 1;
+  }
+  for (const row of rows) row.severity = Math.min(...row.cells.map(({ status }) => (bad.has(status) ? index.worst_first.indexOf(status) : Infinity)));
+  columns.sort((one, other) => rank(one) - rank(other) || one.device.localeCompare(other.device)
+    || DTYPES.indexOf(one.dtype) - DTYPES.indexOf(other.dtype));
+  return {
+    ...index, terms: TERMS, ...more, rows, columns, cells, bad, counts,
+    byKey: new Map(cells.map((cell) => [cell.key, cell])),
+    worstFirst: index.worst_first,
+    kinds: new Set(columns.map((column) => column.kind)),
+    dtypes: new Set(columns.map((column) => column.dtype)),
+    isMeasured: cells.some((cell) => cell.numbers.latency !== null),
+  };
+}
+
+/** Unpack the index of a run and return everything that the views need. */
 export async function loadRun() {
   const index = await unpack("index");
   const statuses = index.statuses.map(([name]) => name);
   const bad = new Set(index.statuses.filter(([, isBad]) => isBad).map(([name]) => name));
-  const columns = index.columns.map(([device, dtype], at) => {
-    const kind = device.split(":")[0];
-    return { at, device, dtype, kind, key: `${device}/${dtype}`, cells: [], emulated: false, counts: {} };
-  });
+  const columns = index.columns.map(makeColumn);
   const rows = index.rows.map(([model, architecture, module, task, family, weights, why], at) => {
     const slash = model.lastIndexOf("/");
     return {
-      at, model, architecture, module, task, family, weights, why: index.texts[why],
+      at, key: `model:${at}`, model, architecture, module, task, family, weights, why: index.texts[why],
       owner: model.slice(0, slash + 1), name: model.slice(slash + 1), cells: [], byColumn: new Map(),
+      about: architecture === model.slice(slash + 1) ? words(task) : architecture,
       text: [model, architecture, module, task, family].join("\n").toLowerCase(),
     };
   });
@@ -58,44 +126,18 @@ export async function loadRun() {
     const cell = {
       at, id, implementation, points, row: rows[row], column: columns[column], status: statuses[status],
       key: ids.get(id) > 1 ? `${rows[row].module}::${id}` : id,
-      numbers: Object.fromEntries(index.numbers.map((name, number) => [name, numbers[number]])),
-      checks: checks.map((check) => {
-        if (typeof check === "number") return { name: index.checks[check], status: "passed", reason: "" };
-        const [name, state, stage, cause, reason, blame] = check;
-        return { name: index.checks[name], status: statuses[state], stage, cause, reason: index.texts[reason], blame: index.texts[blame] ?? "" };
-      }),
+      numbers: readNumbers(numbers, index),
+      checks: readChecks(checks, index, statuses),
     };
     const before = (index.history[at] ?? []).map(([run, state, weights, latency, error]) => (
       { run: index.earlier[run], status: statuses[state], weights, latency, error }));
     cell.before = before;
     cell.last = before.at(-1) ?? null;
     cell.change = changeOf(cell, bad, index.earlier.length > 0);
-    // What decided the status, and is not a consequence of an earlier failure.
-    const deciding = cell.checks.filter((check) => check.status === cell.status);
-    cell.problem = cell.status === "passed" ? null
-      : deciding.find((check) => check.reason && !check.reason.includes(index.not_reached)) ?? deciding[0] ?? null;
-    rows[row].cells.push(cell);
-    rows[row].byColumn.set(columns[column], cell);
-    columns[column].cells.push(cell);
+    cell.problem = problemOf(cell.status, cell.checks, index);
     return cell;
   });
-  for (const column of columns) {
-    column.emulated = column.cells.some((cell) => cell.implementation === "emulated");
-    for (const { status } of column.cells) column.counts[status] = (column.counts[status] ?? 0) + 1;
-  }
-  for (const row of rows) row.severity = Math.min(...row.cells.map(({ status }) => (bad.has(status) ? index.worst_first.indexOf(status) : Infinity)));
-  columns.sort((one, other) => rank(one) - rank(other) || one.device.localeCompare(other.device)
-    || DTYPES.indexOf(one.dtype) - DTYPES.indexOf(other.dtype));
-  const counts = {};
-  for (const { status } of cells) counts[status] = (counts[status] ?? 0) + 1;
-  return {
-    ...index, rows, columns, cells, bad, counts,
-    byKey: new Map(cells.map((cell) => [cell.key, cell])),
-    worstFirst: index.worst_first,
-    kinds: new Set(columns.map((column) => column.kind)),
-    dtypes: new Set(columns.map((column) => column.dtype)),
-    isMeasured: cells.some((cell) => cell.numbers.latency !== null),
-  };
+  return arrange(index, rows, columns, cells);
 }
 
 const DTYPES = ["fp64", "fp32", "tf32", "fp16", "bf16", "fp8", "int8", "int4"];

@@ -126,7 +126,7 @@ function CellPanel({ cell }) {
   }, [cell]);
   const { problem } = cell;
   const facts = details ? { ...details.placement, ...(Object.keys(details.timings).length ? { "seconds of": details.timings } : {}) } : {};
-  return html`<${Header} title=${cell.row.model} to=${`model:${cell.row.at}`}>
+  return html`<${Header} title=${cell.row.model} to=${cell.row.key}>
       <p class="sub">${cell.row.architecture}<br /><b>${cell.column.device === "class" ? "checks that run once per model" : `${cell.column.device} · ${cell.column.dtype}`}</b> <${Impl} name=${cell.implementation} /><${Weights} name=${cell.row.weights} /></p>
     <//>
     <div class="verdict tone-${STATUS[cell.status].tone}"><${Badge} status=${cell.status} />
@@ -171,13 +171,14 @@ function ModelPanel({ row }) {
     ${row.why ? html`<p class="quiet-text">Why ${row.weights} weights: ${row.why}.</p>` : null}`;
 }
 
-function Header({ title, to, children }) {
+export function Header({ title, to, children }) {
   return html`<header><div><h2 id="panel-title"><bdi>${to ? html`<a href=${address({ open: to })}>${title}</a>` : title}</bdi></h2>${children}</div>
     <button type="button" class="quiet close" aria-label="Close" title="Close (Esc)" onClick=${closePanel}><${Icon} name="close" /></button></header>`;
 }
 
-export function Panel() {
-  const key = open.value, all = run.value;
+/** What is open, beside the view or over it; `content` is asked for what a key opens. */
+export function PanelFrame({ content }) {
+  const key = open.value;
   const box = useRef();
   useEffect(() => {
     if (!key) return undefined;
@@ -188,8 +189,15 @@ export function Panel() {
     return () => document.removeEventListener("keydown", close);
   }, [key]);
   if (!key) return null;
-  const row = key.startsWith("model:") ? all.rows[Number(key.slice(6))] : null;
-  const cell = row ? null : all.byKey.get(key);
-  return html`<aside class="panel" ref=${box} tabIndex="-1" aria-labelledby="panel-title">${row ? html`<${ModelPanel} row=${row} />` : cell ? html`<${CellPanel} cell=${cell} />` : html`
+  return html`<aside class="panel" ref=${box} tabIndex="-1" aria-labelledby="panel-title">${content(key) ?? html`
     <${Header} title="Not in this run"><p class="sub">There is no cell <code>${key}</code> here.</p><//>`}</aside>`;
+}
+
+export function Panel() {
+  const content = (key) => {
+    const row = key.startsWith("model:") ? run.value.rows[Number(key.slice(6))] : null;
+    const cell = row ? null : run.value.byKey.get(key);
+    return row ? html`<${ModelPanel} row=${row} />` : cell ? html`<${CellPanel} cell=${cell} />` : null;
+  };
+  return html`<${PanelFrame} content=${content} />`;
 }

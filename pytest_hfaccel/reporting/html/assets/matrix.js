@@ -36,25 +36,12 @@ export const Impl = ({ name }) => (name !== "emulated" ? null : html`<span class
 
 // The filter bar --------------------------------------------------------------------------------------------------
 
-const EXAMPLES = [
-  ["fails", "cells that failed the run"],
-  ["fails only on openvino", "rows that fail on OpenVINO and on nothing else"],
-  ["passes on cpu but fails on openvino/fp16", "works on the CPU, fails on OpenVINO in fp16"],
-  ["fails everywhere", "rows that fail wherever they ran"],
-  ["check:parity error>1e-3", "the results are off by more than 0.1 %"],
-  ["cause:exporter or cause:runtime", "the conversion or the runtime is to blame"],
-  ["class:Bert* weights:pretrained", "BERT classes on trained weights"],
-  ["changed:broken,slower", "worse than the last time it ran"],
-  ["none(status:passed)", "rows in which nothing passed"],
-  ["cpu:passed openvino:failed", "as wpt.fyi writes it: by column"],
-];
-
 const helpIsOpen = signal(false);
 
 function Help() {
   return html`<div class="help" id="filter-help">
     <div><h3>Examples</h3>
-      <dl class="examples">${EXAMPLES.map(([text, meaning]) => html`<dt><button type="button" onClick=${() => { query.value = text; }}><code>${text}</code></button></dt><dd>${meaning}</dd>`)}</dl></div>
+      <dl class="examples">${run.value.terms.examples.map(([text, meaning]) => html`<dt><button type="button" onClick=${() => { query.value = text; }}><code>${text}</code></button></dt><dd>${meaning}</dd>`)}</dl></div>
     <div><h3>Fields</h3>
       <dl class="fields">${Object.entries(FIELDS).map(([name, meaning]) => html`<dt><code>${name}:</code></dt><dd>${meaning}</dd>`)}</dl>
       <p>Terms side by side must all hold of one cell; <code>or</code>, <code>not</code> (or <code>-</code>) and parentheses combine them. A comma means either: <code>status:failed,error</code>. <code>*</code> stands for any letters. Anything else is searched as text, also in reasons.</p></div>
@@ -111,6 +98,7 @@ const facets = computed(() => {
 
 export function FilterBar() {
   const all = run.value, { cells, rows } = found.value, values = facets.value;
+  const { row, rows: plural, cell } = all.terms;
   const input = useRef();
   useEffect(() => {
     const focus = (event) => {
@@ -129,12 +117,12 @@ export function FilterBar() {
       <${Icon} name="search" />
       <input ref=${input} type="text" value=${query.value} spellcheck=${false} autocomplete="off" autocapitalize="off" enterkeyhint="search"
         aria-label="Filter" aria-describedby="found" aria-invalid=${problem.value ? "true" : "false"}
-        placeholder="Filter: bert, fails only on openvino, check:parity …"
+        placeholder=${all.terms.hint}
         onInput=${(event) => { query.value = event.target.value; }}
         onKeyDown=${(event) => { if (event.key === "Escape" && query.value) { query.value = ""; event.stopPropagation(); } }} />
       <p id="found" class="found" role="status">${found.value.isAll
-        ? `${format.plural(rows.length, "model")}, ${format.plural(cells.length, "cell")}`
-        : `${format.count(cells.length)} of ${format.plural(all.cells.length, "cell")}, ${format.count(rows.length)} of ${format.plural(all.rows.length, "model")}`}</p>
+        ? `${format.plural(rows.length, row, plural)}, ${format.plural(cells.length, cell)}`
+        : `${format.count(cells.length)} of ${format.plural(all.cells.length, cell)}, ${format.count(rows.length)} of ${format.plural(all.rows.length, row, plural)}`}</p>
       ${query.value ? html`<button type="button" class="quiet" aria-label="Clear the filter" onClick=${() => { query.value = ""; input.current.focus(); }}><${Icon} name="close" /></button>` : html`<kbd aria-hidden="true">/</kbd>`}
       <button type="button" class="quiet" aria-label="How to filter" aria-expanded=${helpIsOpen.value} aria-controls="filter-help" onClick=${() => { helpIsOpen.value = !helpIsOpen.value; }}><span class="roomy">How to filter</span><span class="tight" aria-hidden="true">?</span></button>
     </div>
@@ -169,7 +157,6 @@ export const SHOWN = {
   budget: { label: "Error / budget", best: "least" },
   seconds: { label: "Test time", best: "least" },
 };
-const GROUPS = { "": "nothing", family: "family", module: "module", architecture: "class", task: "task", weights: "weights" };
 
 const newsOf = (row) => Math.min(...row.cells.map((cell) => ["broken", "fixed", "other", "slower", "faster", "new", ""].indexOf(cell.change)));
 
@@ -202,12 +189,12 @@ const sorted = computed(() => {
       return value === null ? undefined : value * most;
     });
   }
-  return order((row) => row.severity);
+  return order(run.value.order ?? ((row) => row.severity));
 });
 
 const items = computed(() => {
   const by = group.value, rows = sorted.value;
-  if (!by || !(by in GROUPS)) return rows.map((row) => ({ row }));
+  if (!by || !(by in run.value.terms.groups)) return rows.map((row) => ({ row }));
   const groups = new Map();
   for (const row of rows) {
     if (!groups.has(row[by])) groups.set(row[by], []);
@@ -229,7 +216,8 @@ const focus = signal({ line: 0, place: 0, wanted: false });
 
 export function cellLabel(cell) {
   const parts = [words(cell.status)];
-  if (cell.problem) parts.push(cell.problem.name);
+  if (cell.status === "unavailable") parts.push("not here");
+  if (cell.problem) parts.push(words(cell.problem.name));
   if (cell.implementation !== "real") parts.push(cell.implementation);
   if (cell.change) parts.push(CHANGES[cell.change].label.toLowerCase());
   return `${cell.row.model}, ${columnName(cell.column)}: ${parts.join(", ")}`;
@@ -273,14 +261,14 @@ function GridRow({ item, line, columns, left, tabPlace }) {
   if (item.label !== undefined) {
     const statuses = tally(item.members.flatMap((row) => row.cells), (cell) => cell.status);
     return html`<div role="row" class="row heading" style=${top} aria-rowindex=${line + 2} data-line=${line}>
-      <div role="rowheader" class="name" aria-colindex="1" data-place="0" tabIndex=${tabPlace === null ? -1 : 0}><span>${words(item.label)} <small>${format.plural(item.members.length, "model")}</small></span></div>
+      <div role="rowheader" class="name" aria-colindex="1" data-place="0" tabIndex=${tabPlace === null ? -1 : 0}><span>${words(item.label)} <small>${format.plural(item.members.length, run.value.terms.row, run.value.terms.rows)}</small></span></div>
       <div role="gridcell" class="share" aria-colindex="2" aria-colspan=${columns.length}><${Share} counts=${statuses} /></div></div>`;
   }
   const { row } = item, best = bestOf(row, show.value), { has, isAll } = found.value;
   return html`<div role="row" class="row" style=${top} aria-rowindex=${line + 2} data-line=${line}>
-    <div role="rowheader" class="name" aria-colindex="1" data-place="0" tabIndex=${tabPlace === 0 ? 0 : -1} data-open=${`model:${row.at}`} title=${row.model}>
+    <div role="rowheader" class="name" aria-colindex="1" data-place="0" tabIndex=${tabPlace === 0 ? 0 : -1} data-open=${row.key} title=${row.model}>
       <span class="model"><bdi>${row.owner ? html`<small>${row.owner}</small>` : null}${row.name}</bdi></span>
-      <span class="about"><span>${row.architecture === row.name ? words(row.task) : row.architecture}</span><${Weights} name=${row.weights} /></span>
+      <span class="about"><span>${row.about}</span><${Weights} name=${row.weights} /></span>
     </div>
     ${columns.map((column, number) => {
       const cell = row.byColumn.get(column), stuck = left[number];
@@ -306,15 +294,15 @@ function Head({ columns, left, tabPlace, isNarrow }) {
   const arrow = (key) => (by === key ? html`<${Icon} name=${descends ? "up" : "down"} />` : null);
   const state = (key) => (by !== key ? "none" : descends ? "descending" : "ascending");
   return html`<div role="row" class="row head" aria-rowindex="1" data-line="-1">
-    <div role="columnheader" class="name" aria-colindex="1" aria-sort=${state("name")}><button type="button" data-place="0" tabIndex=${tabPlace === 0 ? 0 : -1} onClick=${() => turn("name")}>Model ${arrow("name")}</button></div>
+    <div role="columnheader" class="name" aria-colindex="1" aria-sort=${state("name")}><button type="button" data-place="0" tabIndex=${tabPlace === 0 ? 0 : -1} onClick=${() => turn("name")}>${run.value.terms.head} ${arrow("name")}</button></div>
     ${columns.map((column, number) => {
       const isPinned = pins.value.includes(column.key), stuck = left[number];
       const failed = Object.entries(column.counts).reduce((sum, [status, count]) => sum + (run.value.bad.has(status) ? count : 0), 0);
       return html`<div role="columnheader" key=${column.key} class="column${stuck === undefined ? "" : " pinned"}" style=${stuck === undefined ? undefined : { left: `${stuck}px` }} aria-colindex=${number + 2} aria-sort=${state(column.key)}>
         <button type="button" class="title" data-place=${number + 1} tabIndex=${tabPlace === number + 1 ? 0 : -1} onClick=${() => turn(column.key)}
-          title=${column.device === "class" ? "The checks that run once per model, on no device. Click to sort." : `${columnName(column)}. Click to sort.`}>
+          title=${column.device === "class" ? `The checks that run ${run.value.terms.once}, on no device. Click to sort.` : `${columnName(column)}. Click to sort.`}>
           <span>${column.device === "class" ? "class" : column.device}</span>
-          <small>${column.device === "class" ? (isNarrow ? "once" : "once per model") : column.dtype}${column.emulated ? html` <em>emulated</em>` : null} ${arrow(column.key)}</small></button>
+          <small>${column.device === "class" ? (isNarrow ? "once" : run.value.terms.once) : column.dtype}${column.emulated ? html` <em>emulated</em>` : null} ${arrow(column.key)}</small></button>
         <button type="button" class="pin" tabIndex="-1" aria-pressed=${isPinned} aria-label=${`${isPinned ? "Unpin" : "Pin"} ${columnName(column)}`} title=${`${isPinned ? "Unpin" : "Pin"} this column (p)`}
           onClick=${() => togglePin(column)}><${Icon} name="pin" /></button>
         <span class="sum"><${Share} counts=${column.counts} />${failed ? html`<small class="bad">${format.count(failed)}</small>` : null}</span></div>`;
@@ -399,7 +387,7 @@ function Grid() {
     focus.value = { line: Number(target.closest("[data-line]").dataset.line), place: Number(target.dataset.place), wanted: true };
     openPanel(target.dataset.open);
   };
-  return html`<div class="grid ${isNarrow ? "narrow" : ""}" ref=${scroller} role="grid" aria-label="Models by device and precision" aria-rowcount=${lines.length + 1} aria-colcount=${columns.length + 1}
+  return html`<div class="grid ${isNarrow ? "narrow" : ""}" ref=${scroller} role="grid" aria-label=${`${run.value.terms.head} by device and precision`} aria-rowcount=${lines.length + 1} aria-colcount=${columns.length + 1}
       style=${{ "--name": `${nameWidth}px`, "--column": `${columnWidth}px`, "--columns": columns.length }} onKeyDown=${onKeyDown} onClick=${onClick}>
     <${Head} isNarrow=${isNarrow} columns=${columns} left=${left} tabPlace=${tabLine === -1 ? place : null} />
     <div role="rowgroup" class="lines" style=${{ height: `${lines.length * ROW}px` }}>
@@ -417,14 +405,14 @@ export function Matrix() {
   const all = run.value;
   const has = (name) => name === "status" || all.cells.some((cell) => cell.numbers[name] !== null);
   const as = show.value;
-  const nothing = !items.value.length;
+  const nothing = !items.value.length, { orders } = all.terms;
   return html`<section class="matrix" aria-label="Matrix">
     <div class="tools">
       <${Segments} label="Show" value=${as} onPick=${(key) => { show.value = key; }} options=${Object.entries(SHOWN).filter(([key]) => has(key) || SHOWN[key].option).map(([key, { label }]) => [key, label])} />
-      <label>Group by <select value=${group.value} onChange=${(event) => { group.value = event.target.value; }}>${Object.entries(GROUPS).map(([key, label]) => html`<option value=${key}>${label}</option>`)}</select></label>
-      <label>Order <select value=${["", "name", "class", "changed", "listed"].includes(sort.value) ? sort.value : "column"} onChange=${(event) => { sort.value = event.target.value; }}>
-        <option value="">problems first</option><option value="name">name</option><option value="class">class</option><option value="changed">changes first</option><option value="listed">module</option>
-        ${["", "name", "class", "changed", "listed"].includes(sort.value) ? null : html`<option value="column">by a column</option>`}</select></label>
+      <label>Group by <select value=${group.value} onChange=${(event) => { group.value = event.target.value; }}>${Object.entries(all.terms.groups).map(([key, label]) => html`<option value=${key}>${label}</option>`)}</select></label>
+      <label>Order <select value=${sort.value in orders ? sort.value : "column"} onChange=${(event) => { sort.value = event.target.value; }}>
+        ${Object.entries(orders).map(([key, label]) => html`<option value=${key}>${label}</option>`)}
+        ${sort.value in orders ? null : html`<option value="column">by a column</option>`}</select></label>
       ${as !== "status" && has(as) ? html`<p class="key">${{
         latency: "Median of one run, at the first measured batch size; the fastest of each row is bold.",
         throughput: "Samples per second at the first measured batch size; the most of each row is bold.",
@@ -434,8 +422,8 @@ export function Matrix() {
         seconds: "Loading and all checks.",
       }[as]}</p>` : null}
     </div>
-    ${has(as) ? null : html`<p class="hint">This run measured no speed. <code>pytest ${SHOWN[as].option}</code> does, for every cell whose results are right.</p>`}
-    ${nothing ? html`<div class="nothing"><p>${all.cells.length ? "No cell matches this filter." : all.run.ended === "running" ? "This run is still going on; the page is written again at its end." : "This run has no results."}</p>
+    ${has(as) ? null : html`<p class="hint">No speed was measured. <code>pytest ${SHOWN[as].option}</code> does, for every cell whose results are right.</p>`}
+    ${nothing && all.Nothing ? html`<${all.Nothing} />` : nothing ? html`<div class="nothing"><p>${all.cells.length ? "No cell matches this filter." : all.run.ended === "running" ? "This run is still going on; the page is written again at its end." : "This run has no results."}</p>
       ${all.cells.length ? html`<button type="button" onClick=${() => { query.value = ""; }}>Clear the filter</button>` : null}</div>` : html`<${Grid} />`}
   </section>`;
 }

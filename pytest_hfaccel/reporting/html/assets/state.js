@@ -1,6 +1,6 @@
 // What is shown, as signals; all of it stands in the address after `#`, so a link leads to the same view.
 
-import { batch, computed, effect, signal } from "./data.js";
+import { batch, computed, effect, html, render, signal } from "./data.js";
 import { parseQuery } from "./query.js";
 
 export const run = signal(null);
@@ -12,17 +12,19 @@ export const sort = signal("");
 export const pins = signal([]);
 export const open = signal("");
 export const model = signal("");
+export const release = signal("");
+export const since = signal("");
 export const theme = signal("");
 
-const IN_ADDRESS = { q: query, show, group, sort, pin: pins, open, model };
-const DEFAULTS = { q: "", show: "status", group: "", sort: "", pin: [], open: "", model: "" };
-export const VIEWS = ["matrix", "problems", "changes", "charts", "run"];
+const IN_ADDRESS = { q: query, show, group, sort, pin: pins, open, model, release, since };
+const DEFAULTS = { q: "", show: "status", group: "", sort: "", pin: [], open: "", model: "", release: "", since: "" };
+let views = [];
 
 function readHash() {
   const [name, parameters] = location.hash.slice(1).split("?");
   const values = new URLSearchParams(parameters ?? "");
   batch(() => {
-    view.value = VIEWS.includes(name) ? name : "matrix";
+    view.value = views.includes(name) ? name : "matrix";
     for (const [key, field] of Object.entries(IN_ADDRESS)) {
       const text = values.get(key);
       const value = text === null ? DEFAULTS[key] : Array.isArray(DEFAULTS[key]) ? text.split(",") : text;
@@ -43,7 +45,7 @@ export function address(changes = {}) {
 
 let before = { view: "matrix", open: "" };
 
-export function followAddress() {
+function followAddress() {
   readHash();
   before = { view: view.peek(), open: open.peek() };
   window.addEventListener("hashchange", readHash);
@@ -63,7 +65,7 @@ let lastGood = null;
 const parsed = computed(() => {
   if (!run.value) return { node: null, problem: "" };
   try {
-    lastGood = parseQuery(query.value, run.value);
+    lastGood = parseQuery(run.value.terms.clean(query.value), run.value);
     return { node: lastGood, problem: "" };
   } catch (error) {
     return { node: lastGood ?? parseQuery("", run.value), problem: error.message };
@@ -90,7 +92,7 @@ export function runAddress(id) {
 
 let opener = null;
 
-/** Open a cell (its key) or a model (`model:` and the number of its row); the focus goes back when it is closed. */
+/** Open a cell or a row by its key; the focus goes back when it is closed. */
 export function openPanel(key) {
   if (!open.peek()) opener = document.activeElement;
   open.value = key;
@@ -102,7 +104,7 @@ export function closePanel() {
   opener = null;
 }
 
-export function applyTheme() {
+function applyTheme() {
   try { theme.value = localStorage.getItem("hfaccel-theme") ?? ""; } catch { /* storage may be switched off */ }
   effect(() => {
     if (theme.value) document.documentElement.dataset.theme = theme.value;
@@ -112,3 +114,32 @@ export function applyTheme() {
 }
 
 export const isDark = () => (theme.value ? theme.value === "dark" : matchMedia("(prefers-color-scheme: dark)").matches);
+
+export const ThemePicker = () => html`<label class="theme"><span class="only-heard">Colours</span><select value=${theme.value} onChange=${(event) => { theme.value = event.target.value; }}><option value="">System</option><option value="light">Light</option><option value="dark">Dark</option></select></label>`;
+
+/**
+ * Load the data, then draw the page and follow its address.
+ *
+ * `names` are those of the views; `elsewhere` is the file that has the data for a browser that cannot unpack it.
+ */
+export async function startPage(App, names, elsewhere, load) {
+  const root = document.getElementById("app");
+  try {
+    views = names;
+    applyTheme();
+    await load();
+    followAddress();
+    root.textContent = "";
+    render(html`<${App} />`, root);
+    document.documentElement.dataset.ready = "true";
+  } catch (error) {
+    root.innerHTML = "";
+    const text = document.createElement("p");
+    text.className = "loading";
+    text.textContent = typeof DecompressionStream === "undefined"
+      ? `This browser is too old for this page: it needs DecompressionStream (Chrome 80, Firefox 113, Safari 16.4). ${elsewhere}, beside it, has the results as text.`
+      : `The page cannot show its data: ${error.message}`;
+    root.append(text);
+    throw error;
+  }
+}

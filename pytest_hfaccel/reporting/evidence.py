@@ -1,0 +1,238 @@
+"""All that many runs found: per class, device, dtype and release of transformers, with the runs it is from.
+
+The support site is made of it (`reporting.site`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.results import CellResult, Status
+from pytest_hfaccel.reporting.journal import JOURNAL, read_journal
+from pytest_hfaccel.reporting.runs import run_folders
+from pytest_hfaccel.reporting.support_matrix import Coverage, command_of_run, read_coverage_json, results_of
+
+UNKNOWN = "unknown"
+"""The release of a run whose header has no version of transformers."""
+
+_DEVICES = re.compile(r"--hf-device[ =](\S+)")
+_DTYPES = re.compile(r"--hf-dtype[ =](\S+)")
+_MODULES = re.compile(r"test_hf_(\w+)\.py")
+
+
+@dataclass(frozen=True)
+class SourceRun:
+    """A run that results are from.
+
+    Attributes:
+        id: Its folder's name; empty for runs that only a support matrix lists.
+        command: The command line, without folders of the machine.
+        started: ISO 8601, or empty.
+        versions: Of the packages that decide a result.
+        machine: What `machine` in the journal's header says.
+        commit: Of the tested project.
+    """
+
+    id: str
+    command: str
+    started: str
+    versions: Mapping[str, str]
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    commit: str = ""
+
+    @property
+    def release(self) -> str:
+        """The version of transformers."""
+        return self.versions.get("transformers") or UNKNOWN
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of one model on one device, at one dtype, with one release: the newest outcome of each check.
+
+    Attributes:
+        result: The cell's record.
+        release: The version of transformers.
+        runs: Numbers of the runs it is from, the newest last. From a support matrix that does not say which run it
+            was, all that may have been.
+        is_one_of: Whether `runs` are such candidates.
+        before: Earlier outcomes with the same release that differ from the next one: number of the run, status.
+    """
+
+    result: CellResult
+    release: str
+    runs: tuple[int, ...]
+    is_one_of: bool = False
+    before: tuple[tuple[int, Status], ...] = ()
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The runs, oldest first, and the records, sorted by class, model, device, dtype, weights and release."""
+
+    runs: Sequence[SourceRun]
+    records: Sequence[Record]
+
+    @property
+    def releases(self) -> list[str]:
+        """The transformers releases with a record, oldest first."""
+        return sorted({record.release for record in self.records}, key=release_order)
+
+    def newest(self) -> Coverage:
+        """Return each cell's record with the newest release that has one."""
+        cells: dict[tuple[str, str, str], CellResult] = {}
+        for record in sorted(self.records, key=lambda record: release_order(record.release)):
+            cells[record.result.model, record.result.device, record.result.dtype] = record.result
+        headers = [
+            {"run": {"command": run.command, "started": run.started}, "versions": dict(run.versions)}
+            for run in self.runs
+        ]
+        return Coverage(headers, [cells[key] for key in sorted(cells)])
+
+
+def release_order(release: str) -> tuple[Any, ...]:
+    """Return what sorts releases: 5.9 < 5.16.0.dev0 < 5.16.0."""
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        return (1, Version(release))
+    except InvalidVersion:
+        return (0, release)
+
+
+def read_evidence(paths: Sequence[Path]) -> Evidence:
+    """Read journals, folders of runs, directories of reports (all their runs), and support matrices.
+
+    Raises:
+        ConfigError: Something cannot be read, or there is no finished cell in any of it.
+    """
+    runs: list[SourceRun] = []
+    found: list[tuple[str, int, tuple[int, ...], bool, CellResult]] = []
+    files = dict.fromkeys(file.resolve() for path in paths for file in _files(path))
+    for file in files:
+        if ".json" in file.suffixes:
+            data = read_coverage_json(file)
+            numbers = range(len(runs), len(runs) + len(data["runs"]))
+            runs += [_matrix_run(run) for run in data["runs"]]
+            modules = {number: _MODULES.findall(runs[number].command) for number in numbers}
+            for result in results_of(data):
+                candidates = tuple(sorted(_candidates(runs, numbers, result), key=lambda number: runs[number].started))
+                named = {name for number in candidates for name in modules[number]}
+                if not result.module and len(named) == 1:
+                    result = replace(result, module=named.pop())
+                last = candidates[-1] if candidates else -1
+                started = runs[last].started if candidates else ""
+                found.append((started, last, candidates, len(candidates) > 1, result))
+        else:
+            contents = read_journal(file)
+            run = _journal_run(contents.header)
+            runs.append(run)
+            mine = (len(runs) - 1,)
+            # A resumed run took these over; where that run is read, too, they are known.
+            kept = [each for each in contents.kept if not any(each.from_run == one.id for one in runs)]
+            found += [(run.started, mine[0], mine, False, result) for result in (*kept, *contents.results)]
+    records = _merge(runs, found)
+    if not records:
+        raise ConfigError(
+            f"{', '.join(map(str, paths))}: no finished cell.",
+            hint="Name journals, directories of reports, or support matrices; a run writes reports/journal.jsonl.",
+        )
+    return _without_unused(runs, records)
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    if folders := run_folders(path):
+        return [folder / JOURNAL for folder in folders if (folder / JOURNAL).exists()]
+    if (path / JOURNAL).exists():
+        return [path / JOURNAL]
+    raise ConfigError(
+        f"{path}: there is no run in this directory.",
+        hint="Name a directory of reports, the folder of a run, a journal, or a support matrix (.json, .json.xz).",
+    )
+
+
+def _matrix_run(run: Mapping[str, Any]) -> SourceRun:
+    return SourceRun("", run["command"] or "", run["started"] or "", run["versions"])
+
+
+def _journal_run(header: Mapping[str, Any]) -> SourceRun:
+    run = header.get("run", {})
+    versions = {name: str(version) for name, version in header.get("versions", {}).items() if version}
+    return SourceRun(
+        id=str(run.get("id") or ""),
+        command=command_of_run(dict(header)) or "",
+        started=str(run.get("started") or ""),
+        versions=versions,
+        machine=header.get("machine") or {},
+        commit=str(header.get("commit") or ""),
+    )
+
+
+def _candidates(runs: Sequence[SourceRun], numbers: Iterable[int], result: CellResult) -> list[int]:
+    """A matrix that merges several runs does not say which one a cell is from: those that may have run it."""
+    numbers = list(numbers)
+
+    def names(pattern: re.Pattern[str], command: str, value: str) -> bool:
+        named = {name for one in pattern.findall(command) for name in one.split(",")}
+        return not named or value in named
+
+    fitting = [
+        number
+        for number in numbers
+        if result.device == "class"
+        or (names(_DEVICES, runs[number].command, result.device) and names(_DTYPES, runs[number].command, result.dtype))
+    ]
+    # The models of a command that was not shortened are all of them.
+    exact = [number for number in fitting if f"--hf-model {result.model}" in runs[number].command]
+    whole = [number for number in fitting if "--hf-model" not in runs[number].command or "…" in runs[number].command]
+    return sorted({*exact, *whole}) or fitting or numbers
+
+
+def _merge(
+    runs: Sequence[SourceRun], found: Iterable[tuple[str, int, tuple[int, ...], bool, CellResult]]
+) -> list[Record]:
+    merged: dict[tuple[str, ...], Record] = {}
+    for _, last, numbers, is_one_of, result in sorted(found, key=lambda each: each[0]):
+        if not result.is_finished:
+            continue
+        release = runs[last].release if last >= 0 else UNKNOWN
+        key = (result.architecture, result.model, result.device, result.dtype, result.weights, release)
+        earlier = merged.get(key)
+        if earlier is None:
+            merged[key] = Record(result, release, numbers, is_one_of)
+            continue
+        # A later run may have asked for some checks only.
+        again = {check.name for check in result.checks}
+        kept = [check for check in earlier.result.checks if check.name not in again]
+        both = replace(result, checks=[*kept, *result.checks])
+        before = earlier.before
+        if both.status != earlier.result.status:
+            before = (*before, (earlier.runs[-1], earlier.result.status))
+        sources = tuple(dict.fromkeys((*earlier.runs, *numbers))) if kept else numbers
+        merged[key] = Record(both, release, sources, is_one_of or (bool(kept) and earlier.is_one_of), before)
+
+    def place(key: tuple[str, ...]) -> tuple[Any, ...]:
+        return (key[0].lower(), *key[:-1], release_order(key[-1]))
+
+    return [merged[key] for key in sorted(merged, key=place)]
+
+
+def _without_unused(runs: Sequence[SourceRun], records: Sequence[Record]) -> Evidence:
+    """Leave out runs that no record is from, and number the others by their start."""
+    used = {number for each in records for number in (*each.runs, *(run for run, _ in each.before))}
+    ordered = sorted(used, key=lambda number: (runs[number].started, number))
+    new = {number: at for at, number in enumerate(ordered)}
+
+    def renumbered() -> Iterator[Record]:
+        for each in records:
+            before = tuple((new[number], status) for number, status in each.before)
+            yield replace(each, runs=tuple(new[number] for number in each.runs), before=before)
+
+    return Evidence([runs[number] for number in ordered], list(renumbered()))
