@@ -48,6 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     # The cells of its experiments are run by the engine.
     "explain": {"backends", "backends.base", "core", "engine", "hardware", "numerics", "reporting", "upstream"},
+    "bisect": {"core", "reporting"},
     "generator": {"classify", "core", "registry"},
     "project": {"__version__", "core", "generator", "hardware", "registry"},
     "selftest": {"backends", "backends.base", "checkpoints", "checks", "core", "engine", "numerics", "upstream"},

@@ -21,6 +21,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Build the parser; each subcommand's module adds its own."""
     from pytest_hfaccel.cli import (
         bench,
+        bisect,
         classify,
         cloud,
         compare,
@@ -45,7 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"hfaccel {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     listed = (hardware, compatibility, registry, classify, recommend, bench, predict, database, reports, compare, plan)
-    for command in (starting, *listed, merge, run, cloud, selftest, explain):
+    for command in (starting, *listed, merge, run, cloud, selftest, explain, bisect):
         command.add_parser(commands)
     return parser
 

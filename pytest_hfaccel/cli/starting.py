@@ -17,7 +17,7 @@ from pytest_hfaccel.core.errors import ConfigError, HfAccelError, format_bytes
 _SHELLS = ("bash", "zsh", "fish", "powershell", "tcsh")
 
 _CACHED = (
-    *("calibrations", "checkpoints", "executorch", "hub", "intact", "onnx", "openvino"),
+    *("bisect", "calibrations", "checkpoints", "executorch", "hub", "intact", "onnx", "openvino"),
     *("prediction_models", "registry", "traces"),
 )
 """The folders in our cache directory: what else lies there is somebody else's."""
