@@ -7,8 +7,9 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from pytest_hfaccel.benchmark.measurement import Measurement
     from pytest_hfaccel.campaign import Campaign, PointResult, Run
+    from pytest_hfaccel.cli.progress import StepProgress
     from pytest_hfaccel.core.config import RunConfig
     from pytest_hfaccel.core.spec import Cell, ModelSpec, WeightsChoice
 
@@ -195,7 +197,7 @@ def _server(arguments: argparse.Namespace, config: RunConfig) -> tuple[Run, Any]
 
 
 class Progress:
-    """Runs a campaign, says a line per result, and keeps `results.json` up to date.
+    """Runs a campaign, shows its steps, says a line per result, and keeps `results.json` up to date.
 
     Args:
         campaign: What is verified and measured.
@@ -214,6 +216,7 @@ class Progress:
         self._campaign, self._file = campaign, output_dir / RESULTS
         self._say, self._clock, self._began = say, clock, clock()
         self._done = 0
+        self._shown: StepProgress
         self._header = _header()
         self.records: list[CellResult] = []
         self.unfinished: list[Measurement] = []
@@ -242,19 +245,38 @@ class Progress:
             ConfigError: The results cannot be written.
         """
         from pytest_hfaccel.campaign import run_campaign
+        from pytest_hfaccel.cli.progress import StepProgress
 
         cells, steps = len(self._campaign.cells), self._campaign.steps
         self._say(f"{cells} cells, {steps} steps, {self._campaign.threads} threads; results: {self._file}")
         self._write()
-        for record in run_campaign(self._campaign, self._report, serve):
-            self.records.append(record)
-            self.unfinished.clear()
-            self._write()
+        with StepProgress(steps, "steps") as steps_shown:
+            self._shown = steps_shown
+            self._begin_step()
+            for record in run_campaign(self._campaign, self._report, serve):
+                self.records.append(record)
+                self.unfinished.clear()
+                self._write()
+
+    def _begin_step(self) -> None:
+        """Show which step comes next."""
+        if self._done < self._campaign.steps:
+            self._shown.begin(next(islice(self._step_names(), self._done, None)))
+
+    def _step_names(self) -> Iterator[str]:
+        for cell in self._campaign.cells:
+            name = f"{cell.model.name} {cell.device} {cell.dtype}"
+            if self._campaign.verify:
+                yield f"{name}: verifying"
+            for point in self._campaign.points(cell):
+                yield f"{name}: measuring {_point_text(point.batch, point.length)}"
 
     def _report(self, cell: Cell, result: CellResult | PointResult) -> None:
         from pytest_hfaccel.benchmark.measurement import Measurement
 
         self._done += 1
+        self._shown.finish()
+        self._begin_step()
         if isinstance(result, Measurement):
             self.unfinished.append(result)
             self._write()
@@ -281,7 +303,7 @@ def describe(result: CellResult | PointResult) -> str:
         first = (result.reason or "").partition("\n")[0]
         names = ", ".join(check.name for check in result.checks)
         return f"verified: {names}" if result.status == Status.PASSED else f"not verified: {result.status}: {first}"
-    where = f"batch {result.batch}" + (f" length {result.length}" if result.length else "")
+    where = _point_text(result.batch, result.length)
     if isinstance(result, Measurement):
         latency, memory, token = result.latency, result.memory_bytes, result.per_token_ms
         text = f"{where}: {latency.median_ms:,.2f} ms ±{latency.relative_error:.1%}"
@@ -289,6 +311,10 @@ def describe(result: CellResult | PointResult) -> str:
         text += "" if memory is None else f", {memory / 2**20:,.0f} MiB"
         return text + (f", {token:,.2f} ms per token" if token else "")
     return f"{where}: {result.status}: {result.reason.partition(chr(10))[0]}"
+
+
+def _point_text(batch: int, length: int) -> str:
+    return f"batch {batch}" + (f" length {length}" if length else "")
 
 
 def _header() -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pytest_hfaccel.core.errors import BackendUnavailable, ConfigError
 from pytest_hfaccel.core.spec import Device
 
 if TYPE_CHECKING:
+    from pytest_hfaccel.cli.progress import StepProgress
     from pytest_hfaccel.hardware import HardwareReport, Presence
     from pytest_hfaccel.predict.calibration import DeviceCalibration
 
@@ -128,37 +129,43 @@ def _row(probed: Presence, confirmed: Presence | None) -> tuple[str, ...]:
 def _calibrate(arguments: argparse.Namespace) -> int:
     if arguments.threads is not None and arguments.threads < 1:
         raise ConfigError(f"--threads: {arguments.threads} is not allowed. Wanted: 1 or more.")
-    from pytest_hfaccel.core.config import RunConfig
+    from pytest_hfaccel.cli.progress import StepProgress
     from pytest_hfaccel.hardware import probe_devices
-    from pytest_hfaccel.predict.calibration import calibrate, save_calibration
     from pytest_hfaccel.predict.calibration.calibrating import CALIBRATED_KINDS
 
     here = [device.id for device in probe_devices().present() if device.kind in CALIBRATED_KINDS]
-    failures = 0
-    for device, dtype in product(arguments.device or here, arguments.dtype):
-        print(f"hfaccel: calibrating {device} at {dtype}; do not use the machine until it is done", file=sys.stderr)
-        try:
-            calibration = calibrate(device, dtype, threads=arguments.threads, note=_note)
-        except BackendUnavailable as error:
-            print(f"{device} at {dtype}: {error}", file=sys.stderr)
-            failures += 1
-            continue
-        _note("")
-        save_calibration(calibration, RunConfig.from_values({}).cache_dir)
-        if arguments.database is not None:
-            from pytest_hfaccel.history import BenchmarkDatabase
-
-            BenchmarkDatabase(arguments.database).save_calibration(calibration)
-        print(_line(calibration))
-        if calibration.problem:
-            print(f"hfaccel: {calibration.problem}", file=sys.stderr)
+    calibrated = list(product(arguments.device or here, arguments.dtype))
+    with StepProgress(len(calibrated), "calibrations") as progress:
+        failures = sum(not _calibrate_one(device, dtype, arguments, progress) for device, dtype in calibrated)
     return int(failures > 0)
 
 
-def _note(what: str) -> None:
-    """Show on a terminal what is measured now, in place of what was shown before."""
-    if sys.stderr.isatty():
-        print(f"\r\033[K{what and '  '}{what}", end="", file=sys.stderr, flush=True)
+def _calibrate_one(device: str, dtype: str, arguments: argparse.Namespace, progress: StepProgress) -> bool:
+    """Calibrate a device at a precision; return whether that was possible."""
+    from pytest_hfaccel.core.config import RunConfig
+    from pytest_hfaccel.predict.calibration import calibrate, save_calibration
+
+    what = f"{device} at {dtype}"
+    print(f"hfaccel: calibrating {what}; do not use the machine until it is done", file=sys.stderr)
+    progress.begin(what)
+    try:
+        calibration = calibrate(
+            device, dtype, threads=arguments.threads, note=lambda detail: progress.begin(what, detail)
+        )
+    except BackendUnavailable as error:
+        print(f"{what}: {error}", file=sys.stderr)
+        return False
+    finally:
+        progress.finish()
+    save_calibration(calibration, RunConfig.from_values({}).cache_dir)
+    if arguments.database is not None:
+        from pytest_hfaccel.history import BenchmarkDatabase
+
+        BenchmarkDatabase(arguments.database).save_calibration(calibration)
+    print(_line(calibration))
+    if calibration.problem:
+        print(f"hfaccel: {calibration.problem}", file=sys.stderr)
+    return True
 
 
 def _line(calibration: DeviceCalibration) -> str:

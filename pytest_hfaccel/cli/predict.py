@@ -144,18 +144,20 @@ def _is_about_the_model(answers: Iterable[Mapping[str, Any]], arguments: argpars
 
 
 def _matrix(predictor: HardwareModelPredictor, arguments: argparse.Namespace, model: str | None) -> int:
+    from pytest_hfaccel.cli.progress import StepProgress
     from pytest_hfaccel.predict.text import matrix_text
 
     entry = {"name": model, **({"family": arguments.family} if arguments.family else {})} if model else None
-    matrix = predictor.create_hardware_prediction_matrix(
-        [entry] if entry else None,
-        None if arguments.batch_size is None else [arguments.batch_size],
-        arguments.hardware,
-        arguments.precision,
-        arguments.mode,
-        sequence_length=arguments.seq_length,
-        progress=lambda done, total, name: print(f"hfaccel: {done + 1} of {total}: {name}", file=sys.stderr),
-    )
+    with StepProgress(1, "models") as shown:
+        matrix = predictor.create_hardware_prediction_matrix(
+            [entry] if entry else None,
+            None if arguments.batch_size is None else [arguments.batch_size],
+            arguments.hardware,
+            arguments.precision,
+            arguments.mode,
+            sequence_length=arguments.seq_length,
+            progress=shown.begin_one_of,
+        )
     _write(matrix, arguments.output_file)
     print_json(matrix) if arguments.json else print(matrix_text(matrix))
     if arguments.visualize:

@@ -1,79 +1,135 @@
-"""The progress of a run on a cluster: a bar and what each node does, or a line per cell where there is no terminal."""
+"""The progress of a command, at the bottom of the terminal; nothing where standard error is none."""
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any
+from typing import Self
 
-from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.events import CellFinished, Event
 from pytest_hfaccel.core.results import CellKey
+from pytest_hfaccel.reporting.progress import (
+    Activity,
+    Counts,
+    ExpectedCell,
+    LiveDisplay,
+    RunProgress,
+    why_no_progress,
+)
 
 
-class Progress:
-    """Shows the progress on standard error; a consumer of the run's events.
+class _Shown:
+    """Shows `_lines` for a `with` block."""
 
-    Args:
-        total: Number of cells.
-        nodes: What the nodes have, in words.
+    def __init__(self) -> None:
+        self._display = None if why_no_progress(sys.stderr) else LiveDisplay(sys.stderr, self._lines)
 
-    Raises:
-        ConfigError: rich is not installed.
-    """
-
-    def __init__(self, total: int, nodes: str) -> None:
-        try:
-            from rich import progress
-            from rich.console import Console
-        except ImportError as error:
-            raise ConfigError(
-                "the package rich is not installed.", hint="Install it with: pip install 'pytest-hfaccel[ray]'"
-            ) from error
-        self.node_of: Mapping[CellKey, str] = {}
-        """The name of the node that ran a cell."""
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
-        self._total, self._nodes = total, nodes
-        self._done = self._bad = 0
-        self._bar = progress.Progress(
-            progress.TextColumn("{task.description}", markup=False),
-            progress.BarColumn(),
-            progress.MofNCompleteColumn(),
-            progress.TimeElapsedColumn(),
-            console=self._console,
-            transient=True,
-            disable=not self._console.is_terminal,
-        )
-        self._task = self._bar.add_task("cells", total=total)
-        self._lines: dict[str, Any] = {}
-
-    def __enter__(self) -> Progress:
-        self._console.print(f"{self._total} cells; {self._nodes}", markup=False)
-        self._bar.start()
+    def __enter__(self) -> Self:
+        if self._display is not None:
+            self._display.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        if self._display is not None:
+            self._display.close()
+
+    def _lines(self) -> list[str]:
+        raise NotImplementedError
+
+
+class StepProgress(_Shown):
+    """How far a command is that takes one step after the other; the time left is that of its steps up to now.
+
+    Args:
+        total: Number of steps.
+        noun: What a step is, in the plural.
+    """
+
+    def __init__(self, total: int, noun: str) -> None:
+        self._total, self._noun = total, noun
+        self._done = 0
+        self._began = time.monotonic()
+        self._ended = self._began
+        self._activity: Activity | None = None
+        super().__init__()
+
+    def begin(self, what: str, detail: str = "") -> None:
+        """Say what the command does now."""
+        since = self._activity.since if self._activity is not None and self._activity.what == what else None
+        self._activity = Activity(what, stage=detail, since=since or time.monotonic())
+
+    def finish(self) -> None:
+        """Count a step."""
+        self._done += 1
+        self._ended = time.monotonic()
+        self._activity = None
+
+    def begin_one_of(self, done: int, total: int, what: str) -> None:
+        """Say what the command does now, and how many steps there are; a line where there is no terminal."""
+        if self._display is None:
+            print(f"hfaccel: {done + 1} of {total}: {what}", file=sys.stderr)
+        if done > self._done:
+            self._done, self._ended = done, time.monotonic()
+        self._total = total
+        self.begin(what)
+
+    def _lines(self) -> list[str]:
+        activity, now = self._activity, time.monotonic()
+        left = None
+        if self._done:
+            per_step = (self._ended - self._began) / self._done
+            left = max(0.0, per_step * (self._total - self._done) - (now - self._ended))
+        counts = Counts(self._done, self._total, self._noun, 0, now - self._began, left)
+        return counts.lines([activity] if activity is not None else [], {})
+
+
+class ClusterProgress(_Shown):
+    """How far a run on a cluster is and what each node does, or a line per cell where there is no terminal.
+
+    It is a consumer of the run's events.
+
+    Args:
+        cells: The cells of the run.
+        nodes: What the nodes have, in words.
+        workers: How many processes they run at a time.
+        is_recorded: Whether earlier runs say how long the cells take.
+    """
+
+    def __init__(
+        self, cells: Mapping[CellKey, ExpectedCell], nodes: str, *, workers: int = 1, is_recorded: bool = False
+    ) -> None:
+        self.node_of: Mapping[CellKey, str] = {}
+        """The name of the node that ran a cell."""
+        self._run = RunProgress(cells, workers=workers, is_recorded=is_recorded)
+        self._total, self._nodes = len(cells), nodes
+        self._done = 0
+        self._activities: dict[str, Activity] = {}
+        super().__init__()
+
+    def __enter__(self) -> Self:
+        print(f"{self._total} cells; {self._nodes}", file=sys.stderr)
+        return super().__enter__()
 
     def show(self, node: str, text: str) -> None:
         """Show what a node does; nothing when it is idle."""
-        if node not in self._lines:
-            self._lines[node] = self._bar.add_task(node, total=None)
-        self._bar.update(self._lines[node], description=f"{node}: {text or 'idle'}")
+        self._activities[node] = Activity(text or "idle", node, since=time.monotonic() if text else None)
 
     def __call__(self, event: Event) -> None:
         """Count a finished cell."""
+        self._run(event)
         if not isinstance(event, CellFinished):
             return
         result = event.result
         self._done += 1
-        self._bad += result.status.is_bad
-        failed = f", {self._bad} failed" if self._bad else ""
-        self._bar.update(self._task, completed=self._done, description=f"cells{failed}")
-        if not self._console.is_terminal or result.status.is_bad:
+        if self._display is None or result.status.is_bad:
             where = self.node_of.get(result.key, "")
             width = len(str(self._total))
             line = f"[{self._done:>{width}}/{self._total}] {result.cell} {result.status}"
-            self._console.print(line + (f" on {where}" if where else ""), markup=False)
+            print(line + (f" on {where}" if where else ""), file=sys.stderr)
+
+    def _lines(self) -> list[str]:
+        return self._run.counts.lines(list(self._activities.values()), {})

@@ -84,14 +84,15 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _run_on_ray(arguments: argparse.Namespace) -> int:
-    from pytest_hfaccel.cli.progress import Progress
+    from pytest_hfaccel.cli.progress import ClusterProgress
     from pytest_hfaccel.distributed.cluster import Cluster
     from pytest_hfaccel.distributed.cluster_results import ClusterResults
-    from pytest_hfaccel.distributed.durations import DURATIONS, read_durations
+    from pytest_hfaccel.distributed.durations import DURATIONS, RECORDED, read_durations
     from pytest_hfaccel.distributed.plan import make_plan
     from pytest_hfaccel.distributed.pytest_process import PytestTask
     from pytest_hfaccel.distributed.ray_engine import RayRun, ray_session
     from pytest_hfaccel.pool.budget import parse_budget
+    from pytest_hfaccel.reporting.progress import ExpectedCell
 
     memory = parse_budget(arguments.task_memory) if arguments.task_memory else 0
     if isinstance(memory, float):
@@ -114,7 +115,10 @@ def _run_on_ray(arguments: argparse.Namespace) -> int:
             selection.versions = {}
         plan = make_plan(selection, durations, arguments.arguments, shards=1)
         command = " ".join(["hfaccel", *sys.argv[1:]])
-        with Progress(len(selection.cells), cluster.describe()) as progress:
+        expected = {cell.key: ExpectedCell(cell.model, plan.cells[cell.key].seconds) for cell in selection.cells}
+        slots = int(sum(node.resources.get("CPU", 0) for node in cluster.nodes) / arguments.task_cpus)
+        is_recorded = any(cell.source == RECORDED for cell in plan.cells.values())
+        with ClusterProgress(expected, cluster.describe(), workers=slots, is_recorded=is_recorded) as progress:
             results = ClusterResults(selection, cluster, engine="ray", command=command, consumers=[progress])
             progress.node_of = results.node_of
             task = PytestTask(plan, frozenset(), hardware)

@@ -234,6 +234,13 @@ class RunConfig:
         counts=True,
         old_flag="--hf-keep-runs",
     )
+    progress = Option(
+        "--hf-progress",
+        "auto",
+        "Rows at the bottom of the terminal: what runs where, memory, what is done, time left. auto: in a terminal, "
+        "but not in CI, with -q, or where the output is piped.",
+        choices=("auto", "off"),
+    )
     cache = Option(
         "--hf-cache",
         "",

@@ -26,7 +26,7 @@ import pytest
 from pytest_hfaccel.core.events import CheckFinished
 from pytest_hfaccel.core.results import CheckOutcome, Stage, Status
 from pytest_hfaccel.core.spec import CLASS_LEVEL
-from pytest_hfaccel.core.stages import MACHINE, current_stage, watch_stages
+from pytest_hfaccel.core.stages import MACHINE, current_detail, current_stage, watch_stages
 from pytest_hfaccel.plugin.reporting import outcome_properties
 from pytest_hfaccel.plugin.state import CELL_TEST, COLLECTED, OPTIONS, SESSION, session_of
 
@@ -76,7 +76,7 @@ class NoteKeeper:
     ) -> Generator[None, object, object]:
         """Note which test runs; end the process if it takes too long, or leaves it without its device."""
         if CELL_TEST not in item.stash:
-            self._test = {"test": item.nodeid}
+            self._test = {"test": item.nodeid, "since": time.monotonic()}
             self._note_stage("")
             result = yield
             self._forget_test()
@@ -136,7 +136,7 @@ class NoteKeeper:
 
     def _note_stage(self, stage: str) -> None:
         if self._test:
-            _replace(self._notes, json.dumps({**self._test, "stage": stage}))
+            _replace(self._notes, json.dumps({**self._test, "stage": stage, "detail": current_detail()}))
 
     def _forget_test(self) -> None:
         self._test = {}

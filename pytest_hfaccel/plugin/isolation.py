@@ -32,7 +32,7 @@ from pytest_hfaccel.core.devices import kind_named
 from pytest_hfaccel.core.results import Status
 from pytest_hfaccel.plugin.crashes import DEVICE_LOST, CrashReports, NoteKeeper, kill_late, read_death
 from pytest_hfaccel.plugin.reporting import PROPERTY, reporters_of
-from pytest_hfaccel.plugin.state import CELL_TEST, OPTIONS, SUSPECTS, WORKER_INPUT, session_of
+from pytest_hfaccel.plugin.state import CELL_TEST, NOTES, OPTIONS, SUSPECTS, WORKER_INPUT, session_of
 from pytest_hfaccel.upstream.openvino import silent_import
 from pytest_hfaccel.upstream.pytest_benchmark import add_entries, take_entries
 
@@ -97,7 +97,7 @@ class IsolatedRun:
         if self._no_fork and terminal is not None:
             terminal.write_line(f"hfaccel: each model's process starts anew, not as a fork: {self._no_fork}")
         with TemporaryDirectory(prefix="hfaccel-") as directory:
-            self._directory = Path(directory)
+            self._directory = self._config.stash[NOTES] = Path(directory)
             for group in groups_of(self._session.items):
                 left = group
                 while left:
@@ -131,10 +131,13 @@ class IsolatedRun:
         running: str = ""
         done: set[str] = set()
         by_id = {item.nodeid: item for item in items}
+        progress = self._config.pluginmanager.getplugin("hfaccel-progress")
         child = self._start(name, items)
         try:
             limit = self._config.stash[OPTIONS].timeout
             for message in child.messages():
+                if progress is not None:
+                    progress.refresh()
                 if message is None:
                     if limit:
                         kill_late(self._directory)

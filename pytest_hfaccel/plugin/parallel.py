@@ -15,7 +15,7 @@ import pytest
 from pytest_hfaccel.core.results import Status
 from pytest_hfaccel.plugin.crashes import CrashReports, Death, NoteKeeper, kill_late, read_death
 from pytest_hfaccel.plugin.reporting import PROPERTY, begin_run, reporters_of
-from pytest_hfaccel.plugin.state import COLLECTED, OPTIONS, SUSPECTS, WORKER_INPUT, session_of
+from pytest_hfaccel.plugin.state import COLLECTED, NOTES, OPTIONS, SUSPECTS, WORKER_INPUT, session_of
 from pytest_hfaccel.upstream.xdist import exit_code, stop_at_enough_failures, survive_deaths_at_start
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ class ParallelHooks:
         """Send a worker the plan, and the directory in which it writes what it collected."""
         if self._directory is None:
             self._directory = TemporaryDirectory(prefix="hfaccel-")
+            self._config.stash[NOTES] = Path(self._directory.name)
         from pytest_hfaccel.plugin.placement import variables_of_worker
 
         plan = session_of(self._config).plan

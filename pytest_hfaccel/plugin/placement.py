@@ -64,10 +64,7 @@ class GroupOrder:
     """
 
     def __init__(self, collected: CollectedTests, durations: Durations) -> None:
-        tests: dict[int, list[str]] = defaultdict(list)
-        for nodeid, (index, _) in collected.tests.items():
-            tests[index].append(nodeid)
-        cells = [_selected(facts, tests[index]) for index, facts in enumerate(collected.cells)]
+        cells = selected_cells(collected)
         self._seconds: dict[str, float] = {}
         self._devices = {nodeid: cell.device for cell in cells for nodeid in cell.tests}
         estimated = seconds_of_cells(cells, durations)
@@ -166,10 +163,16 @@ class EarlierRuns:
             ledger.remember(key_text(key), amounts)
 
 
-def _selected(facts: Mapping[str, str], tests: Sequence[str]) -> SelectedCell:
-    return SelectedCell(
-        facts["module"], facts["cell"], facts["model"], facts["architecture"], facts["device"], "", tuple(tests)
-    )
+def selected_cells(collected: CollectedTests) -> list[SelectedCell]:
+    """Return the cells of a run, with their tests."""
+    tests: dict[int, list[str]] = defaultdict(list)
+    for nodeid, (index, _) in collected.tests.items():
+        tests[index].append(nodeid)
+    names = ("module", "cell", "model", "architecture", "device")
+    return [
+        SelectedCell(**{name: facts[name] for name in names}, checks="", tests=tuple(tests[index]))
+        for index, facts in enumerate(collected.cells)
+    ]
 
 
 class TurnTaking:

@@ -155,6 +155,9 @@ def begin_run(config: pytest.Config) -> None:
         return
     _end_on_sigterm(config)
     if not hasattr(config, "workerinput"):
+        from pytest_hfaccel.plugin.progress import show_progress
+
+        show_progress(config, collected, reporters_of(config).stream)
         try:
             reporters_of(config).stream.start()
         except HfAccelError as error:

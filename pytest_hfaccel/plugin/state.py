@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pytest_hfaccel.benchmark.measurement import Point
     from pytest_hfaccel.core.config import RunConfig
     from pytest_hfaccel.core.results import CheckOutcome
@@ -37,6 +39,9 @@ COLLECTED: pytest.StashKey[CollectedTests] = pytest.StashKey()
 
 REPORTERS: pytest.StashKey[Reporters] = pytest.StashKey()
 """On the config of the process that writes: the stream of events and its consumers."""
+
+NOTES: pytest.StashKey[Path] = pytest.StashKey()
+"""On the config of a process that runs its tests in others: the directory in which those keep notes; see `crashes`."""
 
 SHARD: pytest.StashKey[Shard | None] = pytest.StashKey()
 """On the config: the shard of a plan that this run runs."""

@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 from pytest_hfaccel.core.spec import Device
+from pytest_hfaccel.hardware.cpu import Memory, read_memory
 from pytest_hfaccel.hardware.visibility import physical_device
 from pytest_hfaccel.pool.ledger import TURNS, Claim, Ledger, turns_of
 from pytest_hfaccel.pool.table import Budget
@@ -33,6 +34,25 @@ def resource_of(device: Device) -> str:
     if device.traits.uses_host_memory(device.target):
         return HOST
     return physical_device(device)
+
+
+def memory_of(resources: Iterable[str]) -> dict[str, Memory]:
+    """Return how much memory the machine has under these names, and how much is free, whoever uses the rest.
+
+    No runtime is asked, because that would start it in this process: only main memory and GPUs of NVIDIA are known.
+    """
+    from pytest_hfaccel.hardware import nvidia
+
+    found, names = {}, list(resources)
+    if HOST in names:
+        found[HOST] = read_memory()
+    if any(name.startswith("cuda:") for name in names):
+        nvml = nvidia.load_nvml()
+        with suppress(nvidia.NvmlError, AttributeError):
+            for number, gpu in enumerate(() if nvml is None else nvidia.list_gpus(nvml)[1]):
+                if f"cuda:{number}" in names and gpu.free_bytes is not None:
+                    found[f"cuda:{number}"] = Memory(gpu.memory_bytes, gpu.free_bytes)
+    return found
 
 
 class IdleModels(Protocol):
@@ -249,7 +269,6 @@ class DeviceAccount:
 def return_freed_memory() -> None:
     """Have the C library return what it keeps of freed memory to the system, where it can (glibc's `malloc_trim`)."""
     import ctypes
-    from contextlib import suppress
 
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -15,7 +15,7 @@ from pytest_hfaccel.backends.exported.conversions import Conversion, Conversions
 from pytest_hfaccel.backends.exported.inputs import FOLDED, PIXELS, ComputedInputs, same_batch, signature, widened
 from pytest_hfaccel.backends.memory import out_of_memory_raised
 from pytest_hfaccel.core.spec import Device, ModelSpec
-from pytest_hfaccel.core.stages import at_stage
+from pytest_hfaccel.core.stages import at_stage, note_detail
 from pytest_hfaccel.upstream.transformers import traced_names, traced_tensors
 
 Tensors = Mapping[str, torch.Tensor]
@@ -104,7 +104,9 @@ class Builder:
                 with at_stage("convert"), out_of_memory_raised(self.device.id, "convert"):
                     self._store.make(key, export)
             if compress:
-                self._store.make_compressed(key, self.source.spec.architecture)
+                with at_stage("convert"):
+                    note_detail("8-bit weights")
+                    self._store.make_compressed(key, self.source.spec.architecture)
             self._add_time("convert", started)
         started = time.perf_counter()
         conversion = self._store.read(wanted)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pytest_hfaccel.checkpoints.integrity import missing_weights
-from pytest_hfaccel.core.errors import CheckpointError
+from pytest_hfaccel.core.errors import CheckpointError, format_bytes
 from pytest_hfaccel.core.spec import ModelSpec
+from pytest_hfaccel.core.stages import note_detail
 from pytest_hfaccel.upstream.huggingface_hub import hub_errors, reason_of
 
 _CONFIGS = ("*.json", "*.jinja", "*.txt", "*.model", "*.spm", "*.tiktoken")
@@ -70,7 +71,8 @@ def hub_refusal(spec: ModelSpec) -> str | None:
 def download(spec: ModelSpec, *, allow_pickle: bool = False) -> Path:
     """Download what loading the model needs and return the snapshot; what is cached is not downloaded again.
 
-    Shows a progress bar on a terminal. `HF_TOKEN`, `HF_ENDPOINT`, `HF_HOME` and `HF_HUB_OFFLINE` are respected.
+    Shows progress bars where standard error is a terminal; else the progress of the run shows the bytes. `HF_TOKEN`,
+    `HF_ENDPOINT`, `HF_HOME` and `HF_HUB_OFFLINE` are respected.
 
     Raises:
         GatedError: The repository wants an accepted licence and a token.
@@ -79,7 +81,7 @@ def download(spec: ModelSpec, *, allow_pickle: bool = False) -> Path:
         HubError: The hub did not answer, answered with an error, or is switched off.
     """
     code = _CODE if spec.requires_remote_code else ()
-    with hub_errors(spec.hub_id, revision=spec.revision, hint=_WITHOUT_HUB), _progress_on_a_terminal():
+    with hub_errors(spec.hub_id, revision=spec.revision, hint=_WITHOUT_HUB):
         directory = _fetch(spec, *_CONFIGS, *_SAFE_WEIGHTS, *code)
         if allow_pickle and not _has_weights(directory):
             directory = _fetch(spec, *_PICKLED_WEIGHTS)
@@ -100,22 +102,40 @@ def download_code(spec: ModelSpec) -> Path:
 def _fetch(spec: ModelSpec, *patterns: str) -> Path:
     from huggingface_hub import snapshot_download
 
-    return Path(
-        snapshot_download(
-            spec.hub_id, revision=spec.revision, allow_patterns=list(patterns), ignore_patterns=list(_FOLDERS)
-        )
-    )
-
-
-@contextmanager
-def _progress_on_a_terminal() -> Iterator[None]:
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
-    if sys.stderr.isatty() or are_progress_bars_disabled() or "HF_HUB_DISABLE_PROGRESS_BARS" in os.environ:
-        yield
-        return
-    disable_progress_bars()
     try:
-        yield
+        return Path(
+            snapshot_download(
+                spec.hub_id,
+                revision=spec.revision,
+                allow_patterns=list(patterns),
+                ignore_patterns=list(_FOLDERS),
+                tqdm_class=_progress_bar(),
+            )
+        )
     finally:
-        enable_progress_bars()
+        note_detail("")
+
+
+def _progress_bar() -> Any:
+    """Return the hub's class of progress bars; where no terminal would show them, one that notes the bytes instead."""
+    from huggingface_hub.utils import are_progress_bars_disabled
+    from huggingface_hub.utils.tqdm import tqdm
+
+    if sys.stderr.isatty() and not are_progress_bars_disabled() and "HF_HUB_DISABLE_PROGRESS_BARS" not in os.environ:
+        return tqdm
+
+    from tqdm import tqdm as plain
+
+    class Noted(plain):  # type: ignore[misc]  # it is Any to mypy
+        """Tells the progress of the run (`core.stages`) what a bar would have shown."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **{**kwargs, "gui": False, "file": io.StringIO()})
+
+        def display(self, *_: Any, **__: Any) -> bool:
+            if self.unit == "B" and self.n:
+                of = f" of {format_bytes(int(self.total))}" if self.total else ""
+                note_detail(f"download {format_bytes(int(self.n))}{of}")
+            return True
+
+    return Noted
