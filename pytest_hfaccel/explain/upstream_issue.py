@@ -174,7 +174,7 @@ def _reproduce(found: Finding) -> list[str]:
         command = f"hfaccel explain {name} --device {cell.device} --dtype {cell.dtype} --weights {cell.weights.kind}"
         return ["There is no script without pytest-hfaccel. With it:", "", "```console", f"$ {command}", "```"]
     text = found.script.read_text(encoding="utf-8").rstrip()
-    lines = [f"`{found.script.name}` needs torch and its data, prints the error and exits with 1:", ""]
+    lines = [f"`{found.script.name}` needs its data beside it, prints the error and exits with 1:", ""]
     lines += ["```python", text, "```", "", f"It prints: `{found.printed.strip()}`", ""]
     return [*lines, _DATA]
 
@@ -183,11 +183,15 @@ def _data(found: Finding) -> str:
     """Return the data of the script as text, or how to attach it; put in last, as it may look like paths."""
     if found.script is None:
         return ""
-    file = found.script.with_suffix(".pt")
-    content = file.read_bytes() if file.exists() else b""
-    if len(content) > _INLINE_BYTES:
-        return f"Its data, `{file.name}` ({len(content) / 2**10:.0f} KiB), is attached."
-    encoded = base64.b64encode(content).decode()
+    files = sorted(each for each in found.script.parent.glob(f"{found.script.stem}.*") if each != found.script)
+    if sum(each.stat().st_size for each in files) > _INLINE_BYTES:
+        sizes = ", ".join(f"`{each.name}` ({each.stat().st_size / 2**10:.0f} KiB)" for each in files)
+        return f"Its data, {sizes}, is attached."
+    return "\n\n".join(map(_inline, files))
+
+
+def _inline(file: Path) -> str:
+    encoded = base64.b64encode(file.read_bytes()).decode()
     wrapped = [encoded[at : at + 120] for at in range(0, len(encoded), 120)]
     head = [f"Its data (`base64 -d > {file.name}`):", "", "<details>", "", "```"]
     return "\n".join([*head, *wrapped, "```", "", "</details>"])
