@@ -35,7 +35,8 @@ class Explanation:
     Attributes:
         error: Of the model's outputs.
         modules: All modules that ran, in the order in which they returned.
-        guilty: The first module that adds an error and has no part that does; `None` where none does.
+        guilty: The first module that adds an error and has no part that does; `None` where none does. Where the outputs
+            have NaN or infinity that the reference has not, the module that makes the first.
         operator: The first operator in it that differs; `None` where none was found.
         dtype: The dtype of the model.
     """
@@ -52,10 +53,14 @@ class Explanation:
             yield f"No module adds more than {self.dtype} must cost. The outputs are off by {self.error:.1e}."
             return
         place = self.guilty.name or "the model's own forward"
+        own = self.guilty.own_error
+        off = (
+            ""
+            if own is None
+            else f" is off by {own:.1e} given the reference's inputs; {self.guilty.budget:.1e} are allowed"
+        )
         yield (
-            f"First divergence: {place} ({self.guilty.kind}) is off by {self.guilty.own_error:.1e} given the "
-            f"reference's inputs; {self.guilty.budget:.1e} are allowed. Its inputs are off "
-            f"by {self.guilty.input_error:.1e}."
+            f"First divergence: {place} ({self.guilty.kind}){off}. Its inputs are off by {self.guilty.input_error:.1e}."
         )
         if self.operator is not None:
             shapes = ", ".join("x".join(map(str, shape)) or "scalar" for shape in self.operator.shapes)
@@ -95,12 +100,16 @@ def explain(model: Any, reference: Any, twin: Any, inputs: Mapping[str, torch.Te
     For models that fit into memory three times over, with a copy of the inputs and outputs of each module.
     """
     from pytest_hfaccel.explain.modules import SideBySide
-    from pytest_hfaccel.explain.operators import first_difference
+    from pytest_hfaccel.explain.operators import first_difference, first_nonfinite
 
     sides = SideBySide(model, reference, twin, inputs)
     modules, guilty = sides.compare()
     operator = None
-    if guilty is not None:
+    nonfinite = first_nonfinite(sides.device, sides.reference, inputs) if sides.has_new_nonfinite else None
+    if nonfinite is not None:
+        name, operator = nonfinite
+        guilty = next((each for each in modules if each.name == name), guilty)
+    elif guilty is not None:
         call = sides.expected[guilty.name]
         operator = first_difference(sides.device, sides.reference, guilty.name, call, guilty.budget)
     dtype = str(sides.device.dtype).removeprefix("torch.")

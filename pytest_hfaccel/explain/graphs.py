@@ -317,7 +317,7 @@ class GraphBesideTorch:
             dtype=str(self.values[name].dtype),
             output=name,
         )
-        return GraphExplanation(guilty=guilty, note=note, part=smallest or part, search=self.search, **about)
+        return GraphExplanation(guilty=guilty, note=note, part=part, search=self.search, **about)
 
     def _error_as_last(self, name: str) -> float:
         """Return the error of a value where the graph ends with it, and no other value is read."""

@@ -109,6 +109,29 @@ class Side:
                 self.model(**self.moved(dict(inputs), ""))
         return calls
 
+    def watch(self, inputs: Mapping[str, torch.Tensor], recorder: AbstractContextManager[Any], stack: list[str]) -> Any:
+        """Run the model once under a recorder.
+
+        Args:
+            inputs: Arguments of `forward`.
+            recorder: Sees each operator.
+            stack: Gets the names of the modules that are running, the innermost last.
+        """
+        with ExitStack() as hooks:
+            for name, module in self.modules.items():
+
+                def enter(*_: Any, name: str = name) -> None:
+                    stack.append(name)
+
+                def leave(*_: Any) -> None:
+                    stack.pop()
+
+                hooks.callback(module.register_forward_pre_hook(enter).remove)
+                hooks.callback(module.register_forward_hook(leave).remove)
+            moved = self.moved(dict(inputs), "")
+            with torch.inference_mode(), recorder:
+                return self.model(**moved)
+
     def run_alone(self, name: str, call: Call, recorder: AbstractContextManager[Any] | None = None) -> Any:
         """Run a module with the inputs of a call, which stay as they are; the recorder sees the module only."""
         args, kwargs = self.moved(copied(call.args), name), self.moved(copied(call.kwargs), name)
@@ -147,6 +170,11 @@ class SideBySide:
         self.device, self.reference, self.twin = Side(model), Side(reference), Side(twin)
         self.expected = self.reference.record(inputs)
         self._got = self.device.record(inputs)
+
+    @property
+    def has_new_nonfinite(self) -> bool:
+        """Whether an output on the device has NaN or infinity, and none of the reference has."""
+        return has_nonfinite(self._got[""].output) and not has_nonfinite(self.expected[""].output)
 
     def compare(self) -> tuple[list[ModuleError], ModuleError | None]:
         """Return the errors of all modules, in the order in which they returned, and the guilty one if there is one."""
@@ -206,6 +234,11 @@ def tensor_error(got: torch.Tensor, expected: torch.Tensor) -> float:
     off, norm = torch.where(same, 0.0, left - right), torch.where(right.isfinite() & (right.abs() < 1e30), right, 0.0)
     error = float(off.norm() / norm.norm().clamp_min(torch.finfo(torch.float64).tiny)) if off.any() else 0.0
     return float("inf") if error != error else error
+
+
+def has_nonfinite(value: Any) -> bool:
+    """Whether some floating-point tensor of a structure has NaN or infinity."""
+    return any(not bool(each.isfinite().all()) for each in tensors_in(value) if each.is_floating_point())
 
 
 def tensors_in(value: Any) -> list[torch.Tensor]:

@@ -6,7 +6,7 @@ as another dtype has others of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from typing import Any
@@ -15,7 +15,15 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from pytest_hfaccel.explain.modules import Call, Side, copied, error_between, tensor_error, tensors_in
+from pytest_hfaccel.explain.modules import (
+    Call,
+    Side,
+    copied,
+    error_between,
+    has_nonfinite,
+    tensor_error,
+    tensors_in,
+)
 
 _PASSED_OVER = frozenset(
     {
@@ -132,6 +140,80 @@ def first_difference(device: Side, reference: Side, name: str, call: Call, budge
     return None
 
 
+_MASKS = frozenset(
+    {
+        *("full", "full_like", "fill", "fill_", "masked_fill", "masked_fill_", "where", "scalar_tensor", "log"),
+        *("new_full", "tril", "triu", "lift_fresh", "_to_copy", "clone", "empty", "empty_like", "empty_strided"),
+    }
+)
+"""Operators that put infinities in on purpose, or give what nobody has written yet."""
+
+
+class _NonFiniteRecorder(TorchDispatchMode):  # type: ignore[misc]
+    """Notes the operators that make NaN of numbers, and infinity of finite numbers."""
+
+    def __init__(self, model: Any, passed_over: frozenset[tuple[str, str]] = frozenset()) -> None:
+        super().__init__()
+        self.stack = [""]
+        self.found: list[tuple[str, Operation]] = []
+        self._passed_over = passed_over
+        weights = [(name, each) for name, each in model.named_parameters() if each.is_floating_point()]
+        self._bad = {each.data_ptr(): name for name, each in weights if has_nonfinite(each)}
+
+    def bad_weight(self, operation: Operation) -> str:
+        """Return the name of a parameter among an operator's inputs that has NaN or infinity itself; else empty."""
+        return next(filter(None, operation.weights.values()), "")
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        mutates = func._schema.is_mutable
+        before = (copied(args), copied(kwargs)) if mutates else (args, kwargs)
+        output = func(*args, **kwargs)
+        name = str(func).split(".")[1]
+        if name not in _MASKS and (self.stack[-1], name) not in self._passed_over:
+            tensors = tensors_in(before)
+            bad = {number: self._bad.get(each.data_ptr(), "") for number, each in enumerate(tensors)}
+            after, inputs = _kinds_of(output), _kinds_of([each for n, each in enumerate(tensors) if not bad[n]])
+            if after - inputs and not (after == {"infinity"} and "nan" in inputs):
+                operation = Operation(func, copied(before[0]), copied(before[1]), copied(output), bad)
+                self.found.append((self.stack[-1], operation))
+        return output
+
+
+def _kinds_of(value: Any) -> set[str]:
+    floats = [each for each in tensors_in(value) if each.is_floating_point()]
+    kinds = {"nan"} if any(bool(each.isnan().any()) for each in floats) else set()
+    return kinds | ({"infinity"} if any(bool(each.isinf().any()) for each in floats) else set())
+
+
+def first_nonfinite(
+    device: Side, reference: Side, inputs: Mapping[str, torch.Tensor]
+) -> tuple[str, OperatorError] | None:
+    """Return the operator that makes the first NaN or infinity, and the module that runs it; `None` for no such.
+
+    Where the reference's operator of that name makes them in the same module, too, they are meant.
+
+    Args:
+        device: The model on its device.
+        reference: The reference.
+        inputs: Arguments of `forward`, on the CPU.
+    """
+    meant = _NonFiniteRecorder(reference.model)
+    reference.watch(inputs, meant, meant.stack)
+    recorder = _NonFiniteRecorder(device.model, frozenset((module, each.name) for module, each in meant.found))
+    device.watch(inputs, recorder, recorder.stack)
+    if not recorder.found:
+        return None
+    module, operation = recorder.found[0]
+    exact = _in_fp64(operation)
+    expected = None if exact is None else Operation(operation.operator, operation.args, operation.kwargs, exact)
+    weight = recorder.bad_weight(operation)
+    reason = "it makes the first NaN or infinity; its inputs have none"
+    if weight:
+        reason = f"its weight {weight} has NaN or infinity on the device"
+    return module, _error(operation, expected, reason)
+
+
 def _unmatched(got: Sequence[Operation], expected: Sequence[Operation]) -> OperatorError | None:
     """Judge operators of one side only: some are the same thing by another name (a fused kernel of another dtype)."""
     if got and expected and error_between(got[-1].output, expected[-1].output) < 1e-3:
@@ -203,7 +285,13 @@ def _different_weights(left: Operation, right: Operation, budget: float) -> Iter
 
 
 def _own_error(operation: Operation) -> float | None:
-    """Run the operator in fp64 on the CPU with its own inputs; return how far its output is from that."""
+    """Return how far an operator's output is from its output in fp64 with the same inputs."""
+    right = _in_fp64(operation)
+    return None if right is None else error_between(operation.output, right)
+
+
+def _in_fp64(operation: Operation) -> Any:
+    """Run the operator in fp64 on the CPU with its own inputs; `None` where that cannot be done."""
 
     def exact(value: Any) -> Any:
         if not isinstance(value, torch.Tensor):
@@ -212,10 +300,9 @@ def _own_error(operation: Operation) -> float | None:
 
     try:
         with torch.inference_mode():
-            right = operation.operator(*tree_map(exact, operation.args), **tree_map(exact, operation.kwargs))
+            return operation.operator(*tree_map(exact, operation.args), **tree_map(exact, operation.kwargs))
     except (RuntimeError, NotImplementedError):
         return None  # there is no such kernel in fp64 on the CPU
-    return error_between(operation.output, right)
 
 
 def _input_error(left: Operation, right: Operation) -> float:

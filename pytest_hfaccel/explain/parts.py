@@ -65,6 +65,7 @@ class PartSearch:
     graph: RuntimeGraph
     values: Mapping[str, Array]
     tried: list[str] = field(default_factory=list)
+    _smallest: dict[str, Part | None] = field(default_factory=dict)
 
     def smallest(self, part: Part, levels: int = _LEVELS) -> Part | None:
         """Return the smallest part that is wrong alone, that grows out of one; `None` where none is.
@@ -73,9 +74,14 @@ class PartSearch:
             part: Where to begin; its feed is taken from the graph's values.
             levels: How many levels of nodes before it may be added.
         """
-        for number, nodes in enumerate(self._growing(part.nodes, levels)):
+        if part.output not in self._smallest:
+            self._smallest[part.output] = self._search(part, levels)
+        return self._smallest[part.output]
+
+    def _search(self, part: Part, levels: int) -> Part | None:
+        for nodes in self._growing(part.nodes, levels):
             candidate = self._of(part, nodes)
-            if self._is_wrong(candidate, f"{len(nodes)} nodes" if number else _names(nodes)):
+            if self._is_wrong(candidate, _names(nodes)):
                 return self._with_fewer_rows(self._with_fewer_nodes(candidate))
         return None
 

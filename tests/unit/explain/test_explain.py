@@ -104,7 +104,7 @@ DEFECTS = {
         "embedding",
     ),
     "half precision in one product": ("bert", replaced(f"{LAYER}.intermediate.dense", half), ""),
-    "NaN": ("bert", replaced(f"{LAYER}.output.dense", with_nan), ""),
+    "NaN": ("bert", replaced(f"{LAYER}.output.dense", with_nan), "mul"),
     "norm's epsilon of Llama": ("llama", attribute(f"{LLAMA}.input_layernorm", "variance_epsilon", 1e-2), "add"),
     "gate of Llama": ("llama", changed(f"{LLAMA}.mlp.gate_proj.weight", lambda w: w * 1.001), "linear"),
     "activation of Llama": ("llama", attribute(f"{LLAMA}.mlp", "act_fn", nn.GELU()), "gelu"),
@@ -145,6 +145,33 @@ def test_the_module_and_the_operator_that_were_changed_are_named(defect: str) ->
     if operator:
         assert found.operator is not None
         assert found.operator.operator.split(".")[1] == operator, found.operator.reason
+
+
+@pytest.mark.parametrize(
+    ("factor", "reason"),
+    [
+        (2e5, "it makes the first NaN or infinity; its inputs have none"),
+        (1e7, f"its weight {LLAMA}.mlp.up_proj.weight has NaN or infinity on the device"),
+    ],
+)
+def test_the_operator_that_overflows_is_named(
+    factor: float, reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    large = copy.deepcopy(right_model("llama"))
+    with torch.no_grad():
+        large.model.layers[1].post_attention_layernorm.weight.mul_(100)
+        large.model.layers[1].mlp.up_proj.weight.mul_(factor)
+        large.model.layers[1].mlp.down_proj.weight.div_(factor)
+    monkeypatch.setitem(globals(), "right_model", lambda _: large)
+    found = explained("llama", lambda _: None, torch.float16)
+    assert found.guilty is not None
+    assert found.guilty.name == f"{LLAMA}.mlp.up_proj"
+    assert found.operator is not None
+    assert found.operator.operator == "aten.linear.default"
+    assert found.operator.reason == reason
+    assert next(iter(found.lines())).startswith(f"First divergence: {LLAMA}.mlp.up_proj (Linear)")
+    script, about = write_reproduction(found, tmp_path, "llama-cpu-fp16")
+    assert script is not None or "weight" in reason, about
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -138,7 +138,12 @@ def explained(shared_cache: Path) -> Iterator[Explained]:
         session.close()
 
 
-@pytest.mark.parametrize("defect", DEFECTS)
+QUICK = ("permuted heads", "infinity by overflow")
+
+
+@pytest.mark.parametrize(
+    "defect", [pytest.param(each, marks=() if each in QUICK else pytest.mark.nightly) for each in DEFECTS]
+)
 def test_the_node_and_the_module_that_were_changed_are_named(defect: str, explained: Explained, tmp_path: Path) -> None:
     plant, module, operator = DEFECTS[defect]
     explanation, graph = explained(plant)
