@@ -54,6 +54,7 @@ class Option(Generic[T]):
         choices: The allowed values; any when empty.
         metavar: What help shows for the value.
         old_flag: The flag in the release before. It works, with a warning, and so does its environment variable.
+        instead: What replaces an option that will be removed: whoever sets it is warned.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Option(Generic[T]):
         choices: tuple[str, ...] = (),
         old_flag: str = "",
         metavar: str = "",
+        instead: str = "",
     ) -> None:
         self.name = ""
         self.flag, self.default, self.help = flag, default, text
@@ -79,6 +81,7 @@ class Option(Generic[T]):
         self.many, self.split, self.counts, self.bare = many, split, counts, bare
         self.is_path, self.choices = is_path, choices
         self.old_flag, self.old_env, self.metavar = old_flag, _variable(old_flag), metavar
+        self.instead = instead
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -289,6 +292,7 @@ class RunConfig:
         False,
         "Also compare the model with its torch.compile'd form, by inductor and OpenVINO if they are installed. "
         "Deprecated: --hf-device cpu+inductor runs all checks on it.",
+        instead="--hf-device cpu+inductor, which runs all checks on the compiled model",
     )
     transformers_js = Option(
         "--hf-transformers-js",
@@ -441,7 +445,8 @@ class RunConfig:
             values: Option values by field name; `None` and missing mean "not set".
             environ: Environment to read instead of `os.environ`.
             ini: Returns the text of an option in the configuration file; `None` where it is not there.
-            warn: Called for variables with an old name; by default a `DeprecationWarning`.
+            warn: Called for what is deprecated: variables with an old name, options that another one replaces; by
+                default a `DeprecationWarning`.
 
         Raises:
             ConfigError: A value is blank, or not among the allowed ones.
@@ -464,6 +469,8 @@ class RunConfig:
                     value = _from_text(text, place, option)
             if value is not None:
                 out[option.name] = _checked(value, place, option)
+                if option.instead and value:
+                    (warn or _deprecate)(f"{place} is deprecated. Use {option.instead}.")
                 sources[option.name] = place
         config = cls(**out)
         config.__dict__["_sources"] = sources

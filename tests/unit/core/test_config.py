@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,14 @@ def test_what_switches_a_flag_off(text: str) -> None:
 def test_a_value_that_is_not_allowed() -> None:
     with pytest.raises(ConfigError, match=r"HFACCEL_WEIGHTS: 'huge' is not allowed\. Allowed: auto"):
         RunConfig.from_values({}, {"HFACCEL_WEIGHTS": "huge"})
+
+
+def test_an_option_that_another_one_replaces_warns_whoever_sets_it() -> None:
+    with pytest.warns(DeprecationWarning, match=r"HFACCEL_COMPILE is deprecated\. Use --hf-device cpu\+inductor"):
+        assert RunConfig.from_values({}, {"HFACCEL_COMPILE": "1"}).compile
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not RunConfig.from_values({"compile": False}, {}).compile
 
 
 def test_every_option_is_documented() -> None:
