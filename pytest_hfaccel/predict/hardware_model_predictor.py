@@ -288,18 +288,29 @@ class HardwareModelPredictor:
 
     def _note_calibrations(self, candidates: Sequence[Candidate]) -> None:
         """Note which devices are predicted from a data sheet or a disturbed calibration; of this answer alone."""
+        from pytest_hfaccel.predict.calibration.calibrating import CALIBRATED_KINDS
+
         disturbed = [each.prediction.details.get("calibration_problem") for each in candidates]
         self._notes_of_call = [str(problem) for problem in dict.fromkeys(disturbed) if problem]
-        names = [
-            each.platform.device
+        platforms = [
+            each.platform
             for each in candidates
             if each.platform.is_present and each.prediction.source == Source.DATASHEET
         ]
-        if names:
-            self._notes_of_call.append(
-                f"{', '.join(names)}: not calibrated at this precision, so a data sheet is used; `hfaccel calibrate` "
-                "measures a device in half a minute"
-            )
+        for text, names in (
+            (
+                "not calibrated at this precision, so a data sheet is used; `hfaccel calibrate` measures a device in "
+                "half a minute",
+                [each.device for each in platforms if each.kind in CALIBRATED_KINDS],
+            ),
+            (
+                "cannot be calibrated, so a data sheet is used; `hfaccel bench` measures models there, on which "
+                "predictions can be based",
+                [each.device for each in platforms if each.kind not in CALIBRATED_KINDS],
+            ),
+        ):
+            if names:
+                self._notes_of_call.append(f"{', '.join(names)}: {text}")
 
 
 def _checked(batch: int, length: int, mode: str, dtype: str, devices: int) -> Task:

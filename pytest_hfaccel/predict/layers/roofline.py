@@ -47,6 +47,10 @@ class CalibratedLayer:
 
     def why_not(self, question: Question) -> str:
         """Say why this layer has no answer."""
+        from pytest_hfaccel.predict.calibration.calibrating import CALIBRATED_KINDS
+
+        if question.device_kind not in CALIBRATED_KINDS:
+            return f"{question.device_kind} cannot be calibrated"
         return f"no calibration of {question.device} at {question.dtype} (hfaccel calibrate --device {question.device})"
 
     def predict(self, question: Question, trace: ModelTrace | None) -> Prediction | None:

@@ -118,6 +118,15 @@ def test_data_sheets_of_this_machine_are_noted(make: Make, tmp_path: Path) -> No
     assert other.notes == []
 
 
+def test_what_cannot_be_calibrated_is_not_to_be(make: Make) -> None:
+    predictor = make()
+    predictor.predict_performance("gpt2", hardware="cpu+inductor")
+    assert [note for note in predictor.notes if "data sheet" in note] == [
+        "cpu+inductor: cannot be calibrated, so a data sheet is used; `hfaccel bench` measures models there, on which "
+        "predictions can be based"
+    ]
+
+
 def test_measured_rows_come_first(make: Make, tmp_path: Path) -> None:
     reports = tmp_path / "results"
     reports.mkdir()
