@@ -25,7 +25,7 @@ TORCH = "torch on the CPU in fp32"
 TORCH_DTYPE = "torch on the CPU at the cell's dtype"
 ALONE = "runtime without pytest-hfaccel"
 CAPTURED = "captured program in torch"
-INTERPRETED = "graph by its reference implementation"
+INTERPRETED = "graph without the runtime's kernels"
 UNOPTIMISED = "optimisations off"
 CPU_DEVICE = "CPU device of the same runtime"
 IN_FP32 = "the same device in fp32"
@@ -192,7 +192,7 @@ RULES: tuple[Rule, ...] = (
     (
         lambda e: e.agrees(INTERPRETED),
         Cause.RUNTIME,
-        "the graph is right: its reference implementation gives the model's numbers",
+        "the graph is right: without the runtime's kernels it gives the model's numbers",
     ),
     (
         lambda e: e.differs(OPERATOR),

@@ -147,6 +147,10 @@ got = request.get_output_tensor(0).data"""
             raise NotImplementedError(node.operator)
         return [np.array(each.data) for each in results]
 
+    def computes_exactly(self, node: GraphNode) -> bool:
+        """Whether torch computes a node in fp64."""
+        return bool(node.narrows) or node.operator in _EXACT
+
     def _node(self, model: ov.Model, name: str) -> Any:
         return model.get_ordered_ops()[self._ports[name][0]]
 
@@ -179,7 +183,7 @@ got = request.get_output_tensor(0).data"""
         compiled = core().compile_model(model, self._target, self._options)
         request = open_request(compiled)
         names = {name for port in compiled.inputs for name in port.get_names()}
-        found = request.infer({name: np.ascontiguousarray(value) for name, value in feed.items() if name in names})
+        found = request.infer({name: np.asarray(value, order="C") for name, value in feed.items() if name in names})
         return [np.array(found[port]) for port in compiled.outputs]
 
 
@@ -246,6 +250,21 @@ def _attention(attributes: Mapping[str, Any], *inputs: torch.Tensor) -> torch.Te
     return functional.scaled_dot_product_attention(query, key, value, mask, is_causal=causal, scale=scale)
 
 
+def _convolution(attributes: Mapping[str, Any], value: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    if str(attributes["auto_pad"]).upper() not in ("EXPLICIT", "VALID", "NOTSET"):
+        raise NotImplementedError(f"Convolution with auto_pad {attributes['auto_pad']}")
+    groups = 1
+    if weight.ndim > value.ndim:  # of a GroupConvolution
+        groups, weight = weight.shape[0], weight.flatten(0, 1)
+    borders = list(zip(attributes["pads_begin"], attributes["pads_end"], strict=True))
+    padded = functional.pad(value, [size for pair in reversed(borders) for size in pair])
+    convolve: Any = (functional.conv1d, functional.conv2d, functional.conv3d)[value.ndim - 3]
+    result: torch.Tensor = convolve(
+        padded, weight, None, list(attributes["strides"]), 0, list(attributes["dilations"]), groups
+    )
+    return result
+
+
 def _reduced(reduce: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     def run(attributes: Mapping[str, Any], value: torch.Tensor, axes: torch.Tensor) -> torch.Tensor:
         return reduce(value, axes.reshape(-1).tolist(), keepdim=bool(attributes["keep_dims"]))
@@ -259,7 +278,11 @@ def _plain(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]
 
 _EXACT: dict[str, Callable[..., torch.Tensor]] = {
     "Add": _plain(torch.add),
+    "Abs": _plain(torch.abs),
+    "Clamp": lambda attributes, value: value.clamp(attributes["min"], attributes["max"]),
     "Convert": _plain(lambda value: value),
+    "Convolution": _convolution,
+    "Cos": _plain(torch.cos),
     "Divide": _plain(torch.true_divide),
     "Erf": _plain(torch.erf),
     "Exp": _plain(torch.exp),
@@ -267,16 +290,23 @@ _EXACT: dict[str, Callable[..., torch.Tensor]] = {
     "Gelu": lambda attributes, value: functional.gelu(
         value, approximate="tanh" if str(attributes["approximation_mode"]).upper() == "TANH" else "none"
     ),
+    "Log": _plain(torch.log),
+    "GroupConvolution": _convolution,
     "MVN": _mvn,
     "MatMul": _matmul,
+    "Maximum": _plain(torch.maximum),
+    "Minimum": _plain(torch.minimum),
     "Multiply": _plain(torch.mul),
+    "Negative": _plain(torch.neg),
     "Power": _plain(torch.pow),
     "ReduceMean": _reduced(torch.mean),
     "ReduceSum": _reduced(torch.sum),
+    "ReduceMax": _reduced(torch.amax),
     "Relu": _plain(torch.relu),
     "ScaledDotProductAttention": _attention,
     "Select": _plain(lambda condition, left, right: torch.where(condition.bool(), left, right)),
     "Sigmoid": _plain(torch.sigmoid),
+    "Sin": _plain(torch.sin),
     "Softmax": lambda attributes, value: torch.softmax(value, int(attributes["axis"])),
     "Sqrt": _plain(torch.sqrt),
     "Subtract": _plain(torch.sub),

@@ -180,7 +180,7 @@ def _reproduce(found: Finding) -> list[str]:
 
 
 def _data(found: Finding) -> str:
-    """Return the data of the script as text, or how to attach it; put in last, as it may look like paths."""
+    """Return the files beside the script as text, or how to attach them; put in last, as text may look like paths."""
     if found.script is None:
         return ""
     files = sorted(each for each in found.script.parent.glob(f"{found.script.stem}.*") if each != found.script)
