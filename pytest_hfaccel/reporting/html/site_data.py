@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pytest_hfaccel.core.results import MEANINGS, NOT_REACHED, Cause, Status
+from pytest_hfaccel.core.results import MEANINGS, NOT_REACHED, Cause, CellResult, Status
 from pytest_hfaccel.reporting.evidence import Evidence, Record, SourceRun
 from pytest_hfaccel.reporting.html.page_data import (
     NUMBERS,
@@ -51,7 +51,7 @@ def site_data(evidence: Evidence, hub_ids: Mapping[str, Sequence[str]]) -> dict[
                     _STATUSES.index(result.status),
                     result.implementation,
                     lists.add(tuple(entries)),
-                    plain(numbers_of(result)),
+                    plain(_numbers(result)),
                     sources.add((*record.runs,)),
                     int(record.is_one_of),
                     [[run, _STATUSES.index(status)] for run, status in record.before],
@@ -74,6 +74,12 @@ def site_data(evidence: Evidence, hub_ids: Mapping[str, Sequence[str]]) -> dict[
         "texts": texts.values(),
         "records": records,
     }
+
+
+def _numbers(result: CellResult) -> list[float | None]:
+    # A support matrix has no seconds, which must not look like a very quick test.
+    measured = dict(zip(NUMBERS, numbers_of(result), strict=True))
+    return list({**measured, "seconds": measured["seconds"] or None}.values())
 
 
 def _frozen(entry: Any) -> Any:

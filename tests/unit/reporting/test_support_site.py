@@ -188,12 +188,12 @@ def site(browser: Any, site_file: Path) -> Iterator[Shown]:
 @pytest.mark.parametrize(
     ("query", "answer"),
     [
-        ("AModel", "AModel works on cpu fp32; does not work on openvino:CPU fp32 (exporter)."),
-        ("bmodel", "BModel works in part on cpu fp32 (padding invariance)."),
-        ("org/b-base", "BModel works in part on cpu fp32 (padding invariance)."),
+        ("AModel", "AModel works on cpu fp32; does not work on openvino:CPU fp32 (cannot be converted: exporter)."),
+        ("bmodel", "BModel works in part on cpu fp32 (padding)."),
+        ("org/b-base", "BModel works in part on cpu fp32 (padding)."),
         (
             "https://huggingface.co/org/a-large",
-            "AModel works on cpu fp32; does not work on openvino:CPU fp32 (exporter).",
+            "AModel works on cpu fp32; does not work on openvino:CPU fp32 (cannot be converted: exporter).",
         ),
         ("DModel", "DModel is not tested on cpu fp32 (package)."),
     ],

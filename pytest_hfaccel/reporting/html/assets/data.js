@@ -33,11 +33,11 @@ export const STATUS = {
 };
 
 export const words = (status) => status.replaceAll("_", " ");
-export const columnName = (column) => (column.device === "class" ? "class" : `${column.device} ${column.dtype}`);
+export const columnName = (column) => column.title ?? (column.device === "class" ? "class" : `${column.device} ${column.dtype}`);
 
 /** What the views call things; the support site has words of its own. */
 const TERMS = {
-  clean: (query) => query,
+  clean: (query) => query, says: {},
   row: "model", rows: "models", cell: "cell", head: "Model", once: "once per model",
   hint: "Filter: bert, fails only on openvino, check:parity …",
   examples: [

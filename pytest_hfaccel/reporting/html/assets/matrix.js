@@ -5,7 +5,7 @@ import { FIELDS, toggleValue, valuesIn } from "./query.js";
 import { found, group, model, open, openPanel, pins, problem, query, run, show, sort } from "./state.js";
 
 const ROUND = "M8 2.5a5.5 5.5 0 1 0 .01 0";
-const SHAPES = {
+export const SHAPES = {
   passed: "M3.5 8.5l3 3 6-7",
   failed: "M4 4l8 8M12 4l-8 8",
   error: "M8 2.5v7M8 13v.01",
@@ -119,7 +119,10 @@ export function FilterBar() {
         aria-label="Filter" aria-describedby="found" aria-invalid=${problem.value ? "true" : "false"}
         placeholder=${all.terms.hint}
         onInput=${(event) => { query.value = event.target.value; }}
-        onKeyDown=${(event) => { if (event.key === "Escape" && query.value) { query.value = ""; event.stopPropagation(); } }} />
+        onKeyDown=${(event) => {
+          if (event.key === "Escape" && query.value) { query.value = ""; event.stopPropagation(); }
+          if (event.key === "Enter" && query.value && all.terms.opensFirst && sorted.value.length) openPanel(sorted.value[0].key);
+        }} />
       <p id="found" class="found" role="status">${found.value.isAll
         ? `${format.plural(rows.length, row, plural)}, ${format.plural(cells.length, cell)}`
         : `${format.count(cells.length)} of ${format.plural(all.cells.length, cell)}, ${format.count(rows.length)} of ${format.plural(all.rows.length, row, plural)}`}</p>
@@ -217,7 +220,7 @@ const focus = signal({ line: 0, place: 0, wanted: false });
 export function cellLabel(cell) {
   const parts = [words(cell.status)];
   if (cell.status === "unavailable") parts.push("not here");
-  if (cell.problem) parts.push(words(cell.problem.name));
+  if (cell.says || cell.problem) parts.push(cell.says || words(cell.problem.name));
   if (cell.implementation !== "real") parts.push(cell.implementation);
   if (cell.change) parts.push(CHANGES[cell.change].label.toLowerCase());
   return `${cell.row.model}, ${columnName(cell.column)}: ${parts.join(", ")}`;
@@ -251,7 +254,7 @@ function CellContent({ cell, best }) {
     return html`<span class="value ${value === best ? "best" : ""}"><b>${format[as](value)}</b><i style=${{ width: `${most > 0 ? Math.max(2, (100 * value) / most) : 0}%` }}></i></span>
       ${run.value.bad.has(cell.status) ? html`<${Icon} name=${cell.status} />` : null}`;
   }
-  const says = cell.status === "passed" ? "" : cell.status === "unavailable" ? "not here" : cell.problem?.name ?? "";
+  const says = cell.says !== undefined ? cell.says : cell.status === "passed" ? "" : cell.status === "unavailable" ? "not here" : cell.problem?.name ?? "";
   return html`<${Icon} name=${cell.status} />${says ? html`<span class="says">${words(says)}</span>` : null}`;
 }
 
@@ -301,7 +304,7 @@ function Head({ columns, left, tabPlace, isNarrow }) {
       return html`<div role="columnheader" key=${column.key} class="column${stuck === undefined ? "" : " pinned"}" style=${stuck === undefined ? undefined : { left: `${stuck}px` }} aria-colindex=${number + 2} aria-sort=${state(column.key)}>
         <button type="button" class="title" data-place=${number + 1} tabIndex=${tabPlace === number + 1 ? 0 : -1} onClick=${() => turn(column.key)}
           title=${column.device === "class" ? `The checks that run ${run.value.terms.once}, on no device. Click to sort.` : `${columnName(column)}. Click to sort.`}>
-          <span>${column.device === "class" ? "class" : column.device}</span>
+          <span>${column.title ?? column.device}</span>
           <small>${column.device === "class" ? (isNarrow ? "once" : run.value.terms.once) : column.dtype}${column.emulated ? html` <em>emulated</em>` : null} ${arrow(column.key)}</small></button>
         <button type="button" class="pin" tabIndex="-1" aria-pressed=${isPinned} aria-label=${`${isPinned ? "Unpin" : "Pin"} ${columnName(column)}`} title=${`${isPinned ? "Unpin" : "Pin"} this column (p)`}
           onClick=${() => togglePin(column)}><${Icon} name="pin" /></button>
@@ -408,7 +411,7 @@ export function Matrix() {
   const nothing = !items.value.length, { orders } = all.terms;
   return html`<section class="matrix" aria-label="Matrix">
     <div class="tools">
-      <${Segments} label="Show" value=${as} onPick=${(key) => { show.value = key; }} options=${Object.entries(SHOWN).filter(([key]) => has(key) || SHOWN[key].option).map(([key, { label }]) => [key, label])} />
+      <${Segments} label="Show" value=${as} onPick=${(key) => { show.value = key; }} options=${Object.entries(SHOWN).filter(([key]) => has(key) || (SHOWN[key].option && !all.terms.hidesUnmeasured)).map(([key, { label }]) => [key, label])} />
       <label>Group by <select value=${group.value} onChange=${(event) => { group.value = event.target.value; }}>${Object.entries(all.terms.groups).map(([key, label]) => html`<option value=${key}>${label}</option>`)}</select></label>
       <label>Order <select value=${sort.value in orders ? sort.value : "column"} onChange=${(event) => { sort.value = event.target.value; }}>
         ${Object.entries(orders).map(([key, label]) => html`<option value=${key}>${label}</option>`)}

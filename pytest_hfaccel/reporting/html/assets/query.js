@@ -100,7 +100,9 @@ function reasonsOf(cell) {
   return cell.reasons;
 }
 
+/** `run.terms.says` has further words for statuses. */
 export function parseQuery(text, run) {
+  const says = { ...STATUS_WORDS, ...run.terms.says };
   const left = tokens(text);
   let at = 0;
   const peek = (ahead = 0) => left[at + ahead]?.word?.toLowerCase();
@@ -116,7 +118,7 @@ export function parseQuery(text, run) {
   const knows = (name) => run.columns.some(target(name));
   const status = (value) => anyOf(value, (name) => {
     const wanted = name.toLowerCase();
-    if (STATUS_WORDS[wanted] === "bad" && wanted !== "failed") return (cell) => run.bad.has(cell.status);
+    if (says[wanted] === "bad" && wanted !== "failed") return (cell) => run.bad.has(cell.status);
     const found = run.statuses.map(([known]) => known).filter(pattern(wanted));
     if (!found.length) throw new QueryError(`status:${name}: there is no such status. There are ${run.statuses.map(([known]) => known).join(", ")}, and bad.`);
     return (cell) => found.includes(cell.status);
@@ -169,7 +171,7 @@ export function parseQuery(text, run) {
       return ofRow((cells) => cells.some(inner.test) === (lower === "any"));
     }
     at += 1;
-    if (Object.hasOwn(STATUS_WORDS, lower)) return sentence(STATUS_WORDS[lower]);
+    if (Object.hasOwn(says, lower)) return sentence(says[lower]);
     const field = /^([a-z_]+)(:|[<>]=?|=)(.*)$/is.exec(word);
     if (!field) return knows(word) && !word.includes("*") && run.kinds.has(lower.split(":")[0]) ? ofColumn(target(word)) : contains(word);
     const [, name, operator, raw] = field;
@@ -186,7 +188,7 @@ export function parseQuery(text, run) {
   // `fails`, `fails on cpu`, `fails only on openvino, cuda`, `passes everywhere`, `fails nowhere`
   function sentence(wanted) {
     const test = status(wanted);
-    const runs = (cell) => cell.column.device !== "class" && cell.status !== "unavailable";
+    const runs = (cell) => cell.column.device !== "class" && cell.status !== "unavailable" && cell.status !== "not_tested";
     if (peek() === "everywhere") {
       at += 1;
       return ofRow((cells) => cells.some(runs) && cells.filter(runs).every(test));

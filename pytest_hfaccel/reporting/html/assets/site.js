@@ -1,7 +1,7 @@
 // The support site: can this class be used on this device, at this precision, with this release of transformers?
 
-import { STATUS, arrange, columnName, computed, effect, format, html, makeColumn, problemOf, readChecks, readNumbers, signal, unpack, useEffect, useState, words } from "./data.js";
-import { FilterBar, Icon, Matrix, Weights } from "./matrix.js";
+import { STATUS, arrange, columnName, computed, effect, format, html, makeColumn, readChecks, readNumbers, signal, unpack, useEffect, useState, words } from "./data.js";
+import { Badge, FilterBar, Icon, Matrix, SHAPES, Weights } from "./matrix.js";
 import { Command, Gauge, Header, PanelFrame } from "./details.js";
 import { CellList, Facts, ProblemCard } from "./views.js";
 import { ThemePicker, address, found, open, query, release, run, since, startPage, view } from "./state.js";
@@ -10,32 +10,63 @@ const site = signal(null);
 
 // The verdict -----------------------------------------------------------------------------------------------------
 
-/** What a result says to somebody who wants to use the class. */
+/** What a result says to somebody who wants to use the class; on this site it is the status of a result. */
 const VERDICTS = {
-  works: { tone: "good", icon: "passed", label: "works", rank: 2 },
-  partly: { tone: "odd", icon: "xfailed", label: "works in part", rank: 1 },
-  broken: { tone: "bad", icon: "failed", label: "does not work", rank: 0 },
-  untested: { tone: "none", icon: "unavailable", label: "not tested", rank: null },
+  does_not_work: { tone: "bad", icon: "failed", rank: 0, says: "cannot be loaded, converted or run, or its results are wrong" },
+  works_in_part: { tone: "odd", icon: "error", rank: 1, says: "runs with right results, but fails a check such as batches or generation" },
+  not_tested: { tone: "none", icon: "unavailable", rank: null, says: "a package or a precision is missing, or our tiny checkpoint does not fit" },
+  works: { tone: "good", icon: "passed", rank: 2, says: "runs with right results" },
 };
+for (const [name, { tone, icon, says }] of Object.entries(VERDICTS)) {
+  STATUS[name] = { tone, says };
+  SHAPES[name] = SHAPES[icon];
+}
+const STATUSES = Object.entries(VERDICTS).map(([name, { rank }]) => [name, rank === 0 || rank === 1]);
 /** Without these a model is of no use; what else fails, such as batches, limits its use. */
 const ESSENTIAL = new Set(["resolves", "from_pretrained", "placement", "forward", "parity"]);
 /** Causes that say nothing of the class: the result is missing. */
 const NOT_ITS_DOING = new Set(["factory", "ours", "package", "time"]);
 const NOT_RUN = new Set(["unavailable", "gated", "hub_error", "infra_error", "incomplete", "skipped"]);
 
+/** What it means to a user that a check failed: in a word or two, and in a sentence. */
+const MEANT = {
+  resolves: ["not in transformers", "this release of transformers has no such class"],
+  from_pretrained: ["cannot be loaded", "it cannot be loaded, or not as it was saved"],
+  placement: ["cannot be loaded", "it does not get to this device at this precision"],
+  forward: ["cannot be run", "it stops, or its outputs are missing, of another shape, NaN or infinite"],
+  parity: ["wrong results", "its results are not those of the fp64 reference"],
+  determinism: ["results vary", "two runs on the same inputs differ"],
+  batch_invariance: ["batches", "a sample alone has other results than in a batch"],
+  padding_invariance: ["padding", "masked padding changes the results"],
+  generation: ["generation", "it generates other tokens than the reference"],
+  pipeline: ["pipeline", "transformers.pipeline and the direct API disagree"],
+  memory: ["memory", "memory grows from run to run, or cannot be measured"],
+  canary: ["unproven", "one wrong weight would not be noticed, so right results prove little"],
+};
+const STAGES = { convert: "cannot be converted", compile: "cannot be compiled", run: "cannot be run" };
+const inShort = (check) => (ESSENTIAL.has(check.name) && check.name !== "parity" && STAGES[check.stage]) || MEANT[check.name]?.[0] || words(check.name);
+
+/** The checks that failed, without those that only refer to another one. */
 const fallen = (record) => record.checks.filter((check) => check.status !== "passed" && check.status !== "skipped" && check.status !== "xpassed" && !check.reason?.includes(site.value.not_reached));
 
-function verdictOf(record) {
-  if (NOT_RUN.has(record.status)) return "untested";
+const isAgainst = (check) => !NOT_ITS_DOING.has(check.cause) && !NOT_RUN.has(check.status);
+
+/** The check that decides the verdict. */
+function decisive(record) {
   const failed = fallen(record);
-  if (!failed.length) return "works";
-  const counting = failed.filter((check) => !NOT_ITS_DOING.has(check.cause) && !NOT_RUN.has(check.status));
-  if (counting.some((check) => ESSENTIAL.has(check.name) && check.cause !== "numerics")) return "broken";
-  if (failed.some((check) => ESSENTIAL.has(check.name) && NOT_ITS_DOING.has(check.cause))) return "untested";
-  return counting.length ? "partly" : "works";
+  return failed.find((check) => isAgainst(check) && ESSENTIAL.has(check.name)) ?? failed.find(isAgainst) ?? failed[0] ?? null;
 }
 
-const Verdict = ({ of }) => html`<span class="badge tone-${VERDICTS[of].tone}"><${Icon} name=${VERDICTS[of].icon} />${VERDICTS[of].label}</span>`;
+function verdictOf(record) {
+  if (NOT_RUN.has(record.status)) return "not_tested";
+  const failed = fallen(record);
+  if (!failed.length) return "works";
+  const counting = failed.filter(isAgainst);
+  if (counting.some((check) => ESSENTIAL.has(check.name) && check.cause !== "numerics")) return "does_not_work";
+  if (failed.some((check) => ESSENTIAL.has(check.name) && NOT_ITS_DOING.has(check.cause))) return "not_tested";
+  return counting.length ? "works_in_part" : "works";
+}
+
 const at = (name) => `transformers ${name}`;
 const day = (iso) => format.time(iso).replace(/,? \d\d:\d\d$/, "");
 
@@ -74,6 +105,7 @@ function cellOf(records) {
 function runOf(name) {
   const all = site.value, wanted = all.releases.indexOf(name);
   const columns = all.columns.map(makeColumn);
+  for (const column of columns) if (column.device === "class") column.title = "loading";
   const byCell = new Map();
   for (const record of all.records) {
     const key = record.row * columns.length + record.column;
@@ -93,8 +125,9 @@ function runOf(name) {
     const now = steps.at(-1), last = steps.at(-2) ?? null;
     const cell = {
       ...now, row, column, key: `${row.name}/${column.key}`, id: "", points: [], steps, last,
-      release: all.releases[now.at], problem: problemOf(now.status, now.checks, all), change: last ? changeBetween(last, now) : "",
+      status: now.verdict, problem: decisive(now), change: last ? changeBetween(last, now) : "",
     };
+    cell.says = cell.status === "works" ? "" : cell.status === "not_tested" ? "not tested" : cell.problem ? inShort(cell.problem) : "";
     cells.push(cell);
   }
   for (const row of rows) row.weights = "";
@@ -104,7 +137,12 @@ function runOf(name) {
   }
   const inUse = new Set(cells.flatMap((cell) => [cell.row, cell.column]));
   const present = rows.filter((row) => inUse.has(row));
-  return arrange(all, present, columns.filter((column) => inUse.has(column)), cells, { terms: TERMS_OF_SITE, Nothing, earlier: [], order: relevance, run: { ended: "finished" } });
+  const index = { ...all, statuses: STATUSES, worst_first: Object.keys(VERDICTS) };
+  const found = arrange(index, present, columns.filter((column) => inUse.has(column)), cells, { terms: TERMS_OF_SITE, Nothing, earlier: [], order: relevance, run: { ended: "finished" } });
+  // What most is known of comes first; what was tried nowhere, last.
+  const tested = (column) => column.cells.filter((cell) => cell.status !== "not_tested").length;
+  found.columns.sort((one, other) => (other.device === "class") - (one.device === "class") || tested(other) - tested(one));
+  return found;
 }
 
 function changeBetween(before, after) {
@@ -121,15 +159,16 @@ const withoutAddress = (text) => text.replace(/^\s*https?:\/\/(?:www\.)?(?:huggi
 const idIn = (text) => withoutAddress(text).trim().replace(/^"|"$/g, "").toLowerCase();
 
 const TERMS_OF_SITE = {
-  clean: withoutAddress,
-  row: "class", rows: "classes", cell: "result", head: "Class", once: "once per class",
+  clean: withoutAddress, opensFirst: true, hidesUnmeasured: true,
+  says: { passed: "works", pass: "works", passes: "works", passing: "works", works: "works", work: "works" },
+  row: "class", rows: "classes", cell: "result", head: "Class", once: "on no device",
   hint: "A class or a hub id: BertForMaskedLM, google-bert/bert-base-uncased …",
   examples: [
     ["BertForMaskedLM", "a class, by its name or a part of it"],
     ["openai-community/gpt2", "the classes of a model on the hub"],
-    ["passes everywhere", "classes whose every result is a pass"],
-    ["passes on cpu but fails on openvino", "works on the CPU, fails on OpenVINO"],
-    ["status:xfailed device:openvino", "known not to work on OpenVINO"],
+    ["works everywhere", "classes that work wherever they were tested"],
+    ["works on cpu but fails on openvino", "works on the CPU, and not, or in part, on OpenVINO"],
+    ["status:does_not_work device:openvino", "does not work on OpenVINO"],
     ["cause:exporter", "the conversion is to blame"],
     ["changed:broken", "worked with the release before"],
     ["family:audio device:cpu error>1e-6", "audio classes whose results are off by more than 1e-6"],
@@ -161,26 +200,29 @@ function Nothing() {
     <button type="button" onClick=${() => { query.value = ""; }}>Show all classes</button></div>`;
 }
 
-/** One sentence for each of the few classes that were found. */
+/** What was searched, answered in a sentence for each of the few classes that it names. */
 function Answers() {
   const { rows, isAll } = found.value;
   if (isAll || !rows.length) return null;
-  const wanted = idIn(query.value);
-  const exact = rows.filter((row) => row.name.toLowerCase() === wanted || row.ids.some((id) => id.toLowerCase() === wanted));
+  const wanted = idIn(query.value), has = (ids) => ids.some((id) => id.toLowerCase() === wanted);
+  const exact = rows.filter((row) => row.name.toLowerCase() === wanted || has(row.ids));
+  const ofType = exact.length ? [] : rows.filter((row) => has(row.shared));
   const shown = exact.length ? exact : rows.length <= 3 ? rows : [];
-  if (!shown.length) return null;
-  return html`<div class="site-answers" role="status">${shown.slice(0, 3).map((row) => html`<p key=${row.key}><a href=${address({ open: row.key })}><b>${row.name}</b></a> <${Sentence} row=${row} /></p>`)}</div>`;
+  if (!shown.length && !ofType.length) return null;
+  return html`<div class="site-answers" role="status">
+    ${ofType.length ? html`<p><b>${wanted}</b> has the model type ${[...new Set(ofType.flatMap((row) => row.types))].join(", ")}. Which of its ${format.plural(ofType.length, "class", "classes")} do you load it with?</p>` : null}
+    ${shown.slice(0, 3).map((row) => html`<p key=${row.key}><a href=${address({ open: row.key })}><b>${row.name}</b></a> <${Sentence} row=${row} /></p>`)}</div>`;
 }
 
 /** Where a class works and where not. */
 function Sentence({ row }) {
-  const cells = run.value.columns.map((column) => row.byColumn.get(column)).filter((cell) => cell && (cell.column.device !== "class" || cell.verdict === "broken"));
+  const cells = run.value.columns.map((column) => row.byColumn.get(column)).filter((cell) => cell && (cell.column.device !== "class" || cell.verdict === "does_not_work"));
   const named = (verdict) => cells.filter((cell) => cell.verdict === verdict);
-  const links = (list, extra) => list.map((cell, number) => html`${number ? ", " : ""}<a href=${address({ open: cell.key })}>${cell.column.device === "class" ? "loading" : columnName(cell.column)}</a>${extra?.(cell) ?? ""}`);
+  const links = (list, extra) => list.map((cell, number) => html`${number ? ", " : ""}<a href=${address({ open: cell.key })}>${columnName(cell.column)}</a>${extra?.(cell) ?? ""}`);
   const parts = [
-    ["works", "works on "], ["partly", "works in part on "], ["broken", "does not work on "], ["untested", "is not tested on "],
+    ["works", "works on "], ["works_in_part", "works in part on "], ["does_not_work", "does not work on "], ["not_tested", "is not tested on "],
   ].map(([verdict, says]) => [verdict, says, named(verdict)]).filter(([, , list]) => list.length);
-  const why = (verdict) => (cell) => (verdict === "works" || !cell.problem ? "" : html` <small>(${verdict === "partly" ? fallen(cell).map((check) => words(check.name)).join(", ") : cell.problem.cause || words(cell.problem.name)})</small>`);
+  const why = (verdict) => (cell) => (verdict === "works" || !cell.problem ? "" : html` <small>(${[verdict === "not_tested" ? "" : verdict === "works_in_part" ? [...new Set(fallen(cell).map(inShort))].join(", ") : inShort(cell.problem), cell.problem.cause && verdict !== "works_in_part" ? cell.problem.cause : ""].filter(Boolean).join(": ")})</small>`);
   return html`${parts.map(([verdict, says, list], number) => html`${number ? "; " : ""}<span class="says-verdict tone-${VERDICTS[verdict].tone}">${says}</span>${links(list, why(verdict))}`)}.`;
 }
 
@@ -200,8 +242,8 @@ function Evidence({ record }) {
   const left = record.checks.filter((check) => check.status !== "passed" && !failed.includes(check)).map((check) => `${words(check.name)} (${words(check.status)})`);
   const measured = { latency: "latency", throughput: "throughput", memory: "memory", seconds: "the checks took" };
   return html`<div class="evidence">
-    <p class="evidence-head"><${Verdict} of=${record.verdict} /> <b><bdi>${record.model}</bdi></b> <${Weights} name=${record.weights} />${record.implementation === "emulated" ? html` <span class="tag impl-emulated">emulated</span>` : null}</p>
-    ${failed.map((check) => html`<div class="why"><span class="mark tone-${STATUS[check.status].tone}"><${Icon} name=${check.status} /></span> <b>${words(check.name)}</b> ${words(check.status)}${check.stage ? ` at stage ${check.stage}` : ""}${check.cause ? html`, cause <span class="tag" title=${site.value.causes[check.cause]}>${check.cause}</span> <small>${site.value.causes[check.cause]}</small>` : null}
+    <p class="evidence-head"><${Badge} status=${record.verdict} /> <b><bdi>${record.model}</bdi></b> <${Weights} name=${record.weights} />${record.implementation === "emulated" ? html` <span class="tag impl-emulated">emulated</span>` : null}</p>
+    ${failed.map((check) => html`<div class="why"><span class="mark tone-${STATUS[check.status].tone}"><${Icon} name=${check.status} /></span> <b>${words(check.name)}</b> ${words(check.status)}${MEANT[check.name] ? `: ${MEANT[check.name][1]}` : ""}${check.stage ? ` at stage ${check.stage}` : ""}${check.cause ? html`, cause <span class="tag" title=${site.value.causes[check.cause]}>${check.cause}</span> <small>${site.value.causes[check.cause]}</small>` : null}
       ${check.reason ? html`<p class="reason">${check.reason}</p>` : null}</div>`)}
     <dl class="facts">
       ${passed.length ? html`<dt>passed</dt><dd>${passed.join(", ")}</dd>` : null}
@@ -225,7 +267,7 @@ function packagesOf(one, record) {
 function CellEvidence({ cell }) {
   const steps = [...cell.steps].reverse();
   return html`<${Header} title=${cell.row.name} to=${cell.row.key}>
-      <p class="sub"><b>${cell.column.device === "class" ? "checks that run once per class, on no device" : columnName(cell.column)}</b></p><//>
+      <p class="sub"><b>${columnName(cell.column)}${cell.column.device === "class" ? ", the checks that need no device" : ""}</b></p><//>
     ${steps.map((step, number) => html`<section key=${step.at}><h4>${at(site.value.releases[step.at])}${number === 0 ? "" : html` <small>${changeBetween(step, steps[number - 1]) ? "" : "the same verdict"}</small>`}</h4>
       ${[...step.records].sort((a, b) => WEIGHTS.indexOf(a.weights) - WEIGHTS.indexOf(b.weights)).map((record) => html`<${Evidence} key=${record.model + record.weights} record=${record} />`)}</section>`)}`;
 }
@@ -246,8 +288,8 @@ function ClassPanel({ row }) {
     <div class="answers"><p>${row.name} <${Sentence} row=${row} /></p></div>
     <section class="wide" tabIndex="0" aria-label="Devices and releases"><table class="devices"><thead><tr><th scope="col">Device</th>${releases.map((number) => html`<th scope="col">${all.releases[number]}</th>`)}</tr></thead>
       <tbody>${cells.map((cell) => html`<tr key=${cell.key}><th scope="row"><a href=${address({ open: cell.key })}>${columnName(cell.column)}</a></th>
-        ${releases.map((number) => { const step = cell.steps.find((one) => one.at === number); return html`<td>${step ? html`<${Verdict} of=${step.verdict} />` : html`<span class="quiet-text" title="no result">–</span>`}</td>`; })}</tr>`)}</tbody></table></section>
-    ${grouped.size ? html`<section><h4>What fails, and whose doing it is</h4>${[...grouped.values()].map(({ check, cells: where }) => html`<div class="why">${where.map((cell, number) => html`${number ? ", " : ""}<a href=${address({ open: cell.key })}>${columnName(cell.column)}</a>`)}: <b>${words(check.name)}</b>${check.cause ? html` <span class="tag">${check.cause}</span> <small>${all.causes[check.cause]}</small>` : null}
+        ${releases.map((number) => { const step = cell.steps.find((one) => one.at === number); return html`<td>${step ? html`<${Badge} status=${step.verdict} />` : html`<span class="quiet-text" title="no result">–</span>`}</td>`; })}</tr>`)}</tbody></table></section>
+    ${grouped.size ? html`<section><h4>What fails, and whose doing it is</h4>${[...grouped.values()].map(({ check, cells: where }) => html`<div class="why">${where.map((cell, number) => html`${number ? ", " : ""}<a href=${address({ open: cell.key })}>${columnName(cell.column)}</a>`)}: <b>${words(check.name)}</b>${MEANT[check.name] ? `, ${MEANT[check.name][1]}` : ""}${check.cause ? html` <span class="tag">${check.cause}</span> <small>${all.causes[check.cause]}</small>` : null}
       <p class="reason">${check.reason}</p></div>`)}</section>` : null}
     ${ids.length ? html`<section><h4>Models</h4><p class="quiet-text">${(isLong ? ids : ids.slice(0, 8)).join(", ")}${ids.length > 8 && !isLong ? html` <button type="button" class="quiet" onClick=${() => setLong(true)}>and ${ids.length - 8} more</button>` : null}</p></section>` : null}`;
 }
@@ -273,7 +315,7 @@ function Broken() {
   const groups = new Map();
   for (const cell of found.value.cells) {
     const { problem } = cell;
-    if (!problem || cell.status === "skipped" || cell.status === "incomplete") continue;
+    if (!problem) continue;
     const key = [cell.status, problem.name, problem.cause, problem.reason.replaceAll(cell.row.name, "…").replace(/\b[a-z]+\/…/g, "…")].join("\n");
     if (!groups.has(key)) groups.set(key, { status: cell.status, check: problem.name, cause: problem.cause, cells: [] });
     groups.get(key).cells.push(cell);
@@ -314,7 +356,7 @@ const compared = computed(() => {
 const CHANGED = {
   broken: { tone: "bad", label: "Worse", says: "It worked, or more of it did, with the older release." },
   fixed: { tone: "good", label: "Better", says: "It did not work, or less of it did, with the older release." },
-  other: { tone: "odd", label: "Tested in one of the two", says: "One of the releases has no verdict: a package was missing, or our checkpoint did not fit." },
+  other: { tone: "odd", label: "No verdict with one of the two", says: "With one of the releases a package was missing, or our tiny checkpoint could not be made." },
 };
 
 function ReleaseChanges() {
@@ -335,7 +377,7 @@ function ReleaseChanges() {
   const classes = (side) => new Set([...side.values()].map((cell) => cell.row));
   const [earlier, later] = [classes(old), classes(now)];
   const only = (one, other) => [...one].filter((row) => !other.has(row)).map((row) => all.rows[row]).filter((row) => isWhole || shown.has(row.name));
-  const columns = all.columns.map(makeColumn);
+  const columns = all.columns.map((column, number) => run.value.columns.find((one) => one.at === number) ?? makeColumn(column, number));
   const pick = (label, value, set) => html`<label>${label} <select value=${all.releases[value]} onChange=${(event) => set(event.target.value)}>${all.releases.map((name) => html`<option value=${name}>${name}</option>`)}</select></label>`;
   const total = Object.values(changed).reduce((sum, list) => sum + list.length, 0);
   return html`<div class="page changes">
@@ -350,7 +392,7 @@ function ReleaseChanges() {
 function ChangeList({ list, columns }) {
   const [limit, setLimit] = useState(40);
   return html`<ul class="cell-list">${list.slice(0, limit).map(({ row, before, after }) => { const why = fallen(after)[0] ?? fallen(before)[0]; return html`<li key=${`${row.name}${after.column}`}><a class="cell-link" href=${address({ open: `${row.name}/${columns[after.column].key}` })}><bdi>${row.name}</bdi><span>${columnName(columns[after.column])}</span></a>
-      <span class="delta"><${Verdict} of=${before.verdict} /> → <${Verdict} of=${after.verdict} /></span>${why ? html`<span class="reason">${words(why.name)}${why.cause ? `, ${why.cause}` : ""}: ${why.reason}</span>` : null}</li>`; })}</ul>
+      <span class="delta"><${Badge} status=${before.verdict} /> → <${Badge} status=${after.verdict} /></span>${why ? html`<span class="reason">${words(why.name)}${why.cause ? `, ${why.cause}` : ""}: ${why.reason}</span>` : null}</li>`; })}</ul>
     ${list.length > limit ? html`<button type="button" class="more" onClick=${() => setLimit(limit + 400)}>Show ${format.count(Math.min(400, list.length - limit))} more</button>` : null}`;
 }
 
@@ -361,7 +403,7 @@ function Runs() {
   const runs = [...all.runs].reverse();
   return html`<div class="page facts-page"><p class="lead">The runs of pytest that the results are from, newest first. A support matrix that merges runs does not say which of them had a result.</p>
     <div class="wide" tabIndex="0" role="group" aria-label="Runs"><table class="sources"><thead><tr><th scope="col">Began</th><th scope="col">Versions</th><th scope="col">Results</th><th scope="col">Command</th></tr></thead>
-      <tbody>${runs.map((one) => html`<tr><th scope="row">${format.time(one.started) || "unknown"}${one.machine ? html`<br /><small>${one.machine}</small>` : null}</th><td class="fold">${packagesOf(one).join(", ")}</td><td>${counts.get(one) ? format.count(counts.get(one)) : "some"}</td><td class="fold"><code>${one.command}</code></td></tr>`)}</tbody></table></div></div>`;
+      <tbody>${runs.map((one) => html`<tr><th scope="row">${format.time(one.started) || "unknown"}${one.machine ? html`<br /><small>${one.machine}</small>` : null}</th><td class="fold">${packagesOf(one).join(", ")}</td><td>${counts.get(one) ? format.count(counts.get(one)) : "part of a matrix"}</td><td class="fold"><code>${one.command}</code></td></tr>`)}</tbody></table></div></div>`;
 }
 
 // The frame -------------------------------------------------------------------------------------------------------
@@ -379,8 +421,9 @@ function Top() {
   const facts = [`${format.count(all.rows.length)} classes`, [...devices].join(", "), `transformers ${all.releases.join(", ")}`, runs.length ? `newest run ${day(runs.at(-1).started)}` : ""].filter(Boolean);
   return html`<header class="top site-top"><div class="headline"><p class="product">pytest-hfaccel</p>
       <h1>Can I use this class on this device?</h1><p class="facts-line">${facts.map((fact) => html`<span>${fact}</span>`)}</p></div>
+    ${name === "matrix" || name === "broken" ? html`<${ReleasePicker} />` : null}
     <nav aria-label="Views">${tabs.map(([key, label]) => html`<a key=${key} href=${address({ view: key, open: "" })} aria-current=${name === key ? "page" : undefined}>${label}</a>`)}
-      <${ReleasePicker} /><${ThemePicker} /></nav></header>`;
+      <${ThemePicker} /></nav></header>`;
 }
 
 const SITE_VIEWS = { matrix: Search, broken: Broken, changes: ReleaseChanges, runs: Runs };
@@ -392,5 +435,7 @@ function SiteApp() {
 
 startPage(SiteApp, Object.keys(SITE_VIEWS), "support.json", async () => {
   await loadSite();
+  // Whoever comes without an address wants to search; on a phone the keyboard would cover the page.
+  if (!location.hash && matchMedia("(pointer: fine)").matches) requestAnimationFrame(() => document.querySelector(".search input")?.focus());
   effect(() => { run.value = runOf(site.value.releases.includes(release.value) ? release.value : ""); });
 });
