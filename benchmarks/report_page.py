@@ -1,6 +1,6 @@
-"""How fast the page of a run is in a browser: a real run's journal, and 10,000 cells made of its records.
+"""How fast the pages are in a browser: of a run, of 10,000 cells made of its records, and the support site.
 
-python benchmarks/report_page.py reports/journal.jsonl
+python benchmarks/report_page.py reports/journal.jsonl --site docs/data/support_*.json.xz
 
 Prints the file's size, the seconds until the page is drawn, and the milliseconds from a letter in the filter to the
 drawn result (median and largest of several queries). Needs playwright and a Chromium, Chrome or Edge.
@@ -12,7 +12,9 @@ import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,9 @@ from playwright.sync_api import sync_playwright
 from pytest_hfaccel.backends.browser.installed import find_browser
 from pytest_hfaccel.core.results import CellResult
 from pytest_hfaccel.reporting import read_journal
-from pytest_hfaccel.reporting.html import make_page
+from pytest_hfaccel.reporting.evidence import read_evidence
+from pytest_hfaccel.reporting.html import make_page, make_site_page
+from pytest_hfaccel.upstream.transformers import documented_checkpoints
 
 LIMITS = {"load_s": 2.0, "filter_ms": 100.0, "bytes": 5_000_000}
 CELLS = 10_000
@@ -36,6 +40,17 @@ QUERIES = (
     "check:parity",
     "error>1e-6",
     "all(status:passed)",
+    "",
+)
+SITE_QUERIES = (
+    "b",
+    "bert",
+    "BertForMaskedLM",
+    "google-bert/bert-base-uncased",
+    "works on cpu but fails on openvino",
+    "cause:exporter",
+    "error>1e-6",
+    "works everywhere",
     "",
 )
 COLUMNS = [(device, dtype) for device in ("cpu", "openvino:CPU", "cuda:0", "webgpu") for dtype in ("fp32", "bf16")]
@@ -65,7 +80,7 @@ def many(results: list[CellResult]) -> list[CellResult]:
     return made
 
 
-def measure(browser: Any, path: Path) -> dict[str, float]:
+def measure(browser: Any, path: Path, queries: Sequence[str] = QUERIES) -> dict[str, float]:
     loads, filters = [], []
     for _ in range(LOADS):
         tab = browser.new_page(viewport={"width": 1440, "height": 900})
@@ -73,7 +88,7 @@ def measure(browser: Any, path: Path) -> dict[str, float]:
         tab.goto(path.as_uri())
         tab.wait_for_selector("html[data-ready]")
         loads.append(time.perf_counter() - began)
-        filters += [tab.evaluate(FILTER, query) for query in QUERIES]
+        filters += [tab.evaluate(FILTER, query) for query in queries]
         tab.close()
     return {
         "bytes": path.stat().st_size,
@@ -86,22 +101,32 @@ def measure(browser: Any, path: Path) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("journal", type=Path)
-    contents = read_journal(parser.parse_args().journal)
+    parser.add_argument("--site", nargs="+", type=Path, default=[], metavar="RUN", help="what `hfaccel site` is given")
+    arguments = parser.parse_args()
+    contents = read_journal(arguments.journal)
     header = {name: value for name, value in contents.header.items() if name in ("machine", "versions", "options")}
     program = find_browser()
     assert program is not None, "no Chromium, Chrome or Edge is installed"
     is_right = True
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
         browser = playwright.chromium.launch(executable_path=str(program), args=["--no-sandbox"])
-        for name, results in (("this run", contents.results), ("ten thousand cells", many(contents.results))):
+        pages: list[tuple[str, int, Callable[[], str], Sequence[str]]] = [
+            (name, len(results), partial(make_page, results, header), QUERIES)
+            for name, results in (("this run", contents.results), ("ten thousand cells", many(contents.results)))
+        ]
+        if arguments.site:
+            evidence = read_evidence(arguments.site)
+            make = partial(make_site_page, evidence, documented_checkpoints())
+            pages.append(("support site", len(evidence.records), make, SITE_QUERIES))
+        for name, cells, make, queries in pages:
             path = Path(folder) / "index.html"
             began = time.perf_counter()
-            path.write_text(make_page(results, header), encoding="utf-8")
+            path.write_text(make(), encoding="utf-8")
             written = time.perf_counter() - began
-            found = measure(browser, path)
+            found = measure(browser, path, queries)
             is_right &= all(found[limit] <= most for limit, most in LIMITS.items())
             print(
-                f"{name}: {len(results):,} cells, {found['bytes'] / 1e6:.2f} MB, made in {written:.1f} s, "
+                f"{name}: {cells:,} cells, {found['bytes'] / 1e6:.2f} MB, made in {written:.1f} s, "
                 f"loads in {found['load_s']:.2f} s, filters in {found['filter_ms']:.0f} ms "
                 f"(largest {found['largest_filter_ms']:.0f} ms)"
             )

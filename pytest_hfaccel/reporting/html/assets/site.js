@@ -85,7 +85,8 @@ async function loadSite() {
   const rows = index.rows.map(([name, types, task, family, ids, shared], number) => {
     byClass.set(name, number);
     for (const type of types) kinds.set(type, [...(kinds.get(type) ?? []), number]);
-    return { name, types, task, family, ids, shared, text: [name, ...types, task, family, ...ids, ...shared].join("\n").toLowerCase() };
+    const known = [types, ids, shared].map((list) => new Set(list.map((id) => id.toLowerCase())));
+    return { name, types, task, family, ids, shared, known, text: [name, ...types, task, family, ...ids, ...shared].join("\n").toLowerCase() };
   });
   site.value = { ...index, rows, records, kinds, byClass };
   for (const record of records) record.verdict = verdictOf(record);
@@ -177,10 +178,12 @@ const TERMS_OF_SITE = {
   groups: { "": "nothing", family: "family", task: "task" },
 };
 
+const wantedId = computed(() => idIn(query.value));
+
+/** Where a row stands among those that were found: the class of that name, then its models, then names that begin so. */
 function relevance(row) {
-  const wanted = idIn(query.value), name = row.name.toLowerCase();
-  const has = (list) => list.some((id) => id.toLowerCase() === wanted);
-  const place = !wanted ? 0 : name === wanted ? 0 : has(row.ids) ? 1 : name.startsWith(wanted) ? 2 : has(row.types) ? 3 : has(row.shared) ? 4 : name.includes(wanted) ? 5 : 6;
+  const wanted = wantedId.value, name = row.name.toLowerCase(), [types, ids, shared] = row.known;
+  const place = !wanted || name === wanted ? 0 : ids.has(wanted) ? 1 : name.startsWith(wanted) ? 2 : types.has(wanted) ? 3 : shared.has(wanted) ? 4 : name.includes(wanted) ? 5 : 6;
   return `${place}${String(place > 1 && place < 6 ? name.length : 0).padStart(3, "0")}${name}`;
 }
 
@@ -192,7 +195,7 @@ function guesses(id) {
 }
 
 function Nothing() {
-  const id = idIn(query.value), isId = /^[\w.-]+\/[\w.-]+$/.test(id), types = isId ? guesses(id) : [];
+  const id = wantedId.value, isId = /^[\w.-]+\/[\w.-]+$/.test(id), types = isId ? guesses(id) : [];
   return html`<div class="nothing">
     <p>${isId ? html`No result names <b>${id}</b>.` : release.value ? `Nothing here with ${at(release.value)} matches.` : "Nothing here matches."}</p>
     ${isId ? html`<p>The file <a href=${`https://huggingface.co/${id}/blob/main/config.json`} rel="noreferrer">config.json</a> of the model says its class under <code>architectures</code>; search for that.</p>` : null}
@@ -204,9 +207,9 @@ function Nothing() {
 function Answers() {
   const { rows, isAll } = found.value;
   if (isAll || !rows.length) return null;
-  const wanted = idIn(query.value), has = (ids) => ids.some((id) => id.toLowerCase() === wanted);
-  const exact = rows.filter((row) => row.name.toLowerCase() === wanted || has(row.ids));
-  const ofType = exact.length ? [] : rows.filter((row) => has(row.shared));
+  const wanted = wantedId.value;
+  const exact = rows.filter((row) => row.name.toLowerCase() === wanted || row.known[1].has(wanted));
+  const ofType = exact.length ? [] : rows.filter((row) => row.known[2].has(wanted));
   const shown = exact.length ? exact : rows.length <= 3 ? rows : [];
   if (!shown.length && !ofType.length) return null;
   return html`<div class="site-answers" role="status">
