@@ -116,8 +116,8 @@ def main() -> None:
         ]
         if arguments.site:
             evidence = read_evidence(arguments.site)
-            make = partial(make_site_page, evidence, documented_checkpoints())
-            pages.append(("support site", len(evidence.records), make, SITE_QUERIES))
+            make_site = partial(make_site_page, evidence, documented_checkpoints())
+            pages.append(("support site", len(evidence.records), make_site, SITE_QUERIES))
         for name, cells, make, queries in pages:
             path = Path(folder) / "index.html"
             began = time.perf_counter()

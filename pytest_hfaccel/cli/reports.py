@@ -33,22 +33,24 @@ def add_parser(commands: Any) -> None:
 
     support = commands.add_parser(
         "support",
-        help="write the support matrix: how each class ended on each device, and why",
+        help="write the support matrix: how each class ended on each device, as JSON and as totals",
         description="Read the journals of runs (of a sweep over all classes, say), or support matrices to add to, and "
-        "write one page: how each class ended on each device, check by check, and every failure with its cause and "
-        "the command that repeats it.",
+        "write one matrix as JSON: how each class ended on each device, check by check, and every failure with its "
+        "cause and the command that repeats it. The totals are printed. `hfaccel site` is for looking things up.",
     )
     # The old name: without a help text it is not listed.
     old = commands.add_parser("coverage", description="The old name of `hfaccel support`.")
     for parser, run in ((support, _support), (old, _coverage)):
         text = "journals, or JSON files of support matrices (default: reports/journal.jsonl)"
         parser.add_argument("journals", nargs="*", type=Path, default=[Path("reports/journal.jsonl")], help=text)
-        parser.add_argument("--page", type=Path, metavar="FILE", help="Markdown file to write (default: print it)")
+        parser.add_argument(
+            "--page", type=Path, metavar="FILE", help="Markdown file to write the totals to (default: print them)"
+        )
         text = "JSON file to write, compressed if its name ends in .xz"
         parser.add_argument("--json", type=Path, metavar="FILE", help=text)
-        text = "JSON file of a support matrix to compare with"
+        text = "no longer used: `hfaccel site` shows what changed between releases"
         parser.add_argument("--against", type=Path, metavar="FILE", help=text)
-        parser.add_argument("--title", default="Support matrix", help="heading of the page (default: %(default)s)")
+        parser.add_argument("--title", default="Support matrix", help="heading of the totals (default: %(default)s)")
         parser.set_defaults(run=run)
 
     parser = commands.add_parser(
@@ -145,15 +147,18 @@ def _coverage(arguments: argparse.Namespace) -> int:
 def _support(arguments: argparse.Namespace) -> int:
     from pytest_hfaccel.core.files import replace_file
     from pytest_hfaccel.reporting import support_matrix
-    from pytest_hfaccel.reporting.support_page import coverage_page, difference_section
 
-    before = support_matrix.read_coverage_json(arguments.against) if arguments.against else None
+    if arguments.against:
+        print(
+            f"hfaccel: --against is no longer used: `hfaccel site {arguments.against} ...` shows what changed "
+            "between releases, `hfaccel compare` what changed between two runs.",
+            file=sys.stderr,
+        )
     coverage = support_matrix.read_coverage(arguments.journals)
-    data = support_matrix.coverage_json(coverage)
-    page = coverage_page(coverage, arguments.title, difference_section(before, data) if before is not None else [])
+    page = support_matrix.totals_page(coverage, arguments.title)
     try:
         if arguments.json:
-            support_matrix.write_coverage_json(arguments.json, data)
+            support_matrix.write_coverage_json(arguments.json, support_matrix.coverage_json(coverage))
         if arguments.page:
             replace_file(arguments.page, page)
     except OSError as error:

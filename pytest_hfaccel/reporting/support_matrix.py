@@ -1,18 +1,31 @@
-"""The support matrix: the results of every class, device and check in the journals of one or several runs, as JSON."""
+"""The support matrix: the results of every class, device and check in the journals of one or several runs.
+
+As JSON, and its totals as Markdown. What people look up in it is the support site (`reporting.site`).
+"""
 
 from __future__ import annotations
 
 import json
 import lzma
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.files import replace_file
-from pytest_hfaccel.core.results import NOT_REACHED, SCHEMA_VERSION, CellResult, CheckOutcome, Stage, Status, cause_of
+from pytest_hfaccel.core.results import (
+    MEANINGS,
+    NOT_REACHED,
+    SCHEMA_VERSION,
+    CellResult,
+    CheckOutcome,
+    Stage,
+    Status,
+    cause_of,
+)
 from pytest_hfaccel.reporting.journal import read_journal
 
 _ENTRY = re.compile(r" \[[^\[\]]+:\d+\]$")
@@ -20,6 +33,9 @@ _MODULE = re.compile(r"test_hf_(\w+)\.py")
 _FOLDERS = re.compile(r"""(?<![^\s='"])(?:~|[A-Za-z]:|)[/\\](?:[^\s'"/\\]+[/\\])+(?=[^\s'"/\\])""")
 _REASON_LENGTH, _COMMAND_LENGTH = 300, 320
 _COMPRESSED = ".xz"
+_COUNTED = (Status.XFAILED, Status.FAILED, Status.ERROR, Status.CRASHED, Status.TIMEOUT, Status.UNAVAILABLE)
+_RUNS_SHOWN = 6
+_PACKAGES = ("transformers", "torch", "openvino", "nncf", "onnxruntime", "pytest-hfaccel")
 
 
 @dataclass
@@ -219,3 +235,83 @@ def command_of_run(header: dict[str, Any]) -> str | None:
         return command
     half = _COMMAND_LENGTH // 2
     return f"{command[:half].rpartition(' ')[0]} … {command[-half:].partition(' ')[2]}"
+
+
+def totals_page(coverage: Coverage, title: str = "Support matrix") -> str:
+    """Return the totals in Markdown: how cells ended by device, checks by device, and causes of what did not pass."""
+    sections = (
+        [f"# {title}", "", *_runs_of(coverage)],
+        ["## By device", "", *_by_device(coverage)],
+        ["## By check", "", *_by_check(coverage)],
+        ["## What did not pass, by cause", "", *_by_cause(coverage)],
+    )
+    return "\n".join(line for section in sections for line in (*section, "")).rstrip() + "\n"
+
+
+def _runs_of(coverage: Coverage) -> Iterator[str]:
+    yield "Totals of these runs. `hfaccel site` makes a site of them: each class with its failures and evidence."
+    yield ""
+    for header in coverage.runs[:_RUNS_SHOWN]:
+        run, versions = header.get("run", {}), header.get("versions", {})
+        packages = ", ".join(f"{name} {versions[name]}" for name in _PACKAGES if versions.get(name))
+        yield f"- `{command_of_run(header)}` ({run.get('started')}; {packages})"
+    if len(coverage.runs) > _RUNS_SHOWN:
+        yield f"- and {len(coverage.runs) - _RUNS_SHOWN} more, which the JSON lists"
+
+
+def _by_device(coverage: Coverage) -> Iterator[str]:
+    yield "Parity is the share of the classes that could be tried: `unavailable` ones lack a package."
+    yield ""
+    heads = ["device", "dtype", "classes", "all checks passed", *map(str, _COUNTED), "parity"]
+    rows = []
+    for device, dtype in coverage.columns():
+        cells = coverage.of(device, dtype)
+        counts = Counter(cell.status for cell in cells)
+        passed = counts[Status.PASSED] + counts[Status.SKIPPED]
+        parity = [check.status for cell in cells for check in cell.checks if check.name == "parity"]
+        here = len(cells) - counts[Status.UNAVAILABLE]
+        share = _share(parity.count(Status.PASSED), here) if device != "class" else ""
+        statuses = [counts[status] or "" for status in _COUNTED]
+        rows.append([device, dtype, len(cells), _share(passed, len(cells)), *statuses, share])
+    yield from _table(heads, rows)
+
+
+def _by_check(coverage: Coverage) -> Iterator[str]:
+    columns = coverage.columns()
+    names = dict.fromkeys(check.name for cell in coverage.cells for check in cell.checks)
+    rows = [[name, *(_ended(coverage.of(*column), name) for column in columns)] for name in names]
+    yield "Passed of all that ran; a check that a class cannot have is not counted."
+    yield ""
+    yield from _table(["check", *(f"{device} {dtype}" for device, dtype in columns)], rows)
+
+
+def _ended(cells: Iterable[CellResult], name: str) -> str:
+    statuses = [check.status for cell in cells for check in cell.checks if check.name == name]
+    ran = [status for status in statuses if status not in (Status.SKIPPED, Status.UNAVAILABLE)]
+    return f"{ran.count(Status.PASSED)}/{len(ran)}" if ran else ""
+
+
+def _by_cause(coverage: Coverage) -> Iterator[str]:
+    causes = Counter(
+        (cause_of(outcome, cell.device), f"{cell.device} {cell.dtype}")
+        for cell in coverage.cells
+        for outcome in failures_of(cell)
+    )
+    columns = [f"{device} {dtype}" for device, dtype in coverage.columns()]
+    rows = [
+        [f"{cause}: {meaning}", *(causes[cause, column] or "" for column in columns)]
+        for cause, meaning in MEANINGS.items()
+        if any(causes[cause, column] for column in columns)
+    ]
+    yield from _table(["cause", *columns], rows)
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part} ({part / whole:.1%})" if whole else "0"
+
+
+def _table(heads: Sequence[object], rows: Iterable[Sequence[object]]) -> Iterator[str]:
+    yield "| " + " | ".join(map(str, heads)) + " |"
+    yield "|" + "---|" * len(heads)
+    for row in rows:
+        yield "| " + " | ".join(map(str, row)) + " |"
