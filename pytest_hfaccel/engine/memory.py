@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.backends.memory import ProcessMemory
 from pytest_hfaccel.core.devices import kind_named
-from pytest_hfaccel.core.spec import CPU, Cell, Device
+from pytest_hfaccel.core.spec import CLASS_LEVEL, CPU, Cell, Device
 from pytest_hfaccel.pool.account import HOST, Reservation, resource_of
 from pytest_hfaccel.pool.table import key_text
 
@@ -36,6 +37,8 @@ class CellMemory:
     def __init__(self, runner: Runner, cell: Cell) -> None:
         self._runner = runner
         self._cell = cell
+        # Where the model is loaded: checks of a class load it on the CPU.
+        self._loaded = replace(cell, device=CPU) if cell.device == CLASS_LEVEL else cell
         self._reservation: Reservation | None = None
         self._process = ProcessMemory()
         self._before = self._peak = 0
@@ -58,7 +61,7 @@ class CellMemory:
             return
         wanted, least = self._estimate()
         self._reservation = self._runner.account.reserve(self._cell.id, wanted, least)
-        self._is_whole = not self._runner.has_reference(self._cell)
+        self._is_whole = not self._runner.has_reference(self._loaded)
         self._process.reset_peak()
         self._before = self._peak = int(self._process.read()["current_bytes"])
 
@@ -67,7 +70,7 @@ class CellMemory:
         if self._reservation is None:
             return
         self._on_device = max(self._on_device, loaded.nbytes)
-        name = resource_of(self._cell.device)
+        name = resource_of(self._loaded.device)
         if name != HOST and not self._grows:
             self._reservation.correct({name: with_slack(loaded.nbytes)})
 
@@ -83,9 +86,9 @@ class CellMemory:
         is_own_peak = "since its reset" in reading["peak_source"]
         self._peak = max(self._peak, int(reading["peak_bytes" if is_own_peak else "current_bytes"]))
         reserved = self._reservation.amounts.get(HOST, 0)
-        if self._is_whole and not self._grows and self._runner.has_reference(self._cell):
+        if self._is_whole and not self._grows and self._runner.has_reference(self._loaded):
             held = max(0, int(reading["current_bytes"]) - self._before)
-            twin = _BYTES["fp32"] * self._runner.elements(self._cell)
+            twin = _BYTES["fp32"] * self._runner.elements(self._loaded)
             needed = with_slack(held + twin)
             self._reservation.correct({HOST: needed if reserved > needed else max(reserved, held)})
         else:
@@ -100,7 +103,7 @@ class CellMemory:
         """
         if not (self._is_whole and self._reservation and checks_run >= len(self._runner.checks_of(self._cell))):
             return {}
-        name = resource_of(self._cell.device)
+        name = resource_of(self._loaded.device)
         return {HOST: self._peak - self._before, **({} if name == HOST else {name: self._on_device})}
 
     def release(self, checks_run: int) -> None:
@@ -116,14 +119,14 @@ class CellMemory:
     def _grows(self) -> bool:
         """Whether later checks make copies of the model."""
         config = self._runner.config
-        return self._cell.device.traits.exported or config.training or config.compile or config.attention
+        return self._loaded.device.traits.exported or config.training or config.compile or config.attention
 
     def _estimate(self) -> tuple[dict[Device, int], dict[Device, int]]:
         """Return bytes by device: those that the cell is expected to need, and those that it certainly needs.
 
         Measured ones of an earlier run of the cell, else those that follow from the number of weights.
         """
-        cell, runner = self._cell, self._runner
+        cell, runner = self._loaded, self._runner
         own = runner.expected_bytes(cell)
         if not kind_named(cell.device.kind).traits.needs_checkpoint:
             return {cell.device: own or 0}, {cell.device: own or 0}
@@ -131,7 +134,7 @@ class CellMemory:
         weights = own if own is not None else elements * _BYTES[cell.dtype]
         certain = weights if cell.device.traits.torch_module or own is not None else 0
         ledger = runner.account.ledger
-        measured = ledger.measured(key_text(cell.key)) if ledger is not None else {}
+        measured = ledger.measured(key_text(self._cell.key)) if ledger is not None else {}
         name = resource_of(cell.device)
         if HOST in measured and name in measured:
             amounts = {CPU: with_slack(measured[HOST])}

@@ -16,6 +16,8 @@ def test_two_workers(project: Project) -> None:
     assert run.code == 0, run.output
     assert {"bert-base-uncased-cpu-fp32", "distilbert-base-uncased-cpu-fp32"} <= set(run.results)
     assert all(not result.incomplete for result in run.results.values())
+    # Checks of a class, too, which load the model on no device of the run.
+    assert {result.status for result in run.results.values()} == {"passed"}
     # Each model, and its fp16 twin for the canary, once, in one worker.
     assert list(run.summary["pool"]["loads_by_key"].values()) == [1, 1, 1, 1]
 
