@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -113,9 +114,10 @@ class Environments:
             NoEnvironment: The release cannot be installed.
         """
         present = self.installed.get(self._package)
-        if present == version and not self._together:
+        if present is not None and present.public == version.public and not self._together:
             return Environment()
-        wanted = [f"{self._package}=={version}", *(each.format(version=version) for each in self._together)]
+        together = (each.replace("{version}", version.public) for each in self._together)
+        wanted = [f"{self._package}=={version}", *together]
         key = json.dumps([wanted, {name: str(each) for name, each in self.installed.items()}, _platform()])
         name = f"{self._package}-{version}-{hashlib.sha256(key.encode()).hexdigest()[:10]}"
         folder = self._folder / name
@@ -179,19 +181,21 @@ class Environments:
     def _resolve_with_uv(self, wanted: list[str]) -> dict[str, str]:
         from tempfile import TemporaryDirectory
 
-        with TemporaryDirectory() as scratch:
-            needs, pins = Path(scratch, "needs.in"), Path(scratch, "pins.txt")
+        with TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+            needs, pins, wheels = Path(scratch, "needs.in"), Path(scratch, "pins.txt"), Path(scratch, "wheels")
             needs.write_text("\n".join(wanted), encoding="utf-8")
             # What stands in the file that is written is preferred, and no more than that.
-            present = [f"{name}=={version.public}" for name, version in self.installed.items() if name != self._package]
+            present = [f"{name}=={version}" for name, version in self.installed.items() if name != self._package]
             pins.write_text("\n".join(present), encoding="utf-8")
+            _describe_installed(wheels, self._package)
             self._run(
                 *(self._uv, "pip", "compile", str(needs), "--output-file", str(pins), "--python", sys.executable),
-                *("--no-header", "--no-annotate", "--only-binary", self._package),
+                *("--no-header", "--no-annotate", "--only-binary", self._package, "--find-links", str(wheels)),
                 *self._uv_options(),
             )
-            lines = [Requirement(line.partition(" ;")[0]) for line in pins.read_text(encoding="utf-8").splitlines()]
-        return {canonicalize_name(one.name): str(next(iter(one.specifier)).version) for one in lines if one.specifier}
+            lines = [line for line in pins.read_text(encoding="utf-8").splitlines() if "==" in line]
+        read = [Requirement(line) for line in lines if not line.startswith("-")]
+        return {str(canonicalize_name(one.name)): next(iter(one.specifier)).version for one in read}
 
     def _resolve_with_pip(self, wanted: list[str]) -> dict[str, str]:
         output = self._run(
@@ -246,6 +250,26 @@ def installed_packages() -> dict[str, Version]:
         if one.metadata["Name"]:
             found.setdefault(canonicalize_name(one.metadata["Name"]), Version(one.version))
     return dict(sorted(found.items()))
+
+
+def _describe_installed(folder: Path, package: str) -> None:
+    """Write wheels that hold the metadata of the installed packages and nothing else, but for one package.
+
+    uv decides by what indexes have, and none may have what is installed: `torch 2.13.0+cpu`, a project of the user's.
+    """
+    folder.mkdir()
+    for one in metadata.distributions():
+        name, text = canonicalize_name(one.metadata["Name"] or ""), one.read_text("METADATA")
+        if not text or name == package:
+            continue
+        stem = f"{name.replace('-', '_')}-{Version(one.version)}"
+        file = folder / f"{stem}-py3-none-any.whl"
+        if file.exists():
+            continue
+        with zipfile.ZipFile(file, "w") as wheel:
+            wheel.writestr(f"{stem}.dist-info/METADATA", text)
+            wheel.writestr(f"{stem}.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            wheel.writestr(f"{stem}.dist-info/RECORD", "")
 
 
 def fingerprint() -> str:

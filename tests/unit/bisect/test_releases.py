@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -140,12 +141,16 @@ def test_the_oldest_release_that_we_support() -> None:
     assert oldest_supported("tinygain", versions) is None
 
 
-def test_a_release_and_what_it_needs_stand_before_what_is_installed(tmp_path: Path) -> None:
+_UV = pytest.mark.skipif(shutil.which("uv") is None, reason="uv is not installed")
+
+
+@pytest.mark.parametrize("installer", ["pip", pytest.param("uv", marks=_UV)])
+def test_a_release_and_what_it_needs_stand_before_what_is_installed(tmp_path: Path, installer: str) -> None:
     wheels = tmp_path / "wheels"
     write_wheel(wheels, "tinygain", "1.0", "import tinyneed\n", needs=["tinyneed<2", "packaging>=1"])
     for version in ("1.5", "2.0"):
         write_wheel(wheels, "tinyneed", version, f"version = {version!r}\n")
-    environments = Environments("tinygain", IndexSettings((), (str(wheels),)), tmp_path / "cache", installer="pip")
+    environments = Environments("tinygain", IndexSettings((), (str(wheels),)), tmp_path / "cache", installer=installer)
     made = environments.make(Version("1.0"))
     assert made.changes == {"tinygain": "1.0", "tinyneed": "1.5"}
     script = "import packaging, tinygain; print(tinygain.tinyneed.version, packaging.__file__)"
@@ -154,7 +159,7 @@ def test_a_release_and_what_it_needs_stand_before_what_is_installed(tmp_path: Pa
     )
     assert done.stdout.startswith("1.5 ")
     assert str(tmp_path) not in done.stdout, "packaging is the installed one"
-    with pytest.raises(NoEnvironment, match=r"pip: .*tinygain==3\.0"):
+    with pytest.raises(NoEnvironment, match=rf"(?s){installer}: .*tinygain==3\.0"):
         environments.make(Version("3.0"))
     for file in wheels.iterdir():
         file.unlink()
