@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The tests start hundreds of processes; each would compile the package anew, a second of its seven.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: matrix sweep site test test-all lint bench pictures clean
+.PHONY: matrix sweep site test test-all lint docs bench pictures clean
 
 # The self-test comes first: where it is red, a green matrix would prove nothing.
 matrix: $(INSTALLED) $(BROWSER_MODULES) $(EXECUTORCH)
@@ -45,6 +45,10 @@ lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+# The site of docs/, in build/site; a broken link is an error.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
 # The pictures of README.md, from real runs.
 pictures: $(INSTALLED)

@@ -75,6 +75,13 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def site(session: nox.Session) -> None:
+    """The documentation as a site, in build/site; a broken link or a page without a place in it is an error."""
+    install(session, "constraints.txt", "--editable", ".[docs]")
+    session.run("mkdocs", "build", "--strict")
+
+
+@nox.session
 def wheel(session: nox.Session) -> None:
     """Build the wheel, and use it outside of this repository."""
     session.install("build")

@@ -57,7 +57,7 @@ def add_parser(commands: Any) -> None:
 
     text = 'Print what makes a shell complete the arguments of hfaccel, e.g. eval "$(hfaccel completion bash)".'
     parser = _add(commands, "completion", "print the completion for a shell", text, _completion)
-    parser.add_argument("shell", choices=_SHELLS)
+    parser.add_argument("shell", choices=_SHELLS, help="the shell")
 
     text = "Remove what runs have left on this machine: cached checkpoints, conversions and measurements. Reports stay."
     parser = _add(commands, "clean", "remove the caches", text, _clean)

@@ -8,8 +8,6 @@ import pytest
 from pytest_hfaccel.core.config import RunConfig
 from pytest_hfaccel.core.errors import ConfigError
 
-GUIDE = Path(__file__).parents[3] / "docs" / "guide.md"
-
 
 def test_defaults() -> None:
     assert RunConfig.from_values({}, environ={}) == RunConfig()
@@ -68,10 +66,3 @@ def test_an_option_that_another_one_replaces_warns_whoever_sets_it() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert not RunConfig.from_values({"compile": False}, {}).compile
-
-
-def test_every_option_is_documented() -> None:
-    text = GUIDE.read_text(encoding="utf-8")
-    for option in RunConfig.options():
-        name = option.flag or option.env
-        assert f"`{name}" in text, f"docs/guide.md does not mention {name}"

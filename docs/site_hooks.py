@@ -1,0 +1,64 @@
+"""Hooks of MkDocs (`mkdocs.yml`): pages that are not in docs/, because they have their place elsewhere.
+
+README.md becomes the home page; ARCHITECTURE.md, CONTRIBUTING.md and SECURITY.md are taken as they are; the options of
+the commands come from their parsers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File
+
+ROOT = Path(__file__).parents[1]
+_FROM_THE_ROOT = {
+    "index.md": "README.md",
+    **{name: name for name in ("ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md")},
+}
+
+
+def on_files(files: Any, *, config: Any) -> Any:
+    """Add the pages."""
+    for page, source in _FROM_THE_ROOT.items():
+        text = (ROOT / source).read_text(encoding="utf-8")
+        files.append(File.generated(config, page, content=_moved(text)))
+    files.append(File.generated(config, "command_options.md", content=_options_of_commands()))
+    return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Lead links to files outside of docs/ to their pages."""
+    return re.sub(r"\]\(\.\./(" + "|".join(map(re.escape, _FROM_THE_ROOT.values())) + r")", r"](\1", markdown)
+
+
+def _moved(text: str) -> str:
+    """Return a page of the root with links that hold in docs/."""
+    text = re.sub(r"(\]\(|src=\")docs/", r"\1", text)
+    return re.sub(r"\]\(README\.md", "](index.md", text)
+
+
+def _options_of_commands() -> str:
+    from pytest_hfaccel.cli import make_parser
+
+    os.environ["COLUMNS"] = "100"  # argparse wraps to it
+    parts = ["# All options of all commands\n\n[Commands](commands.md) says what they are for.\n"]
+    for name, parser in commands_of(make_parser()):
+        parts.append(f"## {name}\n\n```text\n{parser.format_help().rstrip()}\n```\n")
+    return "\n".join(parts)
+
+
+def commands_of(
+    parser: argparse.ArgumentParser, name: str = "hfaccel"
+) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Yield the commands of a parser, with their parsers."""
+    groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    for group in groups:
+        for command, subparser in group.choices.items():
+            yield from commands_of(subparser, f"{name} {command}")
+    if not groups:
+        yield name, parser
