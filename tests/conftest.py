@@ -4,24 +4,51 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
+import subprocess
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.version import Version
 
-from tests.harness import Project, fork_server
+from tests.forkserver import ForkedPopen, ForkServer
+from tests.harness import Project, environment, use_fork_server
 
 # huggingface_hub reads it once, when the first test of a process imports it: whatever a test sets later comes too late.
 # Tests of the hub say otherwise, to processes of their own.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 _HERE = Path(__file__).parent
+_UNIT = _HERE / "unit"
 
 
 TABLES_ARE_OF = Version("5.23")
 """The transformers release whose classes the tables of checkpoints, expectations and classifier name."""
+
+
+_fork_server = pytest.StashKey[ForkServer]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the workers of pytest-xdist share a fork server, and begin with the files that come first (see below)."""
+    given = getattr(config, "workerinput", {}).get("hfaccel_tests_fork_server")
+    if given is None:
+        server = config.stash[_fork_server] = ForkServer(environment)
+        given = server.address, str(server.hub_home)
+        config.option.loadscopereorder = False
+    use_fork_server(given[0], Path(given[1]))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    server = node.config.stash[_fork_server]
+    node.workerinput["hfaccel_tests_fork_server"] = server.address, str(server.hub_home)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if server := config.stash.get(_fork_server, None):
+        server.close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -32,12 +59,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=reason))
         if item.path.is_relative_to(_HERE):
             item.add_marker(pytest.mark.filterwarnings("error"), append=False)
+    # A file that takes long and begins last would leave the other workers without work.
+    slow = {item.path for item in items if item.get_closest_marker("slow") or not item.path.is_relative_to(_UNIT)}
+    items.sort(key=lambda item: item.path not in slow)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with fork_server(tmp_path_factory.mktemp("hub")):
-        yield
+@pytest.fixture
+def forked_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the Python processes that the code under test starts be forks, which have torch and transformers imported."""
+    monkeypatch.setattr(subprocess, "Popen", ForkedPopen)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,8 +79,11 @@ def _quick_collections() -> None:
 
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Caches that the projects of one test run share: a checkpoint is built, a model converted, once."""
-    return tmp_path_factory.mktemp("cache")
+    """Caches that all projects of a test run share: a checkpoint is built, a model converted, once."""
+    folder = tmp_path_factory.getbasetemp()
+    cache = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "shared-cache"
+    cache.mkdir(exist_ok=True)
+    return cache
 
 
 @pytest.fixture

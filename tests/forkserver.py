@@ -5,6 +5,10 @@ transformers. A fork has an environment, a working directory, output and an end 
 `subprocess` starts; what differs is `sys.modules`. Tests of what is imported when, and of variables that are read at
 the import (`READ_EARLY`), need a new process.
 
+A fork starts its own children as forks, too: `subprocess.Popen` is `ForkedPopen` there, so that the workers of
+pytest-xdist, and the processes in which `hfaccel bench` measures, do not import everything again either. They are
+children of the server, and in its process group: what signals a group, or looks for its children, needs a new process.
+
 Run as a script, this file is the server.
 """
 
@@ -14,10 +18,12 @@ import atexit
 import builtins
 import gc
 import importlib
+import inspect
 import json
 import os
 import pkgutil
 import runpy
+import select
 import selectors
 import signal
 import socket
@@ -28,10 +34,10 @@ import threading
 import traceback
 import types
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 READ_EARLY = (
     "COVERAGE_",
@@ -47,8 +53,11 @@ READ_EARLY = (
 )
 """Beginnings of the environment variables that Python, or a package that the server imports, reads when it starts."""
 
-READ_LATE = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
+READ_LATE = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
 """Those among them that a fork can have for itself."""
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+"""Numbers of threads; of these torch's, which the first gives, is set in each fork."""
 
 MODULES = (
     "torch",
@@ -67,22 +76,42 @@ PLUGINS = ("anyio.pytest_plugin", "pytest_benchmark.plugin", "pytest_timeout", "
 _REQUEST_BYTES = 1 << 17
 
 
-class ForkServer:
-    """The server as its clients see it: a context manager; it starts with the first process that is asked of it.
+class Connection:
+    """How to reach the server: its address, and the environment it was started with.
 
-    Args:
-        environment: Its environment, and so what its packages read when they are imported.
+    A client connects, sends a request with three files, and gets the id of the process, then the status it ended with.
     """
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self._environment = dict(environment)
-        self._server: subprocess.Popen[bytes] | None = None
-        self._requests: socket.socket | None = None
+    def __init__(self, address: str, environment: Mapping[str, str]) -> None:
+        self.address = address
+        self._early = _early(environment)
 
     def can_start(self, environment: Mapping[str, str]) -> bool:
         """Whether a fork can have this environment, in view of what was read before the fork."""
         measured = any(name.startswith("COVERAGE_") for name in environment)
-        return hasattr(os, "pidfd_open") and not measured and _early(environment) == _early(self._environment)
+        return hasattr(os, "pidfd_open") and not measured and _early(environment) == self._early
+
+    def start(
+        self,
+        arguments: Sequence[str],
+        cwd: str,
+        environment: Mapping[str, str],
+        files: Sequence[int],
+        *,
+        new_session: bool = False,
+    ) -> tuple[int, socket.socket]:
+        """Start a process.
+
+        Returns:
+            Its id, and the socket that tells how it ended.
+        """
+        request = {"arguments": [*arguments], "cwd": cwd, "environment": dict(environment), "session": new_session}
+        message = json.dumps(request).encode()
+        assert len(message) < _REQUEST_BYTES
+        answers = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        answers.connect(self.address)
+        socket.send_fds(answers, [message], files)
+        return receive(answers), answers
 
     def run(
         self,
@@ -95,7 +124,7 @@ class ForkServer:
         """Do what `subprocess.run([sys.executable, *arguments], text=True, capture_output=True)` does.
 
         Args:
-            arguments: Arguments of Python: perhaps `-W` with its value; `-m`, `-c` or a file; its arguments.
+            arguments: Arguments of Python: perhaps `-u`, `-W` with its value; `-m`, `-c` or a file; its arguments.
             cwd: Working directory.
             environment: Environment; ask `can_start` first.
             given: Standard input.
@@ -104,8 +133,6 @@ class ForkServer:
         Raises:
             subprocess.TimeoutExpired: It took longer, and was killed.
         """
-        request = json.dumps({"arguments": [*arguments], "cwd": str(cwd), "environment": dict(environment)}).encode()
-        assert len(request) < _REQUEST_BYTES
         with (
             tempfile.TemporaryFile() as stdin,
             tempfile.TemporaryFile() as stdout,
@@ -113,15 +140,12 @@ class ForkServer:
         ):
             stdin.write(given.encode())
             stdin.seek(0)
-            answers, far_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            files = [file.fileno() for file in (stdin, stdout, stderr)]
+            pid, answers = self.start(arguments, str(cwd), environment, files)
             with answers:
-                with far_end:
-                    files = [file.fileno() for file in (stdin, stdout, stderr, far_end)]
-                    socket.send_fds(self._channel(), [request], files)
-                pid = _receive(answers)
                 answers.settimeout(timeout)
                 try:
-                    code = _receive(answers)
+                    code = os.waitstatus_to_exitcode(receive(answers))
                 except TimeoutError:
                     os.kill(pid, signal.SIGKILL)
                     raise subprocess.TimeoutExpired([*arguments], timeout or 0) from None
@@ -131,34 +155,132 @@ class ForkServer:
                 texts.append(file.read().decode())
         return subprocess.CompletedProcess([sys.executable, *arguments], code, *texts)
 
-    def __enter__(self) -> ForkServer:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._server and self._requests:
-            self._requests.close()
+class ForkServer:
+    """The server, until `close`; it starts when the first client connects, from whichever process.
+
+    Args:
+        environment: Its environment, and so what its packages read when they are imported, with caches in this folder.
+    """
+
+    def __init__(self, environment: Callable[[Path], Mapping[str, str]]) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="forks-")
+        self.address = str(Path(self._folder.name) / "server")
+        self._environment = environment(Path(self._folder.name))
+        self.hub_home = Path(self._environment["HF_HOME"])
+        self._server: subprocess.Popen[bytes] | None = None
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._listener.bind(self.address)
+        self._listener.listen()
+        self._is_closed, self._close = os.pipe()
+        self._waiter = threading.Thread(target=self._wait_for_a_client, daemon=True)
+        self._waiter.start()
+
+    def _wait_for_a_client(self) -> None:
+        number = self._listener.fileno()
+        if number in select.select([number, self._is_closed], [], [])[0]:
+            without = {name: value for name, value in self._environment.items() if name not in THREADS}
+            self._server = subprocess.Popen(
+                [sys.executable, __file__, str(number), self.address],
+                stdin=subprocess.PIPE,
+                env={**without, "OPENBLAS_NUM_THREADS": "1"},
+                pass_fds=[number],
+            )
+        self._listener.close()
+
+    def close(self) -> None:
+        """End the server, if it ever started."""
+        os.close(self._close)
+        self._waiter.join()
+        os.close(self._is_closed)
+        if self._server and self._server.stdin:
+            self._server.stdin.close()  # which tells it to end
             self._server.wait()
-
-    def _channel(self) -> socket.socket:
-        if self._requests is None:
-            self._requests, far_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            with far_end:
-                command = [sys.executable, __file__]
-                self._server = subprocess.Popen(command, stdin=far_end.fileno(), env=self._environment)
-        return self._requests
+        self._folder.cleanup()
 
 
-def _receive(answers: socket.socket) -> int:
+class ForkedPopen(subprocess.Popen[Any]):
+    """`subprocess.Popen`, which lets the server fork where Python is what it is to start, and nothing forbids it."""
+
+    server: ClassVar[Connection | None] = None
+
+    _answers: socket.socket | None = None
+
+    def _execute_child(self, *arguments: Any) -> None:
+        run = super()._execute_child  # type: ignore[misc]
+        asked = inspect.signature(run).bind(*arguments).arguments
+        given = asked["args"]
+        environment = os.environ if asked["env"] is None else asked["env"]
+        plain = not (asked["preexec_fn"] or asked["pass_fds"] or asked["shell"] or asked["executable"])
+        forks = (
+            self.server is not None
+            and plain
+            and asked["process_group"] == -1
+            and isinstance(given, list)
+            and given[0] == sys.executable
+            and _is_understood(given[1:])
+            and self.server.can_start(environment)
+        )
+        if not forks or self.server is None:
+            run(*arguments)
+            return
+        files = [asked[name] for name in ("p2cread", "c2pwrite", "errwrite")]
+        self.pid, self._answers = self.server.start(
+            [os.fspath(argument) for argument in given[1:]],
+            os.fspath(asked["cwd"] or Path.cwd()),
+            environment,
+            [number if file == -1 else file for number, file in enumerate(files)],
+            new_session=asked["start_new_session"],
+        )
+        self._child_created = True
+        ends = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
+        self._close_pipe_fds(*(asked[name] for name in ends))  # type: ignore[attr-defined]
+
+    def _try_wait(self, wait_flags: int) -> tuple[int, int]:
+        if self._answers is None:
+            found: tuple[int, int] = super()._try_wait(wait_flags)  # type: ignore[misc]
+            return found
+        if wait_flags & os.WNOHANG and not select.select([self._answers], [], [], 0)[0]:
+            return 0, 0
+        with self._answers as answers:
+            return self.pid, receive(answers)
+
+    def _internal_poll(self, *arguments: Any, **named: Any) -> int | None:
+        if self._answers is None:
+            code: int | None = super()._internal_poll(*arguments, **named)  # type: ignore[misc]
+            return code
+        lock: threading.Lock = self._waitpid_lock  # type: ignore[attr-defined]
+        if self.returncode is None and lock.acquire(blocking=False):
+            try:
+                if self.returncode is None:  # otherwise another thread waited
+                    pid, status = self._try_wait(os.WNOHANG)
+                    if pid:
+                        self.returncode = os.waitstatus_to_exitcode(status)
+            finally:
+                lock.release()
+        return self.returncode
+
+
+def receive(answers: socket.socket) -> int:
+    """Wait for the next number that the server says."""
     message = answers.recv(100)
     assert message, "the fork server died"
     return int(message)
+
+
+def _is_understood(arguments: Sequence[str]) -> bool:
+    """Whether `become` knows Python's options among the arguments."""
+    rest = list(arguments)
+    while rest and rest[0] in ("-u", "-W"):
+        del rest[: 2 if rest[0] == "-W" else 1]
+    return bool(rest) and (rest[0] in ("-m", "-c") or not rest[0].startswith("-"))
 
 
 def _early(environment: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in environment.items()
-        if name.startswith(READ_EARLY) and name not in READ_LATE and value
+        if name.startswith(READ_EARLY) and name not in (*READ_LATE, *THREADS) and value
     }
 
 
@@ -182,46 +304,52 @@ def warm() -> None:
     gc.freeze()  # what the collector does not touch stays shared between the forks
 
 
-def serve(requests: socket.socket) -> dict[str, Any]:
-    """Fork for each request and send the process id, then how the process ended; until the requests' socket closes.
+def serve(listener: socket.socket) -> dict[str, Any]:
+    """Fork for each request, and say how the process ended; until the standard input is closed.
 
     Returns:
         In the fork: what was asked for.
     """
     selector = selectors.DefaultSelector()
-    selector.register(requests, selectors.EVENT_READ)
+    for listened in (listener.fileno(), 0):
+        selector.register(listened, selectors.EVENT_READ)
     running: dict[int, tuple[int, socket.socket]] = {}
     while True:
         for key, _ in selector.select():
+            if key.fd == 0:
+                raise SystemExit
             if key.fd in running:
                 pid, answers = running.pop(key.fd)
                 selector.unregister(key.fd)
                 os.close(key.fd)
-                _send(answers, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+                with answers:
+                    _send(answers, os.waitpid(pid, 0)[1])
+                continue
+            answers = listener.accept()[0]
+            message, files, _, _ = socket.recv_fds(answers, _REQUEST_BYTES, 3)
+            if not message:
                 answers.close()
                 continue
-            message, files, _, _ = socket.recv_fds(requests, _REQUEST_BYTES, 4)
-            if not message:
-                raise SystemExit
-            answers = socket.socket(fileno=files.pop())
             if pid := os.fork():
-                _send(answers, pid)
                 end = os.pidfd_open(pid)
                 selector.register(end, selectors.EVENT_READ)
                 running[end] = pid, answers
-            else:
-                for number, file in enumerate(files):
-                    os.dup2(file, number)
-                for end, (_, others) in running.items():
-                    os.close(end)
-                    others.close()
-                for ours in (selector, requests, answers):
-                    ours.close()
-            for file in files:
+                for file in files:
+                    os.close(file)
+                continue
+            request: dict[str, Any] = json.loads(message)
+            if request["session"]:
+                os.setsid()
+            _send(answers, os.getpid())  # which is the leader of its session by now
+            for number, file in enumerate(files):
+                os.dup2(file, number)
                 os.close(file)
-            if not pid:
-                request: dict[str, Any] = json.loads(message)
-                return request
+            for end, (_, others) in running.items():
+                os.close(end)
+                others.close()
+            for ours in (selector, listener, answers):
+                ours.close()
+            return request
 
 
 def _send(answers: socket.socket, number: int) -> None:
@@ -236,13 +364,21 @@ def become(request: dict[str, Any]) -> None:
     os.environ.update(request["environment"])
     os.chdir(request["cwd"])
     sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
+    if threads := os.environ.get(THREADS[0]):
+        sys.modules["torch"].set_num_threads(int(threads))
+    subprocess.Popen = ForkedPopen  # type: ignore[misc]
     path = [str(Path(entry).absolute()) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
     sys.path[:0] = [entry for entry in path if entry not in sys.path]
     for name in ("xdist.plugin", "xdist.workermanage"):  # they copy it when Python starts
         if name in sys.modules:
             vars(sys.modules[name])["_sys_path"] = list(sys.path)
     arguments = request["arguments"]
-    while arguments[0] == "-W":
+    while arguments[0] in ("-u", "-W"):
+        if arguments[0] == "-u":
+            for stream in (sys.stdout, sys.stderr):
+                stream.reconfigure(write_through=True)  # type: ignore[union-attr]
+            arguments = arguments[1:]
+            continue
         action, _, category = arguments[1].partition("::")
         warnings.simplefilter(action, getattr(builtins, category or "Warning"))
         arguments = arguments[2:]
@@ -282,8 +418,10 @@ def exit_as(request: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests, which then close the socket
-    requests = socket.socket(fileno=os.dup(0))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests, which then close the standard input
     server_module = sys.modules["__main__"]  # a fork gets another one, and this one must not be cleared
+    ForkedPopen.server = Connection(sys.argv[2], {**os.environ})
     warm()
-    exit_as(serve(requests))
+    with socket.socket(fileno=int(sys.argv[1])) as listener:
+        asked = serve(listener)
+    exit_as(asked)

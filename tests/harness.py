@@ -6,18 +6,18 @@ import json
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pytest_hfaccel.core.results import CellKey, CellResult
-from tests.forkserver import ForkServer
+from tests.forkserver import Connection, ForkedPopen
 
-_server: ForkServer | None = None
+_server: Connection | None = None
 _hub_home: Path | None = None
 
 BERT_MODULE = """
@@ -119,14 +119,11 @@ def run_python(
     )
 
 
-@contextmanager
-def fork_server(hub_home: Path) -> Iterator[None]:
+def use_fork_server(address: str, hub_home: Path) -> None:
     """Let `run_python` fork. All processes look for the hub's files at `hub_home`, which is read at the import."""
     global _server, _hub_home
     _hub_home = hub_home
-    with ForkServer(environment(hub_home)) as _server:
-        yield
-    _server = _hub_home = None
+    _server = ForkedPopen.server = Connection(address, environment(hub_home))
 
 
 class Project:
@@ -152,6 +149,22 @@ class Project:
     def command(self, *arguments: str) -> list[str]:
         """The command line of a pytest run."""
         return [sys.executable, "-m", "pytest", "-rA", "-p", "no:cacheprovider", *arguments]
+
+    def start(self, *arguments: str, new_process: bool = False, **env: str) -> subprocess.Popen[str]:
+        """Start pytest as `run` does, and return the process at once; it writes everything to its standard output."""
+        start = subprocess.Popen if new_process else ForkedPopen
+        return start(
+            self.command(*arguments),
+            cwd=self.directory,
+            env=environment(self.cache, **env),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            # Jobs of a shell without job control inherit an ignored SIGINT, and Python would then ignore it, too; a
+            # fork does not.
+            preexec_fn=(lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) if new_process else None,
+        )
 
     def run(
         self,

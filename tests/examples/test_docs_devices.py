@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 
 from pytest_hfaccel.core.devices import TorchDevice, kind_named, unregister_kind
 from pytest_hfaccel.registry.devices import register_devices
-from tests.harness import environment
+from tests.harness import environment, run_python
 
 TEXT = (Path(__file__).parents[2] / "docs" / "devices.md").read_text(encoding="utf-8")
 
@@ -48,14 +47,7 @@ def run_conformance(folder: Path, backends: dict[str, str], *arguments: str) -> 
         (folder / f"{name}.py").write_text(backend, encoding="utf-8")
         test = python_blocks()[1].replace("from sofa import", f"from {name} import")
         (folder / f"test_{name}.py").write_text(test, encoding="utf-8")
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
-        cwd=folder,
-        env=environment(folder),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_python(["-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments], folder, environment(folder))
 
 
 @pytest.mark.slow

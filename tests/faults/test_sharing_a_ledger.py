@@ -16,7 +16,7 @@ import pytest
 
 from pytest_hfaccel.core.errors import PoolExhausted
 from pytest_hfaccel.pool.ledger import Ledger
-from tests.harness import HfRun, Project, environment
+from tests.harness import HfRun, Project
 
 MB = 10**6
 _MODULE = """
@@ -146,15 +146,10 @@ def pytest_collection_finish(session):
 """
 
 
-def most_memory(models: Project, *arguments: str, **env: str) -> tuple[int, int]:
+def most_memory(models: Project, **env: Any) -> tuple[int, int]:
     """Run two workers; return the most bytes that they had together beyond what they began with, and the exit code."""
     models.write("conftest.py", _CHECKS + _FREE_BEFORE)
-    process = subprocess.Popen(
-        models.command("-n", "2", *_RUN, *arguments),
-        cwd=models.directory,
-        env=environment(models.cache, **env),
-        stdout=subprocess.DEVNULL,
-    )
+    process = models.start("-n", "2", *_RUN, **env)
     most = 0
     while process.poll() is None:
         total = 0
@@ -168,7 +163,8 @@ def most_memory(models: Project, *arguments: str, **env: str) -> tuple[int, int]
         time.sleep(0.01)
     for mark in models.directory.glob("ready-*"):
         mark.unlink()
-    return most, process.wait()
+    process.communicate()
+    return most, process.returncode
 
 
 def test_two_workers_never_have_more_than_the_budget(models: Project) -> None:
@@ -192,21 +188,14 @@ def test_a_worker_that_is_killed_with_a_lease_keeps_nobody_waiting(models: Proje
 
 def test_two_runs_share_a_ledger(models: Project, tmp_path: Path) -> None:
     log, ledger = tmp_path / "fake.jsonl", tmp_path / "shared.sqlite"
-    env = {
+    env: dict[str, Any] = {
         "HFACCEL_FAKE": json.dumps({"*": {"nbytes": 300 * MB, "forward_seconds": 0.2}}),
         "HFACCEL_FAKE_LOG": str(log),
         "HFACCEL_LEDGER": str(ledger),
         "HFACCEL_POOL_MEMORY": "500MB",
     }
     runs = [
-        subprocess.Popen(
-            models.command(*_RUN, "--hf-reports", f"reports-{number}", *arguments),
-            cwd=models.directory,
-            env=environment(models.cache, **env),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        models.start(*_RUN, "--hf-reports", f"reports-{number}", *arguments, **env)
         for number, arguments in enumerate([(), ("-n", "1")])
     ]
     outputs = [run.communicate(timeout=100)[0] for run in runs]

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import time
 
 import pytest
 
 from pytest_hfaccel.reporting.runs import list_runs
-from tests.harness import HfRun, Project, environment
+from tests.harness import HfRun, Project
 
 _SLEEPS = """
 import os, time
@@ -36,16 +35,8 @@ def interrupt(
         The run, and the ids of the processes that slept.
     """
     project.write("conftest.py", _SLEEPS)
-    process = subprocess.Popen(
-        project.command("--hf-device", "fake:0,fake:1,fake:2", "-k", "placement or sleeps", *arguments),
-        cwd=project.directory,
-        env=environment(project.cache),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    asked = ("--hf-device", "fake:0,fake:1,fake:2", "-k", "placement or sleeps", *arguments)
+    process = project.start(*asked, new_process=group)  # forks of a fork are not in its group
     deadline = time.monotonic() + 60
     while len(list(project.directory.glob("sleeping-*"))) < sleeping and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -69,14 +68,7 @@ def test_one_after_the_other(project: Project) -> None:
 
 def test_at_once_and_one_of_them_stopped_for_a_while(project: Project) -> None:
     project.write("conftest.py", _WAITS)
-    first = subprocess.Popen(
-        project.command("--hf-device", "fake:0", "-k", "waits"),
-        cwd=project.directory,
-        env=environment(project.cache, WAITS="1"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    first = project.start("--hf-device", "fake:0", "-k", "waits", WAITS="1")
     deadline = time.monotonic() + 120
     while not (project.directory / "waiting").exists() and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -12,6 +12,8 @@ import duckdb
 import pytest
 
 from pytest_hfaccel.history import BenchmarkDatabase
+from tests.forkserver import ForkedPopen
+from tests.harness import environment
 from tests.unit.history.store_samples import MEASUREMENTS, record
 from tests.unit.history.test_history_migration import TABLES_1, VERSION_1
 
@@ -49,7 +51,9 @@ except ConfigError as error:
 def process(code: str, *arguments: object) -> subprocess.Popen[str]:
     """Start a process, and wait until it has imported what it needs."""
     command = [sys.executable, "-c", START + code, *map(str, arguments)]
-    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    started = ForkedPopen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment(ROOT)
+    )
     assert started.stdout is not None
     assert started.stdout.readline() == "ready\n"
     return started

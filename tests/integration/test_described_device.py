@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.harness import Project, environment
+from tests.harness import Project, environment, run_python
 
 pytestmark = pytest.mark.slow
 
@@ -34,14 +33,8 @@ def toy(project: Project) -> Project:
 
 
 def hardware(project: Project, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pytest_hfaccel", "hardware", *arguments],
-        cwd=project.directory,
-        env=environment(project.cache, PYTHONPATH=str(project.directory), **env),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    known = environment(project.cache, PYTHONPATH=str(project.directory), **env)
+    return run_python(["-m", "pytest_hfaccel", "hardware", *arguments], project.directory, known)
 
 
 def test_a_tiny_bert_passes_on_it_and_the_fallback_is_counted(toy: Project) -> None:
@@ -133,14 +126,7 @@ class TestToy(BackendConformance):
 
 def test_it_conforms_like_every_backend(toy: Project) -> None:
     toy.write("test_conformance.py", _CONFORMANCE)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_conformance.py"]
-    run = subprocess.run(
-        command,
-        cwd=toy.directory,
-        env=environment(toy.cache, TOYCHIP_LACKS="gelu"),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "test_conformance.py"]
+    run = run_python(command, toy.directory, environment(toy.cache, TOYCHIP_LACKS="gelu"))
     assert run.returncode == 0, run.stdout
     assert "2 skipped" in run.stdout, run.stdout

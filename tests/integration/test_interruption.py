@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pytest_hfaccel.reporting import read_journal
-from tests.harness import Project, environment
+from tests.harness import Project
 
 pytestmark = pytest.mark.slow
 
@@ -33,16 +33,7 @@ FINISHED = "bert-base-uncased-cpu-fp32"
 
 def start_until_first_cell(project: Project) -> tuple[subprocess.Popen[str], Path]:
     project.write("conftest.py", SLOW_AFTER_THE_FIRST_CELL)
-    process = subprocess.Popen(
-        project.command(*ARGUMENTS),
-        cwd=project.directory,
-        env=environment(project.cache),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        # Jobs of a shell without job control inherit an ignored SIGINT, and Python would then ignore it, too.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    process = project.start(*ARGUMENTS)
     journal = project.directory / "reports" / "journal.jsonl"
     deadline = time.monotonic() + 120
     # Not before it sleeps: an interrupt within pytest's own code can meet a line without a number, which pytest 9.2 on

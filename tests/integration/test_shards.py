@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.harness import Project, environment
+from tests.harness import Project, environment, run_python
 
 REGISTRY = """
 version: 1
@@ -25,15 +24,7 @@ SELECTION = (
 
 
 def hfaccel(project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pytest_hfaccel", *arguments],
-        cwd=project.directory,
-        env=environment(project.cache),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return run_python(["-m", "pytest_hfaccel", *arguments], project.directory, environment(project.cache))
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pytest_hfaccel.campaign.processes import WorkerRequest, measure_isolated, r
 from pytest_hfaccel.core.results import CellResult, Status
 from pytest_hfaccel.core.spec import Cell, Device, ModelSpec, Weights, WeightsChoice
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_processes")]
 
 DIMS = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 BERT = ModelSpec("unregistered/bert", "BertForMaskedLM", "fill-mask", dims={**DIMS, "vocab_size": 2000})

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pytest_hfaccel import hardware
+from tests.harness import environment, run_python
 from tests.unit.compat.hardware_fakes import Machine, seen
 
 IMPORTED = """
@@ -36,9 +37,11 @@ def test_importing_and_making_a_detector_load_no_runtime() -> None:
 @pytest.mark.slow
 def test_a_cached_detection_loads_no_runtime(tmp_path: Path) -> None:
     file = tmp_path / "hardware.json"
-    command = [sys.executable, "-c", CACHED, str(file)]
+    command = ["-c", CACHED, str(file)]
     # Both in a process of their own: the tests' own has devices that other tests registered.
-    first, second = (subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2))
+    first, second = (
+        run_python(command, tmp_path, environment(tmp_path), new_process=imports).stdout for imports in (False, True)
+    )
     assert second.split() == ["[]", first.split()[-1]]
 
 

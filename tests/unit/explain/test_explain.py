@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -20,6 +18,7 @@ from transformers import BertConfig, BertForMaskedLM, LlamaConfig, LlamaForCausa
 from pytest_hfaccel.cli import main
 from pytest_hfaccel.explain import Explanation, explain
 from pytest_hfaccel.explain.reproduction import write_reproduction
+from tests.harness import environment, run_python
 
 IDS = torch.randint(3, 99, (2, 9), generator=torch.Generator().manual_seed(1))
 MASK = torch.ones_like(IDS)
@@ -194,7 +193,7 @@ def test_a_script_shows_the_error_with_torch_alone(tmp_path: Path) -> None:
     script, about = write_reproduction(explained(name, plant), tmp_path, "bert-cpu-fp32")
     assert script is not None, about
     assert "pytest_hfaccel" not in script.read_text(encoding="utf-8")
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    done = run_python([str(script)], tmp_path, environment(tmp_path))
     assert done.returncode == 1
     assert "relative L2 error" in done.stdout
 
