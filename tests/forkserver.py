@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import atexit
 import builtins
+import functools
 import gc
 import importlib
 import inspect
 import json
 import os
 import pkgutil
+import resource
 import runpy
 import select
 import selectors
@@ -37,7 +39,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 READ_EARLY = (
     "COVERAGE_",
@@ -99,61 +101,28 @@ class Connection:
         files: Sequence[int],
         *,
         new_session: bool = False,
+        limits: Mapping[int, int] | None = None,
     ) -> tuple[int, socket.socket]:
         """Start a process.
-
-        Returns:
-            Its id, and the socket that tells how it ended.
-        """
-        request = {"arguments": [*arguments], "cwd": cwd, "environment": dict(environment), "session": new_session}
-        message = json.dumps(request).encode()
-        assert len(message) < _REQUEST_BYTES
-        answers = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        answers.connect(self.address)
-        socket.send_fds(answers, [message], files)
-        return receive(answers), answers
-
-    def run(
-        self,
-        arguments: Sequence[str],
-        cwd: Path,
-        environment: Mapping[str, str],
-        given: str = "",
-        timeout: float | None = None,
-    ) -> subprocess.CompletedProcess[str]:
-        """Do what `subprocess.run([sys.executable, *arguments], text=True, capture_output=True)` does.
 
         Args:
             arguments: Arguments of Python: perhaps `-u`, `-W` with its value; `-m`, `-c` or a file; its arguments.
             cwd: Working directory.
             environment: Environment; ask `can_start` first.
-            given: Standard input.
-            timeout: Seconds.
+            files: Descriptors of its standard input, output and error.
+            new_session: Whether it leads a session of its own.
+            limits: Soft limits by constant of `resource`; its children do not have them.
 
-        Raises:
-            subprocess.TimeoutExpired: It took longer, and was killed.
+        Returns:
+            Its id, and the socket that tells how it ended.
         """
-        with (
-            tempfile.TemporaryFile() as stdin,
-            tempfile.TemporaryFile() as stdout,
-            tempfile.TemporaryFile() as stderr,
-        ):
-            stdin.write(given.encode())
-            stdin.seek(0)
-            files = [file.fileno() for file in (stdin, stdout, stderr)]
-            pid, answers = self.start(arguments, str(cwd), environment, files)
-            with answers:
-                answers.settimeout(timeout)
-                try:
-                    code = os.waitstatus_to_exitcode(receive(answers))
-                except TimeoutError:
-                    os.kill(pid, signal.SIGKILL)
-                    raise subprocess.TimeoutExpired([*arguments], timeout or 0) from None
-            texts = []
-            for file in (stdout, stderr):
-                file.seek(0)
-                texts.append(file.read().decode())
-        return subprocess.CompletedProcess([sys.executable, *arguments], code, *texts)
+        request = {"arguments": [*arguments], "cwd": cwd, "environment": {**environment}, "session": new_session}
+        message = json.dumps({**request, "limits": {**(limits or {})}}).encode()
+        assert len(message) < _REQUEST_BYTES
+        answers = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        answers.connect(self.address)
+        socket.send_fds(answers, [message], files)
+        return receive(answers), answers
 
 
 class ForkServer:
@@ -200,11 +169,31 @@ class ForkServer:
 
 
 class ForkedPopen(subprocess.Popen[Any]):
-    """`subprocess.Popen`, which lets the server fork where Python is what it is to start, and nothing forbids it."""
+    """`subprocess.Popen`, which lets the server fork where Python is what it is to start, and nothing forbids it.
 
-    server: ClassVar[Connection | None] = None
+    Args:
+        command: As of `subprocess.Popen`.
+        new_process: Do not fork.
+        limits: Soft limits by constant of `resource`.
+        **options: As of `subprocess.Popen`.
+    """
+
+    server: Connection | None = None
 
     _answers: socket.socket | None = None
+
+    def __init__(
+        self,
+        command: Any,
+        *positional: Any,
+        new_process: bool = False,
+        limits: Mapping[int, int] | None = None,
+        **options: Any,
+    ) -> None:
+        self._limits = limits or {}
+        if new_process:
+            self.server = None
+        super().__init__(command, *positional, **options)
 
     def _execute_child(self, *arguments: Any) -> None:
         run = super()._execute_child  # type: ignore[misc]
@@ -222,7 +211,9 @@ class ForkedPopen(subprocess.Popen[Any]):
             and self.server.can_start(environment)
         )
         if not forks or self.server is None:
-            run(*arguments)
+            if self._limits:
+                asked["preexec_fn"] = functools.partial(_limit, self._limits)
+            run(*asked.values())
             return
         files = [asked[name] for name in ("p2cread", "c2pwrite", "errwrite")]
         self.pid, self._answers = self.server.start(
@@ -231,6 +222,7 @@ class ForkedPopen(subprocess.Popen[Any]):
             environment,
             [number if file == -1 else file for number, file in enumerate(files)],
             new_session=asked["start_new_session"],
+            limits=self._limits,
         )
         self._child_created = True
         ends = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
@@ -259,6 +251,11 @@ class ForkedPopen(subprocess.Popen[Any]):
             finally:
                 lock.release()
         return self.returncode
+
+
+def _limit(limits: Mapping[int, int]) -> None:
+    for what, most in limits.items():
+        resource.setrlimit(what, (most, resource.getrlimit(what)[1]))
 
 
 def receive(answers: socket.socket) -> int:
@@ -349,6 +346,7 @@ def serve(listener: socket.socket) -> dict[str, Any]:
                 others.close()
             for ours in (selector, listener, answers):
                 ours.close()
+            _limit({int(what): most for what, most in request["limits"].items()})
             return request
 
 
@@ -366,7 +364,7 @@ def become(request: dict[str, Any]) -> None:
     sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
     if threads := os.environ.get(THREADS[0]):
         sys.modules["torch"].set_num_threads(int(threads))
-    subprocess.Popen = ForkedPopen  # type: ignore[misc]
+    subprocess.Popen = ForkedPopen  # type: ignore[assignment,misc]
     path = [str(Path(entry).absolute()) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
     sys.path[:0] = [entry for entry in path if entry not in sys.path]
     for name in ("xdist.plugin", "xdist.workermanage"):  # they copy it when Python starts

@@ -91,7 +91,8 @@ def run_python(
     given: str = "",
     timeout: float = 280,
     new_process: bool = False,
-    limits: Callable[[], None] | None = None,
+    limits: Mapping[int, int] | None = None,
+    prepare: Callable[[], None] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run Python, in a fork of a process that has the heavy packages imported where that makes no difference.
 
@@ -102,21 +103,28 @@ def run_python(
         given: Standard input.
         timeout: Seconds.
         new_process: For tests of what gets imported: start an interpreter.
-        limits: Called in the process, a new one, before Python starts.
+        limits: Soft limits by constant of `resource`.
+        prepare: Called in the process, a new one, before Python starts.
     """
-    if _server and not new_process and not limits and _server.can_start(env):
-        return _server.run(arguments, cwd, env, given, timeout)
-    return subprocess.run(
+    process = ForkedPopen(
         [sys.executable, *arguments],
         cwd=cwd,
         env=env,
-        input=given,
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=timeout,
-        check=False,
-        preexec_fn=limits,
+        new_process=new_process,
+        limits=limits,
+        preexec_fn=prepare,
     )
+    with process:
+        try:
+            output, errors = process.communicate(given, timeout)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
 def use_fork_server(address: str, hub_home: Path) -> None:
@@ -152,8 +160,7 @@ class Project:
 
     def start(self, *arguments: str, new_process: bool = False, **env: str) -> subprocess.Popen[str]:
         """Start pytest as `run` does, and return the process at once; it writes everything to its standard output."""
-        start = subprocess.Popen if new_process else ForkedPopen
-        return start(
+        return ForkedPopen(
             self.command(*arguments),
             cwd=self.directory,
             env=environment(self.cache, **env),
@@ -164,6 +171,7 @@ class Project:
             # Jobs of a shell without job control inherit an ignored SIGINT, and Python would then ignore it, too; a
             # fork does not.
             preexec_fn=(lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) if new_process else None,
+            new_process=new_process,
         )
 
     def run(
@@ -186,16 +194,13 @@ class Project:
             **env: Environment variables.
         """
 
-        def limit() -> None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file or -1, -1))
-            resource.setrlimit(resource.RLIMIT_AS, (largest_memory or -1, -1))
-
+        limits = {resource.RLIMIT_FSIZE: largest_file, resource.RLIMIT_AS: largest_memory}
         done = run_python(
             self.command(*arguments)[1:],
             self.directory,
             environment(self.cache, **env),
             timeout=timeout,
             new_process=new_process,
-            limits=limit if largest_file or largest_memory else None,
+            limits={what: most for what, most in limits.items() if most},
         )
         return HfRun(done.returncode, done.stdout + done.stderr, self.directory / "reports")

@@ -58,7 +58,7 @@ def run_read_only(project: Project, *arguments: str) -> HfRun:
             project.command(*arguments)[1:],
             project.directory,
             environment(project.cache),
-            limits=without_rights_over_files,
+            prepare=without_rights_over_files,
         )
     finally:
         for folder in folders:
