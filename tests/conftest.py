@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-import subprocess
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from packaging.version import Version
 
-from tests.forkserver import ForkedPopen, ForkServer
+from tests.forkserver import READ_EARLY, ForkServer, replaced_starts
 from tests.harness import Project, environment, use_fork_server
 
 # huggingface_hub reads it once, when the first test of a process imports it: whatever a test sets later comes too late.
@@ -64,10 +64,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in slow)
 
 
-@pytest.fixture
-def forked_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def forked_processes(shared_cache: Path) -> Iterator[None]:
     """Let the Python processes that the code under test starts be forks, which have torch and transformers imported."""
-    monkeypatch.setattr(subprocess, "Popen", ForkedPopen)
+    with pytest.MonkeyPatch.context() as patch:
+        for place, name, replacement in replaced_starts():
+            patch.setattr(place, name, replacement)
+        for name, value in environment(shared_cache).items():
+            if name.startswith(READ_EARLY):  # the server has read them
+                patch.setenv(name, value)
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)

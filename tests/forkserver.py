@@ -5,9 +5,9 @@ transformers. A fork has an environment, a working directory, output and an end 
 `subprocess` starts; what differs is `sys.modules`. Tests of what is imported when, and of variables that are read at
 the import (`READ_EARLY`), need a new process.
 
-A fork starts its own children as forks, too: `subprocess.Popen` is `ForkedPopen` there, so that the workers of
-pytest-xdist, and the processes in which `hfaccel bench` measures, do not import everything again either. They are
-children of the server, and in its process group: what signals a group, or looks for its children, needs a new process.
+A fork starts its own children as forks, too (`replaced_starts`), so that the workers of pytest-xdist, and the processes
+in which `hfaccel bench` measures, do not import everything again either. They are children of the server, and in its
+process group: what signals a group, or looks for its children, needs a new process.
 
 Run as a script, this file is the server.
 """
@@ -16,11 +16,14 @@ from __future__ import annotations
 
 import atexit
 import builtins
+import fcntl
 import functools
 import gc
 import importlib
 import inspect
 import json
+import multiprocessing.popen_spawn_posix
+import multiprocessing.util
 import os
 import pkgutil
 import resource
@@ -100,6 +103,7 @@ class Connection:
         environment: Mapping[str, str],
         files: Sequence[int],
         *,
+        kept: Sequence[int] = (),
         new_session: bool = False,
         limits: Mapping[int, int] | None = None,
     ) -> tuple[int, socket.socket]:
@@ -110,6 +114,7 @@ class Connection:
             cwd: Working directory.
             environment: Environment; ask `can_start` first.
             files: Descriptors of its standard input, output and error.
+            kept: Descriptors that it has under the same numbers.
             new_session: Whether it leads a session of its own.
             limits: Soft limits by constant of `resource`; its children do not have them.
 
@@ -117,11 +122,11 @@ class Connection:
             Its id, and the socket that tells how it ended.
         """
         request = {"arguments": [*arguments], "cwd": cwd, "environment": {**environment}, "session": new_session}
-        message = json.dumps({**request, "limits": {**(limits or {})}}).encode()
+        message = json.dumps({**request, "kept": [*kept], "limits": {**(limits or {})}}).encode()
         assert len(message) < _REQUEST_BYTES
         answers = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         answers.connect(self.address)
-        socket.send_fds(answers, [message], files)
+        socket.send_fds(answers, [message], [*files, *kept])
         return receive(answers), answers
 
 
@@ -149,11 +154,12 @@ class ForkServer:
         number = self._listener.fileno()
         if number in select.select([number, self._is_closed], [], [])[0]:
             without = {name: value for name, value in self._environment.items() if name not in THREADS}
-            self._server = subprocess.Popen(
+            self._server = ForkedPopen(
                 [sys.executable, __file__, str(number), self.address],
                 stdin=subprocess.PIPE,
                 env={**without, "OPENBLAS_NUM_THREADS": "1"},
                 pass_fds=[number],
+                new_process=True,  # also while a test has `subprocess.Popen` replaced
             )
         self._listener.close()
 
@@ -200,7 +206,7 @@ class ForkedPopen(subprocess.Popen[Any]):
         asked = inspect.signature(run).bind(*arguments).arguments
         given = asked["args"]
         environment = os.environ if asked["env"] is None else asked["env"]
-        plain = not (asked["preexec_fn"] or asked["pass_fds"] or asked["shell"] or asked["executable"])
+        plain = not (asked["preexec_fn"] or asked["shell"] or asked["executable"])
         forks = (
             self.server is not None
             and plain
@@ -221,6 +227,7 @@ class ForkedPopen(subprocess.Popen[Any]):
             os.fspath(asked["cwd"] or Path.cwd()),
             environment,
             [number if file == -1 else file for number, file in enumerate(files)],
+            kept=asked["pass_fds"],
             new_session=asked["start_new_session"],
             limits=self._limits,
         )
@@ -251,6 +258,32 @@ class ForkedPopen(subprocess.Popen[Any]):
             finally:
                 lock.release()
         return self.returncode
+
+
+_spawned: dict[int, ForkedPopen] = {}
+
+
+def spawn_forked(_path: bytes, command: Sequence[bytes | str], kept: Sequence[int]) -> int:
+    """Start a process of the start method `spawn`, as `multiprocessing.util.spawnv_passfds` does; return its id."""
+    process = ForkedPopen([os.fsdecode(argument) for argument in command], pass_fds=kept)
+    _spawned[process.pid] = process
+    return process.pid
+
+
+def poll_forked(spawned: Any, flag: int = os.WNOHANG) -> int | None:
+    """Do what `multiprocessing.popen_fork.Popen.poll` does, which knows only children of its own."""
+    process = _spawned[spawned.pid]
+    spawned.returncode = process.poll() if flag & os.WNOHANG else process.wait()
+    return process.returncode
+
+
+def replaced_starts() -> list[tuple[Any, str, Any]]:
+    """What is to be replaced for processes to be started as forks: each with the name of its attribute, and by what."""
+    return [
+        (subprocess, "Popen", ForkedPopen),
+        (multiprocessing.util, "spawnv_passfds", spawn_forked),
+        (multiprocessing.popen_spawn_posix.Popen, "poll", poll_forked),
+    ]
 
 
 def _limit(limits: Mapping[int, int]) -> None:
@@ -323,7 +356,7 @@ def serve(listener: socket.socket) -> dict[str, Any]:
                     _send(answers, os.waitpid(pid, 0)[1])
                 continue
             answers = listener.accept()[0]
-            message, files, _, _ = socket.recv_fds(answers, _REQUEST_BYTES, 3)
+            message, files, _, _ = socket.recv_fds(answers, _REQUEST_BYTES, 20)
             if not message:
                 answers.close()
                 continue
@@ -338,14 +371,17 @@ def serve(listener: socket.socket) -> dict[str, Any]:
             if request["session"]:
                 os.setsid()
             _send(answers, os.getpid())  # which is the leader of its session by now
-            for number, file in enumerate(files):
-                os.dup2(file, number)
-                os.close(file)
             for end, (_, others) in running.items():
                 os.close(end)
                 others.close()
             for ours in (selector, listener, answers):
                 ours.close()
+            moved = [fcntl.fcntl(file, fcntl.F_DUPFD, 200) for file in files]  # out of the way of the numbers they get
+            for file in files:
+                os.close(file)
+            for file, number in zip(moved, (0, 1, 2, *request["kept"]), strict=True):
+                os.dup2(file, number)
+                os.close(file)
             _limit({int(what): most for what, most in request["limits"].items()})
             return request
 
@@ -364,7 +400,8 @@ def become(request: dict[str, Any]) -> None:
     sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
     if threads := os.environ.get(THREADS[0]):
         sys.modules["torch"].set_num_threads(int(threads))
-    subprocess.Popen = ForkedPopen  # type: ignore[assignment,misc]
+    for place, name, replacement in replaced_starts():
+        setattr(place, name, replacement)
     path = [str(Path(entry).absolute()) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
     sys.path[:0] = [entry for entry in path if entry not in sys.path]
     for name in ("xdist.plugin", "xdist.workermanage"):  # they copy it when Python starts

