@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from pytest_hfaccel.benchmark.measurement import NotMeasured
 from pytest_hfaccel.campaign.processes import measure_isolated
 from pytest_hfaccel.core.spec import ModelSpec, VersionBound
@@ -71,6 +73,7 @@ def test_a_run_that_tested_nothing_has_not_passed(project: Project) -> None:
     assert required.code != 0, required.output
 
 
+@pytest.mark.usefixtures("forked_processes")
 def test_nothing_is_measured_either(project: Project) -> None:
     bound = VersionBound("99", "a new class")
     for unmet in ({"dependencies": ("no-such-package",)}, {"min_transformers": bound}):
