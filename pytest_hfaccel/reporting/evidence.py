@@ -120,14 +120,15 @@ def read_evidence(paths: Sequence[Path]) -> Evidence:
             numbers = range(len(runs), len(runs) + len(data["runs"]))
             runs += [_matrix_run(run) for run in data["runs"]]
             modules = {number: _MODULES.findall(runs[number].command) for number in numbers}
-            for result in results_of(data):
-                candidates = tuple(sorted(_candidates(runs, numbers, result), key=lambda number: runs[number].started))
+            for result, known in results_of(data):
+                those = [numbers[number] for number in known] or _candidates(runs, numbers, result)
+                candidates = tuple(sorted(those, key=lambda number: runs[number].started))
                 named = {name for number in candidates for name in modules[number]}
                 if not result.module and len(named) == 1:
                     result = replace(result, module=named.pop())
                 last = candidates[-1] if candidates else -1
                 started = runs[last].started if candidates else ""
-                found.append((started, last, candidates, len(candidates) > 1, result))
+                found.append((started, last, candidates, not known and len(candidates) > 1, result))
         else:
             contents = read_journal(file)
             run = _journal_run(contents.header)

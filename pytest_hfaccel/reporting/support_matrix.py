@@ -45,10 +45,12 @@ class Coverage:
     Attributes:
         runs: The headers of their journals.
         cells: The newest record of each cell, sorted by model and device.
+        sources: By model, device and dtype: the numbers of the runs that the record is from, where they are known.
     """
 
     runs: list[dict[str, Any]] = field(default_factory=list)
     cells: list[CellResult] = field(default_factory=list)
+    sources: dict[tuple[str, str, str], list[int]] = field(default_factory=dict)
 
     def columns(self) -> list[tuple[str, str]]:
         """The (device, dtype) that ran, the class level first."""
@@ -68,40 +70,61 @@ def read_coverage(files: Sequence[Path]) -> Coverage:
     """
     runs: list[dict[str, Any]] = []
     cells: dict[tuple[str, str, str], CellResult] = {}
+    sources: dict[tuple[str, str, str], list[int]] = {}
+    releases: dict[tuple[str, str, str], str] = {}
     for path in files:
         headers, results = _read(path)
-        runs += headers
-        for cell in results:
+        for cell, numbers in results:
             if cell.is_finished:
                 key = (cell.model, cell.device, cell.dtype)
-                # A later run may have asked for some checks only.
+                release = _release_of([headers[number] for number in numbers] or headers)
+                is_same = not release or release == releases.get(key, release)
+                releases[key] = release
+                # A later run may have asked for some checks only; with another release they say nothing of each other.
                 again = {check.name for check in cell.checks}
-                earlier = cells[key].checks if key in cells else []
+                earlier = cells[key].checks if key in cells and is_same else []
                 kept = [check for check in earlier if check.name not in again]
                 cells[key] = replace(cell, checks=[*kept, *cell.checks])
+                before = sources.get(key, []) if kept else []
+                # Half of what is known would be wrong.
+                is_known = bool(numbers) and bool(before or not kept)
+                sources[key] = [*before, *(len(runs) + number for number in numbers)] if is_known else []
+        runs += headers
     if not cells:
         raise ConfigError(
             f"{', '.join(map(str, files))}: no finished cell.",
             hint="A run writes the journal to its reports' directory, by default reports/journal.jsonl.",
         )
     ordered = sorted(cells.values(), key=lambda cell: (cell.model.lower(), cell.device, cell.dtype))
-    return Coverage(runs, ordered)
+    return Coverage(runs, ordered, sources)
 
 
-def _read(path: Path) -> tuple[list[dict[str, Any]], list[CellResult]]:
+def _release_of(headers: Sequence[Mapping[str, Any]]) -> str:
+    """Return the version of transformers that runs had; empty if they differ or do not say."""
+    found = {header.get("versions", {}).get("transformers") or "" for header in headers}
+    return found.pop() if len(found) == 1 else ""
+
+
+def _read(path: Path) -> tuple[list[dict[str, Any]], list[tuple[CellResult, list[int]]]]:
+    """Return the headers of the runs in a file, and its cells with the numbers of the runs that they are from."""
     if ".json" in path.suffixes:
         data = read_coverage_json(path)
         return [{"run": run, "versions": run["versions"]} for run in data["runs"]], list(results_of(data))
     contents = read_journal(path)
-    return [contents.header], contents.results
+    return [contents.header], [(result, [0]) for result in contents.results]
 
 
 def coverage_json(coverage: Coverage) -> dict[str, Any]:
     """Return all that is known, as plain JSON: per class its cells, per cell the checks by how they ended."""
     models: dict[str, dict[str, Any]] = {}
     for cell in coverage.cells:
-        about = {"class": cell.architecture, "task": cell.task, "weights": cell.weights, "cells": {}}
-        models.setdefault(cell.model, about)["cells"][f"{cell.device} {cell.dtype}"] = _cell(cell)
+        about: dict[str, Any] = {"class": cell.architecture, "task": cell.task, "weights": cell.weights}
+        about |= {"module": cell.module} if cell.module else {}
+        model = models.setdefault(cell.model, {**about, "cells": {}})
+        found = _cell(cell, coverage.sources.get((cell.model, cell.device, cell.dtype), []))
+        if cell.weights != model["weights"]:
+            found["weights"] = cell.weights
+        model["cells"][f"{cell.device} {cell.dtype}"] = found
     return {
         "schema": "pytest-hfaccel/coverage",
         "schema_version": SCHEMA_VERSION,
@@ -128,14 +151,27 @@ def reason_of(outcome: CheckOutcome) -> str:
     return text if len(text) <= _REASON_LENGTH else text[: _REASON_LENGTH - 1] + "…"
 
 
-def _cell(cell: CellResult) -> dict[str, Any]:
+_MEASURED = ("median_ms", "samples_per_second", "memory_bytes")
+
+
+def _cell(cell: CellResult, runs: Sequence[int]) -> dict[str, Any]:
     checks: dict[str, list[str]] = {}
     for check in cell.checks:
         checks.setdefault(str(check.status), []).append(check.name)
     found: dict[str, Any] = {"status": str(cell.status), "checks": checks}
-    distance = next((check.measures.get("rel_l2") for check in cell.checks if check.name == "parity"), None)
-    if isinstance(distance, float):
-        found["rel_l2"] = float(f"{distance:.3g}")
+    measures = {check.name: check.measures for check in reversed(cell.checks)}
+    parity, speed = measures.get("parity", {}), measures.get("performance", {})
+    if isinstance(parity.get("rel_l2"), float):
+        found["rel_l2"] = float(f"{parity['rel_l2']:.3g}")
+    limits = parity.get("tolerance")
+    numbers = {"tolerance": limits.get("rel_l2") if isinstance(limits, Mapping) else None}
+    numbers |= {name: speed.get(name) for name in _MEASURED}
+    numbers["weights_bytes"] = cell.placement.get("bytes")
+    found |= {name: float(f"{value:.4g}") for name, value in numbers.items() if isinstance(value, int | float)}
+    if cell.implementation != "real":
+        found["implementation"] = cell.implementation
+    if runs:
+        found["runs"] = list(runs)
     problems = [
         {
             "check": check.name,
@@ -181,22 +217,25 @@ def write_coverage_json(path: Path, data: Mapping[str, Any]) -> None:
     replace_file(path, lzma.compress(content, preset=9) if path.suffix == _COMPRESSED else content)
 
 
-def results_of(data: Mapping[str, Any]) -> Iterator[CellResult]:
-    """Rebuild the cells: checks, reasons, causes and the distance of parity."""
+def results_of(data: Mapping[str, Any]) -> Iterator[tuple[CellResult, list[int]]]:
+    """Rebuild the cells (checks, reasons, causes, numbers) and, where it is known, from which of the runs each is."""
     for model, about in data["models"].items():
         for column, cell in about["cells"].items():
             device, _, dtype = column.rpartition(" ")
-            yield CellResult(
+            result = CellResult(
                 cell=f"{model}-{device}-{dtype}",
                 model=model,
                 architecture=about["class"],
-                module=next(iter(_MODULE.findall(cell.get("command", ""))), ""),
+                module=about.get("module") or next(iter(_MODULE.findall(cell.get("command", ""))), ""),
                 task=about["task"],
                 device=device,
                 dtype=dtype,
-                weights=about["weights"],
+                weights=cell.get("weights", about["weights"]),
+                implementation=cell.get("implementation", "real"),
+                placement={"bytes": cell["weights_bytes"]} if "weights_bytes" in cell else {},
                 checks=list(_outcomes(cell)),
             )
+            yield result, cell.get("runs", [])
 
 
 def _outcomes(cell: Mapping[str, Any]) -> Iterator[CheckOutcome]:
@@ -212,6 +251,10 @@ def _outcomes(cell: Mapping[str, Any]) -> Iterator[CheckOutcome]:
                 outcome.reason = NOT_REACHED
             if name == "parity" and "rel_l2" in cell:
                 outcome.measures["rel_l2"] = cell["rel_l2"]
+            if name == "parity" and "tolerance" in cell:
+                outcome.measures["tolerance"] = {"rel_l2": cell["tolerance"]}
+            if name == "performance":
+                outcome.measures |= {each: cell[each] for each in _MEASURED if each in cell}
             yield outcome
 
 

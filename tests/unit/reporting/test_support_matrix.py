@@ -90,6 +90,7 @@ def test_the_json_has_every_check_and_what_repeats_a_failure(journal: Path) -> N
         "status": "passed",
         "checks": {"passed": ["parity", "memory"]},
         "rel_l2": 1.23e-7,
+        "runs": [0],
     }
     broken = models["a/AModel"]["cells"]["openvino:CPU fp32"]
     assert [problem["cause"] for problem in broken["problems"]] == ["exporter"]

@@ -16,6 +16,7 @@ from pytest_hfaccel.core.results import CellResult, CheckOutcome, Ended, Stage, 
 from pytest_hfaccel.reporting import JOURNAL, Journal
 from pytest_hfaccel.reporting.evidence import Evidence, read_evidence
 from pytest_hfaccel.reporting.html import make_site_page
+from pytest_hfaccel.reporting.html.page_data import numbers_of
 from pytest_hfaccel.reporting.site import write_site
 from pytest_hfaccel.upstream.transformers import documented_checkpoints
 from tests.unit.reporting.shown_page import Shown, serious_findings
@@ -107,10 +108,31 @@ def test_what_a_cell_was_before_with_the_same_release_is_kept(tmp_path: Path) ->
     assert record.runs == (1,)
 
 
-def test_a_matrix_names_the_runs_that_may_have_had_a_result(reports: Path, tmp_path: Path) -> None:
+def test_a_matrix_keeps_numbers_and_says_which_run_each_result_is_from(reports: Path, tmp_path: Path) -> None:
     folders = sorted((reports / "runs").iterdir())
     matrix = tmp_path / "matrix.json.xz"
+    assert main(["support", *(str(each / JOURNAL) for each in folders), "--json", str(matrix)]) == 0
+    whole, kept = read_evidence([reports]), read_evidence([matrix])
+    newest = [each for each in whole.records if each.release == "5.10.0"]
+    assert newest
+    for before, after in zip(newest, kept.records, strict=True):
+        assert (after.result.model, after.result.weights) == (before.result.model, before.result.weights)
+        assert [kept.runs[number].started for number in after.runs] == [
+            whole.runs[number].started for number in before.runs
+        ]
+        assert not after.is_one_of
+        assert numbers_of(after.result)[:5] == numbers_of(before.result)[:5]
+
+
+def test_of_an_old_matrix_the_runs_are_named_that_may_have_had_a_result(reports: Path, tmp_path: Path) -> None:
+    folders = sorted((reports / "runs").iterdir())
+    matrix = tmp_path / "matrix.json"
     assert main(["support", *(str(each / JOURNAL) for each in folders[1:]), "--json", str(matrix)]) == 0
+    data = json.loads(matrix.read_text(encoding="utf-8"))
+    for model in data["models"].values():
+        for found in model["cells"].values():
+            del found["runs"]
+    matrix.write_text(json.dumps(data), encoding="utf-8")
     evidence = read_evidence([matrix, folders[0]])
     both = [each for each in evidence.records if each.result.model == "a/AModel" and each.result.device == "cpu"]
     assert [(each.release, each.runs, each.is_one_of) for each in both] == [
