@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -99,6 +100,7 @@ def _runs(arguments: argparse.Namespace) -> int:
 
 def _html(arguments: argparse.Namespace) -> int:
     from pytest_hfaccel.reporting.journal import JOURNAL, read_journal
+    from pytest_hfaccel.reporting.reports import COMPARISON
     from pytest_hfaccel.reporting.runs import PAGE, find_run, latest_run, run_folders, write_page
 
     reports: Path = arguments.reports
@@ -116,7 +118,8 @@ def _html(arguments: argparse.Namespace) -> int:
     ended = contents.end.get("ended", Ended.RUNNING)
     page = arguments.output or folder / PAGE
     mode = None if arguments.output else (folder / JOURNAL).stat().st_mode & 0o777
-    write_page(page, contents.results, header, ended, earlier, limit=None, mode=mode)
+    comparison = _comparison_of(folder / COMPARISON)
+    write_page(page, contents.results, header, ended, earlier, limit=None, comparison=comparison, mode=mode)
     print(f"{page}: {len(contents.results)} cells of run {folder.name}, {len(earlier)} earlier runs")
     return 0
 
@@ -137,6 +140,18 @@ def _site(arguments: argparse.Namespace) -> int:
     releases = ", ".join(evidence.releases)
     print(f"{page}: {classes} classes, {len(evidence.records)} results of {len(evidence.runs)} runs, {releases}")
     return 0
+
+
+def _comparison_of(path: Path) -> dict[str, Any] | None:
+    """Return what the run wrote of its comparison with a baseline; `None` if it had none."""
+    if not path.exists():
+        return None
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        print(f"hfaccel: {path} cannot be read, the page is without it: {error}", file=sys.stderr)
+        return None
+    return found
 
 
 def _coverage(arguments: argparse.Namespace) -> int:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pytest_hfaccel.comparison.runs import ComparedRun
 from pytest_hfaccel.comparison.speed import SLOWER, DeviceNoise, Limits, Timing, compare_timings
+from pytest_hfaccel.core.config import COMPARED
 from pytest_hfaccel.core.results import SCHEMA_VERSION, CellResult, CheckOutcome, Status
 from pytest_hfaccel.reporting.plain import to_plain
 
-VERDICTS, MISSING, DRIFT, SPEED, MEMORY = "verdicts", "missing", "drift", "speed", "memory"
-KINDS = (VERDICTS, MISSING, DRIFT, SPEED, MEMORY)
+KINDS = VERDICTS, MISSING, DRIFT, SPEED, MEMORY = COMPARED
 """What may become worse."""
 COUNTED = (VERDICTS, DRIFT, SPEED, MEMORY)
 """What makes a comparison fail unless the user says something else."""
@@ -231,7 +232,7 @@ def _surroundings(baseline: ComparedRun, run: ComparedRun) -> list[str]:
         before, after = _flat(baseline.header.get(what) or {}), _flat(run.header.get(what) or {})
         for name in dict.fromkeys([*before, *after]):
             is_same = before.get(name) == after.get(name)
-            if not is_same and name not in _SAY_NOTHING:
+            if not is_same and name not in _SAY_NOTHING and not (what == "machine" and _CHANGING.search(name)):
                 found.append(f"{what}: {name}: {_shown(before.get(name))} -> {_shown(after.get(name))}")
     for key, result in run.results.items():
         before_weights = baseline.results[key].weights if key in baseline.results else result.weights
@@ -240,14 +241,20 @@ def _surroundings(baseline: ComparedRun, run: ComparedRun) -> list[str]:
     return found
 
 
-_SAY_NOTHING = frozenset({"reports", "database", "baseline", "resume", "keep_runs", "memory.available_bytes"})
-"""Facts and options that differ between any two runs, or that decide nothing."""
+_SAY_NOTHING = frozenset(
+    {"reports", "reports_mode", "database", "baseline", "baseline_fail_on", "resume", "keep_runs", "cache"}
+)
+"""Options that differ between any two runs, or that decide nothing."""
+_CHANGING = re.compile(r"(?:^|\.)(?:available|free)_|^load_average$|^versions\.")
+"""Facts of a machine that differ from one moment to the next; its versions are compared by themselves."""
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, item in value.items():
-        if isinstance(item, Mapping):
+        if isinstance(item, list) and all(isinstance(one, Mapping) and "device" in one for one in item):
+            found.update(_flat({str(one["device"]): one for one in item}, f"{prefix}{name}."))
+        elif isinstance(item, Mapping):
             found.update(_flat(item, f"{prefix}{name}."))
         else:
             found[f"{prefix}{name}"] = item

@@ -63,8 +63,9 @@ def headline_of(comparison: Comparison, counted: Collection[str] = COUNTED) -> s
     if not worse:
         compared = sum(key in comparison.baseline.results for key in comparison.run.results)
         return f"Nothing is worse: {compared} cells and {len(comparison.timings)} measurements compared"
-    is_bad = bool(comparison.worse(counted))
-    return f"{'Worse' if is_bad else 'Nothing that counts is worse'}: {told}"
+    if not counted:
+        return f"Worse: {told}"
+    return f"{'Worse' if comparison.worse(counted) else 'Nothing that counts is worse'}: {told}"
 
 
 _NAMES = {
@@ -121,7 +122,8 @@ def _ended(verdict: Verdict | None) -> str:
 
 def _drift(one: Drift) -> str:
     allowed = f", allowed {one.tolerance:.2g}" if one.tolerance else ""
-    return f"{one.place.cell} {one.place.check} {one.leaf}: rel-L2 {one.baseline:.2g} -> {one.run:.2g}{allowed}"
+    leaf = "" if one.leaf == "rel_l2" else f" {one.leaf}"
+    return f"{one.place.cell} {one.place.check}{leaf}: rel-L2 {one.baseline:.2g} -> {one.run:.2g}{allowed}"
 
 
 def _timings(comparison: Comparison, verdicts: Collection[str]) -> list[str]:

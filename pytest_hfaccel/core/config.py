@@ -36,6 +36,10 @@ STATUSES = (
 """The members of `core.results.Status`, which is not imported here."""
 
 
+COMPARED = ("verdicts", "missing", "drift", "speed", "memory")
+"""What of a run may be worse than of another, see `comparison`."""
+
+
 class Option(Generic[T]):
     """One field of `RunConfig`; read on an instance it is the value.
 
@@ -200,6 +204,21 @@ class RunConfig:
         split=True,
         choices=STATUSES,
         old_flag="--hf-retry",
+    )
+    baseline = Option(
+        "--hf-baseline",
+        "",
+        "At the end of the run, compare it with an earlier one (its id, number or folder, its journal, a directory of "
+        "reports, or 'latest') or with a benchmark database: verdicts, numeric drift, speed, memory.",
+        metavar="RUN",
+    )
+    baseline_fail_on: Option[tuple[str, ...]] = _list(
+        "--hf-baseline-fail-on",
+        "With --hf-baseline: what fails the run if it is worse: verdicts, missing, drift, speed, memory (default: "
+        "nothing, it is only shown). Comma-separated or repeated.",
+        split=True,
+        choices=COMPARED,
+        metavar="KIND",
     )
     isolate = Option(
         "--hf-isolate",

@@ -20,7 +20,7 @@ _SELECTING = frozenset(
         *("all_models", "all_hardware", "models", "devices", "parallel", "dtypes", "weights", "registries", "require"),
         *("performance", "batch_sizes", "seq_lengths", "prices", "training", "attention", "compile", "transformers_js"),
         *("resume", "retry", "reports", "reports_mode", "keep_runs", "database", "cache", "plan", "shard"),
-        *("isolate", "timeout", "ledger", "explain"),
+        *("isolate", "timeout", "ledger", "explain", "baseline", "baseline_fail_on"),
     }
 )
 """Options that select cells and checks, stand in a record anyway, or say where something is written. Any other option,

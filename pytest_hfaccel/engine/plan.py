@@ -93,6 +93,11 @@ def make_plan(config: RunConfig, registry: Registry, store: CheckpointStore, bac
                 f"{config.source_of(name)} is about what is measured, but performance is not measured.",
                 hint="Add --hf-performance, or leave it out.",
             )
+    if config.baseline_fail_on and not config.baseline:
+        raise ConfigError(
+            f"{config.source_of('baseline_fail_on')} is about a comparison, but the run is compared with nothing.",
+            hint="Add --hf-baseline RUN, or leave it out.",
+        )
     parse_prices(config.prices, config.source_of("prices"))  # refused now, not when the reports are written
     if config.pool_memory:
         from pytest_hfaccel.pool.budget import parse_budget

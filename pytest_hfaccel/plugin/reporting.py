@@ -40,6 +40,8 @@ from pytest_hfaccel.reporting.run_reports import RunReports
 from pytest_hfaccel.reporting.runs import RunFolder
 
 if TYPE_CHECKING:
+    from pytest_hfaccel.comparison import Comparison
+    from pytest_hfaccel.core.config import RunConfig
     from pytest_hfaccel.engine.cell_run import CellRun
     from pytest_hfaccel.plugin.collection import CollectedTests
 
@@ -57,7 +59,14 @@ class Reporters:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self.reports = RunReports(self._make_folder, keep_runs=config.stash[OPTIONS].keep_runs, root=root_of(config))
+        options = config.stash[OPTIONS]
+        self.baseline = _Baseline(options, root_of(config)) if options.baseline else None
+        self.reports = RunReports(
+            self._make_folder,
+            keep_runs=options.keep_runs,
+            root=root_of(config),
+            compare=self.baseline,
+        )
         self.database = _Database(config)
         added: list[Any] = []
         config.hook.pytest_hfaccel_reporters(reporters=added)
@@ -136,6 +145,51 @@ class _Database:
         self.line = f"database: {path} (run {run_id}: {measured})"
 
 
+class _Baseline:
+    """Compares the run with the one of `--hf-baseline`, once its results are known.
+
+    Args:
+        options: What the user asked for.
+        root: A directory: paths below it are written relative to it.
+
+    Raises:
+        ConfigError: There is no such run. Better now than after hours; and `latest` is not the run that begins.
+    """
+
+    def __init__(self, options: RunConfig, root: str) -> None:
+        from pytest_hfaccel.comparison import find_side
+
+        self._options, self._root = options, root
+        self._source = find_side(options.baseline, options.reports_dir, options.source_of("baseline"))
+        self.comparison: Comparison | None = None
+        """What changed; `None` until the run has ended, and where the baseline could not be read."""
+
+    def __call__(self, event: RunFinished, run: str) -> dict[str, Any]:
+        """Compare the run that has ended, with this id; return the contents of `comparison.json`."""
+        from pytest_hfaccel.comparison import compare_runs, read_side, run_of
+        from pytest_hfaccel.reporting.run_facts import envelope
+
+        place = self._options.source_of("baseline")
+        began = str(event.header.get("started", ""))
+        baseline = read_side(str(self._source), self._options.reports_dir, option=place, before=began)
+        baseline.source = self._options.baseline
+        ended = run_of(envelope("journal", event.header, self._root), event.results, source=run, run_id=run)
+        ended.is_complete = event.ended == Ended.FINISHED
+        self.comparison = compare_runs(baseline, ended)
+        return self.comparison.to_json(self._options.baseline_fail_on)
+
+    @property
+    def is_failed(self) -> bool:
+        """Whether something is worse that `--hf-baseline-fail-on` names."""
+        return self.comparison is not None and bool(self.comparison.worse(self._options.baseline_fail_on))
+
+    def lines(self) -> list[str]:
+        """Return what the terminal says."""
+        from pytest_hfaccel.comparison import text_of
+
+        return text_of(self.comparison, self._options.baseline_fail_on).splitlines() if self.comparison else []
+
+
 def reporters_of(config: pytest.Config) -> Reporters:
     """Return the reporters of the process that writes, made on the first call."""
     if REPORTERS not in config.stash:
@@ -148,7 +202,7 @@ def begin_run(config: pytest.Config) -> None:
     """Begin a run that has tests of model classes: make its folder, and let SIGTERM end it as Ctrl-C does.
 
     Raises:
-        pytest.UsageError: Its folder cannot be written. Better now than after hours.
+        pytest.UsageError: Its folder cannot be written, or there is no such baseline. Better now than after hours.
     """
     collected = config.stash.get(COLLECTED, None)
     if collected is None or not collected.tests:
@@ -157,9 +211,10 @@ def begin_run(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         from pytest_hfaccel.plugin.progress import show_progress
 
-        show_progress(config, collected, reporters_of(config).stream)
         try:
-            reporters_of(config).stream.start()
+            reporters = reporters_of(config)
+            show_progress(config, collected, reporters.stream)
+            reporters.stream.start()
         except HfAccelError as error:
             raise pytest.UsageError(str(error)) from None
 
@@ -309,6 +364,8 @@ def finish_run(session: pytest.Session) -> None:
     database_asked = bool(reporters.database.problem and config.stash[OPTIONS].database)
     if reporters.stream.problems or database_asked or (written is not None and not written.is_complete):
         session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+    elif reporters.baseline is not None and reporters.baseline.is_failed and session.exitstatus == code.OK:
+        session.exitstatus = code.TESTS_FAILED
 
 
 def print_summary(terminal: Any, config: pytest.Config) -> None:
@@ -338,6 +395,10 @@ def print_summary(terminal: Any, config: pytest.Config) -> None:
             terminal.section("causes")
             for line in lines:
                 terminal.write_line(line)
+    if reporters.baseline is not None and (lines := reporters.baseline.lines()):
+        terminal.section("compared with the baseline")
+        for line in lines:
+            terminal.write_line(line)
     for problem in (*written.problems, *filter(None, [reporters.database.problem]), *reporters.stream.problems):
         terminal.write_line(f"not written: {problem}", red=True)
     if written.summary is not None:

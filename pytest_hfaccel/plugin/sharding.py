@@ -164,6 +164,7 @@ def _describe_run(config: pytest.Config) -> dict[str, Any]:
             ("--hf-plan", asked.plan),
             ("--hf-shard", asked.shard),
             ("--hf-resume", asked.resume),
+            ("--hf-baseline", asked.baseline),  # `hfaccel compare` does it afterwards
             ("--maxfail (-x)", config.getoption("maxfail", 0)),
             ("--pdb", config.getoption("usepdb", False)),
         )

@@ -19,6 +19,7 @@ from pytest_hfaccel.reporting.plain import to_plain
 from pytest_hfaccel.reporting.run_facts import envelope
 
 BY_CLASS, BY_HARDWARE, SUMMARY = "by_class", "by_hardware", "summary.json"
+COMPARISON = "comparison.json"
 
 _CLASS_LEVEL = "class"
 _SUMMED = ("requests", "hits", "misses", "loads", "failures", "evictions", "oom_retries", "load_seconds")
@@ -31,6 +32,7 @@ def write_reports(
     header: Mapping[str, Any],
     *,
     ended: Ended = Ended.FINISHED,
+    comparison: Mapping[str, Any] | None = None,
     mode: int | None = None,
     root: str | None = None,
 ) -> list[Path]:
@@ -42,6 +44,7 @@ def write_reports(
         header: Plain JSON about the run: `started`, `finished`, `machine`, `options`, `absent_devices`, `pool` (a list:
             the statistics of each process's pool), and what else is worth keeping.
         ended: How the run ended; one that did not finish has not passed.
+        comparison: What changed since a baseline; its schema is `comparison`.
         mode: The files' permissions; by default those the process gives to any file.
         root: A directory: paths below it are written relative to it.
 
@@ -66,7 +69,9 @@ def write_reports(
             values = sorted(set(map(several[1], cells)))
             body = {key: name, several[0]: values, "counts": counts_of(cells), "cells": [c.to_json() for c in cells]}
             contents[f"{folder}/{_file_name(name)}_{suffix}.json"] = {**shared, **to_plain(body, root)}
-    contents[SUMMARY] = summary_of(results, header, ended, root)
+    if comparison is not None:
+        contents[COMPARISON] = to_plain(comparison, root)
+    contents[SUMMARY] = summary_of(results, header, ended, root, comparison)
     for file, data in contents.items():
         try:
             text = json.dumps(data, indent=2, allow_nan=False, ensure_ascii=False)
@@ -85,7 +90,11 @@ def _file_name(name: str) -> str:
 
 
 def summary_of(
-    results: Sequence[CellResult], header: Mapping[str, Any], ended: str = Ended.FINISHED, root: str | None = None
+    results: Sequence[CellResult],
+    header: Mapping[str, Any],
+    ended: str = Ended.FINISHED,
+    root: str | None = None,
+    comparison: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the contents of `summary.json`; see `write_reports` for the arguments."""
     body = {
@@ -105,6 +114,13 @@ def summary_of(
         "absent_devices": dict(header.get("absent_devices") or {}),
         "pool": _pool_totals(header.get("pool") or []),
     }
+    if comparison is not None:
+        baseline = comparison["baseline"]
+        body["comparison"] = {
+            "baseline": baseline["id"] or baseline["source"],
+            **{name: comparison[name] for name in ("passed", "fail_on", "worse")},
+            "file": COMPARISON,
+        }
     plain: dict[str, Any] = to_plain(body, root)
     return {**envelope("summary", header, root), **plain}
 

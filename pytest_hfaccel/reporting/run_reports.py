@@ -36,12 +36,19 @@ class RunReports:
         make_folder: Makes the run's folder, from the header of `RunStarted`.
         keep_runs: How many runs keep their folder.
         root: A directory: paths below it are written relative to it.
+        compare: Returns what changed since a baseline, from the end of the run and its id.
     """
 
     def __init__(
-        self, make_folder: Callable[[Mapping[str, Any]], RunFolder], *, keep_runs: int, root: str | None = None
+        self,
+        make_folder: Callable[[Mapping[str, Any]], RunFolder],
+        *,
+        keep_runs: int,
+        root: str | None = None,
+        compare: Callable[[RunFinished, str], Mapping[str, Any]] | None = None,
     ) -> None:
         self._make_folder = make_folder
+        self._compare = compare
         self._keep_runs = keep_runs
         self._root = root
         self._header: Mapping[str, Any] = {}
@@ -117,7 +124,13 @@ class RunReports:
         if self._unwritten:
             self._write_cells()
         try:
-            written.summary = self._begin().finish(event.results, event.header, event.ended, self._keep_runs)[-1]
+            folder, comparison = self._begin(), None
+            try:
+                comparison = self._compare(event, folder.id) if self._compare else None
+            except HfAccelError as error:
+                written.is_complete = False
+                written.problems.append(str(error))
+            written.summary = folder.finish(event.results, event.header, event.ended, self._keep_runs, comparison)[-1]
             if self._unwritten:
                 written.problems.append(self._problem)
         except HfAccelError as error:

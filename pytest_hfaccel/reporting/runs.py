@@ -112,7 +112,12 @@ class RunFolder:
         return self.directory.name
 
     def finish(
-        self, results: Sequence[CellResult], facts: Mapping[str, Any], ended: Ended, keep_runs: int
+        self,
+        results: Sequence[CellResult],
+        facts: Mapping[str, Any],
+        ended: Ended,
+        keep_runs: int,
+        comparison: Mapping[str, Any] | None = None,
     ) -> list[Path]:
         """Write the reports, end the journal, and keep the folders of the last `keep_runs` runs and of running ones.
 
@@ -121,6 +126,7 @@ class RunFolder:
             facts: Further fields of the header, now that the run is over: `finished` at least.
             ended: How the run ended.
             keep_runs: How many runs stay, this one included.
+            comparison: What changed since a baseline; its schema is `comparison`.
 
         Returns:
             The reports and the page, `summary.json` last.
@@ -130,7 +136,7 @@ class RunFolder:
         """
         try:
             header = {**self.header, **facts}
-            shared: dict[str, Any] = {"mode": self._mode, "root": self._root}
+            shared: dict[str, Any] = {"mode": self._mode, "root": self._root, "comparison": comparison}
             *reports, summary = write_reports(self.directory, results, header, ended=ended, **shared)
             earlier = list(takewhile(lambda folder: folder != self.directory, run_folders(self._reports)))
             page = write_page(self.directory / PAGE, results, header, ended, earlier, **shared)
@@ -167,6 +173,7 @@ def write_page(
     earlier: Sequence[Path],
     *,
     limit: int | None = EARLIER_BYTES,
+    comparison: Mapping[str, Any] | None = None,
     mode: int | None = None,
     root: str | None = None,
 ) -> Path:
@@ -179,6 +186,7 @@ def write_page(
         ended: How the run ended.
         earlier: Folders of earlier runs, oldest first: the page says what changed since.
         limit: Bytes of journals after which no older run is read; `None` for all.
+        comparison: What changed since a baseline; its schema is `comparison`.
         mode: The file's permissions; by default those the process gives to any file.
         root: A directory: paths below it are written relative to it.
 
@@ -187,7 +195,9 @@ def write_page(
     """
     from pytest_hfaccel.reporting.html import make_page, read_past_runs
 
-    page = make_page(results, header, ended=ended, earlier=read_past_runs(earlier, limit), root=root)
+    page = make_page(
+        results, header, ended=ended, earlier=read_past_runs(earlier, limit), comparison=comparison, root=root
+    )
     try:
         replace_file(path, page, mode=mode)
     except OSError as error:

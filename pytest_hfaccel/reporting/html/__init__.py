@@ -47,6 +47,7 @@ def make_page(
     *,
     ended: str = Ended.FINISHED,
     earlier: Sequence[PastRun] = (),
+    comparison: Mapping[str, Any] | None = None,
     root: str | None = None,
 ) -> str:
     """Return the page of a run.
@@ -56,12 +57,13 @@ def make_page(
         header: Plain JSON about the run; see `write_reports`.
         ended: How the run ended.
         earlier: Earlier runs, oldest first, to say what changed; see `read_past_runs`.
+        comparison: What changed since a baseline; its schema is `comparison`.
         root: A directory: paths below it are written relative to it.
 
     The data is gzipped and in base64, so nothing in it can end the element that holds it; and the page's policy allows
     only the scripts that this function put there, by their hashes.
     """
-    index, details = page_data(results, header, ended=ended, earlier=earlier, root=root)
+    index, details = page_data(results, header, ended=ended, earlier=earlier, comparison=comparison, root=root)
     data = {"index": index, **{f"details-{number}": chunk for number, chunk in enumerate(details)}}
     return _put_together(
         f"{index['run']['id'] or 'Run'} - pytest-hfaccel",

@@ -39,6 +39,8 @@ DETAILS_PER_CHUNK = 128
 _DIGITS = 5
 _LARGEST = 1e300
 _GONE_SHOWN = 500
+_CHANGES_SHOWN = 500
+_OF_A_SIDE = ("kind", "source", "id", "started", "commit", "runs", "cells", "measurements", "complete")
 _STATUSES = tuple(Status)
 NUMBERS = ("latency", "throughput", "memory", "error", "tolerance", "seconds", "budget")
 _ONCE_ELSEWHERE = ("measurements", "placement")
@@ -101,6 +103,7 @@ def page_data(
     *,
     ended: str,
     earlier: Sequence[PastRun],
+    comparison: Mapping[str, Any] | None = None,
     root: str | None,
 ) -> tuple[dict[str, Any], list[list[Any]]]:
     """Return the index and the chunks of details; see `make_page` for the arguments."""
@@ -151,6 +154,7 @@ def page_data(
         "earlier": to_plain([each.facts for each in earlier], root),
         "history": _history(keys, earlier),
         "gone": to_plain(_gone(set(keys), earlier), root),
+        "comparison": plain(_shown_of(comparison)) if comparison else None,
     }
     return index, [details[at : at + DETAILS_PER_CHUNK] for at in range(0, len(details), DETAILS_PER_CHUNK)]
 
@@ -309,6 +313,23 @@ def _gone(keys: set[CellKey], earlier: Sequence[PastRun]) -> dict[str, Any]:
     gone = [cell for key, cell in last.items() if key not in keys]
     shown = [[model, device, dtype, status] for status, _, _, _, model, device, dtype in gone[:_GONE_SHOWN]]
     return {"number": len(gone), "cells": shown}
+
+
+def _shown_of(comparison: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the page shows of a comparison; `comparison.json` beside it has the rest."""
+    sides = {name: {key: comparison[name][key] for key in _OF_A_SIDE} for name in ("baseline", "run")}
+    speed = comparison["speed"]
+    changed = [one for one in speed["measurements"] if one["verdict"] != "same"]
+    lists = {"verdicts": comparison["verdicts"], "drift": comparison["drift"], "memory": comparison["memory"]}
+    lists = {**lists, "speed": changed, "surroundings": comparison["surroundings"]}
+    return {
+        **sides,
+        **{name: comparison[name] for name in ("worse", "fail_on", "passed")},
+        "devices": speed["devices"],
+        "compared": len(speed["measurements"]),
+        "numbers": {name: len(entries) for name, entries in lists.items()},
+        **{name: entries[:_CHANGES_SHOWN] for name, entries in lists.items()},
+    }
 
 
 def _counts(results: Iterable[CellResult]) -> dict[str, int]:

@@ -7,16 +7,20 @@ import gzip
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pytest_hfaccel.comparison import ComparedRun, compare_runs
+from pytest_hfaccel.comparison.runs import point_key
 from pytest_hfaccel.core.results import CellResult, CheckOutcome, Ended, Stage, Status
 from pytest_hfaccel.reporting.html import make_page
 from pytest_hfaccel.reporting.html.page_data import PastRun, numbers_of, read_past_runs, reproduce
 from pytest_hfaccel.reporting.journal import Journal
+from tests.unit.history.store_samples import LATENCY, MEASURED
 from tests.unit.reporting.report_samples import HEADER, make_result, sample_results
 from tests.unit.reporting.shown_page import Shown, serious_findings
 
@@ -73,6 +77,23 @@ def run_with_history() -> tuple[list[CellResult], list[PastRun]]:
 
 
 # Without a browser.
+
+
+def changes_since_baseline(results: list[CellResult]) -> dict[str, Any]:
+    """What a comparison would say of the run of `run_with_history`: one difference of each kind."""
+    failing = next(each for each in results if each.model == "org/model-07" and each.device == "openvino:CPU")
+
+    def side(name: str, cell: CellResult, milliseconds: float) -> ComparedRun:
+        latency = replace(LATENCY, min_ms=milliseconds)
+        details = {"block_minima_ms": [milliseconds * (1 + 0.001 * number) for number in range(32)]}
+        point = replace(MEASURED, model="org/model-00", batch=1, length=0, latency=latency, details=details)
+        return ComparedRun(name, name, HEADER, {failing.key: cell}, {point_key(point): [point]})
+
+    passed = CheckOutcome("parity", measures={"rel_l2": 2e-7, "tolerance": {"rel_l2": 1e-5}})
+    before = replace(failing, placement={"bytes": 10_000_000}, checks=[passed, *failing.checks[1:]])
+    after = replace(failing, placement={"bytes": 20_000_000})
+    found = compare_runs(side("0001-20260130T120000Z-aaaa", before, 4.0), side("0002", after, 5.2))
+    return found.to_json(("verdicts",))
 
 
 def test_the_page_has_every_cell_once_and_no_address_of_the_network() -> None:
@@ -143,7 +164,8 @@ def test_past_runs_are_read_from_the_last_one_back_to_a_limit(tmp_path: Path) ->
 def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     results, earlier = run_with_history()
     path = tmp_path_factory.mktemp("page") / "index.html"
-    path.write_text(make_page(results, HEADER, earlier=earlier), encoding="utf-8")
+    page = make_page(results, HEADER, earlier=earlier, comparison=changes_since_baseline(results))
+    path.write_text(page, encoding="utf-8")
     return path
 
 
@@ -249,6 +271,19 @@ def test_what_changed_since_the_last_run(shown: Shown) -> None:
     assert re.search(r"Broken\s+1 cell", text)
     assert re.search(r"org/model-03\s*cpu fp32\s*1 ms\s*→\s*4 ms", text)
     assert "torch" in text
+
+
+def test_what_changed_since_the_baseline(shown: Shown) -> None:
+    shown.go("#changes")
+    text = " ".join(shown.text(".baseline").split())
+    assert "Worse: 1 newly failing, 1 numeric drift, 1 slower, 1 more memory. This fails the run." in text
+    assert re.search(r"newly failing 1 org/model-07 ?openvino:CPU fp32 parity ?passed → ?failed logits: rel-L2", text)
+    assert re.search(r"numeric drift 1 org/model-07.* parity ?rel-L2 2\.0?e-7 → 0\.2 allowed 1\.0?e-5", text)
+    assert re.search(r"slower 1 org/model-00 cpu fp32 b1 4 ms → 5\.2 ms \+30 %", text)
+    assert re.search(r"more memory 1 org/model-07.*weights: 10 MB → 20 MB", text)
+    shown.tab.locator(".baseline .cell-link").first.click()
+    assert "org/model-07" in shown.text(".panel")
+    shown.tab.keyboard.press("Escape")
 
 
 def test_which_device_is_fastest_for_a_model(shown: Shown) -> None:

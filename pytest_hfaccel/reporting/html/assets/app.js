@@ -20,10 +20,12 @@ const sentence = computed(() => {
   const others = all.worstFirst.filter((status) => status !== "passed" && all.counts[status]).map((status) => `${format.count(all.counts[status])} ${words(status)}`);
   return [all.run.passed ? "good" : "odd", `Nothing failed: ${format.count(passed)} passed, ${others.join(", ")}${cut}`];
 });
+const worseThanBaseline = ({ comparison }) => Object.values(comparison?.worse ?? {}).reduce((sum, many) => sum + many, 0);
+
 /** What the tabs count. */
 const counted = computed(() => ({
   problems: problemGroups(run.value.cells).filter((group) => run.value.bad.has(group.status)).length,
-  changes: run.value.cells.filter((cell) => cell.change && cell.change !== "new").length,
+  changes: run.value.cells.filter((cell) => cell.change && cell.change !== "new").length || worseThanBaseline(run.value),
 }));
 
 function duration({ started, finished }) {

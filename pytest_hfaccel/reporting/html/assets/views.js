@@ -66,6 +66,65 @@ export function Problems() {
     ${members.map((group) => html`<${ProblemCard} key=${group.cells[0].key} group=${group} />`)}</section>` : null))}</div>`;
 }
 
+// The baseline ----------------------------------------------------------------------------------------------------
+
+const VERDICT_ORDER = ["newly failing", "other failure", "no longer tested", "newly passing", "other verdict", "newly tested"];
+const VERDICT_TONE = { "newly failing": "bad", "other failure": "odd", "newly passing": "good" };
+const KINDS = { verdicts: "newly failing", missing: "no longer tested", drift: "numeric drift", speed: "slower", memory: "more memory" };
+
+/** Where a difference is: a link where the cell is one of this run. */
+function Place({ of }) {
+  const cell = run.value.byKey.get(of.cell) ?? run.value.byKey.get(`${of.module}::${of.cell}`);
+  return html`${cell ? html`<${CellLink} cell=${cell} />` : html`<bdi>${of.model}</bdi> <span>${columnName(of)}</span>`}${of.check ? html` <b>${words(of.check)}</b>` : null}`;
+}
+
+const Ended = ({ of }) => (of ? html`<${Badge} status=${of.status} />` : html`<span>not run</span>`);
+const percent = (share) => `${share >= 0 ? "+" : "−"}${format.number(Math.abs(share) * 100, 2)} %`;
+const point = (of) => `b${of.batch}${of.length ? `-s${of.length}` : ""}`;
+const limitOf = (of) => (of.limit > 1 ? "more than 100 %" : `${format.number(of.limit * 100, 2)} %`);
+
+function Differences({ label, tone, entries, show }) {
+  if (!entries.length) return null;
+  return html`<h3><span class="mark tone-${tone}"></span> ${label} <small>${format.count(entries.length)}</small></h3>
+    <${Shortened} entries=${entries} show=${show} />`;
+}
+
+function Shortened({ entries, show }) {
+  const [limit, setLimit] = useState(12);
+  return html`<ul class="cell-list">${entries.slice(0, limit).map((of) => html`<li>${show(of)}</li>`)}</ul>
+    ${entries.length > limit ? html`<button type="button" class="more" onClick=${() => setLimit(limit + 200)}>Show ${format.count(Math.min(200, entries.length - limit))} more</button>` : null}`;
+}
+
+const shownVerdict = (of) => html`<${Place} of=${of} /><span class="delta"><${Ended} of=${of.baseline} /> → <${Ended} of=${of.run} /> ${of.run?.reason ? html`<span class="reason">${of.run.reason.split("\n")[0]}</span>` : null}</span>`;
+const shownDrift = (of) => html`<${Place} of=${of} /><span class="delta">${of.leaf === "rel_l2" ? "" : `${of.leaf}: `}rel-L2 ${typeof of.baseline === "number" ? format.error(of.baseline) : of.baseline} → <b>${typeof of.run === "number" ? format.error(of.run) : of.run}</b>${of.tolerance ? html` <small>allowed ${format.error(of.tolerance)}</small>` : null}</span>`;
+const shownSpeed = (of) => html`<bdi>${of.model}</bdi> <span>${columnName(of)} ${point(of)}</span><span class="delta">${format.latency(of.baseline_ms)} → <b>${format.latency(of.run_ms)}</b> <small>${percent(of.change)}${Math.abs(of.change - of.own_change) < 0.005 ? "" : ` (${percent(of.own_change)} beside the others)`}, limit ${limitOf(of)}, p ${format.number(of.p_adjusted, 2)}${of.comparable ? "" : `; not comparable: ${of.note}`}</small></span>`;
+const shownMemory = (of) => html`<${Place} of=${of} /><span class="delta">${of.what}: ${format.memory(of.baseline_bytes)} → <b>${format.memory(of.run_bytes)}</b></span>`;
+
+function Baseline({ of }) {
+  const { baseline, worse } = of;
+  const known = run.value.earlier.some((one) => one.id === baseline.id);
+  const name = baseline.kind === "history" ? `${baseline.source} (${format.plural(baseline.runs, "run")})` : baseline.id;
+  const told = Object.entries(worse).map(([kind, many]) => `${format.count(many)} ${KINDS[kind]}`).join(", ");
+  const changed = (verdict) => of.speed.filter((one) => one.verdict === verdict);
+  const devices = (verdict) => of.devices.filter((one) => one.verdict === verdict);
+  const cut = Object.entries(of.numbers).filter(([list, many]) => many > of[list].length).length > 0;
+  return html`<section class="baseline"><h2>What changed since the baseline</h2>
+    <p class="lead">Compared with ${known ? html`<a href=${runAddress(baseline.id)}>${name}</a>` : name}${baseline.started ? `, ${format.time(baseline.started)}` : ""}${baseline.commit ? html`, commit <code>${baseline.commit.slice(0, 10)}</code>` : ""}: ${format.plural(baseline.cells, "cell")}, ${format.plural(of.compared, "measurement")} on both sides.
+      <b> ${told ? `Worse: ${told}.` : "Nothing is worse."}</b>${of.passed ? (of.fail_on.length ? ` What would fail the run: ${of.fail_on.join(", ")}.` : told ? " It does not fail the run." : "") : " This fails the run."}</p>
+    ${VERDICT_ORDER.map((change) => html`<${Differences} key=${change} label=${change} tone=${VERDICT_TONE[change] ?? "none"} entries=${of.verdicts.filter((one) => one.change === change)} show=${shownVerdict} />`)}
+    <${Differences} label="numeric drift" tone="bad" entries=${of.drift.filter((one) => one.worse)} show=${shownDrift} />
+    <${Differences} label="closer to the reference" tone="good" entries=${of.drift.filter((one) => !one.worse)} show=${shownDrift} />
+    ${["slower", "faster"].map((verdict) => html`<${Differences} key=${verdict} label=${`all of a device ${verdict}`} tone=${verdict === "slower" ? "bad" : "good"} entries=${devices(verdict)} show=${(one) => html`<bdi>${one.device}</bdi><span class="delta">${percent(one.shift)}</span>`} />
+      <${Differences} label=${verdict} tone=${verdict === "slower" ? "bad" : "good"} entries=${changed(verdict)} show=${shownSpeed} />`)}
+    <${Differences} label="speed unclear: within the noise of these runs" tone="none" entries=${changed("unclear")} show=${shownSpeed} />
+    <${Differences} label="more memory" tone="bad" entries=${of.memory.filter((one) => one.worse)} show=${shownMemory} />
+    <${Differences} label="less memory" tone="good" entries=${of.memory.filter((one) => !one.worse)} show=${shownMemory} />
+    ${cut ? html`<p class="lead">comparison.json, beside this page, has all of them.</p>` : null}
+    ${of.devices.length ? html`<p class="lead">Changes of speed that can be seen: ${of.devices.map((one) => `on ${one.device} from ${format.number(one.least_visible * 100, 2)} %`).join(", ")}.</p>` : null}
+    ${of.surroundings.length ? html`<details><summary>Not the same in both <small>${format.count(of.surroundings.length)}</small></summary><ul class="cell-list">${of.surroundings.map((text) => html`<li>${text}</li>`)}</ul></details>` : null}
+  </section>`;
+}
+
 // Changes ---------------------------------------------------------------------------------------------------------
 
 const speed = (cell) => {
@@ -76,6 +135,8 @@ const status = (cell) => html`<span class="delta"><${Badge} status=${cell.last.s
 
 export function Changes() {
   const all = run.value, last = all.earlier.at(-1);
+  const baseline = all.comparison ? html`<${Baseline} of=${all.comparison} />` : null;
+  if (!last && baseline) return html`<div class="page changes">${baseline}</div>`;
   if (!last) return html`<div class="page"><div class="nothing"><p>There is no earlier run in this directory of reports to compare with.</p></div></div>`;
   // The largest moves of speed come first.
   const move = (cell) => (cell.change === "slower" || cell.change === "faster" ? Math.abs(Math.log(cell.numbers.latency / cell.last.latency)) : 0);
@@ -86,7 +147,8 @@ export function Changes() {
   const compared = found.value.cells.filter((cell) => cell.last);
   const moved = compared.filter((cell) => cell.change);
   return html`<div class="page changes">
-    <p class="lead">Each cell is compared with the last earlier run that has it${compared.length ? html`; the last run is <a href=${runAddress(last.id)}>run ${last.id.split("-")[0]}</a>, ${format.time(last.started)}` : ""}.
+    ${baseline}
+    ${baseline ? html`<h2>What changed since the last time each cell ran</h2>` : null}<p class="lead">Each cell is compared with the last earlier run that has it${compared.length ? html`; the last run is <a href=${runAddress(last.id)}>run ${last.id.split("-")[0]}</a>, ${format.time(last.started)}` : ""}.
       <b> ${moved.length ? `${format.count(moved.length)} of ${format.plural(compared.length, "compared cell")} changed.` : `None of ${format.plural(compared.length, "compared cell")} changed.`}</b></p>
     ${sections.map(([change, cells, extra]) => html`<section key=${change}><h2><span class="mark tone-${CHANGES[change].tone}"></span>${CHANGES[change].label} <small>${format.plural(cells.length, "cell")}</small></h2><p class="lead">${CHANGES[change].says[0].toUpperCase()}${CHANGES[change].says.slice(1)}.</p><${CellList} cells=${cells} extra=${extra} /></section>`)}
     ${all.gone.number ? html`<section><h2>Gone <small>${format.plural(all.gone.number, "cell")}</small></h2><p class="lead">In the last run, and not in this one: not selected, or not there any more.</p>
