@@ -130,6 +130,8 @@ def _answer(session: Session, cell: Cell, target: Target, scripts: Path | None, 
             why = f"{type(error).__name__}: {(str(error) or 'no text').splitlines()[0]}"
     if why:
         answer = _Answer([f"First divergence: not looked for: {why}."], {"first_divergence": why}, bool(failures))
+    if any(each.name == "generation" for each in failures) or not (target.record or answer.is_wrong or why):
+        _add_generation(session, cell, answer)
     if not failures and not answer.is_wrong and (target.record or not why):
         return answer
     from pytest_hfaccel.explain.experiments import Examination
@@ -188,6 +190,30 @@ def _in_graph(session: Session, cell: Cell, scripts: Path | None) -> tuple[_Answ
     answer = _Answer(list(found.lines()), found.to_json(), found.error > found.budget)
     answer.add_script(script, about)
     return answer, node_alone(found)
+
+
+def _add_generation(session: Session, cell: Cell, answer: _Answer) -> None:
+    """Find the first token that differs."""
+    from pytest_hfaccel.core.tasks import generates
+    from pytest_hfaccel.explain.generation import NEW_TOKENS, explain_generation
+    from pytest_hfaccel.numerics.tolerances import tolerance_of
+
+    run = session.runner.open(cell)
+    try:
+        inputs = run.sample.generate
+        if not generates(cell.model) or inputs is None:
+            return
+        expected = run.reference.continuation(NEW_TOKENS)
+        found = explain_generation(run.loaded, inputs, expected, tolerance_of(cell).rel_l2)
+    except Exception as error:  # whatever a model that fails may raise
+        answer.lines.append(f"Generation was not looked at: {type(error).__name__}: {error}".splitlines()[0])
+        return
+    finally:
+        run.close()
+    answer.lines += found.lines()
+    answer.divergence += tuple(found.lines()) if found.is_wrong else ()
+    answer.json["generation"] = found.to_json()
+    answer.is_wrong = answer.is_wrong or found.is_wrong
 
 
 def _ended_before_run(failures: Sequence[CheckOutcome]) -> bool:

@@ -7,10 +7,12 @@
 | `torch_values.py` | records all values that torch computes, and finds a value of a graph among them |
 | `graphs.py` | finds the first wrong node of a converted graph, whose values are made its outputs |
 | `onnx_graphs.py`, `openvino_graphs.py` | the graphs of these runtimes |
+| `parts.py` | finds the smallest part of a graph that is wrong alone |
+| `generation.py` | finds the first generated token that differs |
 | `cause.py` | whose doing a failure is: experiments, and the rules by which they decide |
 | `experiments.py`, `variants.py` | make the experiments; run a converted model in other ways |
 | `upstream_issue.py` | writes a report for the project at fault |
-| `reproduction.py` | writes a script that shows the operator's error with torch alone, and runs it |
+| `reproduction.py` | writes a script that shows the error with torch or the runtime alone, and runs it |
 """
 
 from __future__ import annotations

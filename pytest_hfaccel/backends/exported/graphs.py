@@ -287,12 +287,15 @@ class CachedDecoder:
         self.timings = builder.timings
         self.nbytes = self._compiled.nbytes
 
-    def generate(self, inputs: Tensors, max_new_tokens: int) -> torch.Tensor:
+    def generate(
+        self, inputs: Tensors, max_new_tokens: int, watch: Callable[[torch.Tensor], Any] | None = None
+    ) -> torch.Tensor:
         """Return the new token ids, int64 of shape (batch, max_new_tokens).
 
         Args:
             inputs: `input_ids` and, for padded prompts, `attention_mask`, both of shape (batch, tokens).
             max_new_tokens: Number of tokens to generate.
+            watch: Gets the logits that each token is chosen by, (batch, vocabulary).
         """
         ids = inputs["input_ids"]
         mask = inputs.get("attention_mask", torch.ones_like(ids))
@@ -303,6 +306,8 @@ class CachedDecoder:
             positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
             beams = torch.arange(ids.shape[0], dtype=torch.int32)
             logits = step({"input_ids": ids, "attention_mask": mask, "position_ids": positions, "beam_idx": beams})
+            if watch is not None:
+                watch(logits[:, -1].clone())
             ids = logits[:, -1].argmax(-1)[:, None]
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
             new.append(ids)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -42,6 +42,7 @@ class GraphModel:
         self._architecture: Any = None
         self._is_original = is_original
         self._decoders: dict[bool, CachedDecoder] = {}
+        self._watch: Callable[[torch.Tensor], Any] | None = None
 
     @property
     def placement(self) -> Placement:
@@ -80,8 +81,12 @@ class GraphModel:
         """
         with out_of_memory_raised(self._placement.requested_device, "run"):
             if use_cache:
-                return self._decoder(is_padded(inputs)).generate(inputs, max_new_tokens)
+                return self._decoder(is_padded(inputs)).generate(inputs, max_new_tokens, self._watch)
             return generate_greedily(self.pipeline_model(), inputs, max_new_tokens=max_new_tokens, use_cache=False)
+
+    def watch_logits(self, watch: Callable[[torch.Tensor], Any] | None) -> None:
+        """Have the logits of each step of a generation with a cache handed to a function; `None` ends that."""
+        self._watch = watch
 
     def pipeline_model(self) -> Any:
         """Return the architecture class without weights, running on these graphs."""

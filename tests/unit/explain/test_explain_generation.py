@@ -1,0 +1,99 @@
+"""A defect that shows only while tokens are generated: the first step, row and token, and the logits on both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_hfaccel.core.config import RunConfig
+from pytest_hfaccel.engine.session import Session
+from pytest_hfaccel.explain.generation import NEW_TOKENS, WITH_CACHE, WITHOUT_CACHE, explain_generation
+from pytest_hfaccel.registry.resolution import resolve_model
+
+BUDGET = 1e-5
+
+
+@pytest.fixture
+def opened(shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
+    """Open tiny GPT-2 on a device."""
+    monkeypatch.setenv("HFACCEL_CACHE", str(shared_cache / "hfaccel"))
+    with ExitStack() as closing:
+
+        def open_cell(device: str) -> Any:
+            session = Session(
+                RunConfig.from_values(
+                    {"models": ("gpt2",), "devices": (device,), "dtypes": ("fp32",), "weights": "tiny"}
+                )
+            )
+            closing.callback(session.close)
+            cell = session.plan.cells(resolve_model("gpt2", session.registry), session.store)[0]
+            run = session.runner.open(cell)
+            closing.callback(run.close)
+            return run
+
+        yield open_cell
+
+
+def explained(run: Any) -> Any:
+    expected = run.reference.continuation(NEW_TOKENS)
+    return explain_generation(run.loaded, run.sample.generate, expected, BUDGET), expected
+
+
+def wrong_in_torch(run: Any) -> None:
+    """Number the tokens of all steps after the first one too high."""
+    table = run.loaded.pipeline_model().get_submodule("transformer.wpe")
+    table.register_forward_pre_hook(lambda _, args: (args[0] + 1,) if args[0].shape[-1] == 1 else args)
+
+
+def wrong_in_graph(run: Any) -> None:
+    decoder = run.loaded._decoder(False)
+    right = decoder._compiled.decoder
+
+    def wrong() -> Callable[[Any], Any]:
+        step = right()
+
+        def shifted(inputs: Any) -> Any:
+            late = inputs["input_ids"].shape[1] == 1
+            return step({**inputs, "position_ids": inputs["position_ids"] + int(late)})
+
+        return shifted
+
+    decoder._compiled.decoder = wrong
+
+
+@pytest.mark.parametrize(
+    ("device", "plant"),
+    [
+        ("cpu", wrong_in_torch),
+        pytest.param("openvino:CPU", wrong_in_graph, marks=pytest.mark.nightly),
+        pytest.param("onnxruntime:CPU", wrong_in_graph, marks=pytest.mark.nightly),
+    ],
+)
+def test_a_defect_of_later_steps_is_found_at_the_first_of_them(
+    device: str, plant: Callable[[Any], None], opened: Callable[[str], Any]
+) -> None:
+    run = opened(device)
+    plant(run)
+    found, expected = explained(run)
+    (step,) = found.found
+    assert found.is_wrong
+    assert (step.way, step.row, step.step) == (WITH_CACHE, 0, 1)
+    assert found.right == (WITHOUT_CACHE,)
+    assert step.errors[0] <= BUDGET < step.error
+    assert "Without a cache generation is right: what is kept between steps is wrong." in found.lines()
+    logits = expected.step_logits[0, 1]
+    assert step.top[0].token == step.expected == int(logits.argmax())
+    assert step.top[0].reference == pytest.approx(float(logits.max()))
+    assert step.top[0].device != pytest.approx(step.top[0].reference, abs=1e-4)
+    assert found.to_json()["steps"][0]["errors"] == step.errors
+
+
+def test_a_right_model_generates_rightly(opened: Callable[[str], Any]) -> None:
+    found, _ = explained(opened("cpu"))
+    assert not found.is_wrong
+    assert found.right == (WITH_CACHE, WITHOUT_CACHE)
+    assert list(found.lines()) == ["Generation with cache and without cache is right."]
