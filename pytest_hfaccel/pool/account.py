@@ -36,10 +36,14 @@ def resource_of(device: Device) -> str:
     return physical_device(device)
 
 
-def memory_of(resources: Iterable[str]) -> dict[str, Memory]:
+def memory_of(resources: Iterable[str], nvml: Any = None) -> dict[str, Memory]:
     """Return how much memory the machine has under these names, and how much is free, whoever uses the rest.
 
     No runtime is asked, because that would start it in this process: only main memory and GPUs of NVIDIA are known.
+
+    Args:
+        resources: Names, as `resource_of` returns them.
+        nvml: NVIDIA's library; the installed one when not given.
     """
     from pytest_hfaccel.hardware import nvidia
 
@@ -47,7 +51,7 @@ def memory_of(resources: Iterable[str]) -> dict[str, Memory]:
     if HOST in names:
         found[HOST] = read_memory()
     if any(name.startswith("cuda:") for name in names):
-        nvml = nvidia.load_nvml()
+        nvml = nvml if nvml is not None else nvidia.load_nvml()
         with suppress(nvidia.NvmlError, AttributeError):
             for number, gpu in enumerate(() if nvml is None else nvidia.list_gpus(nvml)[1]):
                 if f"cuda:{number}" in names and gpu.free_bytes is not None:

@@ -1,4 +1,4 @@
-"""A file of the hub's cache has the content that it is named by, or is refused."""
+"""A file of the hub's cache has the content that it is named by, or is refused; a download says how far it is."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from pytest_hfaccel.checkpoints.integrity import require_intact_snapshot
+from pytest_hfaccel.checkpoints.pretrained.hub import _progress_bar
 from pytest_hfaccel.core.errors import CheckpointError
+from pytest_hfaccel.core.stages import current_detail, note_detail
 
 _CONTENT = b"the weights"
 
@@ -50,3 +52,18 @@ def test_small_files_are_named_as_git_does(blob: Path, tmp_path: Path) -> None:
 def test_a_directory_of_ones_own_has_no_such_names(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(_CONTENT)
     require_intact_snapshot(tmp_path, tmp_path / "intact")
+
+
+def test_a_download_tells_its_bytes_where_no_terminal_shows_a_bar() -> None:
+    bar = _progress_bar()(desc="Downloading", total=0, initial=0, unit="B", unit_scale=True, bar_format="{desc}")
+    files = _progress_bar()(range(2), desc="Fetching 2 files", total=2)
+    try:
+        bar.total = 2**21
+        bar.update(2**20)
+        bar.refresh()
+        assert list(files) == [0, 1]
+        assert current_detail() == "download 1.0 MiB of 2.0 MiB"
+    finally:
+        note_detail("")
+        bar.close()
+        files.close()

@@ -14,9 +14,10 @@ import pytest
 from pytest_hfaccel.core.errors import PoolExhausted
 from pytest_hfaccel.core.spec import CPU, Device
 from pytest_hfaccel.hardware.visibility import physical_device
-from pytest_hfaccel.pool.account import HOST, DeviceAccount, resource_of
+from pytest_hfaccel.pool.account import HOST, DeviceAccount, memory_of, resource_of
 from pytest_hfaccel.pool.cache import ModelCache
 from pytest_hfaccel.pool.ledger import Ledger
+from tests.unit.hardware.test_hardware_cuda import Nvml
 from tests.unit.pool.pool_samples import make_cell
 
 CUDA = Device("cuda", "0")
@@ -174,3 +175,16 @@ def test_without_a_ledger_nothing_is_asked(pool: ModelCache) -> None:
 def test_a_device_has_one_name_whatever_a_process_is_shown(device: str, environ: dict[str, str], physical: str) -> None:
     assert physical_device(Device.parse(device), environ, ["GPU-aa", "GPU-bb"]) == physical
     assert resource_of(Device("fake", "0")) == HOST
+
+
+def test_the_memory_of_the_machine_is_read_without_starting_a_runtime() -> None:
+    class Busy(Nvml):
+        def nvmlDeviceGetMemoryInfo(self, handle: Any, memory: Any) -> int:  # noqa: N802 - NVIDIA's name
+            memory._obj.total, memory._obj.free = handle.value * 2**30, handle.value * 2**20
+            return 0
+
+    found = memory_of([HOST, "cuda:1", "xpu:0"], Busy())
+    assert list(found) == [HOST, "cuda:1"]
+    assert (found["cuda:1"].total_bytes, found["cuda:1"].available_bytes) == (2 * 2**30, 2 * 2**20)
+    assert 0 < found[HOST].available_bytes <= found[HOST].total_bytes
+    assert list(memory_of([HOST, "cuda:0"], Busy(status=9))) == [HOST]
