@@ -22,6 +22,7 @@ UNKNOWN = "unknown"
 
 _DEVICES = re.compile(r"--hf-device[ =](\S+)")
 _DTYPES = re.compile(r"--hf-dtype[ =](\S+)")
+_MODELS = re.compile(r"--hf-model[ =](\S+)")
 _MODULES = re.compile(r"test_hf_(\w+)\.py")
 
 
@@ -119,9 +120,10 @@ def read_evidence(paths: Sequence[Path]) -> Evidence:
             data = read_coverage_json(file)
             numbers = range(len(runs), len(runs) + len(data["runs"]))
             runs += [_matrix_run(run) for run in data["runs"]]
+            may_be_from = _Candidates(runs, numbers)
             modules = {number: _MODULES.findall(runs[number].command) for number in numbers}
             for result, known in results_of(data):
-                those = [numbers[number] for number in known] or _candidates(runs, numbers, result)
+                those = [numbers[number] for number in known] or may_be_from(result)
                 candidates = tuple(sorted(those, key=lambda number: runs[number].started))
                 named = {name for number in candidates for name in modules[number]}
                 if not result.module and len(named) == 1:
@@ -176,24 +178,34 @@ def _journal_run(header: Mapping[str, Any]) -> SourceRun:
     )
 
 
-def _candidates(runs: Sequence[SourceRun], numbers: Iterable[int], result: CellResult) -> list[int]:
-    """A matrix that merges several runs does not say which one a cell is from: those that may have run it."""
-    numbers = list(numbers)
+class _Candidates:
+    """Of a matrix that merges runs and does not say which one a cell is from: the runs that may have run it."""
 
-    def names(pattern: re.Pattern[str], command: str, value: str) -> bool:
+    def __init__(self, runs: Sequence[SourceRun], numbers: Sequence[int]) -> None:
+        self._commands = {number: runs[number].command for number in numbers}
+        self._models = {number: set(_MODELS.findall(command)) for number, command in self._commands.items()}
+        self._fitting: dict[tuple[str, str], list[int]] = {}
+
+    def __call__(self, result: CellResult) -> list[int]:
+        """Return the numbers of those whose command fits the device, the dtype and the model; if none does, of all."""
+        key = (result.device, result.dtype)
+        if key not in self._fitting:
+            self._fitting[key] = [number for number, command in self._commands.items() if _fits(command, *key)]
+        # A command that was shortened may have named the model.
+        found = [
+            number
+            for number in self._fitting[key]
+            if not self._models[number] or result.model in self._models[number] or "…" in self._commands[number]
+        ]
+        return found or self._fitting[key] or list(self._commands)
+
+
+def _fits(command: str, device: str, dtype: str) -> bool:
+    def names(pattern: re.Pattern[str], value: str) -> bool:
         named = {name for one in pattern.findall(command) for name in one.split(",")}
         return not named or value in named
 
-    fitting = [
-        number
-        for number in numbers
-        if result.device == "class"
-        or (names(_DEVICES, runs[number].command, result.device) and names(_DTYPES, runs[number].command, result.dtype))
-    ]
-    # The models of a command that was not shortened are all of them.
-    exact = [number for number in fitting if f"--hf-model {result.model}" in runs[number].command]
-    whole = [number for number in fitting if "--hf-model" not in runs[number].command or "…" in runs[number].command]
-    return sorted({*exact, *whole}) or fitting or numbers
+    return device == "class" or (names(_DEVICES, device) and names(_DTYPES, dtype))
 
 
 def _merge(

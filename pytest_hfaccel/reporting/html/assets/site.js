@@ -217,16 +217,28 @@ function Answers() {
     ${shown.slice(0, 3).map((row) => html`<p key=${row.key}><a href=${address({ open: row.key })}><b>${row.name}</b></a> <${Sentence} row=${row} /></p>`)}</div>`;
 }
 
-/** Where a class works and where not. */
+const SAYS = { works: "works on ", works_in_part: "works in part on ", does_not_work: "does not work on ", not_tested: "is not tested on " };
+
+/** Why a result is not a plain `works`, in a few words. */
+function whyOf(cell) {
+  const { status, problem } = cell;
+  if (status === "works" || !problem) return "";
+  if (status === "works_in_part") return [...new Set(fallen(cell).map(inShort))].join(", ");
+  if (status === "does_not_work") return [inShort(problem), problem.cause].filter(Boolean).join(": ");
+  const earlier = cell.steps.findLast((step) => step.verdict !== "not_tested");
+  return [problem.cause || words(problem.name), earlier ? `${words(earlier.verdict)} with ${site.value.releases[earlier.at]}` : ""].filter(Boolean).join("; ");
+}
+
+/** Where a class works and where not, and with which release. */
 function Sentence({ row }) {
-  const cells = run.value.columns.map((column) => row.byColumn.get(column)).filter((cell) => cell && (cell.column.device !== "class" || cell.verdict === "does_not_work"));
-  const named = (verdict) => cells.filter((cell) => cell.verdict === verdict);
-  const links = (list, extra) => list.map((cell, number) => html`${number ? ", " : ""}<a href=${address({ open: cell.key })}>${columnName(cell.column)}</a>${extra?.(cell) ?? ""}`);
-  const parts = [
-    ["works", "works on "], ["works_in_part", "works in part on "], ["does_not_work", "does not work on "], ["not_tested", "is not tested on "],
-  ].map(([verdict, says]) => [verdict, says, named(verdict)]).filter(([, , list]) => list.length);
-  const why = (verdict) => (cell) => (verdict === "works" || !cell.problem ? "" : html` <small>(${[verdict === "not_tested" ? "" : verdict === "works_in_part" ? [...new Set(fallen(cell).map(inShort))].join(", ") : inShort(cell.problem), cell.problem.cause && verdict !== "works_in_part" ? cell.problem.cause : ""].filter(Boolean).join(": ")})</small>`);
-  return html`${parts.map(([verdict, says, list], number) => html`${number ? "; " : ""}<span class="says-verdict tone-${VERDICTS[verdict].tone}">${says}</span>${links(list, why(verdict))}`)}.`;
+  const cells = run.value.columns.map((column) => row.byColumn.get(column)).filter((cell) => cell && (cell.column.device !== "class" || cell.status === "does_not_work"));
+  const releases = [...new Set(cells.map((cell) => cell.at))].sort((a, b) => b - a);
+  const parts = Object.entries(SAYS).map(([status, says]) => [status, says, cells.filter((cell) => cell.status === status)]).filter(([, , list]) => list.length);
+  const link = (cell) => { const why = whyOf(cell); return html`<a href=${address({ open: cell.key })}>${columnName(cell.column)}</a>${why ? html` <small>(${why})</small>` : ""}`; };
+  const joined = (list) => list.map((one, number) => html`${number ? ", " : ""}${one}`);
+  return html`${parts.map(([status, says, list], number) => html`${number ? "; " : ""}<span class="says-verdict tone-${VERDICTS[status].tone}">${says}</span>${joined(releases
+    .map((at) => [at, list.filter((cell) => cell.at === at)]).filter(([, those]) => those.length)
+    .map(([at, those]) => html`${joined(those.map(link))}${site.value.releases.length > 1 ? html` <small>with ${site.value.releases[at]}</small>` : null}`))}`)}.`;
 }
 
 function Search() {
