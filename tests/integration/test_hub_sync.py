@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -46,10 +46,11 @@ def hub() -> Iterator[ModelHub]:
 
 
 PROGRAM = """
-import contextlib, io, json, sys
+import contextlib, io, json, os, sys
 from pytest_hfaccel.cli import main
 results = []
-for arguments in json.loads(sys.argv[1]):
+for folder, arguments in json.loads(sys.argv[1]):
+    os.chdir(folder)
     out, errors = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
         code = main(["registry", "sync", *arguments])
@@ -65,14 +66,22 @@ class Sync:
         self.directory, self.hub = directory, hub
         self.file = directory / "registry.yaml"
 
-    def run(self, *commands: Sequence[str]) -> list[tuple[int, str, str]]:
+    def run(
+        self, *commands: Sequence[str], then: Mapping[str, Sequence[str]] | None = None
+    ) -> list[tuple[int, str, str]]:
         """Run commands one after the other; return exit code, output and errors of each.
 
         In a process of its own, because the hub's client reads its settings when it is imported.
+
+        Args:
+            *commands: What stands behind `hfaccel registry sync`.
+            then: Commands that follow, each in a folder below this one.
         """
+        asked = [(str(self.directory), command) for command in commands]
+        asked += [(str(self.directory / folder), command) for folder, command in (then or {}).items()]
         settings = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": self.hub.url, "NO_PROXY": "127.0.0.1"}
         done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, json.dumps(commands)],
+            [sys.executable, "-c", PROGRAM, json.dumps(asked)],
             cwd=self.directory,
             env={**environment(self.directory / "cache", HF_HOME=str(self.directory / "hf")), **settings},
             capture_output=True,
@@ -98,9 +107,19 @@ def sync(tmp_path: Path, hub: ModelHub) -> Sync:
 BERTS = ("--class", "BertForMaskedLM", "--top", "4")
 
 
-def test_a_diff_to_review_then_a_file(sync: Sync, hub: ModelHub) -> None:
+BEFORE = (
+    "# ours\nversion: 1\nmodels:\n  org/small:  # the small one\n    architecture: BertForMaskedLM\n"
+    "    dims: {hidden_size: 64}\n\n# end\n"
+)
+
+
+def test_a_diff_to_review_then_a_file_and_what_is_there_stays(sync: Sync, hub: ModelHub) -> None:
     hub.busy = 1
-    first, second, third = sync.run(BERTS, (*BERTS, "--apply"), BERTS)
+    there = Sync(sync.directory / "there", hub)
+    there.directory.mkdir()
+    there.file.write_text(BEFORE, encoding="utf-8")
+    adding = {"there": ("--class", "BertForMaskedLM", "--top", "2", "--apply")}
+    first, second, third, fourth = sync.run(BERTS, (*BERTS, "--apply"), BERTS, then=adding)
     diff = first[1]
     assert diff.startswith("--- /dev/null\n+++ registry.yaml\n")
     assert "4 models to add to registry.yaml, 0 are registered" in first[2]
@@ -132,22 +151,15 @@ def test_a_diff_to_review_then_a_file(sync: Sync, hub: ModelHub) -> None:
     assert third[1] == "", "what is registered is not proposed again"
     assert "0 models to add to registry.yaml, 4 are registered" in third[2]
 
-
-def test_what_is_there_stays_and_what_differs_is_told(sync: Sync) -> None:
-    before = (
-        "# ours\nversion: 1\nmodels:\n  org/small:  # the small one\n    architecture: BertForMaskedLM\n"
-        "    dims: {hidden_size: 64}\n\n# end\n"
-    )
-    sync.file.write_text(before, encoding="utf-8")
-    ((code, diff, errors),) = sync.run(("--class", "BertForMaskedLM", "--top", "2", "--apply"))
+    code, diff, errors = fourth
     assert code == 0
     assert diff.startswith("--- registry.yaml\n+++ registry.yaml\n@@")
     assert not [line for line in diff.splitlines()[2:] if line.startswith("-")], "only additions"
     assert 'registry.yaml:4: org/small: the hub says parameters: 1000, dims: {"hidden_size": 96' in errors
-    text = sync.file.read_text(encoding="utf-8")
-    assert text.startswith(before.removesuffix("\n# end\n"))
+    text = there.file.read_text(encoding="utf-8")
+    assert text.startswith(BEFORE.removesuffix("\n# end\n"))
     assert text.endswith("\n# end\n")
-    assert list(sync.entries) == ["org/small", "google-bert/bert-base-uncased"]
+    assert list(there.entries) == ["org/small", "google-bert/bert-base-uncased"]
 
 
 @pytest.mark.nightly
