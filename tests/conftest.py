@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from packaging.version import Version
 
-from tests.forkserver import READ_EARLY, ForkServer, replaced_starts
+from tests.forkserver import IS_POSSIBLE, READ_EARLY, ForkServer, replaced_starts
 from tests.harness import Project, environment, use_fork_server
 
 # huggingface_hub reads it once, when the first test of a process imports it: whatever a test sets later comes too late.
@@ -33,17 +33,18 @@ _fork_server = pytest.StashKey[ForkServer]()
 def pytest_configure(config: pytest.Config) -> None:
     """Let the workers of pytest-xdist share a fork server, and begin with the files that come first (see below)."""
     given = getattr(config, "workerinput", {}).get("hfaccel_tests_fork_server")
-    if given is None:
+    if given is None and IS_POSSIBLE:
         server = config.stash[_fork_server] = ForkServer(environment)
         given = server.address, str(server.hub_home)
-        config.option.loadscopereorder = False
-    use_fork_server(given[0], Path(given[1]))
+    if given is not None:
+        use_fork_server(given[0], Path(given[1]))
+    config.option.loadscopereorder = False
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    server = node.config.stash[_fork_server]
-    node.workerinput["hfaccel_tests_fork_server"] = server.address, str(server.hub_home)
+    if server := node.config.stash.get(_fork_server, None):
+        node.workerinput["hfaccel_tests_fork_server"] = server.address, str(server.hub_home)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

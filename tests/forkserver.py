@@ -44,6 +44,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+IS_POSSIBLE = hasattr(os, "pidfd_open")
+"""Whether there can be a server: on Linux."""
+
 READ_EARLY = (
     "COVERAGE_",
     "HF_",
@@ -94,7 +97,7 @@ class Connection:
     def can_start(self, environment: Mapping[str, str]) -> bool:
         """Whether a fork can have this environment, in view of what was read before the fork."""
         measured = any(name.startswith("COVERAGE_") for name in environment)
-        return hasattr(os, "pidfd_open") and not measured and _early(environment) == self._early
+        return not measured and _early(environment) == self._early
 
     def start(
         self,
