@@ -89,7 +89,7 @@ class CheckContext(Protocol):
 
     @property
     def budget_request(self) -> BudgetRequest:
-        """Whether the check `parity` is to compute an error budget, and whether that limits the error."""
+        """What `parity` and `canary` are to do beyond one comparison: error budgets, more inputs, smallest faults."""
 
     def outcome_of(self, name: str) -> CheckOutcome | None:
         """The outcome of a check that has already run on this cell; `None` if it has not run."""

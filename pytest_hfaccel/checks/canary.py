@@ -6,15 +6,19 @@ that lets it pass cannot tell whether the device computed at the precision that 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.checks.base import CheckContext, built_in, failed, passed, skipped
 from pytest_hfaccel.checks.outputs import compare_with_reference, limits_of
 from pytest_hfaccel.checks.planted import rounded
 from pytest_hfaccel.core.errors import HfAccelError
 from pytest_hfaccel.core.results import BLIND_TO, TWIN, CheckOutcome
-from pytest_hfaccel.numerics.perturbation import find_perturbation
+from pytest_hfaccel.numerics.perturbation import Perturbation, find_perturbation, find_power
 from pytest_hfaccel.numerics.reference import is_small
+
+if TYPE_CHECKING:
+    from pytest_hfaccel.backends.base import WeightChange
 
 _NEXT_LOWER = {"fp32": "fp16", "fp16": "bf16", "bf16": "fp8"}
 """fp16 has 11 binary digits, bf16 8, fp8 (e4m3) 4. int8 has no twin: its row is no statement on arithmetic."""
@@ -26,13 +30,18 @@ def canary(context: CheckContext) -> CheckOutcome:
     """With one weight made wrong the device's outputs fail parity, and with the weight restored they pass again.
 
     The outputs at the next lower precision are compared with the reference, too. Where they pass, the measure
-    `blind_to` names that precision, and the run's summary counts the cell; it is no failure.
+    `blind_to` names that precision, and the run's summary counts the cell; it is no failure. With `--hf-power` the
+    measure `power` says how small a fault of that weight may be for the cell to notice it.
     """
     if not any(leaf.is_floating_point() for leaf in context.reference.outputs.values()):
         return skipped("the outputs are integers, which parity compares exactly: there is no tolerance to doubt")
     measures = _precision_twin(context)
     inputs = context.sample.forward
-    perturbation = find_perturbation(context.reference, context.loaded, inputs, limits_of(context))
+    unchanged = compare_with_reference(context, context.outputs)
+    if not unchanged.ok:  # no search then: it takes longest where nothing is noticed
+        return failed(f"without a wrong weight the outputs do not pass parity either\n{unchanged.text()}", **measures)
+    limits = limits_of(context)
+    perturbation = find_perturbation(context.reference, context.loaded, inputs, limits)
     if perturbation is None:
         reason = "no single weight moves the reference's outputs visibly: parity could not notice an error"
         return failed(reason, **measures)
@@ -58,7 +67,31 @@ def canary(context: CheckContext) -> CheckOutcome:
     restored = compare_with_reference(context, context.loaded.forward(inputs))
     if not restored.ok:
         return failed(f"with the weight restored the outputs do not pass parity\n{restored.text()}", **measures)
+    if context.budget_request.power:
+        measures["power"] = _measure_power(context, perturbation, limits)
     return passed(**measures)
+
+
+def _measure_power(context: CheckContext, perturbation: Perturbation, limits: Mapping[str, float]) -> dict[str, Any]:
+    """Find the smallest fault of the weight that the cell notices; its size is what it does to the reference."""
+
+    def is_noticed(change: WeightChange) -> bool:
+        with context.loaded.perturbed(change) as wrong:
+            return not compare_with_reference(context, wrong.forward(context.sample.forward)).ok
+
+    found = find_power(context.reference, perturbation, limits, is_noticed)
+    noticed, missed = found.noticed, found.missed
+    measures = {
+        "rel_l2": noticed.rel_l2,
+        "leaf": noticed.leaf,
+        "delta": noticed.change.delta,
+        "missed_rel_l2": missed.rel_l2 if missed else None,
+        "passes": found.passes,
+    }
+    if context.budget_request.when in ("report", "enforce"):
+        cost = context.reference.budget_of(context.cell.dtype).costs.get(noticed.leaf)
+        measures["of_budget"] = float(f"{noticed.rel_l2 / cost:.3g}") if cost else None
+    return {name: value for name, value in measures.items() if value is not None}
 
 
 def _precision_twin(context: CheckContext) -> dict[str, Any]:

@@ -154,7 +154,8 @@ def _budget_in_words(context: CheckContext) -> str:
     if context.budget_request.when == "off":
         return ""
     dtype = context.cell.dtype
-    largest = context.reference.budget_of(dtype).largest.get("logits")
+    budget = context.reference.budget_of(dtype, is_rough=context.budget_request.when == "failures")
+    largest = budget.largest.get("logits")
     if largest is None:
         return ""
     return f"rounding to {dtype} must cost a logit of forward up to {largest:.3g} (the largest with emulated rounding)"

@@ -12,7 +12,7 @@ from pytest_hfaccel.checks.base import CheckContext, built_in, failed, passed_un
 from pytest_hfaccel.core.errors import HfAccelError
 from pytest_hfaccel.core.results import Cause, CheckOutcome, Stage
 from pytest_hfaccel.core.tasks import generates
-from pytest_hfaccel.numerics.budgets import ALLOWED_FACTOR, RUNS
+from pytest_hfaccel.numerics.budgets import ALLOWED_FACTOR
 from pytest_hfaccel.numerics.compare import Comparison, compare, largest_passing
 from pytest_hfaccel.numerics.positions import real_positions
 from pytest_hfaccel.numerics.sampling import CONFIDENCE, bound_of_failures, compare_tokens
@@ -265,7 +265,8 @@ def _needs_budget(context: CheckContext, is_failed: bool) -> bool:
 
 def _compare_with_budget(context: CheckContext, reference: Reference, comparison: Comparison) -> dict[str, Any]:
     """Return the real errors in multiples of what the dtype must cost, or why there is no budget."""
-    budget = reference.budget_of(context.cell.dtype)
+    # A failure only says how many times too large the error is.
+    budget = reference.budget_of(context.cell.dtype, is_rough=context.budget_request.when == "failures")
     measured = (verdict.difference for verdict in comparison.verdicts if not verdict.difference.problem)
     ratios = budget.ratios({one.leaf: one.rel_l2 for one in measured})
     if not ratios:
@@ -275,7 +276,7 @@ def _compare_with_budget(context: CheckContext, reference: Reference, comparison
         "ratio": float(f"{ratios[worst]:.3g}"),
         "leaf": worst,
         "costs": budget.costs[worst],
-        "runs": RUNS,
+        "runs": budget.runs,
         "allowed": ALLOWED_FACTOR,
         "ratios": {name: float(f"{ratio:.3g}") for name, ratio in ratios.items()},
     }

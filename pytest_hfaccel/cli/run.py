@@ -161,13 +161,13 @@ def _write_database(path: str, results: ClusterResults) -> bool:
 
 def _describe(results: ClusterResults, cluster: Cluster) -> None:
     """Print what a run of pytest prints at its end."""
-    from pytest_hfaccel.reporting import budget_line, model_device_table, precision_line
+    from pytest_hfaccel.reporting import last_lines, model_device_table
     from pytest_hfaccel.reporting.costs import cost_text
 
     cells = list(results.cells.values())
     if cells:
         print(model_device_table(cells))
-        for line in filter(None, (precision_line(cells), budget_line(cells))):
+        for line in last_lines(cells):
             print(line)
         if costs := cost_text(cells, results.header):
             print(costs)

@@ -291,6 +291,11 @@ class RunConfig:
         "accuracy). The record then has a bound on the share of inputs that fail.",
         counts=True,
     )
+    power = Option(
+        "--hf-power",
+        False,
+        "Search for the smallest wrong weight that the check canary notices in each cell: up to eight more passes.",
+    )
     explain = Option(
         "--hf-explain",
         "off",

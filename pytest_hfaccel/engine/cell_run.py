@@ -66,7 +66,7 @@ class CellRun:
         self.performance_request = self.default_performance = PerformanceRequest(
             tuple(points_of_run([cell.model], runner.config))
         )
-        self.budget_request = BudgetRequest(runner.config.budget, runner.config.samples)
+        self.budget_request = BudgetRequest(runner.config.budget, runner.config.samples, runner.config.power)
         self._record = RecordBuilder()
         self._lease: Lease | None = None
         self._memory = CellMemory(runner, cell)

@@ -23,6 +23,10 @@ RUNS = 6
 """Emulated passes per dtype. The largest error among n of them is exceeded by the next honest one with probability
 1 / (n + 1)."""
 
+FEW_RUNS = 2
+"""Passes for a failure of a model that is not small: six cost as much as 17 to 30 passes of the reference, which would
+more than double what the cell costs; how many times too large an error is takes no better estimate."""
+
 ALLOWED_FACTOR = 4.0
 """With `enforce`, an error of at most this many times the largest emulated one passes.
 
@@ -80,15 +84,17 @@ _EXACT = frozenset(
 
 @dataclass(frozen=True)
 class BudgetRequest:
-    """What the check `parity` is asked beyond one comparison with the table.
+    """What the checks `parity` and `canary` are asked beyond one comparison with the table.
 
     Attributes:
         when: `off`, `failures` (for a parity that failed), `report` (for every parity) or `enforce` (as its limit).
         samples: How many inputs are compared: the sample's, and others drawn from seeds.
+        power: Whether `canary` searches for the smallest fault that the cell notices.
     """
 
     when: str = "failures"
     samples: int = 1
+    power: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,12 +106,14 @@ class Budget:
         costs: The largest emulated rel-L2 by floating-point leaf; none for a leaf that no rounding reaches.
         reason: Why there is none; empty where there is one.
         largest: The largest emulated absolute error of any number, for the same leaves.
+        runs: The number of passes.
     """
 
     dtype: str
     costs: Mapping[str, float]
     reason: str = ""
     largest: Mapping[str, float] = field(default_factory=dict)
+    runs: int = 0
 
     def ratios(self, errors: Mapping[str, float]) -> dict[str, float]:
         """Divide real errors (rel-L2 by leaf) by what the dtype must cost; leaves without a budget are left out."""
@@ -139,7 +147,7 @@ def emulate(dtype: str, model: Any, forward: Callable[[], Tensors], exact: Tenso
                     largest[name] = max(largest.get(name, 0.0), measured.max_abs)
     if not found:
         return Budget(dtype, {}, "no output with floating-point numbers is comparable under rounding")
-    return Budget(dtype, found, largest=largest)
+    return Budget(dtype, found, largest=largest, runs=runs)
 
 
 def round_to(tensor: torch.Tensor, dtype: str) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.backends.base import WeightChange
@@ -30,6 +30,10 @@ _OF_A_KIND = 8
 _DOUBLINGS = 12
 _DOUBLINGS_WITHOUT_EFFECT = 6
 """After so many doublings without any effect, the inputs do not use the weight: a tower for images, say."""
+_NEAR = 1.25
+"""The search for the smallest noticed change ends when one that is this many times smaller passes."""
+_PASSES = 8
+"""The search ends after so many passes of the device, too."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,59 @@ class Perturbation:
         change: The weight and what is added to it.
         rel_l2: How far it moves the reference's outputs, in the leaf that moves the furthest beyond its limit.
         margin: That distance in multiples of what passes parity on the cell.
+        leaf: That leaf.
     """
 
     change: WeightChange
     rel_l2: float
     margin: float
+    leaf: str = ""
+
+
+@dataclass(frozen=True)
+class Power:
+    """How small a fault may be for a cell to notice it.
+
+    Attributes:
+        noticed: The smallest change of the weight that failed parity, and what it does to the reference.
+        missed: The largest smaller one that passed; `None` if none that was tried did.
+        passes: How often the device ran.
+    """
+
+    noticed: Perturbation
+    missed: Perturbation | None
+    passes: int
+
+
+def find_power(
+    reference: Reference,
+    perturbation: Perturbation,
+    limits: Mapping[str, float],
+    is_noticed: Callable[[WeightChange], bool],
+) -> Power:
+    """Search for the smallest change of one weight that a cell notices, by bisecting the logarithm of its size.
+
+    Args:
+        reference: The model in fp64, which says how far a change moves the outputs.
+        perturbation: A change that the cell notices; smaller ones of the same weight are tried.
+        limits: The rel-L2 by output that still passes parity.
+        is_noticed: Runs the cell's model with a change; whether that fails parity.
+    """
+    change = perturbation.change
+    high, low, passes = 1.0, 0.0, 0
+    size = 1 / perturbation.margin  # moves the reference by just what passes, if its outputs follow in proportion
+    while passes < _PASSES and not (low and high / low <= _NEAR):
+        if is_noticed(replace(change, delta=change.delta * size)):
+            high = size
+        else:
+            low = size
+        passes += 1
+        size = math.sqrt(low * high) if low else high / 4
+
+    def effect(size: float) -> Perturbation | None:
+        return _effect(reference, replace(change, delta=change.delta * size), limits)
+
+    return Power(effect(high) or perturbation, effect(low) if low else None, passes)
 
 
 def find_perturbation(
@@ -119,7 +171,7 @@ def _effect(reference: Reference, change: WeightChange, limits: Mapping[str, flo
         return None
     furthest = max(moved, key=lambda name: moved[name].rel_l2 / limits[name])
     rel_l2 = moved[furthest].rel_l2
-    return Perturbation(change, rel_l2, rel_l2 / limits[furthest])
+    return Perturbation(change, rel_l2, rel_l2 / limits[furthest], furthest)
 
 
 def _candidates(model: Any, among_ids: frozenset[int] | None = None) -> list[tuple[str, Parameter]]:

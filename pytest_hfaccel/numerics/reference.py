@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.backends.base import is_padded
 from pytest_hfaccel.core.errors import HfAccelError, format_bytes
-from pytest_hfaccel.numerics.budgets import Budget, emulate, round_to
+from pytest_hfaccel.numerics.budgets import FEW_RUNS, RUNS, Budget, emulate, round_to
 from pytest_hfaccel.numerics.compare import LeafDifference, difference
 from pytest_hfaccel.numerics.positions import real_positions
 from pytest_hfaccel.numerics.sampling import reserved_tokens, vary_inputs
@@ -32,6 +32,9 @@ _HEADROOM = 1.5
 
 SMALL_BYTES = 256 * 2**20
 """A model up to this size stays in memory for later use."""
+
+_FEW_RUNS_BEYOND = 16 * 2**20
+"""Tiny models are all below 16 MiB in fp64."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class Reference:
         self._errors: dict[str, dict[str, LeafDifference]] = {}
         self._budgets: dict[str, Budget] = {}
         self._whole: Reference | None = None
+        self._nbytes = 0
         self._varied: dict[int, Reference] = {}
         self.inputs = source.sample().forward
         with self.model() as loaded:
@@ -92,6 +96,7 @@ class Reference:
                 yield loaded
             return
         loaded = self._small or self._load(self.dtype)
+        self._nbytes = loaded.nbytes
         self._small = loaded if loaded.nbytes <= SMALL_BYTES else None
         try:
             yield loaded
@@ -115,10 +120,17 @@ class Reference:
             self._errors[dtype] = self._measure_error(dtype)
         return self._errors[dtype]
 
-    def budget_of(self, dtype: str) -> Budget:
-        """What rounding to `dtype` must cost this model on the sample, emulated on this reference; see `budgets`."""
-        if dtype not in self._budgets:
-            self._budgets[dtype] = self._emulate(dtype)
+    def budget_of(self, dtype: str, *, is_rough: bool = False) -> Budget:
+        """What rounding to `dtype` must cost this model on the sample, emulated on this reference; see `budgets`.
+
+        Args:
+            dtype: The dtype.
+            is_rough: Whether few passes will do for a model that is not small.
+        """
+        runs = FEW_RUNS if is_rough and self._nbytes > _FEW_RUNS_BEYOND else RUNS
+        known = self._budgets.get(dtype)
+        if known is None or (known.costs and known.runs < runs):
+            self._budgets[dtype] = self._emulate(dtype, runs)
         return self._budgets[dtype]
 
     def with_varied_inputs(self, count: int) -> list[Reference]:
@@ -162,7 +174,7 @@ class Reference:
     def _real(self, outputs: Tensors) -> Tensors:
         return real_positions(outputs, self.inputs)
 
-    def _emulate(self, dtype: str) -> Budget:
+    def _emulate(self, dtype: str, runs: int) -> Budget:
         if dtype not in ("fp32", "fp16", "bf16"):
             return Budget(dtype, {}, f"no rounding is emulated for {dtype}")
         if self.dtype != "fp64":
@@ -171,7 +183,7 @@ class Reference:
         try:
             with self.model() as loaded:
                 return emulate(
-                    dtype, loaded.pipeline_model(), lambda: self._real(loaded.forward(sample)), self.real_outputs
+                    dtype, loaded.pipeline_model(), lambda: self._real(loaded.forward(sample)), self.real_outputs, runs
                 )
         except (HfAccelError, RuntimeError, NotImplementedError, TypeError) as error:
             return Budget(dtype, {}, f"the reference does not run under emulated rounding: {_first_line(error)}")

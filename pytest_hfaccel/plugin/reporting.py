@@ -374,14 +374,14 @@ def print_summary(terminal: Any, config: pytest.Config) -> None:
     written, results = reporters.reports.written, reporters.stream.results
     if written is None:
         return
-    from pytest_hfaccel.reporting import budget_line, model_device_table, precision_line
+    from pytest_hfaccel.reporting import last_lines, model_device_table
     from pytest_hfaccel.reporting.costs import cost_text
 
     if results:
         terminal.section("models x devices")
         for line in model_device_table(results, width=config.get_terminal_writer().fullwidth).splitlines():
             terminal.write_line(line)
-        for line in filter(None, (precision_line(results), budget_line(results))):
+        for line in last_lines(results):
             terminal.write_line(line)
         asked = {"options": config.stash[OPTIONS].to_json()}
         if costs := cost_text(results, asked, config.get_terminal_writer().fullwidth):

@@ -9,8 +9,10 @@ from __future__ import annotations
 from pytest_hfaccel.reporting.journal import JOURNAL, Journal, JournalContents, read_journal
 from pytest_hfaccel.reporting.reports import (
     budget_line,
+    last_lines,
     model_device_rows,
     model_device_table,
+    power_line,
     precision_line,
     write_reports,
 )
@@ -22,9 +24,11 @@ __all__ = [
     "Journal",
     "JournalContents",
     "budget_line",
+    "last_lines",
     "load_schema",
     "model_device_rows",
     "model_device_table",
+    "power_line",
     "precision_line",
     "read_journal",
     "write_reports",

@@ -187,6 +187,11 @@ def precision_twins(results: Iterable[CellResult]) -> dict[str, Any]:
     return {"noticed": len(twins) - sum(map(len, blind.values())), "blind_to": dict(blind)}
 
 
+def last_lines(results: Sequence[CellResult]) -> list[str]:
+    """Return what is printed below the table: what the cells would notice, and how their errors compare."""
+    return [line for line in (precision_line(results), budget_line(results), power_line(results)) if line]
+
+
 def precision_line(results: Iterable[CellResult]) -> str:
     """Say in one line how many cells would notice the next lower precision; empty if none was compared."""
     found = precision_twins(results)
@@ -217,6 +222,23 @@ def budget_line(results: Iterable[CellResult]) -> str:
     return (
         f"error budget: in {len(ratios)} passed cells the error is {min(ratios.values()):.2g} to {ratios[worst]:.2g} "
         f"times what rounding must cost ({worst})"
+    )
+
+
+def power_line(results: Iterable[CellResult]) -> str:
+    """Say in one line how small a fault the cells notice; empty if no cell was asked."""
+    found = {
+        result.cell: power["rel_l2"]
+        for result in results
+        for check in result.checks
+        if check.name == "canary" and isinstance(power := check.measures.get("power"), Mapping) and "rel_l2" in power
+    }
+    if not found:
+        return ""
+    worst = max(found, key=lambda cell: found[cell])
+    return (
+        f"power: {len(found)} cells notice a wrong weight from the size on that moves the outputs by rel-L2 "
+        f"{min(found.values()):.2g} to {found[worst]:.2g} ({worst})"
     )
 
 

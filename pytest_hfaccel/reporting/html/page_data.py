@@ -42,7 +42,7 @@ _GONE_SHOWN = 500
 _CHANGES_SHOWN = 500
 _OF_A_SIDE = ("kind", "source", "id", "started", "commit", "runs", "cells", "measurements", "complete")
 _STATUSES = tuple(Status)
-NUMBERS = ("latency", "throughput", "memory", "error", "tolerance", "seconds", "budget")
+NUMBERS = ("latency", "throughput", "memory", "error", "tolerance", "seconds", "budget", "power")
 _ONCE_ELSEWHERE = ("measurements", "placement")
 """Parts of measures that are large, and that the page shows in another form."""
 
@@ -227,13 +227,15 @@ def numbers_of(result: CellResult) -> list[float | None]:
 
     They are the median latency in ms and samples per second at the first measured point, the bytes of a forward pass
     (else of the weights on the device), the relative error of parity and its tolerance, the seconds of all checks and
-    of loading, and the error in multiples of what rounding must cost: the largest one of the inputs.
+    of loading, and the error in multiples of what rounding must cost: the largest one of the inputs. The last one is
+    how far the smallest wrong weight that the cell notices moves the outputs.
     """
     # pytest measures each point in a test of its own: the first one counts.
     measures = {check.name: check.measures for check in reversed(result.checks)}
     parity, speed = measures.get("parity", {}), measures.get("performance", {})
     memory = speed.get("memory_bytes") or result.placement.get("bytes")
     limits = parity.get("tolerance")
+    power = measures.get("canary", {}).get("power")
     budget, inputs = parity.get("budget"), parity.get("samples")
     ratios = [budget.get("ratio")] if isinstance(budget, Mapping) else []
     if isinstance(inputs, Mapping) and isinstance(inputs.get("ratios"), Mapping):
@@ -247,6 +249,7 @@ def numbers_of(result: CellResult) -> list[float | None]:
         limits.get("rel_l2") if isinstance(limits, Mapping) else None,
         seconds,
         max((ratio for ratio in map(_number, ratios) if ratio is not None), default=None),
+        power.get("rel_l2") if isinstance(power, Mapping) else None,
     )
     return [_number(value) for value in values]
 

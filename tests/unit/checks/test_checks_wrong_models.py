@@ -11,10 +11,12 @@ import torch
 
 from pytest_hfaccel.backends.base import WeightChange
 from pytest_hfaccel.checks import canary, planted
+from pytest_hfaccel.checks.outputs import compare_with_reference
 from pytest_hfaccel.checks.planted import Planted
 from pytest_hfaccel.core.results import Status
 from pytest_hfaccel.core.spec import CPU, Cell, Device, ModelSpec, Weights, WeightsChoice
 from pytest_hfaccel.numerics import tolerances
+from pytest_hfaccel.numerics.budgets import BudgetRequest
 from pytest_hfaccel.numerics.compare import LeafDifference, compare
 from pytest_hfaccel.numerics.tolerances import NeedsMore, tolerance_of
 from tests.unit.checks.support import TinyContext, TinySource, run, with_forward
@@ -248,12 +250,46 @@ def test_canary_fails_when_the_weight_stays_wrong(bert: TinySource) -> None:
 
     def wrong_ever_after(right: Any, inputs: Any) -> Any:
         calls.append(inputs)
-        return {name: leaf + 1.0 for name, leaf in right(inputs).items()}
+        return {name: leaf + (len(calls) > 1) for name, leaf in right(inputs).items()}
 
     outcome = run("canary", with_forward(context, wrong_ever_after))
     assert outcome.status == Status.FAILED
     assert "with the weight restored" in (outcome.reason or "")
-    assert len(calls) == 2
+    assert len(calls) == 3
+
+
+def test_canary_does_not_search_where_the_outputs_fail_anyway(bert: TinySource) -> None:
+    context = TinyContext(bert)
+    calls = []
+
+    def wrong(right: Any, inputs: Any) -> Any:
+        calls.append(inputs)
+        return {name: leaf + 1.0 for name, leaf in right(inputs).items()}
+
+    outcome = run("canary", with_forward(context, wrong))
+    assert outcome.status == Status.FAILED
+    assert "without a wrong weight the outputs do not pass parity either" in (outcome.reason or "")
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("when", ["failures", "enforce"])
+def test_power_is_where_parity_begins_to_notice_a_wrong_weight(bert: TinySource, when: str) -> None:
+    context = TinyContext(bert)
+    assert "power" not in run("canary", context).measures
+    context.budget_request = BudgetRequest(when, power=True)
+    outcome = run("canary", context)
+    assert outcome.status == Status.PASSED, outcome.reason
+    power = outcome.measures["power"]
+    parameter, index = outcome.measures["parameter"], outcome.measures["index"]
+    for delta, is_noticed in ((power["delta"], True), (power["delta"] / 1.6, False)):
+        with context.loaded.perturbed(WeightChange(parameter, index, delta)) as faulty:
+            assert compare_with_reference(context, faulty.forward(context.sample.forward)).ok is not is_noticed
+    assert power["missed_rel_l2"] < power["rel_l2"] < 1.6 * power["missed_rel_l2"]
+    assert power["passes"] <= 8
+    if when == "enforce":  # 4 times the budget, and the honest error beside the fault
+        assert 2 < power["of_budget"] < 6
+    else:  # the table's limit for fp32 is 1e-5
+        assert 0.5e-5 < power["rel_l2"] < 2e-5
 
 
 def _loading(source: TinySource, monkeypatch: pytest.MonkeyPatch, change: Callable[[str, torch.Tensor], None]) -> None:

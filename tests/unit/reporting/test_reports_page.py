@@ -56,7 +56,8 @@ def run_with_history() -> tuple[list[CellResult], list[PastRun]]:
                 parity.measures["samples"] = INPUTS
             speed = CheckOutcome("performance", measures={**SPEED, "median_ms": 2.0 if device != "cpu" else 4.0})
             emulated = {"implementation": "emulated"} if device == "fake:0" else {}
-            results.append(make_result(model, "bert", device, "fp32", [parity, speed], **emulated))
+            canary = CheckOutcome("canary", measures={"power": {"rel_l2": 1.1e-5}, "margin": 12.0})
+            results.append(make_result(model, "bert", device, "fp32", [parity, speed, canary], **emulated))
     cells: dict[Any, Any] = {}
     for each in results:
         latency = 1.0 if (each.model, each.device) == ("org/model-03", "cpu") else numbers_of(each)[0]
@@ -246,6 +247,7 @@ def test_how_the_error_compares_with_what_rounding_must_cost(shown: Shown) -> No
     text = shown.text(".panel")
     assert "1.4 \u00d7 budget" in text
     assert "5 inputs passed, \u2264 45 % fail" in text
+    assert "notices faults from 1.1e-5 on" in text
 
 
 def test_the_keyboard_reaches_cells_and_comes_back(shown: Shown) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.results import CellResult, CheckOutcome, Ended
-from pytest_hfaccel.reporting import budget_line, precision_line, write_reports
+from pytest_hfaccel.reporting import budget_line, last_lines, precision_line, write_reports
 from tests.unit.reporting.report_samples import HEADER, sample_results
 
 
@@ -118,6 +118,10 @@ def test_the_last_lines_say_how_errors_compare_with_what_rounding_must_cost() ->
     results[1].checks[:] = [CheckOutcome("parity", measures={"budget": {"ratio": 1.62}})]
     line = f"error budget: in 2 passed cells the error is 0.91 to 1.6 times what rounding must cost ({results[1].cell})"
     assert budget_line(results) == line
+    for result, size in zip(results, (1.1e-5, 0.02), strict=True):
+        result.checks.append(CheckOutcome("canary", measures={"power": {"rel_l2": size}}))
+    power = "power: 2 cells notice a wrong weight from the size on that moves the outputs by rel-L2 1.1e-05 to 0.02"
+    assert last_lines(results) == [line, f"{power} ({results[1].cell})"]
 
 
 def test_the_summary_adds_up_the_pools_of_all_processes(reports: Path) -> None:

@@ -186,6 +186,7 @@ export const format = {
     return `${number(bytes / 1000 ** step)} ${units[step]}`;
   },
   error: (relative) => number(relative, 3),
+  power: (relative) => number(relative, 3),
   budget: (ratio) => `${number(ratio, 2)} ×`,
   seconds: (s) => (s >= 90 ? `${Math.floor(s / 60)} min ${Math.round(s % 60)} s` : s >= 0.1 ? `${number(s)} s` : `${number(s * 1000)} ms`),
   count: (many) => many.toLocaleString("en"),

@@ -57,7 +57,7 @@ function headline(check, measures) {
     case "performance": return has("median_ms") ? `${format.latency(measures.median_ms)} at batch ${measures.batch}` : "";
     case "memory": return has("peak_bytes") ? `peak ${format.memory(measures.peak_bytes)}` : "";
     case "determinism": return has("max_abs") ? (measures.max_abs === 0 ? "identical" : `differs by ${format.number(measures.max_abs)}`) : "";
-    case "canary": return has("margin") ? `noticed at ${format.number(measures.margin)} × the tolerance` : "";
+    case "canary": return typeof measures.power?.rel_l2 === "number" ? `notices faults from ${format.error(measures.power.rel_l2)} on` : has("margin") ? `noticed at ${format.number(measures.margin)} × the tolerance` : "";
     case "from_pretrained": return has("parameters") ? `${format.count(measures.parameters)} parameters` : "";
     case "resolves": return measures.transformers ? `transformers ${measures.transformers}` : "";
     case "placement": return measures.actual_devices ? `${[].concat(measures.actual_devices).join(", ")}, ${measures.effective_dtype}` : "";

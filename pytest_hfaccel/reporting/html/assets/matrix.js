@@ -158,6 +158,7 @@ export const SHOWN = {
   memory: { label: "Memory", best: "least" },
   error: { label: "Error", best: "least" },
   budget: { label: "Error / budget", best: "least" },
+  power: { label: "Power", best: "least" },
   seconds: { label: "Test time", best: "least" },
 };
 
@@ -422,6 +423,7 @@ export function Matrix() {
         memory: "Bytes of a run where measured, else of the weights on the device.",
         error: "Relative error (rel-L2) against the fp64 reference.",
         budget: "Error in multiples of what rounding to this dtype must cost this model; near 1 is honest arithmetic.",
+        power: "How far the smallest wrong weight that fails this cell moves the outputs (rel-L2): smaller faults pass.",
         seconds: "Loading and all checks.",
       }[as]}</p>` : null}
     </div>

@@ -1,7 +1,7 @@
 // The filter's language. A query says something of one cell, so `device:openvino status:failed` finds the cells on
 // OpenVINO that failed; `any(...)`, `all(...)`, `none(...)` and `fails only on openvino` say something of a whole row.
 
-const NUMBER_FIELDS = ["latency", "throughput", "memory", "error", "budget", "seconds", "batch"];
+const NUMBER_FIELDS = ["latency", "throughput", "memory", "error", "budget", "power", "seconds", "batch"];
 const UNITS = { us: 1e-3, ms: 1, s: 1e3, kb: 1e3, mb: 1e6, gb: 1e9, tb: 1e12, kib: 2 ** 10, mib: 2 ** 20, gib: 2 ** 30 };
 
 export const FIELDS = {
@@ -25,6 +25,7 @@ export const FIELDS = {
   memory: "bytes of a run, e.g. memory>1GB",
   error: "relative error against the reference, e.g. error>1e-4",
   budget: "the error in multiples of what rounding must cost, e.g. budget>4",
+  power: "how far the smallest wrong weight that the cell notices moves the outputs, e.g. power>1e-3",
   seconds: "what the cell took in all, e.g. seconds>30",
 };
 
