@@ -274,11 +274,32 @@ def _verdict_changes(before: CellResult | None, after: CellResult | None) -> Ite
         yield VerdictChange(change, _place(known, ""), _verdict(before), _verdict(after))
         return
     old, new = _checks(before), _checks(after)
-    for name in dict.fromkeys([*old, *new]):
-        one, other = _verdict(old.get(name)), _verdict(new.get(name))
+    for name, other_name in _pairs(old, new):
+        one, other = _verdict(old.get(name)), _verdict(new.get(other_name))
         change = _change(one, other)
         if change:
-            yield VerdictChange(change, _place(known, name), one, other)
+            yield VerdictChange(change, _place(known, max(name, other_name, key=len)), one, other)
+
+
+def _pairs(old: Mapping[str, CheckOutcome], new: Mapping[str, CheckOutcome]) -> Iterator[tuple[str, str]]:
+    """Yield the names of each check on both sides; that of the other side where one has no such check.
+
+    One that failed before it measured does not say at which point: it belongs to a point that the other side has alone.
+    """
+    alone: dict[str, list[str]] = {}
+    for name, outcome in new.items():
+        if name not in old:
+            alone.setdefault(outcome.name, []).append(name)
+    for name, outcome in old.items():
+        has_point = "batch" in outcome.measures
+        others = [other for other in alone.get(outcome.name, ()) if ("batch" in new[other].measures) != has_point]
+        if name in new or not others:
+            yield name, name
+        else:
+            alone[outcome.name].remove(others[0])
+            yield name, others[0]
+    for names in alone.values():
+        yield from ((name, name) for name in names)
 
 
 def _change(before: Verdict | None, after: Verdict | None) -> str:

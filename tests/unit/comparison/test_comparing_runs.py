@@ -128,6 +128,18 @@ def test_a_verdict_that_changed_is_named(
     assert code == (change == "newly failing")
 
 
+def test_a_measurement_that_failed_is_one_change_though_it_does_not_say_at_which_point(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed = CheckOutcome("performance", Status.OUT_OF_MEMORY, Stage.LOAD, "too little")
+    two_runs(tmp_path, [cell("bert", parity(1e-7), speed(4.0))], [cell("bert", parity(1e-7), failed)])
+    code, data = compared(capsys, tmp_path, "1", "2")
+    found = [(one["change"], one["check"], one["run"]["status"]) for one in data["verdicts"]]
+    assert (code, found) == (1, [("newly failing", "performance b4-s32", "out_of_memory")])
+    _, data = compared(capsys, tmp_path, "2", "1")
+    assert [(one["change"], one["check"]) for one in data["verdicts"]] == [("newly passing", "performance b4-s32")]
+
+
 def test_the_same_failure_at_another_stage_is_another_failure(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
