@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -90,7 +91,10 @@ def _row(name: str, members: Sequence[Record], hub_ids: Mapping[str, Sequence[st
     """Class, model types, task, family, hub ids of the class, hub ids of its model types."""
     results = [record.result for record in members]
     # A model of a sweep over all classes is named by its model type and its class.
-    types = sorted({each.model.removesuffix(f"/{name}") for each in results if each.model.endswith(f"/{name}")})
+    types = sorted(
+        {each.model.removesuffix(f"/{name}") for each in results if each.model.endswith(f"/{name}")},
+        key=lambda kind: (not name.lower().startswith(re.sub(r"[^a-z0-9]", "", kind.lower())), kind),
+    )
     tested = {each.model for each in results if not each.model.endswith(f"/{name}")}
     task = next((each.task for each in results if each.task), "")
     own = dict.fromkeys([*sorted(tested), *hub_ids.get(name, ())])

@@ -311,13 +311,14 @@ def test_the_keyboard_suffices(site: Shown) -> None:
     site.go("#matrix")
     site.tab.locator("body").press("/")
     site.tab.keyboard.type("AModel")
-    site.tab.locator(".site-answers").wait_for()
-    site.tab.locator('[data-line="0"] [data-place="0"]').focus()
     site.tab.keyboard.press("Enter")
     site.tab.locator(".panel .devices").wait_for()
     site.tab.keyboard.press("Escape")
     site.tab.locator(".panel").wait_for(state="detached")
-    assert site.tab.evaluate("document.activeElement.dataset.place") == "0"
+    assert site.tab.evaluate("document.activeElement.getAttribute('aria-label')") == "Filter"
+    site.tab.locator('[data-line="0"] [data-place="2"]').focus()
+    site.tab.keyboard.press("Enter")
+    site.tab.locator(".panel .evidence").first.wait_for()
 
 
 def test_the_browser_complains_of_nothing_and_asks_for_nothing(site: Shown) -> None:

@@ -343,7 +343,7 @@ function Grid() {
 
   const isNarrow = box.width < 640;
   const nameWidth = isNarrow ? 168 : Math.min(340, Math.max(240, box.width * 0.3));
-  const columnWidth = isNarrow ? 76 : Math.max(118, Math.min(176, (box.width - nameWidth - 2) / Math.max(1, columns.length)));
+  const columnWidth = isNarrow ? 76 : Math.max(128, Math.min(176, (box.width - nameWidth - 2) / Math.max(1, columns.length)));
   const left = columns.map((column, number) => (pins.value.includes(column.key) ? nameWidth + number * columnWidth : undefined));
   const from = Math.max(0, Math.floor(box.top / ROW) - SPARE);
   const to = Math.min(lines.length, Math.ceil((box.top + box.height) / ROW) + SPARE);

@@ -214,7 +214,8 @@ function Answers() {
   if (!shown.length && !ofType.length) return null;
   return html`<div class="site-answers" role="status">
     ${ofType.length ? html`<p><b>${wanted}</b> has the model type ${[...new Set(ofType.flatMap((row) => row.types))].join(", ")}. Which of its ${format.plural(ofType.length, "class", "classes")} do you load it with?</p>` : null}
-    ${shown.slice(0, 3).map((row) => html`<p key=${row.key}><a href=${address({ open: row.key })}><b>${row.name}</b></a> <${Sentence} row=${row} /></p>`)}</div>`;
+    ${shown.slice(0, 3).map((row) => html`<p key=${row.key}><a href=${address({ open: row.key })}><b>${row.name}</b></a> <${Sentence} row=${row} /></p>`)}
+    ${shown.length ? html`<p class="quiet-text">${shown.slice(0, 3).every((row) => row.weights === shown[0].weights) ? ON_WEIGHTS[shown[0].weights] : ON_WEIGHTS.pretrained}</p>` : null}</div>`;
 }
 
 const SAYS = { works: "works on ", works_in_part: "works in part on ", does_not_work: "does not work on ", not_tested: "is not tested on " };
@@ -222,7 +223,7 @@ const SAYS = { works: "works on ", works_in_part: "works in part on ", does_not_
 /** Why a result is not a plain `works`, in a few words. */
 function whyOf(cell) {
   const { status, problem } = cell;
-  if (status === "works" || !problem) return "";
+  if (status === "works" || !problem) return cell.implementation === "emulated" ? "emulated" : "";
   if (status === "works_in_part") return [...new Set(fallen(cell).map(inShort))].join(", ");
   if (status === "does_not_work") return [inShort(problem), problem.cause].filter(Boolean).join(": ");
   const earlier = cell.steps.findLast((step) => step.verdict !== "not_tested");
@@ -240,6 +241,12 @@ function Sentence({ row }) {
     .map((at) => [at, list.filter((cell) => cell.at === at)]).filter(([, those]) => those.length)
     .map(([at, those]) => html`${joined(those.map(link))}${site.value.releases.length > 1 ? html` <small>with ${site.value.releases[at]}</small>` : null}`))}`)}.`;
 }
+
+const ON_WEIGHTS = {
+  tiny: "Tested on tiny checkpoints: the same class and code, with small dimensions and random weights.",
+  random: "Tested at its real dimensions, with random weights.",
+  pretrained: "Tested on trained weights; where no result says so, on tiny checkpoints.",
+};
 
 function Search() {
   return html`<${Answers} /><${Matrix} />`;
@@ -300,7 +307,7 @@ function ClassPanel({ row }) {
     grouped.get(key).cells.push(cell);
   }
   return html`<${Header} title=${row.name}><p class="sub">${[row.types.length ? `model type ${row.types.join(", ")}` : "", words(row.task), words(row.family)].filter(Boolean).join(" · ")}</p><//>
-    <div class="answers"><p>${row.name} <${Sentence} row=${row} /></p></div>
+    <div class="answers"><p>${row.name} <${Sentence} row=${row} /></p><p class="quiet-text">${ON_WEIGHTS[row.weights]}</p></div>
     <section class="wide" tabIndex="0" aria-label="Devices and releases"><table class="devices"><thead><tr><th scope="col">Device</th>${releases.map((number) => html`<th scope="col">${all.releases[number]}</th>`)}</tr></thead>
       <tbody>${cells.map((cell) => html`<tr key=${cell.key}><th scope="row"><a href=${address({ open: cell.key })}>${columnName(cell.column)}</a></th>
         ${releases.map((number) => { const step = cell.steps.find((one) => one.at === number); return html`<td>${step ? html`<${Badge} status=${step.verdict} />` : html`<span class="quiet-text" title="no result">–</span>`}</td>`; })}</tr>`)}</tbody></table></section>
