@@ -96,7 +96,9 @@ def find_side(text: str, reports: Path, option: str) -> Path:
     if path.is_file():
         return path
     if text != LATEST:
-        return find_run(reports, text, option) / JOURNAL
+        # A directory of reports whose links did not survive a copy, such as an artifact of CI.
+        latest = None if (path / JOURNAL).exists() else latest_run(path)
+        return (latest or find_run(reports, text, option)) / JOURNAL
     latest = latest_run(reports)
     if latest is None:
         raise ConfigError(

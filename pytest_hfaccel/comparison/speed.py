@@ -72,7 +72,7 @@ class Timing:
         run_ms: That of the run.
         change: How much slower the run is, as a share of the time: 0.1 for 10 %; negative where it is faster.
         own_change: The same without what all measurements of the device have in common.
-        limit: What `own_change` must exceed to be a change.
+        limit: What `own_change` must exceed to be a change, whichever its sign.
         p: Of the rank test.
         p_adjusted: The same, corrected for the number of measurements.
         verdict: `slower`, `faster`, `same`, or `unclear`: larger than the least change, but within the noise.
@@ -230,7 +230,8 @@ def _judge(timing: Timing, own: float, noise: float, spread: float | None, adjus
         verdict = SLOWER if own > 0 else FASTER
     elif abs(own) > least:
         verdict = UNCLEAR
-    return replace(timing, own_change=math.expm1(own), limit=math.expm1(limit), p_adjusted=adjusted, verdict=verdict)
+    share = abs(math.expm1(math.copysign(limit, own)))  # twice as slow is +100 %, twice as fast is -50 %
+    return replace(timing, own_change=math.expm1(own), limit=share, p_adjusted=adjusted, verdict=verdict)
 
 
 def _of_all(logs: Sequence[float], shift: float, limits: Limits) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -243,6 +244,10 @@ def test_runs_are_named_in_every_way(tmp_path: Path, capsys: pytest.CaptureFixtu
     for name in (first, "1", "0001", str(folder), str(folder / "journal.jsonl")):
         _, data = compared(capsys, tmp_path, name)  # with the latest run
         assert (data["baseline"]["id"], data["run"]["id"]) == (first, last)
+    copied = tmp_path / "copied"  # as an artifact of CI: no links
+    shutil.copytree(tmp_path / "runs", copied / "runs")
+    _, data = compared(capsys, tmp_path, "1", str(copied))
+    assert data["run"]["id"] == last
 
 
 def test_a_run_is_compared_with_the_history_before_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
