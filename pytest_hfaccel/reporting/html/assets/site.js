@@ -222,11 +222,14 @@ const SAYS = { works: "works on ", works_in_part: "works in part on ", does_not_
 
 /** Why a result is not a plain `works`, in a few words. */
 function whyOf(cell) {
-  const { status, problem } = cell;
-  if (status === "works" || !problem) return cell.implementation === "emulated" ? "emulated" : "";
+  return [reasonOf(cell), cell.implementation === "emulated" ? "emulated hardware" : ""].filter(Boolean).join(", ");
+}
+
+function reasonOf({ status, problem, steps, ...cell }) {
+  if (status === "works" || !problem) return "";
   if (status === "works_in_part") return [...new Set(fallen(cell).map(inShort))].join(", ");
   if (status === "does_not_work") return [inShort(problem), problem.cause].filter(Boolean).join(": ");
-  const earlier = cell.steps.findLast((step) => step.verdict !== "not_tested");
+  const earlier = steps.findLast((step) => step.verdict !== "not_tested");
   return [problem.cause || words(problem.name), earlier ? `${words(earlier.verdict)} with ${site.value.releases[earlier.at]}` : ""].filter(Boolean).join("; ");
 }
 
