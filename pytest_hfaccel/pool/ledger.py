@@ -283,12 +283,14 @@ class Ledger:
         label: str,
         short: list[tuple[str, int, int, int]],
     ) -> None:
-        """Refuse a claim if everybody who has memory waits, as this process does, and it came last of them."""
+        """Refuse a claim if everybody who has memory, or what the claim is short of, waits too, and it came last."""
         if not _holds_memory(rows, process):
             return  # it is served when those who have memory have ended
         waiting = dict(rows.execute("SELECT process, max(id) FROM claim WHERE NOT is_granted GROUP BY process"))
         holders = {row[0] for row in rows.execute("SELECT DISTINCT process FROM claim WHERE is_granted")}
-        holders = {holder for holder in holders if _holds_memory(rows, holder)}
+        # A process that computes with a model that is kept for later has nothing but time, and gives it back.
+        wanted = [resource for resource, *_ in short]
+        holders = {one for one in holders if _holds_memory(rows, one) or _holds_any(rows, one, wanted)}
         if holders <= waiting.keys() and number == max(waiting[holder] for holder in holders):
             lines = [
                 f"  process {entry['pid']}: {entry['label']}: "
@@ -431,6 +433,14 @@ def _holds_memory(rows: sqlite3.Connection, process: int) -> bool:
         (process, f"{_TIME}%"),
     ).fetchone()
     return found is not None
+
+
+def _holds_any(rows: sqlite3.Connection, process: int, resources: list[str]) -> bool:
+    query = (
+        "SELECT DISTINCT resource FROM part JOIN claim ON claim.id = part.claim "
+        "WHERE process = ? AND is_granted AND NOT is_idle AND amount > 0"
+    )
+    return any(resource in resources for (resource,) in rows.execute(query, (process,)))
 
 
 def _switch_to_wal(rows: sqlite3.Connection) -> None:

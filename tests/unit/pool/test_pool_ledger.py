@@ -141,6 +141,25 @@ def test_alone_is_alone(ledger: Ledger) -> None:
     assert code_of(late) == 0
 
 
+def test_whoever_waits_for_a_process_that_computes_is_not_stuck(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "_STUCK_SECONDS", 0.1)
+    time_of_host = turns_of("host")
+    turn = ledger.claim({time_of_host: 1}, "computing")  # with a model that is kept for later: without memory
+
+    def measure() -> bool:
+        with ledger.claim({"host": 10}, "a model"), ledger.claim({time_of_host: TURNS}, "measuring"):
+            return True
+
+    measuring = in_child(measure)
+    wait_until(lambda: labels(ledger, granted=False) == ["measuring"])
+    time.sleep(0.5)  # long after nothing has moved any more
+    assert labels(ledger, granted=False) == ["measuring"]
+    turn.release()
+    assert code_of(measuring) == 0
+
+
 def test_the_smallest_limit_counts_and_that_of_a_process_that_has_ended_does_not(path: Path, ledger: Ledger) -> None:
     child = in_child(lambda: Ledger(path).set_limit("host", lambda: 40, is_share=False) == 40)
     assert code_of(child) == 0
