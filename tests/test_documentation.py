@@ -31,6 +31,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = {path.relative_to(DOCS).as_posix(): path.read_text(encoding="utf-8") for path in sorted(DOCS.rglob("*.md"))}
 GUIDE = PAGES["guide.md"]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def names(text: str, name: str) -> bool:
@@ -152,6 +153,11 @@ def test_every_page_is_in_the_navigation_once() -> None:
     listed = list(pages(navigation))
     made = {"index.md", "command_options.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"}
     assert sorted(listed) == sorted([*PAGES, *made])
+
+
+@pytest.mark.parametrize("picture", re.findall(r"\(docs/(pictures/[^)]+)\)", README))
+def test_pictures_are_light(picture: str) -> None:
+    assert (DOCS / picture).stat().st_size < 200_000
 
 
 @pytest.mark.nightly

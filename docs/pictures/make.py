@@ -1,6 +1,7 @@
-"""Makes the pictures of README.md from real runs: `make pictures`.
+"""Makes the pictures of README.md from real runs: `make pictures`; `make.py terminal` and `make.py report` make one.
 
-The commands run in a terminal of their own (a pty) in a new folder; rich draws what they print. A line of the recording
+`report.png` is the page of a run in a browser: Chromium, Chrome or Edge, driven by Playwright. For `terminal.svg` the
+commands run in a terminal of their own (a pty) in a new folder; rich draws what they print. A line of the recording
 appears when it was printed, but waiting is cut to `_LONGEST_WAIT` seconds. What shows no animation shows all lines.
 """
 
@@ -28,9 +29,31 @@ COMMANDS = (
     "pytest --hf-device cpu,openvino:CPU -q",
     "hfaccel doctor",
 )
+REPORT = (
+    "pytest --pyargs pytest_hfaccel.model_classes -n 2 --hf-weights tiny --hf-dtype fp32,bf16 "
+    "--hf-device cpu,openvino:CPU,onnxruntime:CPU --hf-model bert-base-uncased --hf-model gpt2 --hf-model t5-small "
+    "--hf-model google/vit-base-patch16-224 --hf-model openai/clip-vit-base-patch32 "
+    "--hf-model facebook/wav2vec2-base-960h"
+)
+_SIZE = {"width": 1180, "height": 660}
+_COLORS = 256
+_LARGEST = 200_000
+"""Bytes that a picture may have: whoever opens README.md loads it."""
 _MODULES = {"hfaccel": "pytest_hfaccel", "pytest": "pytest"}
 _COLUMNS = 124
 _LONGEST_WAIT = 1.2
+
+
+def environment_of(directory: Path) -> dict[str, str]:
+    """The environment of a run without hub, whose caches are beside its directory."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HFACCEL_", "HF_", "PYTEST_"))}
+    return {
+        **kept,
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(directory.parent / "hf"),
+        "HFACCEL_CACHE": str(directory.parent / "cache"),
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }
 
 
 def record(command: str, directory: Path) -> list[tuple[float, str]]:
@@ -39,16 +62,7 @@ def record(command: str, directory: Path) -> list[tuple[float, str]]:
     Raises:
         SystemExit: It failed.
     """
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HFACCEL_", "HF_", "PYTEST_"))}
-    environment = {
-        **kept,
-        "HF_HUB_OFFLINE": "1",
-        "HF_HOME": str(directory.parent / "hf"),
-        "HFACCEL_CACHE": str(directory.parent / "cache"),
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "TERM": "xterm-256color",
-        "COLUMNS": str(_COLUMNS),
-    }
+    environment = {**environment_of(directory), "TERM": "xterm-256color", "COLUMNS": str(_COLUMNS)}
     master, slave = pty.openpty()
     program, *arguments = shlex.split(command)
     run = [sys.executable, "-m", _MODULES[program], *arguments]
@@ -101,12 +115,52 @@ def draw(title: str, commands: tuple[str, ...], directory: Path) -> str:
     return drawing.replace("</style>", "@keyframes wait { from, to { visibility: hidden; } }\n    </style>", 1)
 
 
+def photograph(page: Path, picture: Path) -> None:
+    """Write what a browser shows first of the page of a run.
+
+    Raises:
+        SystemExit: There is no browser, or the picture is too large.
+    """
+    from PIL import Image
+    from playwright.sync_api import sync_playwright
+
+    from pytest_hfaccel.backends.browser.installed import find_browser
+
+    program = find_browser()
+    if program is None:
+        sys.exit("no Chromium, Chrome or Edge is installed: apt install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(program), args=["--no-sandbox"])
+        tab = browser.new_context(viewport=_SIZE, device_scale_factor=1.5, color_scheme="light").new_page()
+        tab.goto(page.as_uri())
+        tab.wait_for_selector("html[data-ready]")
+        tab.wait_for_timeout(300)
+        shot = tab.screenshot()
+        browser.close()
+    Image.open(io.BytesIO(shot)).convert("RGB").quantize(
+        _COLORS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+    ).save(picture, optimize=True)
+    if picture.stat().st_size > _LARGEST:
+        sys.exit(f"{picture} has {picture.stat().st_size} bytes, more than {_LARGEST}")
+
+
 def main() -> None:
-    """Write `terminal.svg`."""
+    """Write the pictures."""
+    wanted = sys.argv[1:] or ["terminal", "report"]
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder, "project")
         directory.mkdir()
-        (FOLDER / "terminal.svg").write_text(draw("pytest-hfaccel", COMMANDS, directory), encoding="utf-8")
+        if "terminal" in wanted:
+            (FOLDER / "terminal.svg").write_text(draw("pytest-hfaccel", COMMANDS, directory), encoding="utf-8")
+        if "report" in wanted:
+            report = Path(folder, "report")
+            report.mkdir()
+            _, *arguments = shlex.split(REPORT)
+            # Some checks may fail: the picture is of the truth.
+            done = subprocess.run([sys.executable, "-m", "pytest", *arguments], cwd=report, env=environment_of(report))
+            if done.returncode not in (0, 1):
+                sys.exit(f"{REPORT} ended with {done.returncode}")
+            photograph(report / "reports" / "index.html", FOLDER / "report.png")
 
 
 if __name__ == "__main__":
