@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _CHECK = "parity"
 _ALSO_BAD = ("error", "crashed", "timeout", "out_of_memory")
 _REASON = 90
+_INTERRUPTED = 130
 
 
 def add_parser(commands: Any) -> None:
@@ -76,7 +77,11 @@ def _run(arguments: argparse.Namespace) -> int:
         return _run_once(arguments)
     target = target_of(arguments)
     test = _test_of(target, arguments)
-    return _search_commits(test, target, arguments) if arguments.git else _search_releases(test, target, arguments)
+    try:
+        return (_search_commits if arguments.git else _search_releases)(test, target, arguments)
+    except KeyboardInterrupt:
+        _say("Interrupted. What has been run is kept: the same command goes on from there.")
+        return _INTERRUPTED
 
 
 def _run_once(arguments: argparse.Namespace) -> int:

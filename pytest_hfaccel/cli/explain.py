@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.cli import print_json
 from pytest_hfaccel.cli.cell_argument import Target, add_cell_arguments, target_of
-from pytest_hfaccel.core.errors import ConfigError, HfAccelError
+from pytest_hfaccel.core.errors import ConfigError, HfAccelError, LoadError
 from pytest_hfaccel.core.results import CheckOutcome, Stage
 
 if TYPE_CHECKING:
@@ -118,18 +118,25 @@ def _answer(session: Session, cell: Cell, target: Target, scripts: Path | None, 
 
     failures = target.failures()
     operator: Experiment | None = None
+    is_converted = not (failures and failures[0].stage == Stage.CONVERT)
     why = "the model did not get as far as its outputs" if _ended_before_run(failures) else ""
     why = why or ("" if cell.device.traits.torch_module else why_unreadable(cell.device))
     if not why:
         try:
             answer, operator = (_in_torch if cell.device.traits.torch_module else _in_graph)(session, cell, scripts)
             answer.divergence = tuple(line for line in answer.lines if not line.startswith("Reproduction:"))
+        except LoadError as error:
+            if error.stage != Stage.CONVERT:
+                raise
+            why, is_converted = "the model cannot be converted", False
         except HfAccelError:
             raise
         except Exception as error:  # whatever a model that fails may raise where it is looked at
             why = f"{type(error).__name__}: {(str(error) or 'no text').splitlines()[0]}"
     if why:
         answer = _Answer([f"First divergence: not looked for: {why}."], {"first_divergence": why}, bool(failures))
+        if not is_converted:
+            _add_conversion(session, cell, answer, seconds)
     if any(each.name == "generation" for each in failures) or not (target.record or answer.is_wrong or why):
         _add_generation(session, cell, answer)
     if not failures and not answer.is_wrong and (target.record or not why):
@@ -214,6 +221,24 @@ def _add_generation(session: Session, cell: Cell, answer: _Answer) -> None:
     answer.divergence += tuple(found.lines()) if found.is_wrong else ()
     answer.json["generation"] = found.to_json()
     answer.is_wrong = answer.is_wrong or found.is_wrong
+
+
+def _add_conversion(session: Session, cell: Cell, answer: _Answer, seconds: float | None) -> None:
+    """Add the smallest part of the model that cannot be converted, where the conversion fails."""
+    runtime = getattr(session.backends.for_kind(cell.device.kind), "runtime", None)
+    if runtime is None:
+        return
+    from pytest_hfaccel.backends.exported.failing_part import find_failing_part
+
+    run = session.runner.open(cell)
+    try:
+        found = find_failing_part(runtime, run.source.torch_model("fp32"), run.source.sample().forward, seconds)
+    finally:
+        run.close()
+    answer.lines += found.lines()
+    answer.json["conversion"] = found.to_json()
+    if found.smallest is not None:
+        answer.is_wrong, answer.divergence = True, tuple(found.lines())
 
 
 def _ended_before_run(failures: Sequence[CheckOutcome]) -> bool:

@@ -133,21 +133,22 @@ def test_a_release_that_cannot_be_imported_is_skipped(sofa: Project, index: str,
 
 def test_ctrl_c_keeps_what_has_been_run(sofa: Project, index: str, tmp_path: Path) -> None:
     arguments, env = _of_releases(index)
-    process = subprocess.Popen(
+    with subprocess.Popen(
         _command(*arguments, *_TESTS),
         cwd=sofa.directory,
         env=_environment(sofa, tmp_path / "cache", **env),
-        stdout=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-    )
-    assert process.stderr is not None
-    lines = iter(process.stderr.readline, "")
-    assert any(line.startswith("1.0: passed") for line in lines)
-    time.sleep(1)
-    os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(60) != 0
+    ) as process:
+        assert process.stderr is not None
+        assert any(line.startswith("1.0: passed") for line in iter(process.stderr.readline, ""))
+        time.sleep(1)
+        os.killpg(process.pid, signal.SIGINT)
+        told = process.stderr.read()
+        assert process.wait(60) == 130, told
+    assert "What has been run is kept" in told
     found = _bisect(sofa, tmp_path / "cache", *arguments, *_TESTS, env=env)
     assert found["first"] == "1.3"
     assert {probe["at"]: probe["is_kept"] for probe in found["probes"]}["1.0"]

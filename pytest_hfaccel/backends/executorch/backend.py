@@ -157,6 +157,7 @@ class ExecuTorchBackend:
     """Serves `executorch:XNNPACK`."""
 
     name = "executorch"
+    runtime = ExecuTorchRuntime()
 
     def confirm(self, device: Device, dtype: str = "fp32") -> dict[str, Any]:
         """Lower a product of two matrices and compute it; as `DeviceProbe.confirm`."""
@@ -175,7 +176,7 @@ class ExecuTorchBackend:
         """
         require_device(cell.device)
         require_known(cell.dtype, cell.device)
-        builder = Builder(ExecuTorchRuntime(), source, cell.device, cell.dtype)
+        builder = Builder(self.runtime, source, cell.device, cell.dtype)
         graphs = Graphs(builder)
         graph = graphs.graph(source.sample().forward)
         return GraphModel(builder, graphs, _placement(cell, graph, reused=builder.reused > 0))

@@ -84,7 +84,7 @@ def export_model(runtime: ExportedRuntime, model: Any, inputs: Mapping[str, torc
     _switch_off_caches(model.config)
     problems: list[str] = []
     first: Exception | None = None
-    with _tracing():
+    with tracing():
         computed = computed_inputs(model, inputs)
         for name, options in _ways(inputs, static or bool(computed)).items():
             try:
@@ -121,7 +121,7 @@ def export_decoder(runtime: ExportedRuntime, model: Any, prompts: Mapping[str, t
     Raises:
         LoadError: The step cannot be converted.
     """
-    with _tracing(), neutral_settings(model, use_cache=True):
+    with tracing(), neutral_settings(model, use_cache=True):
         try:
             step, inputs = decoding_step(model, prompts)
             # A class that keeps no cache (GPT-1) takes the prompt again in every step.
@@ -180,7 +180,7 @@ def _require_feedable(exported: Any, inputs: Mapping[str, torch.Tensor], compute
 
 
 @contextmanager
-def _tracing() -> Iterator[None]:
+def tracing() -> Iterator[None]:
     """Trace alone in this process, without remarks, without the garbage collector.
 
     The tracer's remarks are about its own work, and in a test run a warning may be an error. It makes millions of

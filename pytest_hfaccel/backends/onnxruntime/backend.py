@@ -179,6 +179,7 @@ class OnnxRuntimeBackend:
     """Serves every provider of ONNX Runtime."""
 
     name = "onnxruntime"
+    runtime = OnnxRuntime()
 
     def confirm(self, device: Device, dtype: str = "fp32") -> dict[str, Any]:
         """Compute a product on the device; as `DeviceProbe.confirm`."""
@@ -199,7 +200,7 @@ class OnnxRuntimeBackend:
         require_known(cell.dtype, cell.device)
         require_device(cell.device)
         confirm_precision(cell.device, cell.dtype)
-        builder = Builder(OnnxRuntime(), source, cell.device, cell.dtype)
+        builder = Builder(self.runtime, source, cell.device, cell.dtype)
         graphs = Graphs(builder)
         graph = graphs.graph(source.sample().forward)
         return GraphModel(builder, graphs, _placement(cell, graph, reused=builder.reused > 0))

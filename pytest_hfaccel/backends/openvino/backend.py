@@ -181,6 +181,7 @@ class OpenVINOBackend:
     """Serves every OpenVINO device: CPU, GPU, NPU, and those that choose among them."""
 
     name = "openvino"
+    runtime = OpenVINORuntime()
 
     def confirm(self, device: Device, dtype: str = "fp32") -> dict[str, Any]:
         """Compute a product on the device; as `DeviceProbe.confirm`."""
@@ -201,7 +202,7 @@ class OpenVINOBackend:
         if cell.dtype == INT8:
             require_nncf(cell.device.id)
         confirm_precision(cell.device, cell.dtype)
-        builder = Builder(OpenVINORuntime(), source, cell.device, cell.dtype)
+        builder = Builder(self.runtime, source, cell.device, cell.dtype)
         graphs = Graphs(builder)
         graph = graphs.graph(source.sample().forward)
         return GraphModel(builder, graphs, _placement(cell, graph, reused=builder.reused > 0))

@@ -1,0 +1,198 @@
+"""Where a conversion fails: the smallest part of a model that cannot be converted by itself.
+
+Each module is converted as the model is, by transformers' exporter and its runtime, with the inputs that it gets in the
+model; only its inputs that are no tensors are constants. One that cannot be converted while all modules in it can is
+the answer.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+
+from pytest_hfaccel.backends.exported.capture import tracing
+
+if TYPE_CHECKING:
+    from pytest_hfaccel.backends.exported import ExportedRuntime
+
+    Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+_TEXT = 300
+
+
+@dataclass(frozen=True)
+class FailedPart:
+    """A module that cannot be converted.
+
+    Attributes:
+        name: Dotted path in the model; empty for the model itself.
+        kind: Its class.
+        shapes: Shapes of the tensors that it gets.
+        error: What its conversion ends with: the error's type and first line.
+        place: The line of the model's code that was traced then, `file:line: code`; empty where none was.
+    """
+
+    name: str
+    kind: str
+    shapes: list[list[int]]
+    error: str
+    place: str
+
+
+@dataclass
+class ConversionSearch:
+    """What was found.
+
+    Attributes:
+        smallest: The smallest part that cannot be converted; `None` where each can, the model itself included.
+        path: The modules around it that cannot be converted either, the model first.
+        converted: How many modules were converted by themselves without an error.
+        not_tried: Modules whose turn did not come within the time, or that the model did not call.
+    """
+
+    smallest: FailedPart | None = None
+    path: list[FailedPart] = field(default_factory=list)
+    converted: int = 0
+    not_tried: list[str] = field(default_factory=list)
+
+    def lines(self) -> Iterator[str]:
+        """Yield the answer as lines of text."""
+        if self.smallest is None:
+            yield "Conversion: the model can be converted, with the shapes of its sample inputs."
+            return
+        part = self.smallest
+        shapes = ", ".join("x".join(map(str, shape)) or "scalar" for shape in part.shapes)
+        where = part.name or "the model's own forward"
+        yield f"Conversion: {where} ({part.kind}; {shapes}) is the smallest part that cannot be converted: {part.error}"
+        if part.place:
+            yield f"  at {part.place}"
+        if self.not_tried:
+            yield f"  {len(self.not_tried)} modules were not tried: {', '.join(self.not_tried[:4])}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the answer as plain JSON values."""
+        return {
+            "smallest": self.smallest and vars(self.smallest),
+            "path": [vars(each) for each in self.path],
+            "converted": self.converted,
+            "not_tried": self.not_tried,
+        }
+
+
+def find_failing_part(
+    runtime: ExportedRuntime, model: Any, inputs: Mapping[str, torch.Tensor], seconds: float | None = None
+) -> ConversionSearch:
+    """Find the smallest module whose conversion fails.
+
+    Args:
+        runtime: Converts.
+        model: The transformers model on the CPU in fp32.
+        inputs: Arguments of its `forward`.
+        seconds: Begin no conversion after so many.
+    """
+    model.eval()
+    deadline = None if seconds is None else time.monotonic() + seconds
+    modules, calls, found = dict(model.named_modules()), _record(model, inputs), ConversionSearch()
+
+    def visit(name: str) -> FailedPart | None:
+        if name not in calls or (deadline is not None and time.monotonic() > deadline):
+            found.not_tried.append(name)
+            return None
+        error = _try(runtime, modules[name], calls[name], model)
+        if error is None:
+            found.converted += 1
+            return None
+        failed = _failed_part(name, modules[name], calls[name], error)
+        found.path.append(failed)
+        for part in _parts(name, calls):
+            inner = visit(part)
+            if inner is not None:
+                return inner
+        return failed
+
+    found.smallest = visit("")
+    found.path = [each for each in found.path if each is not found.smallest]
+    return found
+
+
+def _record(model: Any, inputs: Mapping[str, torch.Tensor]) -> dict[str, Call]:
+    """Run a model; return copies of the arguments of each module's first call, in the order of the calls."""
+    calls: dict[str, Call] = {}
+    with ExitStack() as hooks, torch.no_grad():
+        for name, module in model.named_modules():
+
+            def before(_: Any, args: Any, kwargs: Any, *, name: str = name) -> None:
+                if name not in calls:
+                    calls[name] = copy.deepcopy((args, kwargs))
+
+            hooks.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
+        model(**inputs)
+    return calls
+
+
+def _parts(name: str, calls: Mapping[str, Call]) -> list[str]:
+    """Return the modules directly in one, or in containers of it that are not called (`ModuleList`), as they ran."""
+    prefix = f"{name}." if name else ""
+    inside = [each for each in calls if each.startswith(prefix) and each != name]
+    return [each for each in inside if not any(each.startswith(f"{other}.") for other in inside)]
+
+
+def _try(runtime: ExportedRuntime, module: Any, call: Call, model: Any) -> Exception | None:
+    part = _Part(module, call, model)
+    with tracing():
+        try:
+            runtime.convert(part, part.inputs, {}, stateful=False)
+        except Exception as error:  # whatever tracing or converting raises is the answer
+            return error
+    return None
+
+
+class _Part(torch.nn.Module):
+    """A module as a model of its own, whose inputs are the tensors among its arguments, by number.
+
+    Args:
+        module: The module.
+        call: How it was called.
+        model: The model that it is in.
+    """
+
+    main_input_name = "input_0"
+    base_model_prefix = ""
+
+    def __init__(self, module: Any, call: Call, model: Any) -> None:
+        super().__init__()
+        self.part, self.config = module, model.config
+        leaves, self._structure = tree_flatten(call)
+        self._leaves = leaves
+        self._names = {f"input_{n}": n for n, each in enumerate(leaves) if isinstance(each, torch.Tensor)}
+        self.inputs = {name: self._leaves[number] for name, number in self._names.items()}
+        first = next(model.parameters())
+        self.device, self.dtype = first.device, first.dtype
+
+    def forward(self, **tensors: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Run the module; return the tensors that it returns, by number."""
+        leaves = list(self._leaves)
+        for name, tensor in tensors.items():
+            leaves[self._names[name]] = tensor
+        args, kwargs = tree_unflatten(leaves, self._structure)
+        output = tree_leaves(self.part(*args, **kwargs))
+        return {f"output_{n}": each for n, each in enumerate(output) if isinstance(each, torch.Tensor)}
+
+
+def _failed_part(name: str, module: Any, call: Call, error: Exception) -> FailedPart:
+    shapes = [list(each.shape) for each in tree_leaves(call) if isinstance(each, torch.Tensor)]
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "no text")
+    place = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        package, is_model, file = frame.filename.replace("\\", "/").rpartition("/transformers/models/")
+        if package and is_model:  # the last one is where tracing was
+            place = f"transformers/models/{file}:{frame.lineno}: {frame.line}"
+    return FailedPart(name, type(module).__name__, shapes, f"{type(error).__name__}: {text}"[:_TEXT], place)

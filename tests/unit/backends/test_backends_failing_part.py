@@ -1,0 +1,64 @@
+"""The smallest part of a model that cannot be converted is named, with the line that was traced."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def _model(branches: bool) -> Any:
+    import torch
+    from transformers import BertConfig
+
+    class Gate(torch.nn.Module):
+        def forward(self, x: Any, *, scale: float) -> Any:
+            if branches and x.sum() > 0:  # a branch that depends on values
+                return x * scale
+            return x - scale
+
+    class Block(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense, self.gate = torch.nn.Linear(4, 4), Gate()
+
+        def forward(self, pair: tuple[Any, Any]) -> Any:
+            return self.gate(self.dense(pair[0]), scale=2.0) + pair[1]
+
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.config = BertConfig()
+            self.blocks = torch.nn.ModuleList([torch.nn.Identity(), Block()])
+
+        def forward(self, x: Any) -> Any:
+            return self.blocks[1]((self.blocks[0](x), x))
+
+    return Model(), {"x": torch.ones(2, 4)}
+
+
+def test_the_innermost_module_that_fails_alone() -> None:
+    from pytest_hfaccel.backends.exported.failing_part import find_failing_part
+    from pytest_hfaccel.backends.openvino.backend import OpenVINORuntime
+
+    model, inputs = _model(branches=True)
+    found = find_failing_part(OpenVINORuntime(), model, inputs)
+    assert found.smallest is not None
+    assert (found.smallest.name, found.smallest.kind, found.smallest.shapes) == ("blocks.1.gate", "Gate", [[2, 4]])
+    assert "data-dependent" in found.smallest.error
+    assert [each.name for each in found.path] == ["", "blocks.1"]
+    assert found.converted == 2, "the identity and the dense layer"
+    assert any("blocks.1.gate (Gate; 2x4) is the smallest part" in line for line in found.lines())
+
+
+def test_a_model_that_can_be_converted() -> None:
+    from pytest_hfaccel.backends.exported.failing_part import find_failing_part
+    from pytest_hfaccel.backends.openvino.backend import OpenVINORuntime
+
+    model, inputs = _model(branches=False)
+    found = find_failing_part(OpenVINORuntime(), model, inputs)
+    assert (found.smallest, found.converted) == (None, 1)
+    late = find_failing_part(OpenVINORuntime(), model, inputs, seconds=-1.0)
+    assert (late.smallest, late.not_tried) == (None, [""])
