@@ -155,7 +155,7 @@ def _try(runtime: ExportedRuntime, module: Any, call: Call, model: Any) -> Excep
     return None
 
 
-class _Part(torch.nn.Module):
+class _Part(torch.nn.Module):  # type: ignore[misc]
     """A module as a model of its own, whose inputs are the tensors among its arguments, by number.
 
     Args:

@@ -13,13 +13,13 @@ def _model(branches: bool) -> Any:
     import torch
     from transformers import BertConfig
 
-    class Gate(torch.nn.Module):
+    class Gate(torch.nn.Module):  # type: ignore[misc]
         def forward(self, x: Any, *, scale: float) -> Any:
             if branches and x.sum() > 0:  # a branch that depends on values
                 return x * scale
             return x - scale
 
-    class Block(torch.nn.Module):
+    class Block(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.dense, self.gate = torch.nn.Linear(4, 4), Gate()
@@ -27,7 +27,7 @@ def _model(branches: bool) -> Any:
         def forward(self, pair: tuple[Any, Any]) -> Any:
             return self.gate(self.dense(pair[0]), scale=2.0) + pair[1]
 
-    class Model(torch.nn.Module):
+    class Model(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.config = BertConfig()
