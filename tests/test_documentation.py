@@ -141,6 +141,11 @@ def test_keys_of_a_registry_file(form: type[BaseModel]) -> None:
     assert [key for key in form.model_fields if f"`{key}`" not in cells] == []
 
 
+def test_the_example_of_a_registry_file() -> None:
+    (example,) = re.findall(r"```yaml\n(.*?)```", PAGES["registry.md"], re.DOTALL)
+    assert RegistryFile.model_validate(yaml.safe_load(example)).expect
+
+
 def test_every_page_is_in_the_navigation_once() -> None:
     navigation = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
 

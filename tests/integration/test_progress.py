@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pty
 import re
@@ -125,8 +126,11 @@ def test_printing_tests_and_whole_lines(project: Project) -> None:
 
 
 @pytest.mark.nightly
-def test_dots(project: Project) -> None:
+def test_dots_and_the_time_left_by_recorded_durations(project: Project) -> None:
+    recorded = {PLACEMENT.format(number): 90.0 for number in (0, 1)}
+    project.write(".test_durations", json.dumps(recorded))
     shown = show(project)
+    assert any(re.match(r" 0/2 cells \| 0 s, about 3 min left \| ", frame) for frame in shown.frames), shown.frames
     lines = shown.section("weights tiny", "models x devices")
     assert [re.sub(r" +\[ *\d+%\]", "", line) for line in lines if " ." in line] == [
         "test_a_prints.py " + "." * 20,
