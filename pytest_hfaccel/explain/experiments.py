@@ -107,7 +107,7 @@ class Examination:
             captured = variants.run_captured
             yield cause.ALONE, lambda: self._outputs(run, variants.run_alone(loaded, dtype, inputs), dtype)
             yield cause.CAPTURED, lambda: self._outputs(run, captured(loaded, run.source, inputs), "fp32")
-            yield cause.INTERPRETED, lambda: self._outputs(run, variants.run_interpreted(loaded, inputs), "fp32")
+            yield cause.INTERPRETED, lambda: self._interpreted(run, loaded)
             yield cause.UNOPTIMISED, lambda: self._unoptimised(run, loaded)
         elif device.traits.torch_module:
             yield cause.ALONE, lambda: self._outputs(run, self._by_torch_alone(run), dtype)
@@ -214,6 +214,15 @@ class Examination:
         with torch.inference_mode():
             outputs = flatten_outputs(model(**side.moved(dict(run.sample.forward), "")))
         return {name: leaf.cpu() for name, leaf in outputs.items()}
+
+    def _interpreted(self, run: CellRun, loaded: Any) -> Experiment:
+        outputs, borrowed = variants.run_interpreted(loaded, run.sample.forward)
+        found = self._outputs(run, outputs, "fp32")
+        if not borrowed:
+            return found
+        if found.outcome == AGREES:
+            return replace(found, about=f"but for {borrowed}, which the runtime computed alone")
+        raise variants.NotPossible(f"it differs, but nothing except the runtime computes {borrowed}")
 
     def _unoptimised(self, run: CellRun, loaded: Any) -> Experiment:
         outputs = variants.run_unoptimised(loaded, self._cell.dtype, run.sample.forward)

@@ -6,7 +6,7 @@ Each function returns what the model gives for the sample inputs, by leaf. `NotP
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,15 +59,19 @@ def run_captured(loaded: GraphModel, source: Any, inputs: Tensors) -> Tensors:
         return _named_like(loaded, flatten_outputs(dynamo_runner(program, metadata)(**feed)), inputs)
 
 
-def run_interpreted(loaded: GraphModel, inputs: Tensors) -> Tensors:
-    """Run the graph without the runtime's kernels: by onnx's reference implementation, or node by node in torch."""
+def run_interpreted(loaded: GraphModel, inputs: Tensors) -> tuple[Tensors, str]:
+    """Run the graph without the runtime's kernels: by onnx's reference implementation, or node by node in torch.
+
+    Returns:
+        The outputs, and the operators that the runtime had to compute all the same; empty for none.
+    """
     conversion = loaded.conversion(inputs)
     _, feed = loaded.program_and_feed(inputs)
     if loaded.nbytes > _LARGEST_INTERPRETED:
         raise NotPossible(f"it would take long: the graph's constants have {loaded.nbytes / 2**20:.0f} MiB")
     kind = loaded.device.kind
     if kind in ONNX_KINDS:
-        return flatten_outputs(_interpret_onnx(conversion.program, conversion.metadata)(**feed))
+        return flatten_outputs(_interpret_onnx(conversion.program, conversion.metadata)(**feed)), ""
     if kind == "openvino":
         return _interpret_openvino(loaded, inputs)
     raise NotPossible(f"there is none of the graphs of {kind}")
@@ -87,8 +91,8 @@ def _interpret_onnx(program: Any, metadata: Any) -> Callable[..., Any]:
     return onnx_runner(metadata, input_names(program), run)
 
 
-def _interpret_openvino(loaded: GraphModel, inputs: Tensors) -> Tensors:
-    """Run an OpenVINO graph node by node: arithmetic by torch in fp64; what only moves numbers, by the plugin.
+def _interpret_openvino(loaded: GraphModel, inputs: Tensors) -> tuple[Tensors, str]:
+    """Run an OpenVINO graph node by node: arithmetic by torch in fp64; what only moves numbers, by the plugin alone.
 
     Integers, masks and sizes are those of the plugin. `openvino.Model.evaluate` would do it all, but of 2026.4 ends the
     process where a graph takes any shape (heap corruption), and has no `BitwiseAnd`.
@@ -102,25 +106,27 @@ def _interpret_openvino(loaded: GraphModel, inputs: Tensors) -> Tensors:
     constants = graph.constants
     given = graph.run(feed, [name for node in graph.nodes for name in node.outputs if name not in constants])
     values: dict[str, Any] = {**constants, **feed}
+    borrowed: dict[str, None] = {}
 
     def computed(node: GraphNode) -> Sequence[Any]:
         taken = {name: values[name] for name in node.inputs if name}
         if not any(np.issubdtype(given[name].dtype, np.floating) for name in node.outputs):
             return [given[name] for name in node.outputs]
         if graph.computes_exactly(node):
-            exact = graph.run_exactly(node, taken)
-            return [each.astype(given[name].dtype) for each, name in zip(exact, node.outputs, strict=True)]
-        if node.operator in _MOVERS:
-            moved = graph.run_alone([node], {n: v for n, v in taken.items() if n not in constants}, node.outputs)
-            return [moved[name] for name in node.outputs]
-        raise NotPossible(f"nothing but OpenVINO computes {node.operator}")
+            with suppress(NotImplementedError):  # of an attribute that is not known
+                exact = graph.run_exactly(node, taken)
+                return [each.astype(given[name].dtype) for each, name in zip(exact, node.outputs, strict=True)]
+        if node.operator not in _MOVERS:
+            borrowed[node.operator] = None
+        alone = graph.run_alone([node], {n: v for n, v in taken.items() if n not in constants}, node.outputs)
+        return [alone[name] for name in node.outputs]
 
     for node in graph.nodes:
         if any(name not in values for name in node.outputs):
             values.update(zip(node.outputs, computed(node), strict=True))
     results = [torch.as_tensor(values[name]) for name in graph.outputs]
     runner = onnx_runner(loaded.conversion(inputs).metadata, [], lambda _: results)
-    return flatten_outputs(runner())
+    return flatten_outputs(runner()), ", ".join(borrowed)
 
 
 def run_alone(loaded: GraphModel, dtype: str, inputs: Tensors) -> Tensors:
