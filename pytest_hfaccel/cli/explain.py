@@ -143,7 +143,7 @@ def _answer(session: Session, cell: Cell, target: Target, scripts: Path | None, 
         return answer
     from pytest_hfaccel.explain.experiments import Examination
 
-    check = failures[0].name if failures else "parity"
+    check = failures[0].name if failures else "generation" if "generation" in answer.json else "parity"
     module = target.record.module if target.record else ""
     verdict = Examination(session.runner, cell, check, module, seconds).verdict(operator)
     answer.verdict = verdict
@@ -202,7 +202,7 @@ def _in_graph(session: Session, cell: Cell, scripts: Path | None) -> tuple[_Answ
 def _add_generation(session: Session, cell: Cell, answer: _Answer) -> None:
     """Find the first token that differs."""
     from pytest_hfaccel.core.tasks import generates
-    from pytest_hfaccel.explain.generation import NEW_TOKENS, explain_generation
+    from pytest_hfaccel.explain.generation import NEW_TOKENS, explain_generation, explain_start
     from pytest_hfaccel.numerics.tolerances import tolerance_of
 
     run = session.runner.open(cell)
@@ -211,7 +211,9 @@ def _add_generation(session: Session, cell: Cell, answer: _Answer) -> None:
         if not generates(cell.model) or inputs is None:
             return
         expected = run.reference.continuation(NEW_TOKENS)
+        start = explain_start(run.source.torch_model(run.reference.dtype), inputs, expected)
         found = explain_generation(run.loaded, inputs, expected, tolerance_of(cell).rel_l2)
+        found = replace(found, other_start=start)
     except Exception as error:  # whatever a model that fails may raise
         answer.lines.append(f"Generation was not looked at: {type(error).__name__}: {error}".splitlines()[0])
         return

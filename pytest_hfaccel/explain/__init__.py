@@ -41,6 +41,8 @@ class Explanation:
             have NaN or infinity that the reference has not, the module that makes the first.
         operator: The first operator in it that differs; `None` where none was found.
         dtype: The dtype of the model.
+        reference_nonfinite: Where the reference has NaN or infinity and the device has numbers: the module and the
+            operator of the reference that make the first. Nothing can be said of the device then.
     """
 
     error: float
@@ -48,9 +50,15 @@ class Explanation:
     guilty: ModuleError | None
     operator: OperatorError | None
     dtype: str
+    reference_nonfinite: tuple[str, OperatorError] | None = None
 
     def lines(self) -> Iterator[str]:
         """Yield the answer as lines of text."""
+        if self.reference_nonfinite is not None:
+            module, operator = self.reference_nonfinite
+            yield "The fp64 reference has NaN or infinity where the device has numbers: it says nothing of the device."
+            yield f"First made by the reference's {operator.operator} ({operator.dtype}) in {module or 'forward'}."
+            return
         if self.guilty is None:
             yield f"No module adds more than {self.dtype} must cost. The outputs are off by {self.error:.1e}."
             return
@@ -92,6 +100,8 @@ class Explanation:
             "dtype": self.dtype,
             "module": None if self.guilty is None else vars(self.guilty),
             "operator": operator,
+            "reference_nonfinite": self.reference_nonfinite
+            and {"module": self.reference_nonfinite[0], "operator": self.reference_nonfinite[1].operator},
             "modules": [vars(each) for each in self.modules],
         }
 
@@ -107,12 +117,15 @@ def explain(model: Any, reference: Any, twin: Any, inputs: Mapping[str, torch.Te
     sides = SideBySide(model, reference, twin, inputs)
     modules, guilty = sides.compare()
     operator = None
+    dtype = str(sides.device.dtype).removeprefix("torch.")
     nonfinite = first_nonfinite(sides.device, sides.reference, inputs) if sides.has_new_nonfinite else None
     if nonfinite is not None:
         name, operator = nonfinite
         guilty = next((each for each in modules if each.name == name), guilty)
+    elif sides.reference_is_nonfinite:
+        made = first_nonfinite(sides.reference, sides.device, inputs)
+        return Explanation(modules[-1].error, modules, None if made else guilty, None, dtype, made)
     elif guilty is not None:
         call = sides.expected[guilty.name]
         operator = first_difference(sides.device, sides.reference, guilty.name, call, guilty.budget)
-    dtype = str(sides.device.dtype).removeprefix("torch.")
     return Explanation(modules[-1].error, modules, guilty, operator, dtype)

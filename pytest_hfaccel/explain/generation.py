@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_hfaccel.explain.modules import tensor_error
+from pytest_hfaccel.backends.generation import generate_greedily
+from pytest_hfaccel.explain.modules import Call, Side, tensor_error, tensors_in
 
 if TYPE_CHECKING:
     import torch
@@ -18,6 +19,8 @@ NEW_TOKENS = 8
 """As many as the check `generation` compares."""
 
 _TOP = 5
+_SAME_LOGITS = 1e-5
+"""Rel-L2 between two computations of the reference, as in the check `generation`."""
 WITH_CACHE, WITHOUT_CACHE = "with cache", "without cache"
 
 
@@ -92,6 +95,34 @@ class StepError:
 
 
 @dataclass(frozen=True)
+class OtherStart:
+    """How `generate` computes its first token in another way than `forward` does for the prompt, on every device.
+
+    Attributes:
+        error: Relative L2 error between the logits of both.
+        arguments: What `generate` hands the model and `forward` did not get, with the first numbers of each.
+        module: The first module whose output is another; empty where none is.
+        kind: Its class.
+    """
+
+    error: float
+    arguments: tuple[str, ...]
+    module: str
+    kind: str
+
+    def lines(self) -> Iterator[str]:
+        """Yield what is known as lines of text."""
+        yield (
+            f"The reference's generate begins with other logits than its forward gives, off by {self.error:.1e}: it is "
+            "the class's code, on every device."
+        )
+        if self.arguments:
+            yield f"  only generate hands the model: {'; '.join(self.arguments)}"
+        if self.module:
+            yield f"  first module whose output is another: {self.module} ({self.kind})"
+
+
+@dataclass(frozen=True)
 class GenerationError:
     """How generation on a device differs from the reference.
 
@@ -99,16 +130,18 @@ class GenerationError:
         found: The first step that is off, by way of generating; ways without one are left out.
         right: The ways that have none.
         problems: Why a way could not be run.
+        other_start: How the reference's own `generate` begins in another way than its `forward`; else `None`.
     """
 
     found: tuple[StepError, ...]
     right: tuple[str, ...]
     problems: Mapping[str, str]
+    other_start: OtherStart | None = None
 
     @property
     def is_wrong(self) -> bool:
-        """Whether some step is off by more than allowed."""
-        return any(each.is_wrong for each in self.found)
+        """Whether some step is off by more than allowed, or `generate` is another than `forward`."""
+        return self.other_start is not None or any(each.is_wrong for each in self.found)
 
     def lines(self) -> Iterator[str]:
         """Yield what is known as lines of text."""
@@ -119,6 +152,8 @@ class GenerationError:
             yield "Without a cache generation is right: what is kept between steps is wrong."
         elif self.right:
             yield f"Generation {' and '.join(self.right)} is right."
+        if self.other_start is not None:
+            yield from self.other_start.lines()
         for way, problem in self.problems.items():
             yield f"Generation {way} was not looked at: {problem}"
 
@@ -128,6 +163,7 @@ class GenerationError:
             "steps": [asdict(each) for each in self.found],
             "right": list(self.right),
             "problems": dict(self.problems),
+            "other_start": self.other_start and asdict(self.other_start),
         }
 
 
@@ -158,6 +194,53 @@ def explain_generation(
         else:
             found.append(step)
     return GenerationError(tuple(found), tuple(right), problems)
+
+
+def explain_start(
+    model: Any, inputs: Mapping[str, torch.Tensor], expected: Continuation, budget: float = _SAME_LOGITS
+) -> OtherStart | None:
+    """Compare the first step of the reference's `generate` with its `forward` on the prompt, module by module.
+
+    Args:
+        model: The reference.
+        inputs: Arguments of `generate`.
+        expected: What it generates.
+        budget: Relative L2 error up to which the logits of both are the same.
+    """
+    import torch
+
+    if expected.prompt_logits is None:
+        return None
+    error = tensor_error(expected.step_logits[:, 0], expected.prompt_logits)
+    if error <= budget:
+        return None
+    side = Side(model)
+    plain = side.record(inputs)
+
+    def generate() -> None:
+        with torch.inference_mode():
+            generate_greedily(model, side.moved(dict(inputs), ""), max_new_tokens=1, use_cache=True)
+
+    started = side.record_calls(generate)
+    extra = [
+        f"{name} = {_shown(value)}"
+        for name, value in started[""].kwargs.items()
+        if isinstance(value, torch.Tensor) and name not in plain[""].kwargs
+    ]
+    others = [name for name, call in plain.items() if name in started and _differs(started[name], call)]
+    first = next((name for name in others if not any(each.startswith(f"{name}.") for each in others)), "")
+    return OtherStart(error, tuple(extra), first, type(side.modules[first]).__name__ if first else "")
+
+
+def _differs(one: Call, other: Call) -> bool:
+    """Whether outputs differ; the last position only where `generate` computes no other."""
+    pairs = list(zip(tensors_in(one.output), tensors_in(other.output), strict=False))
+    return any(left.shape == right.shape and not tensor_error(left, right) <= _SAME_LOGITS for left, right in pairs)
+
+
+def _shown(value: torch.Tensor) -> str:
+    numbers = ", ".join(str(each) for each in value.reshape(-1)[:_TOP].tolist())
+    return f"[{numbers}{', ...' if value.numel() > _TOP else ''}]"
 
 
 def _generate(

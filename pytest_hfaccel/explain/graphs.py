@@ -654,7 +654,7 @@ def explain_loaded(loaded: Any, source: Any, device: Device, dtype: str) -> tupl
     """
     inputs = source.sample().forward
     program, tensors = loaded.program_and_feed(inputs)
-    graph = open_graph(program, device, dtype, source.spec.architecture)
+    graph = open_graph(program, device, dtype, source.spec.architecture, loaded.runtime)
     feed = {name: tensors[name.removeprefix("input.")].numpy() for name in graph.inputs}
     reference = source.torch_model("fp64")
     with torch.no_grad():
@@ -665,9 +665,12 @@ def explain_loaded(loaded: Any, source: Any, device: Device, dtype: str) -> tupl
     return found, graph
 
 
+_IN_PAGES = ("wasm", "webgpu", "webnn")
+
+
 def why_unreadable(device: Device) -> str:
     """Return why the values inside a device's graphs cannot be read; empty where they can."""
-    if device.kind in ("onnxruntime", "openvino"):
+    if device.kind in ("onnxruntime", "openvino", *_IN_PAGES):
         return ""
     return f"explain cannot read the values inside the graphs of {device.kind}"
 
@@ -681,12 +684,19 @@ def require_readable(device: Device) -> None:
     if why := why_unreadable(device):
         raise ConfigError(
             f"{device}: {why}.",
-            hint="Name a device of torch, of ONNX Runtime or of OpenVINO: cpu, cuda:0, onnxruntime:CPU, openvino:CPU.",
+            hint="Name one of torch, ONNX Runtime, OpenVINO or a browser: cuda:0, onnxruntime:CPU, openvino:CPU, wasm.",
         )
 
 
-def open_graph(program: Any, device: Device, dtype: str, architecture: str) -> RuntimeGraph:
+def open_graph(program: Any, device: Device, dtype: str, architecture: str, runtime: Any = None) -> RuntimeGraph:
     """Return a program of an exported runtime as a graph whose values can be read.
+
+    Args:
+        program: The program, before it is compiled.
+        device: The device.
+        dtype: The dtype to compute at.
+        architecture: The model's class, for messages.
+        runtime: The runtime that loaded it; needed for browsers.
 
     Raises:
         ConfigError: The runtime is none of those.
@@ -696,8 +706,11 @@ def open_graph(program: Any, device: Device, dtype: str, architecture: str) -> R
         from pytest_hfaccel.explain.openvino_graphs import OpenVINOGraph
 
         return OpenVINOGraph(program, device, dtype)
+    from pytest_hfaccel.explain.onnx_graphs import GraphInPage, OnnxGraph
+
+    if device.kind in _IN_PAGES:
+        return GraphInPage(program, runtime)
     from pytest_hfaccel.backends.onnxruntime.precision import in_half_precision
-    from pytest_hfaccel.explain.onnx_graphs import OnnxGraph
 
     return OnnxGraph(in_half_precision(program, architecture) if dtype == "fp16" else program, device)
 

@@ -8,7 +8,7 @@ is *guilty* where that is more than its dtype must cost.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -87,6 +87,15 @@ class Side:
 
     def record(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, Call]:
         """Run the model once; return the first call of each module, in the order in which they returned."""
+
+        def run() -> None:
+            with torch.inference_mode():
+                self.model(**self.moved(dict(inputs), ""))
+
+        return self.record_calls(run)
+
+    def record_calls(self, run: Callable[[], None]) -> dict[str, Call]:
+        """Do something with the model; return the first call of each module, in the order in which they returned."""
         calls: dict[str, Call] = {}
         entered: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {}
         with ExitStack() as hooks:
@@ -105,8 +114,7 @@ class Side:
                     module.register_forward_hook(after, with_kwargs=True),
                 ):
                     hooks.callback(handle.remove)
-            with torch.inference_mode():
-                self.model(**self.moved(dict(inputs), ""))
+            run()
         return calls
 
     def watch(self, inputs: Mapping[str, torch.Tensor], recorder: AbstractContextManager[Any], stack: list[str]) -> Any:
@@ -175,6 +183,11 @@ class SideBySide:
     def has_new_nonfinite(self) -> bool:
         """Whether an output on the device has NaN or infinity, and none of the reference has."""
         return has_nonfinite(self._got[""].output) and not has_nonfinite(self.expected[""].output)
+
+    @property
+    def reference_is_nonfinite(self) -> bool:
+        """Whether the reference itself has NaN or infinity where the device has numbers."""
+        return has_nonfinite(self.expected[""].output) and not has_nonfinite(self._got[""].output)
 
     def compare(self) -> tuple[list[ModuleError], ModuleError | None]:
         """Return the errors of all modules, in the order in which they returned, and the guilty one if there is one."""

@@ -1,7 +1,8 @@
-"""ONNX graphs as `graphs.RuntimeGraph`: all values as outputs of ONNX Runtime, and nodes in fp64 by onnx."""
+"""ONNX graphs as `graphs.RuntimeGraph`: all values as outputs, in ONNX Runtime or in a page; nodes in fp64 by onnx."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +13,6 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from pytest_hfaccel.backends.exported.onnx_programs import serialized
-from pytest_hfaccel.backends.onnxruntime.providers import provider_of
-from pytest_hfaccel.backends.onnxruntime.sessions import open_session
 from pytest_hfaccel.explain.graphs import GraphNode
 from pytest_hfaccel.explain.parts import taken_by
 from pytest_hfaccel.explain.torch_values import Array
@@ -60,7 +59,7 @@ class OnnxGraph:
             inputs = {value.name for value in self._model.graph.input}
             part = _without_inputs(self._model, computed, inputs)
             names = [value.name for value in part.graph.output]
-            found.update(zip(names, self._session(part).run(names, {}), strict=True))
+            found.update(self._infer(part, {}, names))
         return found
 
     def run(self, feed: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
@@ -70,8 +69,7 @@ class OnnxGraph:
         have = set(self.outputs)
         model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names if name not in have)
         wanted = [*self.outputs, *(name for name in names if name not in have)]
-        values = self._session(model).run(wanted, dict(feed))
-        return {name: value for name, value in zip(wanted, values, strict=True) if isinstance(value, np.ndarray)}
+        return self._infer(model, feed, wanted)
 
     def run_exactly(self, node: GraphNode, feed: Mapping[str, Array]) -> list[Array]:
         """Run a node in fp64 by the reference implementation of the package onnx."""
@@ -87,8 +85,7 @@ class OnnxGraph:
         self, nodes: Sequence[GraphNode], feed: Mapping[str, Array], outputs: Sequence[str]
     ) -> dict[str, Array]:
         """Run some nodes alone on the device."""
-        values = self._session(self._part(nodes, feed, outputs)).run(list(outputs), dict(feed))
-        return dict(zip(outputs, values, strict=True))
+        return self._infer(self._part(nodes, feed, outputs), feed, outputs)
 
     def write_alone(
         self, nodes: Sequence[GraphNode], feed: Mapping[str, Array], outputs: Sequence[str], path: Path
@@ -96,6 +93,8 @@ class OnnxGraph:
         """Write some nodes as an ONNX file beside a script."""
         file = path.with_suffix(".onnx")
         onnx.save(self._part(nodes, feed, outputs), str(file))
+        from pytest_hfaccel.backends.onnxruntime.providers import provider_of
+
         provider = provider_of(self._device).name
         code = f"""\
 import onnxruntime
@@ -105,8 +104,14 @@ session = onnxruntime.InferenceSession(here / "{file.name}", providers=["{provid
 (got,) = session.run(None, {{each.name: data[each.name] for each in session.get_inputs()}})"""
         return code, [file]
 
-    def _session(self, model: onnx.ModelProto) -> Any:
-        return open_session(model.SerializeToString(), self._device)
+    def _infer(self, model: onnx.ModelProto, feed: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
+        """Run a model once; return its outputs by name, those that are no tensors left out."""
+        from pytest_hfaccel.backends.onnxruntime.sessions import open_session
+
+        session = open_session(model.SerializeToString(), self._device)
+        taken = {each.name for each in session.get_inputs()}
+        values = session.run(list(names), {name: value for name, value in feed.items() if name in taken})
+        return {name: value for name, value in zip(names, values, strict=True) if isinstance(value, np.ndarray)}
 
     def _part(self, nodes: Sequence[GraphNode], feed: Mapping[str, Array], outputs: Sequence[str]) -> onnx.ModelProto:
         inputs = [
@@ -121,6 +126,51 @@ session = onnxruntime.InferenceSession(here / "{file.name}", providers=["{provid
         model = helper.make_model(graph, opset_imports=list(self._model.opset_import), functions=self._model.functions)
         model.ir_version = self._model.ir_version
         return model
+
+
+class GraphInPage(OnnxGraph):
+    """The same in a browser: each model is opened in the page, with the shapes of what it is fed.
+
+    Args:
+        program: As for `OnnxGraph`.
+        runtime: The `BrowserRuntime` of the page.
+    """
+
+    title = "onnxruntime-web"
+
+    def __init__(self, program: Any, runtime: Any) -> None:
+        super().__init__(program, runtime.device)
+        self._runtime = runtime
+
+    def write_alone(
+        self, nodes: Sequence[GraphNode], feed: Mapping[str, Array], outputs: Sequence[str], path: Path
+    ) -> tuple[str, list[Path]]:
+        """Refuse.
+
+        Raises:
+            NotImplementedError: A script that opens a page would need this package.
+        """
+        raise NotImplementedError(f"{self._runtime.device} runs in a page, which a script alone does not have")
+
+    def _infer(self, model: onnx.ModelProto, feed: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
+        fixed = onnx.ModelProto()
+        fixed.CopyFrom(model)
+        taken = [value for value in fixed.graph.input if value.name in feed]
+        for value in taken:
+            array = feed[value.name]
+            kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+            value.CopyFrom(helper.make_tensor_value_info(value.name, kind, array.shape))
+        with tempfile.TemporaryDirectory(prefix="hfaccel-") as folder:
+            file = Path(folder) / "model.onnx"
+            onnx.save(fixed, str(file))
+            session = self._runtime.open_session(file, "a part of the graph", {})
+            try:
+                found = self._runtime.run(
+                    session, {value.name: np.ascontiguousarray(feed[value.name]) for value in taken}
+                )
+            finally:
+                self._runtime.drop(session)
+        return {name: np.array(found[name]) for name in names if name in found}
 
 
 def _node(proto: onnx.NodeProto) -> GraphNode:

@@ -180,6 +180,17 @@ def test_a_right_model_has_no_guilty_module(dtype: torch.dtype) -> None:
     assert next(iter(found.lines())).startswith("No module adds more than")
 
 
+def test_a_reference_with_nan_says_nothing_of_the_device() -> None:
+    reference, device = copy.deepcopy(right_model("bert")), copy.deepcopy(right_model("bert")).float()
+    replaced(f"{LAYER}.output.dense", with_nan)(reference)
+    found = explain(device, reference, device, {"input_ids": IDS, "attention_mask": MASK})
+    assert found.guilty is None
+    assert found.reference_nonfinite is not None
+    module, operator = found.reference_nonfinite
+    assert (module, operator.operator) == (f"{LAYER}.output.dense", "aten.mul.Tensor")
+    assert next(iter(found.lines())).startswith("The fp64 reference has NaN or infinity")
+
+
 def test_a_reference_takes_inputs_of_a_shorter_dtype() -> None:
     reference = right_model("llama")
     twin = copy.deepcopy(reference).float()

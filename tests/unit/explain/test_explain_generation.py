@@ -8,10 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import RobertaConfig, RobertaForCausalLM
 
 from pytest_hfaccel.core.config import RunConfig
 from pytest_hfaccel.engine.session import Session
-from pytest_hfaccel.explain.generation import NEW_TOKENS, WITH_CACHE, WITHOUT_CACHE, explain_generation
+from pytest_hfaccel.explain.generation import (
+    NEW_TOKENS,
+    WITH_CACHE,
+    WITHOUT_CACHE,
+    explain_generation,
+    explain_start,
+)
+from pytest_hfaccel.numerics.reference import Continuation
 from pytest_hfaccel.registry.resolution import resolve_model
 
 BUDGET = 1e-5
@@ -97,3 +106,21 @@ def test_a_right_model_generates_rightly(opened: Callable[[str], Any]) -> None:
     assert not found.is_wrong
     assert found.right == (WITH_CACHE, WITHOUT_CACHE)
     assert list(found.lines()) == ["Generation with cache and without cache is right."]
+
+
+def test_positions_that_only_generate_hands_over_are_found() -> None:
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = RobertaConfig(**sizes, intermediate_size=32, max_position_embeddings=64, is_decoder=True)
+    model = RobertaForCausalLM(config).double().eval()
+    ids = torch.randint(5, 50, (2, 6))
+    with torch.no_grad():
+        prompt = model(ids).logits[:, -1]
+        first = model(ids, position_ids=torch.arange(6)[None]).logits[:, -1]
+    expected = Continuation(first.argmax(-1)[:, None], first[:, None], prompt, "")
+    found = explain_start(model, {"input_ids": ids}, expected)
+    assert found is not None
+    assert found.arguments == ("position_ids = [0, 1, 2, 3, 4, ...]",)
+    assert (found.module, found.kind) == ("roberta.embeddings.position_embeddings", "Embedding")
+    same = Continuation(first.argmax(-1)[:, None], prompt[:, None], prompt, "")
+    assert explain_start(model, {"input_ids": ids}, same) is None

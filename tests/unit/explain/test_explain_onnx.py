@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from pytest_hfaccel.backends.browser.installed import probe_browsers
 from pytest_hfaccel.cli import main
 from pytest_hfaccel.core.config import RunConfig
 from pytest_hfaccel.engine.session import Session
@@ -110,13 +112,13 @@ DEFECTS: dict[str, tuple[Callable[[Any], None], str, str]] = {
 Explained = Callable[[Callable[[Any], None]], tuple[GraphExplanation, RuntimeGraph]]
 
 
-@pytest.fixture(scope="module")
-def explained(shared_cache: Path) -> Iterator[Explained]:
-    """Explain tiny BERT's graph with a defect."""
+@contextmanager
+def explaining(device: str, cache: Path) -> Iterator[Explained]:
+    """Explain tiny BERT's graph with a defect on a device."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HFACCEL_CACHE", str(shared_cache / "hfaccel"))
+        patch.setenv("HFACCEL_CACHE", str(cache / "hfaccel"))
         name = "bert-base-uncased"
-        wanted = {"models": (name,), "devices": ("onnxruntime:CPU",), "dtypes": ("fp32",), "weights": "tiny"}
+        wanted = {"models": (name,), "devices": (device,), "dtypes": ("fp32",), "weights": "tiny"}
         session = Session(RunConfig.from_values(wanted))
         cell = session.plan.cells(resolve_model(name, session.registry), session.store)[0]
         run = session.runner.open(cell)
@@ -129,13 +131,28 @@ def explained(shared_cache: Path) -> Iterator[Explained]:
             changed = program.clone()
             changed.meta.pop("path", None)
             plant(changed)
-            graph = open_graph(changed, cell.device, "fp32", "BertForMaskedLM")
+            graph = open_graph(changed, cell.device, "fp32", "BertForMaskedLM", loaded.runtime)
             feed = {each: tensors[each].numpy() for each in graph.inputs}
             return explain_graph(graph, feed, models[0], models[1], inputs, error=1.0), graph
 
         yield explain
         run.close()
         session.close()
+
+
+@pytest.fixture(scope="module")
+def explained(shared_cache: Path) -> Iterator[Explained]:
+    with explaining("onnxruntime:CPU", shared_cache) as explain:
+        yield explain
+
+
+@pytest.fixture(scope="module")
+def explained_in_page(shared_cache: Path) -> Iterator[Explained]:
+    absent = {each.device.kind: each.reason for each in probe_browsers() if not each.present}
+    if "wasm" in absent:
+        pytest.skip(f"no wasm: {absent['wasm']}")
+    with explaining("wasm", shared_cache) as explain:
+        yield explain
 
 
 QUICK = ("permuted heads", "infinity by overflow")
@@ -154,6 +171,19 @@ def test_the_node_and_the_module_that_were_changed_are_named(defect: str, explai
     script, about = write_graph_reproduction(explanation, graph, tmp_path, "bert-onnxruntimecpu-fp32")
     assert script is not None, about
     assert "pytest_hfaccel" not in script.read_text(encoding="utf-8")
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_the_node_is_named_in_a_browser(defect: str, explained_in_page: Explained, tmp_path: Path) -> None:
+    plant, module, operator = DEFECTS[defect]
+    explanation, graph = explained_in_page(plant)
+    found = explanation.guilty
+    assert found is not None
+    assert (found.module, found.operator) == (module, operator), found.reason
+    script, about = write_graph_reproduction(explanation, graph, tmp_path, "bert-wasm-fp32")
+    assert script is None
+    assert about.endswith("alone is wrong, but wasm runs in a page, which a script alone does not have")
 
 
 def test_a_right_graph_has_no_wrong_node(explained: Explained) -> None:
