@@ -226,9 +226,3 @@ def test_the_command_explains_a_right_model(
     assert (found["module"], found["operator"]) == (None, None)
     assert found["modules"][-1]["name"] == ""
     assert 0 < found["error"] < 1e-5
-
-
-def test_scripts_are_for_torch_only(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    wanted = ["explain", "bert-base-uncased", "--weights", "tiny", "--device", "openvino:CPU"]
-    assert main([*wanted, "--script", str(tmp_path)]) == 1
-    assert "--script writes scripts for devices of torch only" in capsys.readouterr().err
