@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -30,14 +31,22 @@ class TestCompiledByOpenVINO(BackendConformance):
     device = "cpu+openvino"
 
 
+class WithGenerationAtNight(BackendConformance):
+    """Tests of its own compare the tokens of the backend with torch's, which is more than the conformance asks for."""
+
+    @pytest.mark.nightly
+    def test_generation_gives_tokens_or_says_that_it_cannot(self, tmp_path: Path) -> None:
+        super().test_generation_gives_tokens_or_says_that_it_cannot(tmp_path)
+
+
 @pytest.mark.slow
-class TestOpenVINO(BackendConformance):
+class TestOpenVINO(WithGenerationAtNight):
     device = "openvino:CPU"
     absent_device = "openvino:GPU.7"
 
 
 @pytest.mark.slow
-class TestOnnxRuntime(BackendConformance):
+class TestOnnxRuntime(WithGenerationAtNight):
     device = "onnxruntime:CPU"
     absent_device = "onnxruntime:QNN"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -98,11 +99,12 @@ def test_no_path_of_the_machine_is_written(source: Any, folder: Path) -> None:
         assert torch.__file__.rpartition("/")[0].encode() not in content, file.name
 
 
-def test_a_damaged_graph_is_an_error_that_names_the_folder(source: Any, tmp_path: Path) -> None:
+def test_a_damaged_graph_is_an_error_that_names_the_folder(source: Any, folder: Path, tmp_path: Path) -> None:
     from pytest_hfaccel.backends.exported.conversions import Conversions
     from pytest_hfaccel.backends.exported.onnx_programs import OnnxPrograms
 
-    converted(source, tmp_path, static=True)
+    converted(source, folder, static=True)
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     saved = tmp_path / "onnx" / "True-False"
     (entry,) = json.loads((saved / "export.json").read_text())["components"].values()
     (saved / entry["file"]).write_bytes(b"\xff" * 100)

@@ -20,6 +20,7 @@ from pytest_hfaccel.core.config import RunConfig
 from pytest_hfaccel.core.errors import BackendUnavailable, DeviceCrashed, DeviceTimeout
 from pytest_hfaccel.core.results import Stage, Status
 from pytest_hfaccel.engine.runner import Runner
+from tests.forkserver import ForkedPopen
 from tests.unit.backends.backend_sources import make_cell, tiny_checkpoint
 
 pytestmark = pytest.mark.slow
@@ -39,17 +40,31 @@ def gpt2(shared_cache: Path) -> Any:
     return tiny_checkpoint(shared_cache, "GPT2LMHeadModel", "text-generation")
 
 
+_forked: set[int] = set()
+
+
+class _RecordedPopen(ForkedPopen):
+    def __init__(self, *positional: Any, **named: Any) -> None:
+        super().__init__(*positional, **named)
+        _forked.add(self.pid)
+
+
 @pytest.fixture(scope="module", autouse=True)
-def no_rank_stays() -> Iterator[None]:
+def no_rank_stays(forked_processes: None) -> Iterator[None]:  # noqa: ARG001 - used for what it does
     from pytest_hfaccel.backends.torch.ranks import end_all_ranks
 
-    yield
-    end_all_ranks()
-    assert not ranks_alive()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess, "Popen", _RecordedPopen)
+        yield
+        end_all_ranks()
+        assert not ranks_alive()
 
 
 def ranks_alive() -> list[psutil.Process]:
-    return [each for each in psutil.Process().children(recursive=True) if _is_rank(each)]
+    """The ranks of this process: its children, or forks, which are children of another."""
+    forked = [psutil.Process(pid) for pid in _forked if psutil.pid_exists(pid)]
+    children = [each for each in psutil.Process().children(recursive=True) if each.pid not in _forked]
+    return [*forked, *filter(_is_rank, children)]
 
 
 def _is_rank(process: psutil.Process) -> bool:
