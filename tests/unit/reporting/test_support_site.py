@@ -291,6 +291,8 @@ def test_what_changed_between_releases(site: Shown) -> None:
     assert re.search(r"AModel\s*openvino:CPU fp32\s*works\s*→\s*does not work", text)
     assert re.search(r"BModel\s*cpu fp32\s*does not work\s*→\s*works in part", text)
     assert re.search(r"Only with 5.10.0\s+1 class\s+CModel", text)
+    site.go("#changes?release=5.9.0")  # the oldest one: compared with the next
+    assert re.search(r"AModel\s*openvino:CPU fp32\s*works\s*→\s*does not work", site.text(".changes"))
 
 
 def test_what_is_broken_by_cause(site: Shown) -> None:

@@ -355,17 +355,13 @@ function Broken() {
       ${list.map((group) => html`<${ProblemCard} key=${group.cells[0].key} group=${group} />`)}</section>`)}</div>`;
 }
 
-/** The release before another one that has results of the same devices. */
-function releaseBefore(number) {
-  return number > 0 ? number - 1 : number + 1;
-}
-
 const compared = computed(() => {
   const all = site.value;
   if (!all || all.releases.length < 2) return null;
-  const to = release.value ? all.releases.indexOf(release.value) : all.releases.length - 1;
-  const named = all.releases.indexOf(since.value);
-  const from = named >= 0 && named !== to ? named : releaseBefore(to);
+  const chosen = all.releases.indexOf(release.value), named = all.releases.indexOf(since.value);
+  // The oldest release has none before it: the next one is compared with it.
+  const to = chosen < 0 ? all.releases.length - 1 : chosen === 0 && named < 0 ? 1 : chosen;
+  const from = named >= 0 && named !== to ? named : to > 0 ? to - 1 : 1;
   const side = (number) => {
     const cells = new Map();
     for (const record of all.records) {
@@ -379,8 +375,8 @@ const compared = computed(() => {
 });
 
 const CHANGED = {
-  broken: { tone: "bad", label: "Worse", says: "It worked, or more of it did, with the older release." },
-  fixed: { tone: "good", label: "Better", says: "It did not work, or less of it did, with the older release." },
+  broken: { tone: "bad", label: "Worse", says: "It worked, or more of it did, before." },
+  fixed: { tone: "good", label: "Better", says: "It did not work, or less of it did, before." },
   other: { tone: "odd", label: "No verdict with one of the two", says: "With one of the releases a package was missing, or our tiny checkpoint could not be made." },
 };
 
