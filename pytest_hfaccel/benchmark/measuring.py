@@ -14,6 +14,7 @@ from pytest_hfaccel.benchmark.memory import AddedMemory, SharedProcess
 from pytest_hfaccel.benchmark.noise import noise_between, read_noise
 from pytest_hfaccel.benchmark.timing import (
     BLOCK_MINIMA,
+    CPU_SHARE,
     TimingBudget,
     block_minima,
     latency_of,
@@ -125,7 +126,7 @@ def measure(
         details={
             "inputs": inputs.shapes,
             "inputs_source": inputs.source,
-            "cpu_seconds_per_second": round(busy, 4),
+            CPU_SHARE: round(busy, 4),
             BLOCK_MINIMA: block_minima(seconds),
             **transport,
             **tokens,

@@ -35,6 +35,8 @@ _GROWTH = 10
 
 BLOCK_MINIMA = "block_minima_ms"
 """Among a measurement's details: the repetitions as they are kept, see `block_minima`."""
+CPU_SHARE = "cpu_seconds_per_second"
+"""Likewise: how much CPU time the process had per second of the timed runs; about 1 for one thread on a free core."""
 _BLOCKS = 32
 _DIGITS = 5
 

@@ -33,7 +33,8 @@ _DRIFT_FACTOR, _SHARE_OF_TOLERANCE = 2.0, 0.1
 """A drift at least doubles a distance and adds a tenth of the tolerance to it."""
 _DRIFT_FACTOR_ALONE = 10.0
 """What it takes where the tolerance is not recorded."""
-_MEMORY_SHARE, _MEMORY_BYTES = 0.05, 2**20
+_MEMORY_SHARE, _MEMORY_BYTES = 0.05, 2**22
+"""A peak changed by more than both: the allocators of a process round to mebibytes."""
 _WEIGHTS_SHARE = 0.01
 
 

@@ -9,7 +9,7 @@ between two runs of the same code, and a model that became slower has a slower o
    common (their median) is taken out: a machine that is slower today is slower for all models.
 3. Noise: they differ by more than the other measurements of the device do (`Limits.spreads` times their median absolute
    deviation), and by more than what the repetitions themselves leave open (`Limits.uncertainties` times how far a
-   quarter of the repetitions is from the fastest one).
+   quarter of the repetitions is from the fastest one), and by more than a lack of CPU explains.
 
 The repetitions of a measurement follow each other within a second: ranks alone would take every load of the machine for
 a change. `benchmarks/comparison_rates.py` measures how often nothing is taken for something, and what is missed.
@@ -25,12 +25,14 @@ from functools import lru_cache
 from typing import Any
 
 from pytest_hfaccel.benchmark.measurement import Measurement
-from pytest_hfaccel.benchmark.timing import BLOCK_MINIMA
+from pytest_hfaccel.benchmark.timing import BLOCK_MINIMA, CPU_SHARE
 from pytest_hfaccel.comparison.runs import PointKey
 
 SLOWER, FASTER, SAME, UNCLEAR = "slower", "faster", "same", "unclear"
 _NORMAL_MAD = 1.4826
 """Times the median absolute deviation: the standard deviation, if the distribution were normal."""
+_DISTURBED = 1.0
+"""Distance between the quartiles of the calibration loop, as a share of its median, from which on the CPU was busy."""
 _EXACT = 12
 """Up to so many values on each side the ranks' distribution is counted; above, the normal one is close."""
 
@@ -170,10 +172,7 @@ def compare_timings(
         known = len(keys) >= limits.enough
         shift = statistics.median(logs.values()) if known else 0.0
         spread = _NORMAL_MAD * statistics.median(abs(log - shift) for log in logs.values()) if known else None
-        found = [
-            _judge(sides[key].timing(key), logs[key] - shift, sides[key].noise, spread, adjusted[key], limits)
-            for key in keys
-        ]
+        found = [_judge(sides[key], key, logs[key] - shift, spread, adjusted[key], limits) for key in keys]
         verdict = _of_all(list(logs.values()), shift, limits) if known else SAME
         visible = statistics.median(timing.limit for timing in found)
         noises.append(DeviceNoise(device, len(keys), math.expm1(shift), spread, visible, verdict))
@@ -201,6 +200,12 @@ class _Sides:
             between = _NORMAL_MAD * statistics.median(abs(log - math.log(self._baseline_ms)) for log in logs)
         within = math.hypot(statistics.median(map(_open, runs)), _open(self._run))
         self.noise = max(between, within)
+        comparable = [one for one in earlier if _difference(one, measured) == ""] or list(earlier)
+        self._starved = _starved(comparable[-1], measured), _starved(measured, comparable[-1])
+
+    def noise_towards(self, own: float, uncertainties: float) -> float:
+        """What a change in this direction must exceed because of the repetitions, as a log."""
+        return max(uncertainties * self.noise, self._starved[own > 0])
 
     def timing(self, key: PointKey) -> Timing:
         change = math.expm1(self.log_ratio)
@@ -214,6 +219,22 @@ def _open(ordered: Sequence[float]) -> float:
     return math.log(ordered[(len(ordered) - 1) // 4] / ordered[0])
 
 
+def _starved(slow: Measurement, fast: Measurement) -> float:
+    """How much slower one may be only because its process had less of the CPU than the other one's, as a log.
+
+    Runs that last longer than the scheduler's time slice are interrupted all of them: the fastest one, too. Zero unless
+    the fixed piece of work that is timed beside a measurement was disturbed as well.
+    """
+    if slow.noise.iqr_share <= _DISTURBED:
+        return 0.0
+    shares = [one.details.get(CPU_SHARE) for one in (slow, fast)]
+    if not all(isinstance(share, int | float) and share > 0.0 for share in shares):
+        return 0.0
+    # Among runs that were not disturbed is one that had a whole core.
+    undisturbed = shares[1] if fast.noise.iqr_share > _DISTURBED else max(shares[1], 1.0)  # type: ignore[type-var]
+    return max(0.0, math.log(undisturbed / shares[0]))  # type: ignore[operator]
+
+
 def _difference(one: Measurement, other: Measurement) -> str:
     for name, what in (("device_name", "another chip"), ("threads", "threads"), ("implementation", "implementation")):
         before, after = getattr(one, name), getattr(other, name)
@@ -222,16 +243,16 @@ def _difference(one: Measurement, other: Measurement) -> str:
     return ""
 
 
-def _judge(timing: Timing, own: float, noise: float, spread: float | None, adjusted: float, limits: Limits) -> Timing:
+def _judge(sides: _Sides, key: PointKey, own: float, spread: float | None, adjusted: float, limits: Limits) -> Timing:
     least = math.log1p(limits.least_change if spread is not None else limits.alone)
-    limit = max(least, limits.uncertainties * noise, limits.spreads * (spread or 0.0))
+    limit = max(least, sides.noise_towards(own, limits.uncertainties), limits.spreads * (spread or 0.0))
     verdict = SAME
     if abs(own) > limit and adjusted <= limits.family_error:
         verdict = SLOWER if own > 0 else FASTER
     elif abs(own) > least:
         verdict = UNCLEAR
     share = abs(math.expm1(math.copysign(limit, own)))  # twice as slow is +100 %, twice as fast is -50 %
-    return replace(timing, own_change=math.expm1(own), limit=share, p_adjusted=adjusted, verdict=verdict)
+    return replace(sides.timing(key), own_change=math.expm1(own), limit=share, p_adjusted=adjusted, verdict=verdict)
 
 
 def _of_all(logs: Sequence[float], shift: float, limits: Limits) -> str:

@@ -106,6 +106,22 @@ def test_what_lies_within_the_noise_of_the_repetitions_is_unclear() -> None:
     assert noise.least_visible > 0.2
 
 
+def test_a_run_that_got_little_of_the_cpu_is_not_a_slower_model() -> None:
+    def run(milliseconds: float, share: float, disturbed: float) -> Measurement:
+        one = measured("MiniLM", draw(make_dice(9), milliseconds, 0.02))
+        details = {**one.details, "cpu_seconds_per_second": share}
+        return replace(one, details=details, noise=replace(one.noise, iqr_share=disturbed))
+
+    def verdict(before: Measurement, after: Measurement) -> str:
+        return compare_timings({point_key(before): [before]}, {point_key(after): [after]})[0][0].verdict
+
+    free, starved = run(9.8, 0.94, 0.1), run(44.3, 0.21, 7.2)  # as was measured
+    assert (verdict(free, starved), verdict(starved, free)) == ("unclear", "unclear")
+    assert verdict(free, run(60.0, 0.21, 7.2)) == "slower"  # more than the lack of CPU explains
+    assert verdict(free, run(44.3, 0.21, 0.1)) == "slower"  # it waits by itself: nothing else was disturbed
+    assert verdict(starved, run(55.0, 0.21, 7.2)) == "slower"  # both had as little
+
+
 def test_a_device_with_few_measurements_cannot_tell_its_noise() -> None:
     dice = make_dice(6)
     one = {key: of for key, of in one_run(dice).items() if key[0] in MODELS[:2]}
