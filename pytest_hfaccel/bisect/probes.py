@@ -42,6 +42,9 @@ NO_ENVIRONMENT, NOT_RUN = "no environment", "not run"
 """Statuses besides those of checks: the release cannot be installed; pytest has not run the check."""
 
 _TAIL = 800
+_ERRORS = ("rel_l2", "max_abs", "max_rel")
+_ALLOWED = frozenset({"tolerance", "budget"})
+"""Measures that say how large errors may be."""
 _PASSED = frozenset({Status.PASSED, Status.XPASSED})
 _FAILED = frozenset({Status.FAILED, Status.XFAILED})
 ALSO_BAD = frozenset({Status.ERROR, Status.CRASHED, Status.TIMEOUT, Status.OUT_OF_MEMORY})
@@ -93,9 +96,9 @@ class Probe:
     def numbers(self) -> dict[str, float]:
         """Return the numbers among the measures that say most: errors where there are any, the largest of each name."""
         found: dict[str, float] = {}
-        for name, value in _flat(self.measures):
+        for name, value in _measured(self.measures):
             found[name] = max(value, found.get(name, value))
-        errors = {name: value for name, value in found.items() if name in ("rel_l2", "max_abs", "max_rel")}
+        errors = {name: found[name] for name in _ERRORS if name in found}
         return errors or dict(list(found.items())[:3])
 
     def to_json(self) -> dict[str, Any]:
@@ -103,10 +106,10 @@ class Probe:
         return {**asdict(self), "numbers": self.numbers()}
 
 
-def _flat(measures: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+def _measured(measures: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     for name, value in measures.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value)
+        if isinstance(value, Mapping) and name not in _ALLOWED:
+            yield from _measured(value)
         elif isinstance(value, int | float) and not isinstance(value, bool):
             yield name, value
 

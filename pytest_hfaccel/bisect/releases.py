@@ -124,7 +124,7 @@ def list_releases(
     """Return the releases of a package that the index has, oldest first.
 
     Of builds of one version that differ in their local label (`2.13.0`, `2.13.0+cpu`), the one with the label of the
-    installed release is listed.
+    installed release is listed. The installed release is always among them.
 
     Args:
         package: Its name.
@@ -150,7 +150,11 @@ def list_releases(
     allowed = {
         version: Release(version, _why_left_out(version, each, pre_releases, yanked)) for version, each in files.items()
     }
-    return [allowed[version] for version in sorted(_without_other_builds(allowed, installed_version(package)))]
+    installed = installed_version(package)
+    if installed is not None:  # it need not be found anywhere
+        known = [version for version in allowed if version.public == installed.public]
+        allowed |= {version: Release(version) for version in known or [installed]}
+    return [allowed[version] for version in sorted(_without_other_builds(allowed, installed))]
 
 
 def installed_version(package: str) -> Version | None:

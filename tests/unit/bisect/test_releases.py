@@ -87,7 +87,7 @@ def test_the_build_like_the_installed_one_is_taken(tmp_path: Path) -> None:
     for version in ("2.9.0", f"2.9.0+{label}", "2.9.0+other", "2.10.0"):
         write_wheel(tmp_path, "torch", version, "")
     found = [str(each.version) for each in list_releases("torch", IndexSettings((), (str(tmp_path),)))]
-    assert found == [f"2.9.0+{label}" if installed.local else "2.9.0", "2.10.0"]
+    assert found == [f"2.9.0+{label}" if installed.local else "2.9.0", "2.10.0", str(installed)]
 
 
 def test_a_package_that_no_index_has(tmp_path: Path) -> None:

@@ -89,6 +89,8 @@ def test_numbers_are_the_largest_error_of_each_name() -> None:
     assert Probe("1", "failed", measures={"row_0": {"rel_l2": 0.1}, "row_1": {"rel_l2": 0.7}, "rows": 2}).numbers() == {
         "rel_l2": 0.7
     }
+    with_limits = {"rel_l2": 1e-7, "leaves": {"logits": {"rel_l2": 1e-7}}, "tolerance": {"rel_l2": 2e-5}}
+    assert Probe("1", "passed", measures=with_limits).numbers() == {"rel_l2": 1e-7}
     assert Probe("1", "passed", measures={"exact": True, "tokens": 8}).numbers() == {"tokens": 8}
 
 
