@@ -278,6 +278,7 @@ def test_what_changed_since_the_last_run(shown: Shown) -> None:
 def test_what_changed_since_the_baseline(shown: Shown) -> None:
     shown.go("#changes")
     text = " ".join(shown.text(".baseline").split())
+    assert re.search(r"Changes\s*4", shown.text("nav"))
     assert "Worse: 1 newly failing, 1 numeric drift, 1 slower, 1 more memory. This fails the run." in text
     assert re.search(r"newly failing 1 org/model-07 ?openvino:CPU fp32 parity ?passed → ?failed logits: rel-L2", text)
     assert re.search(r"numeric drift 1 org/model-07.* parity ?rel-L2 2\.0?e-7 → 0\.2 allowed 1\.0?e-5", text)

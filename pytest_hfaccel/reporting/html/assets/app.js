@@ -20,12 +20,13 @@ const sentence = computed(() => {
   const others = all.worstFirst.filter((status) => status !== "passed" && all.counts[status]).map((status) => `${format.count(all.counts[status])} ${words(status)}`);
   return [all.run.passed ? "good" : "odd", `Nothing failed: ${format.count(passed)} passed, ${others.join(", ")}${cut}`];
 });
-const worseThanBaseline = ({ comparison }) => Object.values(comparison?.worse ?? {}).reduce((sum, many) => sum + many, 0);
+const worseThanBaseline = ({ worse }) => Object.values(worse).reduce((sum, many) => sum + many, 0);
 
 /** What the tabs count. */
 const counted = computed(() => ({
   problems: problemGroups(run.value.cells).filter((group) => run.value.bad.has(group.status)).length,
-  changes: run.value.cells.filter((cell) => cell.change && cell.change !== "new").length || worseThanBaseline(run.value),
+  // With a baseline: what is worse by more than noise. A median alone moves with whatever else the machine does.
+  changes: run.value.comparison ? worseThanBaseline(run.value.comparison) : run.value.cells.filter((cell) => cell.change && cell.change !== "new").length,
 }));
 
 function duration({ started, finished }) {
