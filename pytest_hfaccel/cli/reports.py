@@ -126,8 +126,7 @@ def _html(arguments: argparse.Namespace) -> int:
 
 def _site(arguments: argparse.Namespace) -> int:
     from pytest_hfaccel.registry import load_registry
-    from pytest_hfaccel.reporting.evidence import read_evidence
-    from pytest_hfaccel.reporting.site import write_site
+    from pytest_hfaccel.reporting.evidence import read_evidence, write_site
     from pytest_hfaccel.upstream.transformers import documented_checkpoints
 
     evidence = read_evidence(arguments.runs)

@@ -1,6 +1,6 @@
 """All that many runs found: per class, device, dtype and release of transformers, with the runs it is from.
 
-The support site is made of it (`reporting.site`).
+The support site is made of it: a page with all its data, and the newest results as JSON.
 """
 
 from __future__ import annotations
@@ -12,14 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.files import replace_file
 from pytest_hfaccel.core.results import CellResult, Status
 from pytest_hfaccel.reporting.journal import JOURNAL, read_journal
-from pytest_hfaccel.reporting.runs import run_folders
-from pytest_hfaccel.reporting.support_matrix import Coverage, command_of_run, read_coverage_json, results_of
+from pytest_hfaccel.reporting.runs import PAGE, RUNS, run_folders
+from pytest_hfaccel.reporting.support_matrix import (
+    Coverage,
+    command_of_run,
+    coverage_json,
+    read_coverage_json,
+    results_of,
+    write_coverage_json,
+)
 
 UNKNOWN = "unknown"
 """The release of a run whose header has no version of transformers."""
 
+_DATA = "support.json"
 _DEVICES = re.compile(r"--hf-device[ =](\S+)")
 _DTYPES = re.compile(r"--hf-dtype[ =](\S+)")
 _MODELS = re.compile(r"--hf-model[ =](\S+)")
@@ -249,3 +258,35 @@ def _without_unused(runs: Sequence[SourceRun], records: Sequence[Record]) -> Evi
             yield replace(each, runs=tuple(new[number] for number in each.runs), before=before)
 
     return Evidence([runs[number] for number in ordered], list(renumbered()))
+
+
+def write_site(directory: Path, evidence: Evidence, hub_ids: Mapping[str, Sequence[str]]) -> Path:
+    """Write the support site, over an earlier one.
+
+    Args:
+        directory: Made where it is missing.
+        evidence: What the site shows.
+        hub_ids: By class of transformers, or by model type: the hub ids that a search finds it by.
+
+    Returns:
+        The page.
+
+    Raises:
+        ConfigError: The directory holds reports or another page, or cannot be written.
+    """
+    from pytest_hfaccel.reporting.html import SITE_TITLE, make_site_page
+
+    page = directory / PAGE
+    another = "Choose another directory with --output."
+    try:
+        if (directory / RUNS).exists():
+            raise ConfigError(
+                f"{directory} is a directory of reports, whose page the site would replace.", hint=another
+            )
+        if page.exists() and SITE_TITLE not in page.read_text(encoding="utf-8", errors="replace")[:4000]:
+            raise ConfigError(f"{page} is another page, which the site would replace.", hint=another)
+        write_coverage_json(directory / _DATA, coverage_json(evidence.newest()))
+        replace_file(page, make_site_page(evidence, hub_ids))
+    except OSError as error:
+        raise ConfigError(f"{error.filename or directory} cannot be written: {error.strerror}", hint=another) from error
+    return page

@@ -1,6 +1,6 @@
 """The support matrix: the results of every class, device and check in the journals of one or several runs.
 
-As JSON, and its totals as Markdown. What people look up in it is the support site (`reporting.site`).
+As JSON, and its totals as Markdown. What people look up in it is the support site (`reporting.evidence`).
 """
 
 from __future__ import annotations

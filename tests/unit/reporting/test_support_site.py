@@ -14,10 +14,9 @@ from pytest_hfaccel.cli import main
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.results import CellResult, CheckOutcome, Ended, Stage, Status
 from pytest_hfaccel.reporting import JOURNAL, Journal
-from pytest_hfaccel.reporting.evidence import Evidence, read_evidence
+from pytest_hfaccel.reporting.evidence import Evidence, read_evidence, write_site
 from pytest_hfaccel.reporting.html import make_site_page
 from pytest_hfaccel.reporting.html.page_data import numbers_of
-from pytest_hfaccel.reporting.site import write_site
 from pytest_hfaccel.upstream.transformers import documented_checkpoints
 from tests.unit.reporting.shown_page import Shown, serious_findings
 

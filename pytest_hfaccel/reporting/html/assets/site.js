@@ -1,9 +1,9 @@
 // The support site: can this class be used on this device, at this precision, with this release of transformers?
 
-import { STATUS, arrange, columnName, computed, effect, format, html, makeColumn, readChecks, readNumbers, signal, unpack, useEffect, useState, words } from "./data.js";
+import { STATUS, arrange, columnName, computed, effect, format, html, makeColumn, readChecks, readNumbers, signal, unpack, useState, words } from "./data.js";
 import { Badge, FilterBar, Icon, Matrix, SHAPES, Weights } from "./matrix.js";
 import { Command, Gauge, Header, PanelFrame } from "./details.js";
-import { CellList, Facts, ProblemCard } from "./views.js";
+import { ProblemCard } from "./views.js";
 import { ThemePicker, address, found, open, query, release, run, since, startPage, view } from "./state.js";
 
 const site = signal(null);

@@ -10,7 +10,7 @@ function CellLink({ cell }) {
   return html`<a class="cell-link" href=${address({ open: cell.key })}><bdi>${cell.row.model}</bdi><span>${columnName(cell.column)}</span></a>`;
 }
 
-export function CellList({ cells, extra }) {
+function CellList({ cells, extra }) {
   const [limit, setLimit] = useState(12);
   return html`<ul class="cell-list">${cells.slice(0, limit).map((cell) => html`<li key=${cell.key}><span class="mark tone-${STATUS[cell.status].tone}"><${Icon} name=${cell.status} /></span><${CellLink} cell=${cell} />${extra?.(cell)}</li>`)}</ul>
     ${cells.length > limit ? html`<button type="button" class="more" onClick=${() => setLimit(limit + 200)}>Show ${format.count(Math.min(200, cells.length - limit))} more</button>` : null}`;
@@ -168,7 +168,7 @@ export function Changes() {
 
 const isPlain = (value) => value === null || typeof value !== "object";
 
-export function Facts({ of }) {
+function Facts({ of }) {
   return html`<dl class="facts">${Object.entries(of).filter(([, value]) => value !== null && value !== "" && !(Array.isArray(value) && !value.length) && !(typeof value === "object" && !Array.isArray(value) && !Object.keys(value).length)).map(([name, value]) => html`<dt>${words(name)}</dt><dd>${
     /bytes$/.test(name) && typeof value === "number" ? format.memory(value) : isPlain(value) ? (value === true ? "yes" : value === false ? "no" : String(value))
       : Array.isArray(value) ? (value.every(isPlain) ? value.join(", ") : value.map((item) => html`<${Facts} of=${item} />`)) : html`<${Facts} of=${value} />`}</dd>`)}</dl>`;
