@@ -75,17 +75,14 @@ class Verdict:
         cause: One of `core.results.Cause`; empty where there is no failure to explain.
         because: The reason, one sentence.
         experiments: All that was tried, in order.
+        is_failure: Whether the check fails, now as then.
     """
 
     check: str
     cause: str
     because: str
     experiments: Sequence[Experiment] = field(default_factory=tuple)
-
-    @property
-    def is_failure(self) -> bool:
-        """Whether the check fails, now as then."""
-        return not any(each.name == AGAIN and each.outcome == AGREES for each in self.experiments)
+    is_failure: bool = True
 
     def lines(self) -> Iterator[str]:
         """Yield it as lines of text."""
@@ -238,7 +235,7 @@ def decide(
     evidence = _Evidence(experiments, dtype, is_exported, is_converted)
     for holds, cause, because in RULES:
         if holds(evidence):
-            return Verdict(check, cause, because, tuple(experiments))
+            return Verdict(check, cause, because, tuple(experiments), not evidence.agrees(AGAIN))
     tried = [each.name for each in experiments if each.outcome in (AGREES, DIFFERS)]
     because = f"none of the experiments tells; tried: {', '.join(tried) or 'none'}"
     return Verdict(check, Cause.UNDECIDED, because, tuple(experiments))

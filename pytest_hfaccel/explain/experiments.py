@@ -69,6 +69,9 @@ class Examination:
         try:
             with _noted() as clock:
                 outcome = run.check(self._check)
+            if outcome.status in (Status.SKIPPED, Status.UNAVAILABLE):
+                why = f"{self._check} is {outcome.status} now: {_first_line(outcome.reason)}"
+                return Verdict(self._check, Cause.UNDECIDED, why, is_failure=False)
             if not outcome.status.is_bad:
                 again = Experiment(cause.AGAIN, AGREES, about=f"{self._check} {outcome.status}", seconds=clock())
                 return cause.decide(self._check, [again], self._cell.dtype)

@@ -150,15 +150,20 @@ def test_wrong_inputs_of_ours_are_put_down_to_us(examine: Examine, monkeypatch: 
     assert outcomes(verdict)[cause.ALONE] == AGREES
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("onnxruntime:CPU", marks=pytest.mark.nightly)])
-def test_an_error_that_fp16_must_cost_is_numerics(
-    device: str, examine: Examine, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("device", "dtype"), [("cpu", "fp16"), pytest.param("openvino:CPU", "bf16", marks=pytest.mark.nightly)]
+)
+def test_an_error_that_the_dtype_must_cost_is_numerics(
+    device: str, dtype: str, examine: Examine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     narrow = Tolerance(rel_l2=1e-5, second_chance=False)
     monkeypatch.setattr("pytest_hfaccel.checks.outputs.tolerance_of", lambda _: narrow)
-    verdict = examine(device, "fp16")
+    verdict = examine(device, dtype)
+    if not verdict.is_failure:  # no bf16 without AMX
+        pytest.skip(verdict.because)
     assert verdict.cause == "numerics", list(verdict.lines())
-    assert "times what fp16 must cost" in next(each.about for each in verdict.experiments if each.name == cause.BUDGET)
+    about = next(each.about for each in verdict.experiments if each.name == cause.BUDGET)
+    assert f"times what {dtype} must cost" in about
 
 
 def test_code_that_depends_on_the_dtype_is_put_down_to_transformers(
@@ -231,3 +236,10 @@ def test_the_command_says_the_cause_with_its_experiments(
     assert found["module"]["name"].endswith("intermediate")
     assert found["cause"]["cause"] == "transformers"
     assert {each["name"] for each in found["cause"]["experiments"]} >= {cause.AGAIN, cause.BUDGET, cause.TORCH}
+
+
+def test_a_precision_that_is_not_here_is_no_failure_that_went_away(examine: Examine) -> None:
+    pytest.importorskip("onnxruntime")
+    verdict = examine("onnxruntime:CPU", "bf16")
+    assert not verdict.is_failure
+    assert verdict.because.startswith("parity is unavailable now: onnxruntime:CPU: the ONNX Runtime backend cannot run")
