@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -161,10 +162,20 @@ def module_of(path: Path) -> str:
     return ".".join(("pytest_hfaccel", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
 
 
-def imports(path: Path, *, top_only: bool = False) -> Iterator[str]:
+def imports(path: Path, *, top_only: bool = False) -> tuple[str, ...]:
     """Dotted names of what a file imports; `if TYPE_CHECKING:` blocks do not count as top level."""
+    return both_imports(path)[top_only]
+
+
+@cache
+def both_imports(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What a file imports anywhere, and at its top level; it is parsed once."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in tree.body if top_only else ast.walk(tree):
+    return tuple(imported(ast.walk(tree), path)), tuple(imported(tree.body, path))
+
+
+def imported(nodes: Iterable[ast.AST], path: Path) -> Iterator[str]:
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:

@@ -15,6 +15,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from tests.harness import environment, run_python
+
 TOKEN = "hf_of_the_test"  # noqa: S105
 CONFIG = json.dumps({"architectures": ["OPTForCausalLM"], "model_type": "opt", "vocab_size": 50272}).encode()
 LISTING = [
@@ -185,7 +187,8 @@ def test_sync_prints_what_is_popular_and_not_registered(endpoint: str, home: Pat
 
 @pytest.mark.slow
 def test_sync_without_a_hub_says_so(home: Path) -> None:
-    done = run(["-m", "pytest_hfaccel", "registry", "sync", "BertForMaskedLM"], home, HF_HUB_OFFLINE="1")
+    command = ["-m", "pytest_hfaccel", "registry", "sync", "BertForMaskedLM"]
+    done = run_python(command, home, environment(home))  # which is offline
     assert done.returncode == 1
     assert "BertForMaskedLM: HF_HUB_OFFLINE switches the hub off." in done.stderr
     assert "Traceback" not in done.stderr
