@@ -50,7 +50,7 @@ lint: $(INSTALLED)
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
-# The pictures of README.md, from real runs.
+# The pictures of the documentation, from real runs.
 pictures: $(INSTALLED)
 	$(PY) docs/pictures/make.py
 

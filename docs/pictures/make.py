@@ -1,6 +1,7 @@
-"""Makes the pictures of README.md from real runs: `make pictures`; `make.py terminal` and `make.py report` make one.
+"""Makes the pictures of the documentation from real runs: `make pictures`; `make.py report`, say, makes one.
 
-`report.png` is the page of a run in a browser: Chromium, Chrome or Edge, driven by Playwright. For `terminal.svg` the
+`report.png` is the page of a run, and `support_site.png` the support site of the sweeps in docs/data, in a browser:
+Chromium, Chrome or Edge, driven by Playwright. For `terminal.svg` the
 commands run in a terminal of their own (a pty) in a new folder; rich draws what they print. A line of the recording
 appears when it was printed, but waiting is cut to `_LONGEST_WAIT` seconds. What shows no animation shows all lines.
 """
@@ -35,6 +36,7 @@ REPORT = (
     "--hf-model google/vit-base-patch16-224 --hf-model openai/clip-vit-base-patch32 "
     "--hf-model facebook/wav2vec2-base-960h"
 )
+SITE_ADDRESS = "matrix?q=SamModel&open=class:SamModel"
 _SIZE = {"width": 1180, "height": 660}
 _COLORS = 256
 _LARGEST = 200_000
@@ -115,8 +117,13 @@ def draw(title: str, commands: tuple[str, ...], directory: Path) -> str:
     return drawing.replace("</style>", "@keyframes wait { from, to { visibility: hidden; } }\n    </style>", 1)
 
 
-def photograph(page: Path, picture: Path) -> None:
-    """Write what a browser shows first of the page of a run.
+def photograph(page: Path, picture: Path, address: str = "") -> None:
+    """Write what a browser shows first of a page.
+
+    Args:
+        page: The HTML file.
+        picture: The PNG file.
+        address: What follows `#`.
 
     Raises:
         SystemExit: There is no browser, or the picture is too large.
@@ -132,7 +139,7 @@ def photograph(page: Path, picture: Path) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(program), args=["--no-sandbox"])
         tab = browser.new_context(viewport=_SIZE, device_scale_factor=1.5, color_scheme="light").new_page()
-        tab.goto(page.as_uri())
+        tab.goto(f"{page.as_uri()}#{address}")
         tab.wait_for_selector("html[data-ready]")
         tab.wait_for_timeout(300)
         shot = tab.screenshot()
@@ -146,7 +153,7 @@ def photograph(page: Path, picture: Path) -> None:
 
 def main() -> None:
     """Write the pictures."""
-    wanted = sys.argv[1:] or ["terminal", "report"]
+    wanted = sys.argv[1:] or ["terminal", "report", "site"]
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder, "project")
         directory.mkdir()
@@ -161,6 +168,11 @@ def main() -> None:
             if done.returncode not in (0, 1):
                 sys.exit(f"{REPORT} ended with {done.returncode}")
             photograph(report / "reports" / "index.html", FOLDER / "report.png")
+        if "site" in wanted:
+            runs = sorted(FOLDER.parent.glob("data/support_*.json.xz"))
+            command = [sys.executable, "-m", "pytest_hfaccel", "site", *map(str, runs), "--output", folder]
+            subprocess.run(command, check=True)
+            photograph(Path(folder, "index.html"), FOLDER / "support_site.png", SITE_ADDRESS)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,12 @@ const MEANT = {
   determinism: ["results vary", "two runs on the same inputs differ"],
   batch_invariance: ["batches", "a sample alone has other results than in a batch"],
   padding_invariance: ["padding", "masked padding changes the results"],
+  sensitivity: ["ignores inputs", "a change of an input does not change the results"],
+  task_sense: ["no sense", "the trained model does not do its task"],
+  attention: ["attention", "eager and fused attention give other results"],
+  transformers_js: ["transformers.js", "the pipeline of transformers.js gives something else"],
+  compile: ["torch.compile", "it cannot be compiled, or has other results then"],
+  training: ["training", "a step of training fails or has wrong gradients"],
   generation: ["generation", "it generates other tokens than the reference"],
   pipeline: ["pipeline", "transformers.pipeline and the direct API disagree"],
   memory: ["memory", "memory grows from run to run, or cannot be measured"],
@@ -206,7 +212,7 @@ function Nothing() {
 /** What was searched, answered in a sentence for each of the few classes that it names. */
 function Answers() {
   const { rows, isAll } = found.value;
-  if (isAll || !rows.length) return null;
+  if (isAll || !rows.length || open.value) return null; // the panel says it, too
   const wanted = wantedId.value;
   const exact = rows.filter((row) => row.name.toLowerCase() === wanted || row.known[1].has(wanted));
   const ofType = exact.length ? [] : rows.filter((row) => row.known[2].has(wanted));
