@@ -4,8 +4,9 @@
 
 One run is one cell of a key class: tiny weights drawn from a seed that no other run of the cell has, the sample and one
 more input, and the checks that budgets judge, `parity` and `generation`. Nothing is wrong with any of them, so that
-every failure is a false alarm. Exit code 1 where there is one. The bound is that of `--hf-samples`: exact, one-sided,
-95 %.
+every failure is a false alarm. Exit code 1 where there is one. "By the table alone" are those whose error is within the
+budget (cause `numerics`): the table is a ceiling, and some weights amplify rounding beyond it. The bound is that of
+`--hf-samples`: exact, one-sided, 95 %.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from collections.abc import Iterator
 
 from pytest_hfaccel.checkpoints import build, store
 from pytest_hfaccel.core.config import RunConfig
-from pytest_hfaccel.core.results import CheckOutcome, Status
+from pytest_hfaccel.core.results import Cause, CheckOutcome, Status
 from pytest_hfaccel.core.spec import Cell, Device, Weights, WeightsChoice
 from pytest_hfaccel.engine.runner import Runner
 from pytest_hfaccel.numerics.sampling import bound_of_failures
@@ -101,12 +102,13 @@ def main() -> int:
     torch.set_num_threads(1)
     cells = [(Device.parse(text.rpartition("/")[0]), text.rpartition("/")[2]) for text in arguments.cells]
     until = time.monotonic() + arguments.seconds
-    runs, alarms, without = 0, 0, 0
+    runs, alarms, by_table, without = 0, 0, 0, 0
     ratios: dict[str, list[float]] = defaultdict(list)
     for cell, outcomes in aa_runs(cells, arguments.samples, arguments.seed):
         runs += 1
         bad = [outcome for outcome in outcomes if outcome.status not in (Status.PASSED, Status.SKIPPED)]
         alarms += bool(bad)
+        by_table += bool(bad) and all(outcome.cause == Cause.NUMERICS for outcome in bad)
         for outcome in bad:
             print(f"{cell.id} {cell.weights.reason}: {outcome.status} {outcome.name}: {outcome.reason}", flush=True)
         found = ratios_of(outcomes)
@@ -124,7 +126,8 @@ def main() -> int:
     bound = bound_of_failures(alarms, runs)
     print(
         f"{runs} runs of {len(MODELS)} classes, seeds {arguments.seed} and up, {arguments.samples} inputs each: "
-        f"{alarms} failed; with 95 % confidence at most {bound:.2%} of such runs do. Runs without a budget: {without}."
+        f"{alarms} failed, {by_table} of them by the table alone; with 95 % confidence at most {bound:.2%} do. "
+        f"Runs without a budget: {without}."
     )
     return 1 if alarms else 0
 
