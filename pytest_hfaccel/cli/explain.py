@@ -202,7 +202,7 @@ def _in_graph(session: Session, cell: Cell, scripts: Path | None) -> tuple[_Answ
 def _add_generation(session: Session, cell: Cell, answer: _Answer) -> None:
     """Find the first token that differs."""
     from pytest_hfaccel.core.tasks import generates
-    from pytest_hfaccel.explain.generation import NEW_TOKENS, explain_generation, explain_start
+    from pytest_hfaccel.explain.generation import NEW_TOKENS, explain_generation, explain_start, with_module
     from pytest_hfaccel.numerics.tolerances import tolerance_of
 
     run = session.runner.open(cell)
@@ -211,9 +211,11 @@ def _add_generation(session: Session, cell: Cell, answer: _Answer) -> None:
         if not generates(cell.model) or inputs is None:
             return
         expected = run.reference.continuation(NEW_TOKENS)
-        start = explain_start(run.source.torch_model(run.reference.dtype), inputs, expected)
+        reference = run.source.torch_model(run.reference.dtype)
         found = explain_generation(run.loaded, inputs, expected, tolerance_of(cell).rel_l2)
-        found = replace(found, other_start=start)
+        if found.is_wrong and cell.device.traits.torch_module:
+            found = with_module(found, run.loaded, reference, inputs)
+        found = replace(found, other_start=explain_start(reference, inputs, expected))
     except Exception as error:  # whatever a model that fails may raise
         answer.lines.append(f"Generation was not looked at: {type(error).__name__}: {error}".splitlines()[0])
         return

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.backends.generation import generate_greedily
@@ -55,6 +57,9 @@ class StepError:
         budget: What it may be.
         errors: The same for this and all steps before it, where both sides had the same text.
         top: The tokens that either side likes best, in the order of the reference.
+        module: On devices of torch the first module that gives something else at the last position, given the same
+            there; empty where it is not known.
+        kind: Its class.
     """
 
     way: str
@@ -68,6 +73,8 @@ class StepError:
     budget: float
     errors: tuple[float, ...]
     top: tuple[Candidate, ...]
+    module: str = ""
+    kind: str = ""
 
     @property
     def is_wrong(self) -> bool:
@@ -87,6 +94,8 @@ class StepError:
             yield f"{place} is {self.token}, in the reference {self.expected}{off}."
             other = "" if self.device_gap is None else f", the device the other one by {self.device_gap:.3g}"
             yield f"  the reference prefers its token by {self.gap:.3g}{other}"
+        if self.module:
+            yield f"  first module that is off there: {self.module} ({self.kind})"
         if len(self.errors) > 1:
             yield f"  errors of the logits up to there: {', '.join(f'{each:.1e}' for each in self.errors)}"
         for each in self.top:
@@ -230,6 +239,66 @@ def explain_start(
     others = [name for name, call in plain.items() if name in started and _differs(started[name], call)]
     first = next((name for name in others if not any(each.startswith(f"{name}.") for each in others)), "")
     return OtherStart(error, tuple(extra), first, type(side.modules[first]).__name__ if first else "")
+
+
+def with_module(
+    found: GenerationError, loaded: LoadedModel, reference: Any, inputs: Mapping[str, torch.Tensor]
+) -> GenerationError:
+    """Return what was found with the module behind each wrong step.
+
+    Args:
+        found: What was found.
+        loaded: The model on a device of torch.
+        reference: The reference as a torch model.
+        inputs: Arguments of `generate`.
+    """
+    import torch
+
+    def generate_reference(new_tokens: int) -> None:
+        with torch.inference_mode():
+            generate_greedily(reference, moved, max_new_tokens=new_tokens, use_cache=True)
+
+    moved = Side(reference).moved(dict(inputs), "")
+    steps = []
+    for step in found.found:
+        count = step.step + 1
+        generate = partial(loaded.generate, inputs, max_new_tokens=count, use_cache=step.way == WITH_CACHE)
+        got = _last_positions(loaded.pipeline_model(), generate, step)
+        expected = _last_positions(reference, partial(generate_reference, count), step)
+        both = [name for name in expected if name in got]
+        off = [
+            name
+            for name in both
+            if tensor_error(got[name][0], expected[name][0]) <= step.budget
+            and not tensor_error(got[name][1], expected[name][1]) <= step.budget
+        ]
+        first = next((name for name in off if not any(each.startswith(f"{name}.") for each in off)), "")
+        kind = type(reference.get_submodule(first)).__name__ if first else ""
+        steps.append(replace(step, module=first, kind=kind) if step.is_wrong else step)
+    return replace(found, found=tuple(steps))
+
+
+def _last_positions(
+    model: Any, run: Callable[[], Any], step: StepError
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Return what each module got and gave at a step, in the row and at the last position, in the order of return."""
+    seen: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+
+    def last(value: torch.Tensor) -> torch.Tensor:
+        value = value[step.row if value.shape[0] > step.row else 0]
+        return (value[-1] if value.ndim else value).detach().clone()
+
+    with ExitStack() as hooks:
+        for name, module in model.named_modules():
+
+            def keep(_module: Any, args: Any, kwargs: Any, output: Any, *, name: str = name) -> None:
+                given, made = tensors_in((args, kwargs)), tensors_in(output)
+                if given and made and given[0].ndim and made[0].ndim:
+                    seen.setdefault(name, []).append((last(given[0]), last(made[0])))
+
+            hooks.callback(module.register_forward_hook(keep, with_kwargs=True).remove)
+        run()
+    return {name: calls[step.step] for name, calls in seen.items() if len(calls) == step.step + 1}
 
 
 def _differs(one: Call, other: Call) -> bool:

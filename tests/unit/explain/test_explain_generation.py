@@ -19,6 +19,7 @@ from pytest_hfaccel.explain.generation import (
     WITHOUT_CACHE,
     explain_generation,
     explain_start,
+    with_module,
 )
 from pytest_hfaccel.numerics.reference import Continuation
 from pytest_hfaccel.registry.resolution import resolve_model
@@ -99,6 +100,16 @@ def test_a_defect_of_later_steps_is_found_at_the_first_of_them(
     assert step.top[0].reference == pytest.approx(float(logits.max()))
     assert step.top[0].device != pytest.approx(step.top[0].reference, abs=1e-4)
     assert found.to_json()["steps"][0]["errors"] == step.errors
+
+
+def test_the_module_behind_a_wrong_step_is_named(opened: Callable[[str], Any]) -> None:
+    run = opened("cpu")
+    norm = run.loaded.pipeline_model().get_submodule("transformer.h.1.ln_2")
+    norm.register_forward_hook(lambda _, args, output: output * 1.1 if args[0].shape[1] == 1 else output)
+    found, _ = explained(run)
+    found = with_module(found, run.loaded, run.source.torch_model("fp64"), run.sample.generate)
+    (step,) = found.found
+    assert (step.step, step.module, step.kind) == (1, "transformer.h.1.ln_2", "LayerNorm")
 
 
 def test_a_right_model_generates_rightly(opened: Callable[[str], Any]) -> None:
