@@ -62,6 +62,17 @@ class Found:
         """The probe beside the change at which the check passes."""
         return self.probes[self.first if self.was_fixed else self.last_before]
 
+    def also_changed(self) -> dict[str, tuple[str, str]]:
+        """Return the versions before and at the change of packages that a release brought with it, by name.
+
+        Empty for what is as installed; the change may be theirs.
+        """
+        before, after = self.probes[self.last_before].changes, self.probes[self.first].changes
+        names = sorted({*before, *after})
+        return {
+            name: (before.get(name, ""), after.get(name, "")) for name in names if before.get(name) != after.get(name)
+        }
+
 
 def search(places: Sequence[str], run: Run, *, good_first: bool, everywhere: bool = False) -> Found:
     """Find the first of some releases or commits at which the check ends otherwise than before.

@@ -242,7 +242,11 @@ def _print(
     left_out: list[Release],
     tool: str,
 ) -> int:
+    from packaging.utils import canonicalize_name
+
     commands = {name: _command(probe) for name, probe in (("fails", found.bad), ("passes", found.good))}
+    package = canonicalize_name(arguments.package or "")
+    also_changed = {each: two for each, two in found.also_changed().items() if each != package}
     if arguments.json:
         print_json(
             {
@@ -256,6 +260,7 @@ def _print(
                 "probes": [
                     {**probe.to_json(), "verdict": probe.verdict(found.also_bad)} for probe in found.probes.values()
                 ],
+                "also_changed": also_changed,
                 "left_out": {str(each.version): each.left_out for each in left_out},
                 "commands": commands,
             }
@@ -268,10 +273,9 @@ def _print(
     else:
         print(f"\nThe first {state} {what} is one of these; the others could not be tried:")
         print(*(f"  {titles.get(each, each)}" for each in found.suspects), sep="\n")
-    changes = found.probes[found.first].changes
-    others = [f"{name} {version}" for name, version in changes.items() if name != arguments.package]
-    if others:
-        print(f"Installed with it: {', '.join(others)}. All else is what is installed here.")
+    if also_changed:
+        shown = (f"{name} {' -> '.join(each or 'as installed' for each in two)}" for name, two in also_changed.items())
+        print(f"What it needs changed, too: {', '.join(shown)}")
     for name, command in commands.items():
         print(f"{name.capitalize() + ':':<7} {command}")
     for each in left_out:

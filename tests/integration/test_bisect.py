@@ -10,11 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pytest_hfaccel.bisect.releases import IndexSettings, list_releases
+from pytest_hfaccel.core.errors import HfAccelError
 from tests.harness import Project, environment
 from tests.wheels import serve_index, write_wheel
 
@@ -201,3 +204,19 @@ def test_once_is_a_command_for_git_bisect_run(sofa: Project, tmp_path: Path) -> 
         assert told["verdict"] == {0: "good", 1: "bad", 125: "skip"}[code]
     told = _bisect(sofa, tmp_path / "cache", "x-cpu-fp32", "--run", "7", "--once", code=128)
     assert "there is no such run" in told["error"]
+
+
+def test_a_real_difference_between_releases_of_transformers(project: Project, tmp_path: Path) -> None:
+    """Needs a package index; the model is one that `docs/data` has with two results."""
+    try:
+        list_releases("transformers", IndexSettings.of_user())
+    except HfAccelError as error:
+        pytest.skip(f"no package index: {error}")
+    cell = ("doge/DogeForCausalLM", "--device", "cpu", "--weights", "tiny", "--check", "batch_invariance")
+    ends = ("--good", metadata.version("transformers"), "--bad", "5.16", "--json")
+    found = _bisect(project, tmp_path / "cache", *cell, "--package", "transformers", *ends)
+    assert (found["change"], found["suspects"]) == ("fixed", ["5.18.0"])
+    errors = {probe["at"]: probe["numbers"]["rel_l2"] for probe in found["probes"]}
+    assert errors["5.17.0"] > 0.1
+    assert errors["5.18.0"] < 1e-5
+    assert list(found["also_changed"]) != [], "an older huggingface_hub"

@@ -80,6 +80,15 @@ def test_ends_that_are_not_what_they_are_said_to_be(statuses: tuple[str, str], m
     assert sorted(tried) == ["1.0", "1.8"]
 
 
+def test_what_a_release_brought_with_it_is_told() -> None:
+    def run(at: str) -> Probe:
+        older = {"tinygain": at, "tinyneed": "1.5"}
+        return Probe(at, "passed" if at < "1.4" else "failed", changes=older if at < "1.4" else {"tinygain": at})
+
+    changed = search(RELEASES, run, good_first=True).also_changed()
+    assert changed == {"tinygain": ("1.3", "1.4"), "tinyneed": ("1.5", "")}
+
+
 def test_all_between_the_ends_unknown() -> None:
     assert bisect(5, lambda _: None) == (0, 4)
     assert bisect(2, lambda _: pytest.fail("there is nothing between them")) == (0, 1)
