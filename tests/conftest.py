@@ -18,6 +18,9 @@ from tests.harness import Project, environment, use_fork_server
 # huggingface_hub reads it once, when the first test of a process imports it: whatever a test sets later comes too late.
 # Tests of the hub say otherwise, to processes of their own.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Tiny models gain nothing from threads, and those of several workers would wait for each other, spinning. Tests of
+# threads say otherwise, to processes of their own.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _HERE = Path(__file__).parent
 _UNIT = _HERE / "unit"
