@@ -117,8 +117,8 @@ def _opened(
     registry = Session(RunConfig.from_values({})).registry
     spec = find_model(type(instance), model, registry)
     config = RunConfig.from_values(
-        {**asked, "models": (spec.name,), "devices": (hardware,), "dtypes": (dtype,) if dtype else None}
-    )
+        {"models": (spec.name,), "devices": (hardware,), "dtypes": (dtype,) if dtype else None}
+    ).replace(**asked)
     session = Session(config, registry=registry)
     try:
         yield session.runner, session.plan.cells([spec], session.store)[0]
