@@ -521,8 +521,12 @@ def test_pages_and_runs_leave_no_process_behind() -> None:
             graph.run(inputs)
         runtime.close()
         counts.append(len(browser.processes()))
-    # Chromium holds one or two in reserve; one that stayed for each runtime would make three.
-    assert max(counts[3:]) <= max(counts[:3]) + 2, counts
+    # Chromium holds one or two in reserve, and ends others a moment later; one that stayed for each runtime would make
+    # three more.
+    until = time.monotonic() + 10
+    while (left := len(browser.processes())) > min(counts[:3]) + 2 and time.monotonic() < until:
+        time.sleep(0.1)
+    assert left <= min(counts[:3]) + 2, [*counts, left]
 
 
 @needs_wasm
