@@ -308,9 +308,12 @@ def _find_uv() -> str:
 
 
 def _has_pip() -> bool:
-    from importlib.util import find_spec
-
-    return find_spec("pip") is not None
+    # Not by `find_spec("pip")`: setuptools answers that with a warning once distutils is imported.
+    try:
+        metadata.distribution("pip")
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 _WHERE = """

@@ -141,7 +141,9 @@ def test_the_oldest_release_that_we_support() -> None:
     assert oldest_supported("tinygain", versions) is None
 
 
-_UV = pytest.mark.skipif(shutil.which("uv") is None, reason="uv is not installed")
+_UV = pytest.mark.skipif(
+    not (shutil.which("uv") or Path(sys.executable).with_name("uv").exists()), reason="uv is not installed"
+)
 
 
 @pytest.mark.parametrize("installer", ["pip", pytest.param("uv", marks=_UV)])
