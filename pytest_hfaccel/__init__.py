@@ -102,6 +102,7 @@ class _MovedModules:
             "plugin.without_pytest": "plugin.script",
             "errors": "core.errors",
             "families": "classify",
+            "predict.hardware_selector": "compat.hardware_selector",
             "predict.prediction": "core.prediction",
             "predictor.plots": "plots",
             "predictor.prediction": "core.prediction",

@@ -70,6 +70,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "predict": {
         "benchmark",
         "classify",
+        "compat",
         "core",
         "hardware",
         "history",
@@ -111,6 +112,8 @@ HEAVY = {
     "rich",
     "sky",
 }
+
+MODULES_IN_A_FOLDER = 14
 
 # Files that are imported only when a cell is loaded or compared, and say so in their docstring or name.
 LATE = (
@@ -210,6 +213,12 @@ def test_only_the_plugin_imports_pytest(path: Path) -> None:
 def test_heavy_packages_are_imported_late(path: Path) -> None:
     if not str(path.relative_to(PACKAGE).as_posix()).startswith(LATE):
         assert not HEAVY & {name.partition(".")[0] for name in imports(path, top_only=True)}
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in files()}), ids=lambda path: path.name)
+def test_a_folder_has_few_modules(folder: Path) -> None:
+    """With more, one has to search: merge what changes together, or make a sub-package of what belongs together."""
+    assert len(list(folder.glob("*.py"))) <= MODULES_IN_A_FOLDER
 
 
 def test_backends_do_not_import_each_other() -> None:

@@ -360,7 +360,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     *_in(
         "scheduler",
-        "plugin/scheduling.py",
+        "plugin/processes/scheduling.py",
         "test_scheduling.py",
         ("what a dead worker had left is lost", "self._queue.extendleft(reversed(self._groups(left)))", "pass"),
         (

@@ -17,7 +17,6 @@ _MODULES = (
     "dependence",
     "generation",
     "pipeline",
-    "transformers_js",
     "task_sense",
     "memory",
     "canary",

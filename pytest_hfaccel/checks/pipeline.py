@@ -1,4 +1,8 @@
-"""Check `pipeline`: `transformers.pipeline` gives what the processor and the model give when used directly.
+"""Checks `pipeline` and `transformers_js`: a pipeline gives what the processor and the model give when used directly.
+
+`pipeline` calls `transformers.pipeline` on every device; `transformers_js`, only with `--hf-transformers-js`, calls the
+pipeline of transformers.js in a browser. That has a tokenizer and image processors of its own, and reads the same
+checkpoint and the ONNX graph of the cell.
 
 One small function per task computes what its pipeline must give, from the context, the positional arguments of the call
 and its keyword arguments. Post-processing is written out from the pipeline's documentation, not taken from its code.
@@ -21,6 +25,8 @@ from pytest_hfaccel.numerics.tolerances import Tolerance, tolerance_of
 
 if TYPE_CHECKING:
     import torch
+
+    from pytest_hfaccel.core.spec import Cell
 
 Options = Mapping[str, Any]
 Arguments = tuple[Any, ...]
@@ -369,3 +375,64 @@ def _same(key: str, actual: Any, expected: Any, allowed: float) -> bool:
     if key == "box":
         return actual.keys() == expected.keys() and all(abs(actual[k] - expected[k]) <= _PIXELS for k in expected)
     return bool(actual == expected)
+
+
+_TASKS_OF_TRANSFORMERS_JS = {
+    "feature-extraction": {},
+    "fill-mask": {},
+    "image-classification": {},
+    "image-feature-extraction": {"pool": False},
+    "text-classification": {},
+    "token-classification": {},
+}
+"""Pipelines that transformers.js runs on the one graph of a forward pass, with options that give what Python gives.
+
+Generation wants graphs for encoder, decoder and cache that are named as Optimum names them; ours are not."""
+
+_DEVICES_OF_TRANSFORMERS_JS = ("wasm", "webgpu")
+"""For webnn transformers.js would need the lengths of the axes, which it does not know before it tokenizes."""
+
+
+def _runs_transformers_js(cell: Cell) -> bool:
+    return cell.device.kind in _DEVICES_OF_TRANSFORMERS_JS and task_of(cell.model).pipeline in _TASKS_OF_TRANSFORMERS_JS
+
+
+@built_in("transformers_js", applies=_runs_transformers_js, option="transformers_js")
+def transformers_js(context: CheckContext) -> CheckOutcome:
+    """The pipeline of transformers.js in the page gives what `transformers.pipeline` gives on the CPU."""
+    from transformers import pipeline as make_pipeline
+
+    sample = context.sample
+    if sample.pipeline is None:
+        return skipped("the sample has no input for the pipeline")
+    task = task_of(context.cell.model).pipeline or ""
+    arguments = [_at_size_of_model(context, argument) for argument in sample.pipeline]
+    run: Any = getattr(context.loaded, "transformers_js")  # noqa: B009 - not every loaded model has it
+    actual = run(task, arguments, _TASKS_OF_TRANSFORMERS_JS[task])
+    with context.on_cpu("fp32") as on_cpu:
+        python = make_pipeline(task, model=on_cpu.pipeline_model(), **context.source.processors())
+        expected = python(*arguments, **sample.pipeline_kwargs)
+    problems = problems_between(*_shared(actual, expected), tolerance_of(context.cell))
+    return passed_unless("\n".join(problems), task=task, result=repr(actual)[:200])
+
+
+def _at_size_of_model(context: CheckContext, argument: Any) -> Any:
+    """Return an image at the size that the model takes: a browser resamples otherwise than PIL does."""
+    size = getattr(context.source.processors().get("image_processor"), "size", None)
+    if not hasattr(argument, "resize") or not size or "height" not in size:
+        return argument
+    return argument.resize((size["width"], size["height"]))
+
+
+def _shared(actual: Any, expected: Any) -> tuple[Any, Any]:
+    """Return two results without the fields that only one of them has (places in the text, in transformers.js)."""
+    if not isinstance(actual, list) or not isinstance(expected, list):
+        return actual, expected
+    pairs = [
+        ({key: one[key] for key in one.keys() & other.keys()}, {key: other[key] for key in one.keys() & other.keys()})
+        for one, other in zip(actual, expected, strict=False)
+        if isinstance(one, Mapping) and isinstance(other, Mapping)
+    ]
+    if len(pairs) != len(actual) or len(pairs) != len(expected):
+        return actual, expected
+    return [one for one, _ in pairs], [other for _, other in pairs]

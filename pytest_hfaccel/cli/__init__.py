@@ -19,26 +19,9 @@ if TYPE_CHECKING:
 
 def make_parser() -> argparse.ArgumentParser:
     """Build the parser; each subcommand's module adds its own."""
-    from pytest_hfaccel.cli import (
-        bench,
-        bisect,
-        classify,
-        cloud,
-        compare,
-        compatibility,
-        database,
-        explain,
-        hardware,
-        merge,
-        plan,
-        predict,
-        recommend,
-        registry,
-        reports,
-        run,
-        selftest,
-        starting,
-    )
+    from pytest_hfaccel.cli import classify, hardware, predict, recommend, registry, starting
+    from pytest_hfaccel.cli.results import bisect, compare, compatibility, database, explain, reports
+    from pytest_hfaccel.cli.runs import bench, cloud, merge, plan, run, selftest
 
     parser = argparse.ArgumentParser(
         prog="hfaccel", description="Test, measure and predict Hugging Face models on hardware."

@@ -9,7 +9,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.cli import format_table, print_json
-from pytest_hfaccel.cli.compatibility import evidence_text
+from pytest_hfaccel.cli.results.compatibility import evidence_text
 from pytest_hfaccel.core.devices import COMPILERS, kind_named
 from pytest_hfaccel.core.errors import BackendUnavailable, ConfigError
 from pytest_hfaccel.core.spec import Device

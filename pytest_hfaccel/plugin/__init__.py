@@ -78,7 +78,7 @@ def pytest_configure(config: pytest.Config) -> None:
     except HfAccelError as error:
         raise pytest.UsageError(str(error)) from None
     if config.getoption("dist", "no") != "no" or hasattr(config, "workerinput"):
-        from pytest_hfaccel.plugin.parallel import ParallelHooks
+        from pytest_hfaccel.plugin.processes.workers import ParallelHooks
 
         config.pluginmanager.register(ParallelHooks(config), "hfaccel-parallel")
 
@@ -161,11 +161,11 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
 
     options = config.stash[OPTIONS]
     if options.ledger:
-        from pytest_hfaccel.plugin.placement import TurnTaking
+        from pytest_hfaccel.plugin.processes.placement import TurnTaking
 
         config.pluginmanager.register(TurnTaking(config), "hfaccel-turns")
     if options.isolate or options.timeout:
-        from pytest_hfaccel.plugin.isolation import IsolatedRun, is_isolated
+        from pytest_hfaccel.plugin.processes.isolation import IsolatedRun, is_isolated
 
         if is_isolated(config):
             begin_run(config)

@@ -15,7 +15,7 @@ from pytest_hfaccel.core.results import CellKey
 from pytest_hfaccel.core.spec import CLASS_LEVEL
 from pytest_hfaccel.core.stages import MACHINE, current_detail, current_stage
 from pytest_hfaccel.distributed.durations import RECORDED, UNKNOWN_SECONDS, seconds_of_cells
-from pytest_hfaccel.plugin.crashes import read_notes
+from pytest_hfaccel.plugin.processes.crashes import read_notes
 from pytest_hfaccel.plugin.state import NOTES, OPTIONS, session_of
 from pytest_hfaccel.reporting.progress import Activity, ExpectedCell, LiveDisplay, RunProgress, why_no_progress
 
@@ -52,8 +52,8 @@ class TerminalProgress:
     """
 
     def __init__(self, config: pytest.Config, collected: CollectedTests) -> None:
-        from pytest_hfaccel.plugin.isolation import is_isolated
-        from pytest_hfaccel.plugin.placement import selected_cells
+        from pytest_hfaccel.plugin.processes.isolation import is_isolated
+        from pytest_hfaccel.plugin.processes.placement import selected_cells
 
         self._config, self._collected = config, collected
         self._has_workers = config.getoption("dist", "no") != "no"
@@ -109,7 +109,7 @@ class TerminalProgress:
 
     def _read_durations(self) -> None:
         """Learn from earlier runs how long the cells take; what a resumed run takes over takes no time."""
-        from pytest_hfaccel.plugin.placement import EarlierRuns
+        from pytest_hfaccel.plugin.processes.placement import EarlierRuns
 
         durations = EarlierRuns(self._config.stash[OPTIONS].reports_dir, self._config.rootpath).durations
         estimates = seconds_of_cells(self._cells, durations)

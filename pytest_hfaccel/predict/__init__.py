@@ -11,15 +11,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pytest_hfaccel.compat.hardware_selector import HardwareSelector
     from pytest_hfaccel.core.prediction import Estimate, Prediction, Question, Source
     from pytest_hfaccel.predict.hardware_model_predictor import HardwareModelPredictor
-    from pytest_hfaccel.predict.hardware_selector import HardwareSelector
     from pytest_hfaccel.predict.learning import train_prediction_models
 
 _HOME = {
     "Estimate": "core.prediction",
     "HardwareModelPredictor": "predict.hardware_model_predictor",
-    "HardwareSelector": "predict.hardware_selector",
+    "HardwareSelector": "compat.hardware_selector",
     "Prediction": "core.prediction",
     "Question": "core.prediction",
     "Source": "core.prediction",

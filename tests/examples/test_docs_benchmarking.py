@@ -57,7 +57,7 @@ def test_all_blocks_are_among_those_that_run() -> None:
 def test_every_option_of_bench_is_in_the_guide() -> None:
     import argparse
 
-    from pytest_hfaccel.cli.bench import add_options
+    from pytest_hfaccel.cli.runs.bench import add_options
 
     parser = argparse.ArgumentParser(add_help=False)
     add_options(parser)

@@ -15,7 +15,7 @@ from pytest_hfaccel.benchmark.measurement import Measurement, NotMeasured, Point
 from pytest_hfaccel.campaign import Campaign
 from pytest_hfaccel.campaign.processes import WorkerRequest
 from pytest_hfaccel.cli import main, make_parser
-from pytest_hfaccel.cli.bench import Progress, describe, make_campaign
+from pytest_hfaccel.cli.runs.bench import Progress, describe, make_campaign
 from pytest_hfaccel.core.config import RunConfig
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.results import CellResult, CheckOutcome, Stage, Status

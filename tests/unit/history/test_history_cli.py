@@ -10,7 +10,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from pytest_hfaccel.cli import database as command
+from pytest_hfaccel.cli.results import database as command
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.results import CheckOutcome
 from pytest_hfaccel.history import BenchmarkDatabase

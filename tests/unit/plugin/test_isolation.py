@@ -13,8 +13,8 @@ from pytest_hfaccel.core.errors import LoadError, is_device_lost, is_fault_of_ma
 from pytest_hfaccel.core.results import Status
 from pytest_hfaccel.core.spec import CPU, Device
 from pytest_hfaccel.hardware.health import driver_problems
-from pytest_hfaccel.plugin.crashes import read_death
-from pytest_hfaccel.plugin.isolation import why_not_fork
+from pytest_hfaccel.plugin.processes.crashes import read_death
+from pytest_hfaccel.plugin.processes.isolation import why_not_fork
 from tests.unit.hardware.test_hardware_cuda import Nvml
 
 

@@ -11,7 +11,7 @@ from pytest_hfaccel.core.config import RunConfig
 from pytest_hfaccel.distributed.durations import Durations
 from pytest_hfaccel.engine.plan import Plan
 from pytest_hfaccel.plugin.collection import CollectedTests
-from pytest_hfaccel.plugin.placement import EarlierRuns, GroupOrder, variables_of_worker
+from pytest_hfaccel.plugin.processes.placement import EarlierRuns, GroupOrder, variables_of_worker
 from pytest_hfaccel.pool.ledger import Ledger
 from pytest_hfaccel.reporting.journal import journal_line
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from pytest_hfaccel.plugin.collection import read_id
-from pytest_hfaccel.plugin.scheduling import ModelScheduling, group_of
+from pytest_hfaccel.plugin.processes.scheduling import ModelScheduling, group_of
 
 CHECKS = ("forward", "parity", "memory")
 TESTS = [

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_hfaccel.compat.hardware_selector import MAP_BATCHES, MAP_FAMILIES
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.prediction import Estimate
 from pytest_hfaccel.predict import HardwareModelPredictor, HardwareSelector
@@ -23,7 +24,6 @@ from pytest_hfaccel.predict.distributed import (
     layouts,
     plan,
 )
-from pytest_hfaccel.predict.hardware_selector import MAP_BATCHES, MAP_FAMILIES
 from pytest_hfaccel.tracing.trace import ModelTrace
 from tests.unit.predict.predict_samples import GIB, REPORT, block_trace
 

@@ -22,7 +22,7 @@ from xdist.workermanage import parse_tx_spec_config
 from pytest_hfaccel.plugin.collection import read_id
 
 if TYPE_CHECKING:
-    from pytest_hfaccel.plugin.placement import GroupOrder
+    from pytest_hfaccel.plugin.processes.placement import GroupOrder
 
 _KNOWN_AHEAD = 2
 """A worker starts a test when it knows the next one, or that there is none: with fewer than these it waits."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.cli import format_table, print_json
-from pytest_hfaccel.cli.cell_argument import Target, add_cell_arguments, target_of
+from pytest_hfaccel.cli.results.cell_argument import Target, add_cell_arguments, target_of
 from pytest_hfaccel.core.errors import ConfigError, HfAccelError
 
 if TYPE_CHECKING:

@@ -133,7 +133,7 @@ def _run_on_ray(arguments: argparse.Namespace) -> int:
 
 
 def _collect(arguments: Sequence[str], hardware: str) -> Any:
-    from pytest_hfaccel.cli.plan import collect
+    from pytest_hfaccel.cli.runs.plan import collect
     from pytest_hfaccel.core.presence import HARDWARE_FILE
 
     with TemporaryDirectory(prefix="hfaccel-") as directory:

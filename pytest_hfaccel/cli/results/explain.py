@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.cli import print_json
-from pytest_hfaccel.cli.cell_argument import Target, add_cell_arguments, target_of
+from pytest_hfaccel.cli.results.cell_argument import Target, add_cell_arguments, target_of
 from pytest_hfaccel.core.errors import ConfigError, HfAccelError, LoadError
 from pytest_hfaccel.core.results import CheckOutcome, Stage
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_hfaccel.core.results import Status
-from pytest_hfaccel.plugin.crashes import CrashReports, Death, NoteKeeper, kill_late, read_death
+from pytest_hfaccel.plugin.processes.crashes import CrashReports, Death, NoteKeeper, kill_late, read_death
 from pytest_hfaccel.plugin.reporting import PROPERTY, begin_run, reporters_of
 from pytest_hfaccel.plugin.state import COLLECTED, NOTES, OPTIONS, SUSPECTS, WORKER_INPUT, session_of
 from pytest_hfaccel.upstream.xdist import exit_code, stop_at_enough_failures, survive_deaths_at_start
@@ -21,7 +21,7 @@ from pytest_hfaccel.upstream.xdist import exit_code, stop_at_enough_failures, su
 if TYPE_CHECKING:
     from pytest_hfaccel.core.threads import SharedCores
     from pytest_hfaccel.plugin.collection import CollectedTests
-    from pytest_hfaccel.plugin.placement import GroupOrder
+    from pytest_hfaccel.plugin.processes.placement import GroupOrder
 
 
 DIRECTORY = "hfaccel_directory"
@@ -65,14 +65,14 @@ class ParallelHooks:
         """Keep a model's tests in one worker, unless the user chose a distribution of their own."""
         if not _wants_groups(config):
             return None
-        from pytest_hfaccel.plugin.scheduling import SchedulingByContent
+        from pytest_hfaccel.plugin.processes.scheduling import SchedulingByContent
 
         return SchedulingByContent(
             config, log, lambda: bool(self._collected and self._collected.tests), self._order_of_groups
         )
 
     def _order_of_groups(self) -> GroupOrder:
-        from pytest_hfaccel.plugin.placement import EarlierRuns, GroupOrder
+        from pytest_hfaccel.plugin.processes.placement import EarlierRuns, GroupOrder
         from pytest_hfaccel.pool.ledger import Ledger
 
         assert self._collected is not None  # noqa: S101 - it is what says that there are model classes
@@ -90,7 +90,7 @@ class ParallelHooks:
         if self._directory is None:
             self._directory = TemporaryDirectory(prefix="hfaccel-")
             self._config.stash[NOTES] = Path(self._directory.name)
-        from pytest_hfaccel.plugin.placement import variables_of_worker
+        from pytest_hfaccel.plugin.processes.placement import variables_of_worker
 
         plan = session_of(self._config).plan
         node.workerinput[WORKER_INPUT] = plan.to_bytes()

@@ -30,7 +30,7 @@ import pytest
 
 from pytest_hfaccel.core.devices import kind_named
 from pytest_hfaccel.core.results import Status
-from pytest_hfaccel.plugin.crashes import DEVICE_LOST, CrashReports, NoteKeeper, kill_late, read_death
+from pytest_hfaccel.plugin.processes.crashes import DEVICE_LOST, CrashReports, NoteKeeper, kill_late, read_death
 from pytest_hfaccel.plugin.reporting import PROPERTY, reporters_of
 from pytest_hfaccel.plugin.state import CELL_TEST, NOTES, OPTIONS, SUSPECTS, WORKER_INPUT, session_of
 from pytest_hfaccel.upstream.openvino import silent_import
