@@ -3,7 +3,8 @@
 python benchmarks/report_page.py reports/journal.jsonl --site docs/data/support_*.json.xz
 
 Prints the file's size, the seconds until the page is drawn, and the milliseconds from a letter in the filter to the
-drawn result (median and largest of several queries). Needs playwright and a Chromium, Chrome or Edge.
+drawn result (median and largest of several queries). Needs playwright and a Chromium, Chrome or Edge; that of `npm ci`
+will do.
 """
 
 from __future__ import annotations
@@ -18,9 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import sync_playwright
-
-from pytest_hfaccel.backends.browser.installed import find_browser
+from pytest_hfaccel.backends.browser.browser import browser_for_reading
 from pytest_hfaccel.core.results import CellResult
 from pytest_hfaccel.reporting import read_journal
 from pytest_hfaccel.reporting.evidence import read_evidence
@@ -105,11 +104,8 @@ def main() -> None:
     arguments = parser.parse_args()
     contents = read_journal(arguments.journal)
     header = {name: value for name, value in contents.header.items() if name in ("machine", "versions", "options")}
-    program = find_browser()
-    assert program is not None, "no Chromium, Chrome or Edge is installed"
     is_right = True
-    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
-        browser = playwright.chromium.launch(executable_path=str(program), args=["--no-sandbox"])
+    with browser_for_reading() as browser, tempfile.TemporaryDirectory() as folder:
         pages: list[tuple[str, int, Callable[[], str], Sequence[str]]] = [
             (name, len(results), partial(make_page, results, header), QUERIES)
             for name, results in (("this run", contents.results), ("ten thousand cells", many(contents.results)))
@@ -130,7 +126,6 @@ def main() -> None:
                 f"loads in {found['load_s']:.2f} s, filters in {found['filter_ms']:.0f} ms "
                 f"(largest {found['largest_filter_ms']:.0f} ms)"
             )
-        browser.close()
     raise SystemExit(0 if is_right else 1)
 
 

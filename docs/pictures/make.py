@@ -1,7 +1,7 @@
 """Makes the pictures of the documentation from real runs: `make pictures`; `make.py report`, say, makes one.
 
 `report.png` is the page of a run, and `support_site.png` the support site of the sweeps in docs/data, in a browser:
-Chromium, Chrome or Edge, driven by Playwright. For `terminal.svg` the
+Chromium (that of `npm ci` will do), Chrome or Edge, driven by Playwright. For `terminal.svg` the
 commands run in a terminal of their own (a pty) in a new folder; rich draws what they print. A line of the recording
 appears when it was printed, but waiting is cut to `_LONGEST_WAIT` seconds. What shows no animation shows all lines.
 """
@@ -126,24 +126,19 @@ def photograph(page: Path, picture: Path, address: str = "") -> None:
         address: What follows `#`.
 
     Raises:
-        SystemExit: There is no browser, or the picture is too large.
+        BackendUnavailable: There is no browser.
+        SystemExit: The picture is too large.
     """
     from PIL import Image
-    from playwright.sync_api import sync_playwright
 
-    from pytest_hfaccel.backends.browser.installed import find_browser
+    from pytest_hfaccel.backends.browser.browser import browser_for_reading
 
-    program = find_browser()
-    if program is None:
-        sys.exit("no Chromium, Chrome or Edge is installed: apt install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(program), args=["--no-sandbox"])
+    with browser_for_reading() as browser:
         tab = browser.new_context(viewport=_SIZE, device_scale_factor=1.5, color_scheme="light").new_page()
         tab.goto(f"{page.as_uri()}#{address}")
         tab.wait_for_selector("html[data-ready]")
         tab.wait_for_timeout(300)
         shot = tab.screenshot()
-        browser.close()
     Image.open(io.BytesIO(shot)).convert("RGB").quantize(
         _COLORS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
     ).save(picture, optimize=True)

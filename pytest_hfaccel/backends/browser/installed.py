@@ -59,11 +59,6 @@ class Installation:
     modules: Path
     version: str
 
-    @property
-    def is_packed(self) -> bool:
-        """Whether the browser has to be unpacked before it runs."""
-        return self.browser.is_dir()
-
 
 def find_installation(device: Device) -> Installation:
     """Return what a browser device needs.
@@ -78,7 +73,8 @@ def find_installation(device: Device) -> Installation:
     if modules is None or not version:
         where = f"in {modules}" if modules is not None else "in no folder node_modules here or above"
         raise _missing(device, f"{RUNTIME} is not installed ({where})", _INSTALL_RUNTIME)
-    return Installation(_find_browser(device, modules), modules, version)
+    browser = find_browser(str(device), modules, with_webnn=device.kind == "webnn")
+    return Installation(browser, modules, version)
 
 
 def find_modules() -> Path | None:
@@ -137,56 +133,52 @@ def _name_of(browser: Path) -> str:
     return f"the Chromium of {CHROMIUM}" if browser.is_dir() else browser.name
 
 
-def _find_browser(device: Device, modules: Path) -> Path:
+def find_browser(user: str = "pages", modules: Path | None = None, *, with_webnn: bool = False) -> Path:
+    """Return a browser's program, or the folder of the npm package it is packed in.
+
+    It is the one that the user names, else an installed Chromium, Chrome or Edge, else the Chromium of the npm package.
+
+    Args:
+        user: What it is for, in messages.
+        modules: The folder `node_modules`; by default that of `find_modules`.
+        with_webnn: It must be built with WebNN: on Linux that of the npm package is, elsewhere Chrome and Edge are.
+
+    Raises:
+        BackendUnavailable: There is none; the hint is the command that installs one.
+    """
     named = os.environ.get(RunConfig.browser.env)
     if named:
-        found = find_browser()
-        if found is None:
-            raise BackendUnavailable(f"{device}: {RunConfig.browser.env} names {named}, which is no program")
-        return found
-    return _find_with_webnn(device, modules) if device.kind == "webnn" else _find_any(device, modules)
-
-
-def find_browser() -> Path | None:
-    """Return the browser that the user names, else an installed Chromium, Chrome or Edge; `None` without one."""
-    named = os.environ.get(RunConfig.browser.env)
-    programs = map(shutil.which, [Path(named).expanduser()] if named else _COMMANDS)
-    found = next((Path(program) for program in programs if program), None)
-    return found if found is not None or named else next(_standard_places(), None)
-
-
-def _find_any(device: Device, modules: Path) -> Path:
-    found = find_browser()
-    if found is not None:
-        return found
-    if not _why_not_packed(modules):
+        program = shutil.which(Path(named).expanduser())
+        if program is None:
+            raise BackendUnavailable(f"{user}: {RunConfig.browser.env} names {named}, which is no program")
+        return Path(program)
+    if not with_webnn or sys.platform in _PLACES:
+        programs = (Path(program) for program in map(shutil.which, _COMMANDS) if program)
+        found = next(programs, None) or next(_standard_places(), None)
+        if found is not None:
+            return found
+    modules = modules or find_modules()
+    problem = _why_not_packed(modules)
+    if modules is not None and not problem:
         return modules / CHROMIUM
+    if not with_webnn or sys.platform in _PLACES:
+        raise _missing(
+            user,
+            "no Chromium, Chrome or Edge is installed",
+            f"apt install chromium, or name one in {RunConfig.browser.env}",
+        )
     raise _missing(
-        device,
-        "no Chromium, Chrome or Edge is installed",
-        f"apt install chromium, or name one in {RunConfig.browser.env}",
+        user,
+        f"Debian's Chromium and Chrome for Linux are built without WebNN, and {problem}",
+        f"{_INSTALL_CHROMIUM}; apt install libnss3 libnspr4 libexpat1",
     )
 
 
-def _find_with_webnn(device: Device, modules: Path) -> Path:
-    """Return a browser that is built with WebNN: on Linux the one of the npm package, elsewhere Chrome and Edge."""
-    if sys.platform in _PLACES:
-        return _find_any(device, modules)
-    problem = _why_not_packed(modules)
-    if problem:
-        raise _missing(
-            device,
-            f"Debian's Chromium and Chrome for Linux are built without WebNN, and {problem}",
-            f"{_INSTALL_CHROMIUM}; apt install libnss3 libnspr4 libexpat1",
-        )
-    return modules / CHROMIUM
-
-
-def _why_not_packed(modules: Path) -> str:
+def _why_not_packed(modules: Path | None) -> str:
     from ctypes import CDLL
 
-    if not package_version(modules, CHROMIUM):
-        return f"{CHROMIUM}, which has it, is not installed in {modules}"
+    if modules is None or not package_version(modules, CHROMIUM):
+        return f"{CHROMIUM}, which has it, is not installed in {modules or 'a folder node_modules'}"
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return f"{CHROMIUM} is for Linux on x86-64"
     for library in _LIBRARIES:
@@ -205,5 +197,5 @@ def _standard_places() -> Iterator[Path]:
             yield from sorted(cache.glob(pattern), reverse=True)
 
 
-def _missing(device: Device, problem: str, command: str) -> BackendUnavailable:
-    return BackendUnavailable(f"{device}: {problem}", hint=f"{command} installs it.")
+def _missing(user: object, problem: str, command: str) -> BackendUnavailable:
+    return BackendUnavailable(f"{user}: {problem}", hint=f"{command} installs it.")

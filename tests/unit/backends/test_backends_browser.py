@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from pytest_hfaccel.backends import Backends, WeightChange
-from pytest_hfaccel.backends.browser.installed import find_installation, probe_browsers
+from pytest_hfaccel.backends.browser.installed import find_browser, find_installation, probe_browsers
 from pytest_hfaccel.backends.browser.server import Server, pack, unpack
 from pytest_hfaccel.core.errors import BackendUnavailable, DeviceCrashed, DeviceTimeout, LoadError, OutOfMemory
 from pytest_hfaccel.core.spec import Device
@@ -128,6 +128,26 @@ def test_what_is_missing_is_said_with_the_command_that_installs_it(
         with pytest.raises(BackendUnavailable, match="without WebNN") as raised:
             find_installation(Device("webnn"))
         assert "npm install --ignore-scripts @sparticuz/chromium" in str(raised.value)
+
+
+@pytest.mark.skipif("webnn" in _ABSENT or sys.platform != "linux", reason="there is no Chromium of the npm package")
+def test_the_chromium_of_the_npm_package_comes_after_what_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HFACCEL_NODE_MODULES", str(find_installation(Device("webnn")).modules))
+    monkeypatch.delenv("HFACCEL_BROWSER", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_browser().name == "chromium"
+    assert find_browser().parent.name == "@sparticuz"
+    installed = tmp_path / "google-chrome"
+    installed.touch(0o755)
+    assert find_browser() == installed
+    monkeypatch.delenv("HFACCEL_NODE_MODULES")
+    monkeypatch.chdir(tmp_path)
+    installed.unlink()
+    with pytest.raises(BackendUnavailable, match="apt install chromium"):
+        find_browser()
 
 
 def test_a_node_modules_further_up_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
-from pytest_hfaccel.backends.browser.installed import find_browser
+from pytest_hfaccel.core.errors import BackendUnavailable
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is in the extra `web`")
-    program = find_browser()
-    if program is None:
-        pytest.skip("no Chromium, Chrome or Edge is installed: apt install chromium")
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=str(program), args=["--no-sandbox"])
+    pytest.importorskip("playwright", reason="playwright is in the extra `web`")
+    from pytest_hfaccel.backends.browser.browser import browser_for_reading
+
+    with ExitStack() as stack:
+        try:
+            started = stack.enter_context(browser_for_reading())
+        except BackendUnavailable as error:
+            pytest.skip(str(error))
         yield started
-        started.close()
