@@ -6,10 +6,8 @@ the commands come from their parsers. The support site of the sweeps in docs/dat
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,22 +58,10 @@ def _moved(text: str) -> str:
 
 
 def _options_of_commands() -> str:
-    from pytest_hfaccel.cli import make_parser
+    from pytest_hfaccel.cli import commands_of, make_parser
 
     os.environ["COLUMNS"] = "100"  # argparse wraps to it
     parts = ["# All options of all commands\n\n[Commands](commands.md) says what they are for.\n"]
     for name, parser in commands_of(make_parser()):
         parts.append(f"## {name}\n\n```text\n{parser.format_help().rstrip()}\n```\n")
     return "\n".join(parts)
-
-
-def commands_of(
-    parser: argparse.ArgumentParser, name: str = "hfaccel"
-) -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    """Yield the commands of a parser, with their parsers."""
-    groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
-    for group in groups:
-        for command, subparser in group.choices.items():
-            yield from commands_of(subparser, f"{name} {command}")
-    if not groups:
-        yield name, parser

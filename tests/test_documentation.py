@@ -5,7 +5,6 @@ Every list comes from the thing itself: parsers, pytest's fixture manager, hook 
 
 from __future__ import annotations
 
-import argparse
 import os
 import pkgutil
 import re
@@ -22,7 +21,7 @@ from pydantic import BaseModel
 
 from pytest_hfaccel import plugin
 from pytest_hfaccel.checks import built_in_checks
-from pytest_hfaccel.cli import make_parser
+from pytest_hfaccel.cli import commands_of, make_parser
 from pytest_hfaccel.core.config import RunConfig
 from pytest_hfaccel.plugin import hookspecs
 from pytest_hfaccel.registry.schema import DeviceEntry, RegistryFile
@@ -56,16 +55,7 @@ def test_options_of_pytest(option: Any) -> None:
         assert names(PAGES["migration.md"], option.old_flag)
 
 
-def commands(parser: argparse.ArgumentParser, name: str = "hfaccel") -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
-    for group in groups:
-        for command, subparser in group.choices.items():
-            yield from commands(subparser, f"{name} {command}")
-    if not groups:
-        yield name, parser
-
-
-PARSERS = dict(commands(make_parser()))
+PARSERS = dict(commands_of(make_parser()))
 
 
 def text_about(command: str) -> str:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pytest_hfaccel.core.errors import OutOfMemory, is_out_of_memory
+from pytest_hfaccel.core.errors import OutOfMemory, first_line, is_out_of_memory
 
 
 @contextmanager
@@ -29,8 +29,7 @@ def out_of_memory_raised(device: str, stage: str) -> Iterator[None]:
     except (MemoryError, OSError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        first_line = (str(error) or type(error).__name__).splitlines()[0]
-        raise OutOfMemory(f"{device} ran out of memory: {first_line}", stage=stage) from error
+        raise OutOfMemory(f"{device} ran out of memory: {first_line(error)}", stage=stage) from error
 
 
 _UNITS_TO_BYTES = 1024

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from pytest_hfaccel.core.errors import CheckpointError, HfAccelError, LoadError
+from pytest_hfaccel.core.errors import CheckpointError, HfAccelError, LoadError, error_line, first_line
 from pytest_hfaccel.core.files import LARGE_BYTES, hash_of, replace_file
 
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -34,10 +34,9 @@ def read_errors(directory: Path, *, allow_pickle: bool = False) -> Iterator[None
             require_sound_files(directory, allow_pickle=allow_pickle)
         except CheckpointError as damage:
             raise damage from error
-        line = str(error).strip().partition("\n")[0] or type(error).__name__
         if isinstance(error, OSError):
-            raise CheckpointError(f"{directory}: the checkpoint cannot be read: {line}") from error
-        raise LoadError(f"{directory}: {type(error).__name__}: {line}") from error
+            raise CheckpointError(f"{directory}: the checkpoint cannot be read: {first_line(error)}") from error
+        raise LoadError(f"{directory}: {error_line(error)}") from error
 
 
 def require_sound_files(directory: Path, *, allow_pickle: bool = False) -> None:

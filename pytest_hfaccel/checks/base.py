@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_hfaccel.backends.base import LoadedModel, ModelSource, SampleInputs
-from pytest_hfaccel.core.errors import LoadError
+from pytest_hfaccel.core.errors import LoadError, first_line
 from pytest_hfaccel.core.results import CheckOutcome, Stage, Status
 from pytest_hfaccel.core.spec import Cell
 
@@ -123,7 +123,7 @@ class Check:
     @property
     def summary(self) -> str:
         """The first line of the function's docstring."""
-        return (self.function.__doc__ or "").strip().partition("\n")[0]
+        return first_line(self.function.__doc__)
 
 
 class CheckRegistry:

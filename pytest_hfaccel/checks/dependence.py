@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.checks.base import CheckContext, built_in, failed, passed, passed_unless, skipped
 from pytest_hfaccel.checks.outputs import compare_on_cell, limits_of
+from pytest_hfaccel.core.errors import error_line
 from pytest_hfaccel.core.results import CheckOutcome
 from pytest_hfaccel.core.tasks import task_of
 from pytest_hfaccel.numerics.compare import difference
@@ -57,8 +58,7 @@ def sensitivity(context: CheckContext) -> CheckOutcome:
             try:
                 exact[name] = _movement(context, loaded.forward(changed[name]), context.reference.outputs)
             except (RuntimeError, ValueError, IndexError) as error:  # no inputs that the class takes
-                text = str(error).splitlines()[0] if str(error) else ""
-                measures[name] = {"not_tried": f"{type(error).__name__}: {text}"}
+                measures[name] = {"not_tried": error_line(error)}
     if not exact:
         return skipped("no input could be changed into another that the model takes", **measures)
     limits = limits_of(context)

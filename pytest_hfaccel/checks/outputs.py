@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.backends.base import flatten_outputs
 from pytest_hfaccel.checks.base import CheckContext, built_in, failed, passed_unless
-from pytest_hfaccel.core.errors import HfAccelError
+from pytest_hfaccel.core.errors import HfAccelError, first_line
 from pytest_hfaccel.core.results import Cause, CheckOutcome, Stage
 from pytest_hfaccel.core.tasks import generates
 from pytest_hfaccel.numerics.budgets import ALLOWED_FACTOR
@@ -214,8 +214,7 @@ def _judge_other_inputs(context: CheckContext) -> tuple[list[_Judged], str]:
     try:
         references = context.reference.with_varied_inputs(wanted)
     except (HfAccelError, RuntimeError, TypeError, ValueError, IndexError) as error:
-        first = (str(error) or type(error).__name__).splitlines()[0]
-        return [], f"the reference has no other inputs: {first}"
+        return [], f"the reference has no other inputs: {first_line(error)}"
     usable = [(seed, one) for seed, one in enumerate(references, start=1) if not _has_nan(one)]
     judged = [_judge(context, one, context.loaded.forward(one.inputs), seed) for seed, one in usable]
     nan = wanted - len(usable)

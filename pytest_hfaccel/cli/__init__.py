@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,18 @@ def make_parser() -> argparse.ArgumentParser:
     for command in (starting, *listed, merge, run, cloud, selftest, explain, bisect):
         command.add_parser(commands)
     return parser
+
+
+def commands_of(
+    parser: argparse.ArgumentParser, name: str = "hfaccel"
+) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Yield the commands of a parser, those within commands included, by name and with their parsers."""
+    groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    for group in groups:
+        for command, subparser in group.choices.items():
+            yield from commands_of(subparser, f"{name} {command}")
+    if not groups:
+        yield name, parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,6 +13,8 @@ between two runs of the same code, and a model that became slower has a slower o
 
 The repetitions of a measurement follow each other within a second: ranks alone would take every load of the machine for
 a change. `benchmarks/comparison_rates.py` measures how often nothing is taken for something, and what is missed.
+
+The tests are written out here because scipy, which has them, is no dependency of a run or of `hfaccel compare`.
 """
 
 from __future__ import annotations

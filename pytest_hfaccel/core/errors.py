@@ -139,6 +139,19 @@ class PoolExhausted(OutOfMemory):
     """The pool's memory budget does not suffice for what is leased; the message states the usage."""
 
 
+def first_line(said: str | BaseException | None) -> str:
+    """Return the first line of a message that is not blank; without any, an exception's class or an empty text."""
+    lines = ("" if said is None else str(said)).splitlines()
+    nothing = type(said).__name__ if isinstance(said, BaseException) else ""
+    return next((line.strip() for line in lines if line.strip()), nothing)
+
+
+def error_line(error: BaseException) -> str:
+    """Return an exception on one line: `ValueError: the first line of its message`, or `ValueError` alone."""
+    name = type(error).__name__
+    return f"{name}: {first_line(error)}" if str(error).strip() else name
+
+
 def format_bytes(count: int) -> str:
     """Return bytes as messages state them, in binary units: `512 B`, `1.5 MiB`."""
     for unit, size in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):

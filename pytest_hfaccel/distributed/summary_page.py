@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 
+from pytest_hfaccel.core.errors import first_line
 from pytest_hfaccel.core.results import CellResult, Status
 from pytest_hfaccel.distributed.merge import MergedRun
 from pytest_hfaccel.distributed.plan import format_seconds
@@ -68,8 +69,7 @@ def _failures(results: list[CellResult]) -> Iterator[str]:
     yield from ("", "| cell | status | checks | reason |", "|---|---|---|---|")
     for result in bad[:_FAILURES_SHOWN]:
         checks = ", ".join(check.name for check in result.checks if check.status == result.status)
-        reason = next(iter((result.reason or "").strip().splitlines()), "")
-        shown = (_escaped(text) for text in (result.cell, str(result.status), checks, reason[:200]))
+        shown = (_escaped(text) for text in (result.cell, str(result.status), checks, first_line(result.reason)[:200]))
         yield f"| {' | '.join(shown)} |"
     if len(bad) > _FAILURES_SHOWN:
         yield f"\nand {len(bad) - _FAILURES_SHOWN} more, which the reports list"

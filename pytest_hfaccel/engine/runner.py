@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_hfaccel.backends import Backends
 from pytest_hfaccel.core.config import expand_path
 from pytest_hfaccel.core.devices import kind_named
-from pytest_hfaccel.core.errors import InfraError
+from pytest_hfaccel.core.errors import InfraError, first_line
 from pytest_hfaccel.core.results import CellResult, Stage
 from pytest_hfaccel.core.spec import CPU, Cell, Device
 from pytest_hfaccel.core.stages import at_stage
@@ -102,11 +102,10 @@ class Runner:
 
     def lose_device(self, cell: Cell, check: str, error: BaseException) -> None:
         """Note that this process cannot use the cell's kind of device any more."""
-        first_line = (str(error) or type(error).__name__).splitlines()[0]
         self.lost.setdefault(
             cell.device.kind,
             InfraError(
-                f"this process cannot use {cell.device.kind} any more since {cell.id} {check}: {first_line}",
+                f"this process cannot use {cell.device.kind} any more since {cell.id} {check}: {first_line(error)}",
                 hint="Workers (-n) and --hf-isolate run what comes after such an error in a new process.",
             ),
         )

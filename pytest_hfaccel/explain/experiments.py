@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pytest_hfaccel.backends.base import flatten_outputs
-from pytest_hfaccel.core.errors import HfAccelError
+from pytest_hfaccel.core.errors import HfAccelError, error_line, first_line
 from pytest_hfaccel.core.results import Cause, CheckOutcome, Stage, Status
 from pytest_hfaccel.core.spec import CPU, Cell
 from pytest_hfaccel.explain import cause, variants
@@ -70,13 +70,13 @@ class Examination:
             with _noted() as clock:
                 outcome = run.check(self._check)
             if outcome.status in (Status.SKIPPED, Status.UNAVAILABLE):
-                why = f"{self._check} is {outcome.status} now: {_first_line(outcome.reason)}"
+                why = f"{self._check} is {outcome.status} now: {first_line(outcome.reason)}"
                 return Verdict(self._check, Cause.UNDECIDED, why, is_failure=False)
             if not outcome.status.is_bad:
                 again = Experiment(cause.AGAIN, AGREES, about=f"{self._check} {outcome.status}", seconds=clock())
                 return cause.decide(self._check, [again], self._cell.dtype)
             if outcome.cause in _SETTLED or outcome.status in (Status.GATED, Status.HUB_ERROR, Status.INFRA_ERROR):
-                return Verdict(self._check, outcome.cause or Cause.UNDECIDED, _first_line(outcome.reason))
+                return Verdict(self._check, outcome.cause or Cause.UNDECIDED, first_line(outcome.reason))
             for name, make in self._experiments(run, outcome):
                 self._try(name, make)
         finally:
@@ -155,7 +155,7 @@ class Examination:
         self._found.append(replace(found, name=name, seconds=round(clock(), 3)))
 
     def _again(self, run: CellRun, outcome: CheckOutcome, has_outputs: bool) -> Experiment:
-        text = f"{self._check} {outcome.status}: {_first_line(outcome.reason)}"
+        text = f"{self._check} {outcome.status}: {first_line(outcome.reason)}"
         if not has_outputs:
             return Experiment(cause.AGAIN, DIFFERS, about=text)
         measured = _differences(run, run.outputs)
@@ -169,7 +169,7 @@ class Examination:
             raise variants.NotPossible(f"{self._cell.device.kind} does not offer it")
         if presence.present:
             return Experiment(cause.PRODUCT, AGREES)
-        return Experiment(cause.PRODUCT, DIFFERS, about=_first_line(presence.reason))
+        return Experiment(cause.PRODUCT, DIFFERS, about=first_line(presence.reason))
 
     def _budget(self, run: CellRun) -> Experiment:
         budget = run.reference.budget_of(self._cell.dtype)
@@ -259,8 +259,8 @@ class Examination:
         if outcome.status in (Status.PASSED, Status.XPASSED):
             return Experiment("", AGREES, about=about)
         if outcome.status.is_bad:
-            return Experiment("", DIFFERS, about=f"{about}: {_first_line(outcome.reason)}")
-        return Experiment("", NOT_POSSIBLE, about=f"{about}: {_first_line(outcome.reason)}")
+            return Experiment("", DIFFERS, about=f"{about}: {first_line(outcome.reason)}")
+        return Experiment("", NOT_POSSIBLE, about=f"{about}: {first_line(outcome.reason)}")
 
 
 def _differences(run: CellRun, outputs: Tensors) -> list[LeafDifference]:
@@ -290,12 +290,8 @@ def _has_outputs(run: CellRun) -> bool:
         return False
 
 
-def _first_line(text: str | None) -> str:
-    return (text or "no reason").splitlines()[0]
-
-
 def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {_first_line(str(error) or type(error).__name__)}"[:300]
+    return error_line(error)[:300]
 
 
 @contextmanager

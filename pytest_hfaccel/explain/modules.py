@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
+from pytest_hfaccel.core.errors import error_line
+
 _TWIN_FACTOR = 4.0
 _EPS_FACTOR = 32.0
 """A module may be off by this many times the error of the same module on the CPU at the same dtype, and in any case by
@@ -205,8 +207,7 @@ class SideBySide:
             own = error_between(self.device.run_alone(name, expected), expected.output)
             budget = self.budget(name, expected)
         except Exception as problem:  # whatever a module may need that one call of it does not have
-            first_line = (str(problem) or type(problem).__name__).splitlines()[0]
-            return ModuleError(name, kind, input_error, error, None, 0.0, f"{type(problem).__name__}: {first_line}")
+            return ModuleError(name, kind, input_error, error, None, 0.0, error_line(problem))
         return ModuleError(name, kind, input_error, error, own, budget)
 
     def budget(self, name: str, expected: Call) -> float:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from pytest_hfaccel.core.results import Cause
 from pytest_hfaccel.explain.cause import NOT_TRIED, Experiment, Verdict
-from pytest_hfaccel.reporting.plain import redact
+from pytest_hfaccel.reporting.plain import redact, without_folders
 from pytest_hfaccel.reporting.run_facts import installed_versions
 
 if TYPE_CHECKING:
@@ -55,9 +55,6 @@ _SAY_NOTHING = frozenset({"", "localhost", "root", "user", "runner", "python", "
 """Names of users and machines that give nobody away, and that stand in reports as other words."""
 
 _DATA = "<data>"
-
-_FOLDER = re.compile(r"""(?<![\w.:/\\])(?:~|[A-Za-z]:)?[/\\](?:[^\s'"`/\\()]+[/\\])+(?=[^\s'"`/\\()])""")
-"""The folders of an absolute path, up to its last part."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +125,7 @@ def without_private(text: str, paths: Iterable[str] = ()) -> str:
     """
     for path in paths:
         text = text.replace(path, Path(path).name)
-    text = _FOLDER.sub("", redact(text))
+    text = without_folders(redact(text))
     names = {socket.gethostname(), socket.gethostname().partition(".")[0], platform.node()}
     with suppress(KeyError, OSError):  # a user without a name
         names.add(getpass.getuser())

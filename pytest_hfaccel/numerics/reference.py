@@ -10,7 +10,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.backends.base import is_padded
-from pytest_hfaccel.core.errors import HfAccelError, format_bytes
+from pytest_hfaccel.core.errors import HfAccelError, error_line, format_bytes
 from pytest_hfaccel.numerics.budgets import FEW_RUNS, RUNS, Budget, emulate, round_to
 from pytest_hfaccel.numerics.compare import LeafDifference, difference
 from pytest_hfaccel.numerics.positions import real_positions
@@ -186,7 +186,7 @@ class Reference:
                     dtype, loaded.pipeline_model(), lambda: self._real(loaded.forward(sample)), self.real_outputs, runs
                 )
         except (HfAccelError, RuntimeError, NotImplementedError, TypeError) as error:
-            return Budget(dtype, {}, f"the reference does not run under emulated rounding: {_first_line(error)}")
+            return Budget(dtype, {}, f"the reference does not run under emulated rounding: {error_line(error)}")
 
     def _measure_error(self, dtype: str) -> dict[str, LeafDifference]:
         try:
@@ -274,12 +274,7 @@ def compute_reference(source: ModelSource, load: Load, borrow: Borrow) -> Refere
 
 
 def _not_in_fp64(error: Exception) -> str:
-    return f"fp64 does not run: {_first_line(error)}"
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).splitlines()[0] if str(error) else ""
-    return f"{type(error).__name__}: {text}"
+    return f"fp64 does not run: {error_line(error)}"
 
 
 def _has_nan(reference: Reference) -> bool:

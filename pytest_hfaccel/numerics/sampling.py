@@ -81,7 +81,8 @@ def _token_ids(values: Mapping[Any, Any]) -> Iterator[int]:
 def bound_of_failures(failed: int, count: int, confidence: float = CONFIDENCE) -> float:
     """Return the largest share of failing inputs that is compatible with a count (Clopper-Pearson, one-sided, exact).
 
-    Of 8 inputs of which none failed, up to 31 % of all inputs may fail; of 60, up to 4.9 %.
+    Of 8 inputs of which none failed, up to 31 % of all inputs may fail; of 60, up to 4.9 %. Written out, because scipy,
+    which has it, is no dependency of a run.
     """
     if failed >= count:
         return 1.0

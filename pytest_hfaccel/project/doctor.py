@@ -26,7 +26,7 @@ from packaging.utils import canonicalize_name
 
 from pytest_hfaccel.core.config import RunConfig
 from pytest_hfaccel.core.devices import BROWSER_KINDS
-from pytest_hfaccel.core.errors import HfAccelError, RegistryError, format_bytes, format_names
+from pytest_hfaccel.core.errors import HfAccelError, RegistryError, first_line, format_bytes, format_names
 from pytest_hfaccel.core.files import LOCK_SECONDS, MANIFEST
 from pytest_hfaccel.core.presence import HardwareReport
 from pytest_hfaccel.project.settings import SettingsFile, find_settings
@@ -112,7 +112,7 @@ def examine(directory: Path, *, start_pytest: bool = True) -> Iterator[Finding]:
                 yield finding
         except (HfAccelError, OSError) as error:
             found = True
-            yield Finding(subject, "broken", str(error).partition("\n")[0], getattr(error, "hint", "") or "")
+            yield Finding(subject, "broken", first_line(error), getattr(error, "hint", "") or "")
         if not found:
             yield Finding(subject, "ok", "nothing is wrong")
 

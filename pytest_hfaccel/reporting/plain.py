@@ -70,6 +70,19 @@ def redact(text: str, environ: Mapping[str, str] | None = None, root: str | None
     return text
 
 
+_FOLDERS = re.compile(r"""(?<![\w.:/\\])(?:~|[A-Za-z]:)?[/\\](?:[^\s'"`/\\()]+[/\\])+(?=[^\s'"`/\\()])""")
+
+
+def without_folders(text: str, instead: str = "") -> str:
+    """Return `text` with the last part of each absolute path: the others say where things lie on one machine.
+
+    Args:
+        text: What is about to be shown to others.
+        instead: What stands for the folders.
+    """
+    return _FOLDERS.sub(instead, text)
+
+
 @cache
 def _path_below(directory: str, *, anywhere: bool) -> re.Pattern[str]:
     """Match a directory's name in a path, and the separator after it if more follows.

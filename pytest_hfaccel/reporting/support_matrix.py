@@ -27,10 +27,10 @@ from pytest_hfaccel.core.results import (
     cause_of,
 )
 from pytest_hfaccel.reporting.journal import read_journal
+from pytest_hfaccel.reporting.plain import without_folders
 
 _ENTRY = re.compile(r" \[[^\[\]]+:\d+\]$")
 _MODULE = re.compile(r"test_hf_(\w+)\.py")
-_FOLDERS = re.compile(r"""(?<![^\s='"])(?:~|[A-Za-z]:|)[/\\](?:[^\s'"/\\]+[/\\])+(?=[^\s'"/\\])""")
 _REASON_LENGTH, _COMMAND_LENGTH = 300, 320
 _COMPRESSED = ".xz"
 _COUNTED = (Status.XFAILED, Status.FAILED, Status.ERROR, Status.CRASHED, Status.TIMEOUT, Status.UNAVAILABLE)
@@ -273,7 +273,7 @@ def command_of_run(header: dict[str, Any]) -> str | None:
     command: str | None = header.get("run", {}).get("command")
     if command is None:
         return None
-    command = _FOLDERS.sub("…/", command)
+    command = without_folders(command, "…/")
     if len(command) <= _COMMAND_LENGTH:
         return command
     half = _COMMAND_LENGTH // 2

@@ -31,7 +31,7 @@ from pytest_hfaccel.checks import built_in_checks
 from pytest_hfaccel.checks.base import CheckRegistry, passed
 from pytest_hfaccel.checks.planted import Planted
 from pytest_hfaccel.core.devices import TORCH_KINDS
-from pytest_hfaccel.core.errors import ConfigError, DeviceCrashed
+from pytest_hfaccel.core.errors import ConfigError, DeviceCrashed, first_line
 from pytest_hfaccel.core.results import CheckOutcome, Status
 from pytest_hfaccel.core.spec import CLASS_LEVEL, Cell, Device, ModelSpec, Weights, WeightsChoice
 from pytest_hfaccel.core.threads import SharedCores
@@ -227,7 +227,7 @@ class Bench:
             self.device.id,
             Found.WRONG if bad or not outcomes else Found.PASSED,
             tuple(outcome.name for outcome in bad or outcomes),
-            _first_line(bad[0].reason) if bad else "",
+            first_line(bad[0].reason) if bad else "",
             time.perf_counter() - started,
         )
 
@@ -325,20 +325,16 @@ def _judged(
     blind = [outcome for outcome in outcomes if not outcome.status.is_bad]
     skipped = [outcome for outcome in blind if outcome.status == Status.SKIPPED]
     if skipped and skipped == blind and not device.traits.torch_module:
-        return Found.NOT_TRIED, tuple(outcome.name for outcome in skipped), _first_line(skipped[0].reason)
+        return Found.NOT_TRIED, tuple(outcome.name for outcome in skipped), first_line(skipped[0].reason)
     if blind:
         return Found.MISSED, tuple(outcome.name for outcome in blind), f"{blind[0].status}: {blind[0].reason or ''}"
     if not backends.used:
         return Found.NOT_PLANTED, (), f"no model was loaded with it, yet {outcomes[0].reason}"
     beside = [outcome for outcome in outcomes if defect.because not in (outcome.reason or "")]
     if beside:
-        detail = f"for another reason than {defect.because!r}: {_first_line(beside[0].reason)}"
+        detail = f"for another reason than {defect.because!r}: {first_line(beside[0].reason)}"
         return Found.MISSED, tuple(outcome.name for outcome in beside), detail
-    return Found.CAUGHT, defect.caught_by, _first_line(outcomes[0].reason)
-
-
-def _first_line(text: str | None) -> str:
-    return (text or "").partition("\n")[0]
+    return Found.CAUGHT, defect.caught_by, first_line(outcomes[0].reason)
 
 
 @dataclass(frozen=True)

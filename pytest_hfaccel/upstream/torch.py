@@ -9,6 +9,7 @@ from functools import wraps
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from pytest_hfaccel.core.errors import first_line
 from pytest_hfaccel.core.spec import CPU, Device
 from pytest_hfaccel.upstream import RefCountedContext
 
@@ -146,7 +147,7 @@ def why_no_cpp_compiler() -> str:
     try:
         get_cpp_compiler()
     except InvalidCxxCompiler as error:
-        return str(error).splitlines()[0]
+        return first_line(error)
     return ""
 
 

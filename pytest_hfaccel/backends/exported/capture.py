@@ -32,7 +32,7 @@ from pytest_hfaccel.backends.exported.inputs import (
     without_geometry,
 )
 from pytest_hfaccel.backends.generation import neutral_settings
-from pytest_hfaccel.core.errors import LoadError, OutOfMemory, is_out_of_memory
+from pytest_hfaccel.core.errors import LoadError, OutOfMemory, error_line, is_out_of_memory
 from pytest_hfaccel.upstream.transformers import decoding_step, traced_names, traced_tensors
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def export_model(runtime: ExportedRuntime, model: Any, inputs: Mapping[str, torc
                 if is_out_of_memory(error):
                     raise OutOfMemory(f"memory ran out while converting: {error}", stage="convert") from error
                 first = first or error
-                problems.append(f"{name}: {type(error).__name__}: {(str(error).strip() or '-').splitlines()[0]}")
+                problems.append(f"{name}: {error_line(error)}")
                 continue
             _require_feedable(exported, inputs, computed)
             return exported, name, problems

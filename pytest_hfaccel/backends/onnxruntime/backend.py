@@ -28,7 +28,6 @@ from pytest_hfaccel.backends.onnxruntime.precision import (
     compress,
     compression_facts,
     confirm_precision,
-    first_line,
     in_half_precision,
     open_and_read_back,
     require_known,
@@ -42,7 +41,7 @@ from pytest_hfaccel.backends.onnxruntime.sessions import (
     nodes_by_provider,
     require_device,
 )
-from pytest_hfaccel.core.errors import BackendUnavailable, LoadError
+from pytest_hfaccel.core.errors import BackendUnavailable, LoadError, first_line
 from pytest_hfaccel.core.spec import Cell, Device
 from pytest_hfaccel.upstream.transformers import onnxruntime_runner
 

@@ -25,7 +25,7 @@ from pytest_hfaccel.backends.onnxruntime.sessions import (
     open_session,
     openable,
 )
-from pytest_hfaccel.core.errors import BackendUnavailable, LoadError
+from pytest_hfaccel.core.errors import BackendUnavailable, LoadError, first_line
 from pytest_hfaccel.core.spec import Device
 
 DTYPES = ("fp32", "fp16", INT8)
@@ -215,11 +215,6 @@ def confirm_precision(device: Device, dtype: str) -> None:
             f"fp32 is off by less than {_FP32_ERROR:.0e}: the device computes at a lower precision without saying so.",
             stage="compile",
         )
-
-
-def first_line(error: Exception) -> str:
-    """Return the line of a message that says something."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _probe_values() -> Any:

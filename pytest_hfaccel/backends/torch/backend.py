@@ -30,7 +30,7 @@ from pytest_hfaccel.backends.torch.int8 import (
 from pytest_hfaccel.backends.torch.model import DeviceMemory, TorchModel, moved, weight_bytes
 from pytest_hfaccel.backends.torch.operators import log_operators
 from pytest_hfaccel.backends.torch.ranks import load_parallel
-from pytest_hfaccel.core.errors import BackendUnavailable
+from pytest_hfaccel.core.errors import BackendUnavailable, error_line
 from pytest_hfaccel.core.spec import CPU, Cell, Device
 from pytest_hfaccel.upstream.torch import why_not_compiled
 from pytest_hfaccel.upstream.transformers import attention_implementation
@@ -153,6 +153,5 @@ def _placement_of_operators(
     try:
         operators = log_operators(model, moved(source.sample().forward, device, computes_in), device)
     except Exception as error:  # the check `forward` fails for the same reason, in its stage
-        first_line = (str(error) or type(error).__name__).splitlines()[0]
-        return {}, {"nodes": f"not known: the forward pass failed ({type(error).__name__}: {first_line})"}
+        return {}, {"nodes": f"not known: the forward pass failed ({error_line(error)})"}
     return operators.products_on_cpu(), operators.details(cell.device.eager.id)

@@ -18,7 +18,7 @@ from pytest_hfaccel.backends.base import Placement, WeightChange
 from pytest_hfaccel.backends.memory import out_of_memory_raised
 from pytest_hfaccel.backends.torch.model import TorchModel
 from pytest_hfaccel.backends.torch.operators import ProductLog
-from pytest_hfaccel.core.errors import HfAccelError, LoadError, format_names
+from pytest_hfaccel.core.errors import HfAccelError, LoadError, first_line, format_names
 from pytest_hfaccel.upstream.openvino import (
     clear_compiled_graphs,
     compile_refusals,
@@ -256,7 +256,7 @@ class _Graphs:
         return f". It left the graph for: {format_names(reasons, _SHOWN_REASONS)}" if reasons else ""
 
     def _reasons(self) -> list[str]:
-        return list(dict.fromkeys(reason.splitlines()[0] for reason in +self.breaks))
+        return list(dict.fromkeys(first_line(reason) for reason in +self.breaks))
 
 
 def _forget_compiled(compiler: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from pytest_hfaccel.core.devices import BUILT_IN, TorchDevice, kind_named, torch_device_of
-from pytest_hfaccel.core.errors import BackendUnavailable
+from pytest_hfaccel.core.errors import BackendUnavailable, error_line
 from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.upstream import RefCountedContext
 from pytest_hfaccel.upstream.torch import is_built_with_xpu
@@ -99,9 +99,8 @@ def confirm_device(device: Device, dtype: str) -> dict[str, Any]:
         ones = torch.ones(_PROBE_SIZE, _PROBE_SIZE, device=device.torch_name, dtype=wanted)
         total = float((ones @ ones).sum().cpu())
     except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
-        first_line = str(error).splitlines()[0] if str(error) else ""
         raise BackendUnavailable(
-            f"{device}: a product of two {dtype} matrices failed: {type(error).__name__}: {first_line}", stage="load"
+            f"{device}: a product of two {dtype} matrices failed: {error_line(error)}", stage="load"
         ) from error
     if total != _PROBE_SIZE**3:
         raise BackendUnavailable(

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.errors import ConfigError, first_line
 from pytest_hfaccel.core.results import NOT_REACHED, CellResult, CheckOutcome, headline
 from pytest_hfaccel.core.spec import CLASS_LEVEL
 
@@ -74,7 +74,7 @@ class Target:
             return
         bad = self.failures()
         for outcome in bad:
-            yield f"In run {self.run}: {headline(outcome, self.record.device).splitlines()[0]}"
+            yield f"In run {self.run}: {first_line(headline(outcome, self.record.device))}"
         if not bad:
             yield f"In run {self.run} no check of it failed."
 

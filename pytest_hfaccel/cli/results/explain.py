@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.cli import print_json
 from pytest_hfaccel.cli.results.cell_argument import Target, add_cell_arguments, target_of
-from pytest_hfaccel.core.errors import ConfigError, HfAccelError, LoadError
+from pytest_hfaccel.core.errors import ConfigError, HfAccelError, LoadError, error_line, first_line
 from pytest_hfaccel.core.results import CheckOutcome, Stage
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _issue(cell: Cell, target: Target, answer: _Answer) -> str:
         )
     failures = target.failures()
     again = next((each.about for each in answer.verdict.experiments if each.name == AGAIN), "")
-    reason = again or (failures[0].reason or "").partition("\n")[0]
+    reason = again or first_line(failures[0].reason)
     return write_issue(Finding(cell, reason, answer.verdict, answer.divergence, answer.script, answer.printed))
 
 
@@ -132,7 +132,7 @@ def _answer(session: Session, cell: Cell, target: Target, scripts: Path | None, 
         except HfAccelError:
             raise
         except Exception as error:  # whatever a model that fails may raise where it is looked at
-            why = f"{type(error).__name__}: {(str(error) or 'no text').splitlines()[0]}"
+            why = error_line(error)
     if why:
         answer = _Answer([f"First divergence: not looked for: {why}."], {"first_divergence": why}, bool(failures))
         if not is_converted:
@@ -219,7 +219,7 @@ def _add_generation(session: Session, cell: Cell, answer: _Answer) -> None:
             found = with_module(found, run.loaded, reference, inputs)
         found = replace(found, other_start=explain_start(reference, inputs, expected))
     except Exception as error:  # whatever a model that fails may raise
-        answer.lines.append(f"Generation was not looked at: {type(error).__name__}: {error}".splitlines()[0])
+        answer.lines.append(f"Generation was not looked at: {error_line(error)}")
         return
     finally:
         run.close()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.cli import devices_of, write_file
 from pytest_hfaccel.core.config import WEIGHTS_CHOICES
-from pytest_hfaccel.core.errors import ConfigError, HfAccelError
+from pytest_hfaccel.core.errors import ConfigError, HfAccelError, first_line
 from pytest_hfaccel.core.results import CellResult, Status
 
 if TYPE_CHECKING:
@@ -300,9 +300,12 @@ def describe(result: CellResult | PointResult) -> str:
     from pytest_hfaccel.benchmark.measurement import Measurement
 
     if isinstance(result, CellResult):
-        first = (result.reason or "").partition("\n")[0]
         names = ", ".join(check.name for check in result.checks)
-        return f"verified: {names}" if result.status == Status.PASSED else f"not verified: {result.status}: {first}"
+        return (
+            f"verified: {names}"
+            if result.status == Status.PASSED
+            else f"not verified: {result.status}: {first_line(result.reason)}"
+        )
     where = _point_text(result.batch, result.length)
     if isinstance(result, Measurement):
         latency, memory, token = result.latency, result.memory_bytes, result.per_token_ms
