@@ -177,7 +177,7 @@ def _tokens(loaded: LoadedModel, inputs: MeasuredInputs, budget: TimingBudget) -
     prompt = inputs.generate
     if prompt is None:
         return {}
-    budget = replace(budget, least_seconds=0.0, max_seconds=_SHARE_FOR_TOKENS * budget.max_seconds)
+    budget = replace(budget, least_seconds=0.0, floor_seconds=0.0, max_seconds=_SHARE_FOR_TOKENS * budget.max_seconds)
 
     def median_ms(tokens: int, use_cache: bool) -> float:
         run = partial(loaded.generate, prompt, max_new_tokens=tokens, use_cache=use_cache)

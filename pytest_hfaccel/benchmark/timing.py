@@ -51,6 +51,9 @@ class TimingBudget:
         least_seconds: Timed runs take at least so long, unless `max_runs` or `max_seconds` is less. What else the
             machine does comes and goes within tenths of a second, and only a measurement that outlasts it has
             undisturbed runs: see docs/comparing_runs.md.
+        floor_error: The fastest run counts as known once a quarter of the blocks (see `block_minima`) came that near to
+            it, as a share of its time. Until then more runs are made.
+        floor_seconds: Timed runs do not go on for that beyond this long.
         max_seconds: Timed runs end after this long, even if that has not been reached.
         least_runs: Fewest timed runs, unless they are too slow for the time limit. Below 6 runs the extremes do not
             hold the median with 95 % confidence (2 x 0.5^5 = 6 %).
@@ -62,9 +65,11 @@ class TimingBudget:
 
     relative_error: float = 0.02
     least_seconds: float = 0.5
+    floor_error: float = 0.02
+    floor_seconds: float = 1.5
     max_seconds: float = 3.0
     least_runs: int = 7
-    max_runs: int = 1000
+    max_runs: int = 3000
     warm_up_seconds: float = 1.0
     warm_up: int | None = None
     runs: int | None = None
@@ -123,7 +128,9 @@ def _is_enough(times: list[float], budget: TimingBudget, elapsed: float, look: i
         return True
     if elapsed >= budget.max_seconds and len(times) >= _LEAST_SLOW_RUNS:
         return True
-    return len(times) == look and elapsed >= budget.least_seconds and relative_error(times) <= budget.relative_error
+    if len(times) != look or elapsed < budget.least_seconds or relative_error(times) > budget.relative_error:
+        return False
+    return elapsed >= budget.floor_seconds or floor_distance(block_minima(times)) <= budget.floor_error
 
 
 def block_minima(seconds: Sequence[float]) -> list[float]:
@@ -134,6 +141,15 @@ def block_minima(seconds: Sequence[float]) -> list[float]:
     count = min(len(seconds), _BLOCKS)
     blocks = (seconds[i * len(seconds) // count : (i + 1) * len(seconds) // count] for i in range(count))
     return [float(f"{1e3 * min(block):.{_DIGITS}g}") for block in blocks]
+
+
+def floor_distance(repetitions: Sequence[float]) -> float:
+    """Return how far a quarter of the repetitions is from the fastest one, as a share: how well that one is known.
+
+    A machine that is busy all the time has few undisturbed repetitions, and then a faster one may yet have come.
+    """
+    ordered = sorted(repetitions)
+    return ordered[(len(ordered) - 1) // 4] / ordered[0] - 1.0 if ordered[0] else 0.0
 
 
 def latency_of(seconds: list[float], warm_up: int) -> Latency:

@@ -27,7 +27,7 @@ from functools import lru_cache
 from typing import Any
 
 from pytest_hfaccel.benchmark.measurement import Measurement
-from pytest_hfaccel.benchmark.timing import BLOCK_MINIMA, CPU_SHARE
+from pytest_hfaccel.benchmark.timing import BLOCK_MINIMA, CPU_SHARE, floor_distance
 from pytest_hfaccel.comparison.runs import PointKey
 
 SLOWER, FASTER, SAME, UNCLEAR = "slower", "faster", "same", "unclear"
@@ -35,6 +35,8 @@ _NORMAL_MAD = 1.4826
 """Times the median absolute deviation: the standard deviation, if the distribution were normal."""
 _DISTURBED = 1.0
 """Distance between the quartiles of the calibration loop, as a share of its median, from which on the CPU was busy."""
+_STARVED = math.log(1.5)
+"""Lack of CPU time, as a log, from which on threads are taken to have waited for each other."""
 _EXACT = 12
 """Up to so many values on each side the ranks' distribution is counted; above, the normal one is close."""
 
@@ -200,7 +202,12 @@ class _Sides:
         if len(runs) > 2:
             logs = [math.log(value) for value in fastest]
             between = _NORMAL_MAD * statistics.median(abs(log - math.log(self._baseline_ms)) for log in logs)
-        within = math.hypot(statistics.median(map(_open, runs)), _open(self._run))
+        within = math.hypot(
+            *(
+                math.log1p(distance)
+                for distance in (statistics.median(map(floor_distance, runs)), floor_distance(self._run))
+            )
+        )
         self.noise = max(between, within)
         comparable = [one for one in earlier if _difference(one, measured) == ""] or list(earlier)
         self._starved = _starved(comparable[-1], measured), _starved(measured, comparable[-1])
@@ -216,16 +223,12 @@ class _Sides:
         )
 
 
-def _open(ordered: Sequence[float]) -> float:
-    """How far the fastest run may be from what it would be undisturbed: the lower quartile's distance, as a log."""
-    return math.log(ordered[(len(ordered) - 1) // 4] / ordered[0])
-
-
 def _starved(slow: Measurement, fast: Measurement) -> float:
     """How much slower one may be only because its process had less of the CPU than the other one's, as a log.
 
     Runs that last longer than the scheduler's time slice are interrupted all of them: the fastest one, too. Zero unless
-    the fixed piece of work that is timed beside a measurement was disturbed as well.
+    the fixed piece of work that is timed beside a measurement was disturbed as well. Threads that share too few cores
+    also wait for each other, at every operator: then no bound can be stated, and the result is infinite.
     """
     if slow.noise.iqr_share <= _DISTURBED:
         return 0.0
@@ -234,7 +237,8 @@ def _starved(slow: Measurement, fast: Measurement) -> float:
         return 0.0
     # Among runs that were not disturbed is one that had a whole core.
     undisturbed = shares[1] if fast.noise.iqr_share > _DISTURBED else max(shares[1], 1.0)  # type: ignore[type-var]
-    return max(0.0, math.log(undisturbed / shares[0]))  # type: ignore[operator]
+    lack = max(0.0, math.log(undisturbed / shares[0]))  # type: ignore[operator]
+    return math.inf if slow.threads > 1 and lack > _STARVED else lack
 
 
 def _difference(one: Measurement, other: Measurement) -> str:
@@ -253,6 +257,7 @@ def _judge(sides: _Sides, key: PointKey, own: float, spread: float | None, adjus
         verdict = SLOWER if own > 0 else FASTER
     elif abs(own) > least:
         verdict = UNCLEAR
+    limit = limit if math.isfinite(limit) else max(least, abs(own))  # all of the change may be a lack of CPU
     share = abs(math.expm1(math.copysign(limit, own)))  # twice as slow is +100 %, twice as fast is -50 %
     return replace(sides.timing(key), own_change=math.expm1(own), limit=share, p_adjusted=adjusted, verdict=verdict)
 

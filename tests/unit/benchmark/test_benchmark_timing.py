@@ -13,6 +13,7 @@ from pytest_hfaccel.benchmark.timing import (
     TimingBudget,
     block_minima,
     enclosing_rank,
+    floor_distance,
     latency_of,
     median_interval,
     relative_error,
@@ -115,6 +116,29 @@ def test_quick_runs_are_repeated_for_half_a_second_at_least() -> None:
     work, few = steady(0.01), steady(0.01)
     assert 0.5 <= sum(timed_runs(work, TimingBudget(), work.clock)) < 0.6
     assert len(timed_runs(few, TimingBudget(max_runs=20), few.clock)) == 20
+
+
+def test_runs_go_on_until_the_fastest_one_is_known() -> None:
+    """A machine whose disturbances leave one run in forty alone for a second, and then all of them."""
+    disturbed = chain.from_iterable(repeat((0.010, *[0.0130] * 39), 2))
+    work = Work(chain(disturbed, repeat(0.010)))
+    times = timed_runs(work, TimingBudget(relative_error=1.0), work.clock)
+    assert 1.03 < sum(times) < 1.5
+    assert floor_distance(block_minima(times)) <= 0.02
+
+
+def test_a_floor_that_is_never_known_meets_a_limit() -> None:
+    def work() -> Work:
+        return Work(chain.from_iterable(repeat((0.010, *[0.0130] * 399))))
+
+    first, second = work(), work()
+    assert 1.5 <= sum(timed_runs(first, TimingBudget(), first.clock)) < 1.7
+    assert sum(timed_runs(second, TimingBudget(floor_seconds=0.0), second.clock)) < 0.6
+
+
+def test_how_well_the_fastest_run_is_known() -> None:
+    assert floor_distance([5.0, 1.0, 2.0, 3.0, 4.0]) == 1.0, "the second of five"
+    assert floor_distance([1.0]) == 0.0
 
 
 def test_repetitions_are_kept_as_the_fastest_of_successive_blocks() -> None:

@@ -108,7 +108,7 @@ def test_what_lies_within_the_noise_of_the_repetitions_is_unclear() -> None:
 
 def test_a_run_that_got_little_of_the_cpu_is_not_a_slower_model() -> None:
     def run(milliseconds: float, share: float, disturbed: float) -> Measurement:
-        one = measured("MiniLM", draw(make_dice(9), milliseconds, 0.02))
+        one = measured("MiniLM", draw(make_dice(9), milliseconds, 0.02), threads=1)
         details = {**one.details, "cpu_seconds_per_second": share}
         return replace(one, details=details, noise=replace(one.noise, iqr_share=disturbed))
 
@@ -120,6 +120,22 @@ def test_a_run_that_got_little_of_the_cpu_is_not_a_slower_model() -> None:
     assert verdict(free, run(60.0, 0.21, 7.2)) == "slower"  # more than the lack of CPU explains
     assert verdict(free, run(44.3, 0.21, 0.1)) == "slower"  # it waits by itself: nothing else was disturbed
     assert verdict(starved, run(55.0, 0.21, 7.2)) == "slower"  # both had as little
+
+
+def test_threads_that_wait_for_each_other_on_a_busy_machine_are_not_a_slower_model() -> None:
+    def verdict(share: float, disturbed: float, threads: int = 2) -> str:
+        def run(milliseconds: float, share: float, disturbed: float) -> Measurement:
+            one = measured("deit", draw(make_dice(10), milliseconds, 0.02), threads=threads)
+            details = {**one.details, "cpu_seconds_per_second": share}
+            return replace(one, details=details, noise=replace(one.noise, iqr_share=disturbed))
+
+        before, after = run(0.695, 0.84, 1.5), run(755.8, share, disturbed)  # as was measured at a load of 9
+        return compare_timings({point_key(before): [before]}, {point_key(after): [after]})[0][0].verdict
+
+    assert verdict(0.21, 10.8) == "unclear"
+    assert verdict(0.84, 10.8) == "slower"  # it had as much of the CPU as before
+    assert verdict(0.21, 0.2) == "slower"  # nothing else was disturbed
+    assert verdict(0.21, 10.8, threads=1) == "slower"  # one thread waits for nobody: the lack has a bound
 
 
 def test_a_device_with_few_measurements_cannot_tell_its_noise() -> None:
