@@ -127,6 +127,7 @@ LATE = (
     "backends/torch/",
     "checkpoints/",
     "explain/experiments.py",
+    "explain/generation/calls.py",
     "explain/graphs.py",
     "explain/modules.py",
     "explain/onnx_graphs.py",

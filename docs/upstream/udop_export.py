@@ -1,6 +1,7 @@
 """transformers 5.23: `OpenVINOExporter` cannot export UDOP.
 
-The exporter's patch for embeddings reads a weight that has no data while `torch.export` traces.
+`combine_image_text_embeddings` (modeling_udop.py) writes `patch_inds[rows, cols] = False` with tuples of scalar tensors
+for `rows` and `cols`. Torch reads such an index as numbers, which the tensors have none of while `torch.export` traces.
 """
 
 import torch

@@ -13,6 +13,7 @@ from pytest_hfaccel.core.results import MEANINGS, Cause
 
 if TYPE_CHECKING:
     from pytest_hfaccel.explain import Explanation
+    from pytest_hfaccel.explain.generation.calls import OwnCalls
     from pytest_hfaccel.explain.graphs import GraphExplanation
 
 AGREES, DIFFERS, NOT_POSSIBLE, NOT_TRIED = "agrees", "differs", "not possible", "not tried"
@@ -31,6 +32,7 @@ CPU_DEVICE = "CPU device of the same runtime"
 IN_FP32 = "the same device in fp32"
 OPERATOR = "first wrong node alone"
 KERNEL = "first wrong operator of torch alone"
+GENERATION = "the reference's generate beside its forward"
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,11 @@ RULES: tuple[Rule, ...] = (
         "an operator of torch gives a wrong output for its own inputs",
     ),
     (
+        lambda e: e.differs(GENERATION) and not e.agrees(TORCH),
+        Cause.TRANSFORMERS,
+        "the class's own generate gives other logits than its forward, run by torch on the CPU",
+    ),
+    (
         lambda e: e.differs(TORCH),
         Cause.TRANSFORMERS,
         "the class itself, run by torch on the CPU, fails as well",
@@ -252,6 +259,19 @@ def kernel_alone(found: Explanation) -> Experiment | None:
     if operator.own_error <= guilty.budget:
         return None
     return Experiment(KERNEL, DIFFERS, operator.own_error, guilty.budget, about=operator.operator)
+
+
+def own_generation(found: OwnCalls) -> Experiment | None:
+    """Return what is known of the class's own `generate`, run by torch on the CPU; `None` where nothing is."""
+    from pytest_hfaccel.explain.generation.calls import SAME_LOGITS
+
+    if found.others:
+        first = found.others[0]
+        about = "; ".join(f"{each.way}, token {each.step}" for each in found.others)
+        return Experiment(GENERATION, DIFFERS, first.error, SAME_LOGITS, "logits", about)
+    if found.right:
+        return Experiment(GENERATION, AGREES, about=" and ".join(found.right))
+    return Experiment(GENERATION, NOT_POSSIBLE, about=found.problem) if found.problem else None
 
 
 def node_alone(found: GraphExplanation) -> Experiment | None:

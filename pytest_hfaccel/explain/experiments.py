@@ -6,7 +6,7 @@ The order is that of the rules there, so that a time limit cuts off those that m
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,12 @@ if TYPE_CHECKING:
 ABOUT_NUMBERS = frozenset({"parity", "forward"})
 """The checks that compare the outputs with the reference's: for them the outputs of each experiment are compared."""
 
+_OF_THE_CLASS = frozenset(
+    {"generation", "determinism", "padding_invariance", "task_sense", "training", "attention", "memory"}
+)
+"""The checks that the cell `cpu` in fp32, which is torch itself, fails by nothing but the class's code. Others may fail
+by what the tiny checkpoint or its inputs are."""
+
 _SETTLED = frozenset({Cause.PACKAGE, Cause.TINY_CHECKPOINT, Cause.TIME})
 """Causes that the failure itself says."""
 
@@ -59,11 +65,11 @@ class Examination:
         self._found: list[Experiment] = []
         self._seen: dict[str, float] = {}
 
-    def verdict(self, operator: Experiment | None = None) -> Verdict:
+    def verdict(self, known: Sequence[Experiment] = ()) -> Verdict:
         """Make the experiments and return what follows.
 
         Args:
-            operator: What is known of the first wrong operator; see `cause.OPERATOR`.
+            known: What is known already, such as of the first wrong operator; see `cause.OPERATOR`.
         """
         run = self._runner.open(self._cell, self._module)
         try:
@@ -81,8 +87,7 @@ class Examination:
                 self._try(name, make)
         finally:
             run.close()
-        if operator is not None:
-            self._found.append(operator)
+        self._found += known
         is_exported, is_converted = self._cell.device.traits.exported, outcome.stage != Stage.CONVERT
         return cause.decide(
             self._check, self._found, self._cell.dtype, is_exported=is_exported, is_converted=is_converted
@@ -124,6 +129,8 @@ class Examination:
         """Yield experiments that run the check on other cells, or ask whether the model can be run at all."""
         if self._cell.device != CPU or self._cell.dtype != "fp32":
             yield cause.TORCH, lambda: self._run_check(replace(self._cell, device=CPU, dtype="fp32"))
+        elif self._check in _OF_THE_CLASS:
+            yield cause.TORCH, lambda: Experiment(cause.TORCH, DIFFERS, about="it is this cell")
         if outcome.stage == Stage.CONVERT:
             return
         if self._cell.device.compiler:

@@ -117,13 +117,14 @@ def _answer(session: Session, cell: Cell, target: Target, scripts: Path | None, 
     from pytest_hfaccel.explain.graphs import why_unreadable
 
     failures = target.failures()
-    operator: Experiment | None = None
+    known: list[Experiment | None] = []
     is_converted = not (failures and failures[0].stage == Stage.CONVERT)
     why = "the model did not get as far as its outputs" if _ended_before_run(failures) else ""
     why = why or ("" if cell.device.traits.torch_module else why_unreadable(cell.device))
     if not why:
         try:
             answer, operator = (_in_torch if cell.device.traits.torch_module else _in_graph)(session, cell, scripts)
+            known.append(operator)
             answer.divergence = tuple(line for line in answer.lines if not line.startswith("Reproduction:"))
         except LoadError as error:
             if error.stage != Stage.CONVERT:
@@ -138,14 +139,14 @@ def _answer(session: Session, cell: Cell, target: Target, scripts: Path | None, 
         if not is_converted:
             _add_conversion(session, cell, answer, seconds)
     if any(each.name == "generation" for each in failures) or not (target.record or answer.is_wrong or why):
-        _add_generation(session, cell, answer)
+        known.append(_add_generation(session, cell, answer))
     if not failures and not answer.is_wrong and (target.record or not why):
         return answer
     from pytest_hfaccel.explain.experiments import Examination
 
     check = failures[0].name if failures else "generation" if "generation" in answer.json else "parity"
     module = target.record.module if target.record else ""
-    verdict = Examination(session.runner, cell, check, module, seconds).verdict(operator)
+    verdict = Examination(session.runner, cell, check, module, seconds).verdict(list(filter(None, known)))
     answer.verdict = verdict
     answer.lines += verdict.lines()
     answer.json["divergence"] = list(answer.divergence)
@@ -199,34 +200,40 @@ def _in_graph(session: Session, cell: Cell, scripts: Path | None) -> tuple[_Answ
     return answer, node_alone(found)
 
 
-def _add_generation(session: Session, cell: Cell, answer: _Answer) -> None:
-    """Find the first token that differs."""
+def _add_generation(session: Session, cell: Cell, answer: _Answer) -> Experiment | None:
+    """Find the first token that differs; return what the class itself, in torch on the CPU, says of it."""
     from pytest_hfaccel.core.tasks import generates
-    from pytest_hfaccel.explain.generation import NEW_TOKENS, explain_generation, explain_start, with_module
+    from pytest_hfaccel.explain.cause import own_generation
+    from pytest_hfaccel.explain.generation import NEW_TOKENS, explain_generation, with_module
+    from pytest_hfaccel.explain.generation.calls import compare_own_calls
     from pytest_hfaccel.numerics.tolerances import tolerance_of
 
     if not generates(cell.model):
-        return
+        return None
     run = session.runner.open(cell)
     try:
         inputs = run.sample.generate
         if inputs is None:
-            return
+            return None
         expected = run.reference.continuation(NEW_TOKENS)
         reference = run.source.torch_model(run.reference.dtype)
         found = explain_generation(run.loaded, inputs, expected, tolerance_of(cell).rel_l2)
         if found.is_wrong and cell.device.traits.torch_module:
             found = with_module(found, run.loaded, reference, inputs)
-        found = replace(found, other_start=explain_start(reference, inputs, expected))
+        own = compare_own_calls(reference, inputs, NEW_TOKENS)
+        if own.problem:  # code that is not used otherwise may not run in fp64
+            own = compare_own_calls(run.source.torch_model("fp32"), inputs, NEW_TOKENS)
+        found = replace(found, own_calls=own)
     except Exception as error:  # whatever a model that fails may raise
         answer.lines.append(f"Generation was not looked at: {error_line(error)}")
-        return
+        return None
     finally:
         run.close()
     answer.lines += found.lines()
     answer.divergence += tuple(found.lines()) if found.is_wrong else ()
     answer.json["generation"] = found.to_json()
     answer.is_wrong = answer.is_wrong or found.is_wrong
+    return own_generation(own)
 
 
 def _add_conversion(session: Session, cell: Cell, answer: _Answer, seconds: float | None) -> None:

@@ -9,19 +9,23 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import RobertaConfig, RobertaForCausalLM
+from transformers import (
+    FSMTConfig,
+    FSMTForConditionalGeneration,
+    GPT2Config,
+    GPT2LMHeadModel,
+    RobertaConfig,
+    RobertaForCausalLM,
+)
 
 from pytest_hfaccel.core.config import RunConfig
 from pytest_hfaccel.engine.session import Session
 from pytest_hfaccel.explain.generation import (
     NEW_TOKENS,
-    WITH_CACHE,
-    WITHOUT_CACHE,
     explain_generation,
-    explain_start,
     with_module,
 )
-from pytest_hfaccel.numerics.reference import Continuation
+from pytest_hfaccel.explain.generation.calls import WITH_CACHE, WITHOUT_CACHE, OwnCalls, compare_own_calls
 from pytest_hfaccel.registry.resolution import resolve_model
 
 BUDGET = 1e-5
@@ -125,13 +129,55 @@ def test_positions_that_only_generate_hands_over_are_found() -> None:
     config = RobertaConfig(**sizes, intermediate_size=32, max_position_embeddings=64, is_decoder=True)
     model = RobertaForCausalLM(config).double().eval()
     ids = torch.randint(5, 50, (2, 6))
-    with torch.no_grad():
-        prompt = model(ids).logits[:, -1]
-        first = model(ids, position_ids=torch.arange(6)[None]).logits[:, -1]
-    expected = Continuation(first.argmax(-1)[:, None], first[:, None], prompt, "")
-    found = explain_start(model, {"input_ids": ids}, expected)
-    assert found is not None
-    assert found.arguments == ("position_ids = [0, 1, 2, 3, 4, ...]",)
-    assert (found.module, found.kind) == ("roberta.embeddings.position_embeddings", "Embedding")
-    same = Continuation(first.argmax(-1)[:, None], prompt[:, None], prompt, "")
-    assert explain_start(model, {"input_ids": ids}, same) is None
+    found = compare_own_calls(model, {"input_ids": ids}, 3)
+    (other,) = found.others
+    assert (other.step, [each.name for each in other.extra]) == (0, ["position_ids"])
+    assert other.extra[0].generate == "[0, 1, 2, 3, 4, ...] (2x6)"
+    assert other.extra[0].error_left == pytest.approx(0.0, abs=BUDGET)
+    assert (other.caller, other.module) == ("roberta.embeddings", "roberta.embeddings.position_embeddings")
+    assert (other.kind, other.is_proven) == ("Embedding", True)
+    # The same positions as forward counts: nothing is left to find.
+    model.prepare_inputs_for_generation = without_positions(model.prepare_inputs_for_generation)
+    assert compare_own_calls(model, {"input_ids": ids}, 3) == OwnCalls(right=(WITH_CACHE, WITHOUT_CACHE))
+
+
+def without_positions(prepare: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """Prepare inputs without positions at the first step; later ones are counted on from forward's."""
+
+    def prepared(*args: Any, **kwargs: Any) -> dict[str, Any]:
+        inputs = prepare(*args, **kwargs)
+        positions = inputs.pop("position_ids", None)
+        if positions is not None and inputs["input_ids"].shape[1] == 1:
+            inputs["position_ids"] = positions + 2  # after the padding's own position, 1
+        return inputs
+
+    return prepared
+
+
+def test_a_mask_that_generate_leaves_out_is_found_with_the_code_that_does() -> None:
+    torch.manual_seed(0)
+    sizes = {"src_vocab_size": 64, "tgt_vocab_size": 64, "d_model": 32, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}
+    layers = {"encoder_layers": 1, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4}
+    config = FSMTConfig(**sizes, **layers, max_position_embeddings=64, init_std=0.5)
+    model = FSMTForConditionalGeneration(config).eval()
+    found = compare_own_calls(model, {"input_ids": torch.randint(5, 60, (1, 8))}, 4)
+    (other,) = found.others
+    assert found.right == (WITH_CACHE,)
+    assert (other.way, other.caller, other.module) == (WITHOUT_CACHE, "model", "model.decoder")
+    assert [(each.name, each.generate) for each in other.arguments] == [("decoder_causal_mask", "None")]
+    assert other.is_proven
+
+
+def test_a_cached_step_that_leaves_forward_is_found_at_its_module() -> None:
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=50, n_embd=16, n_layer=2, n_head=2, n_positions=32)
+    model = GPT2LMHeadModel(config).double().eval()
+    ids = torch.randint(5, 50, (2, 6))
+    assert compare_own_calls(model, {"input_ids": ids}, 3).others == ()
+    norm = model.transformer.h[1].ln_2
+    norm.register_forward_hook(lambda _, args, output: output * 1.1 if args[0].shape[1] == 1 else output)
+    found = compare_own_calls(model, {"input_ids": ids}, 3)
+    (other,) = found.others
+    assert found.right == (WITHOUT_CACHE,)
+    assert (other.way, other.step) == (WITH_CACHE, 1)
+    assert (other.module, other.kind, other.caller) == ("transformer.h.1.ln_2", "LayerNorm", None)

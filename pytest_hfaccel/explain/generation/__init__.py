@@ -1,15 +1,19 @@
-"""Where greedy generation on a device leaves the reference: the first step, row and token, and both sides' logits."""
+"""Where greedy generation on a device leaves the reference: the first step, row and token, and both sides' logits.
+
+`calls.py` looks at the reference alone: where its own `generate` leaves its `forward`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.backends.generation import generate_greedily
-from pytest_hfaccel.explain.modules import Call, Side, tensor_error, tensors_in
+from pytest_hfaccel.explain.generation.calls import WITH_CACHE, WITHOUT_CACHE, OwnCalls
+from pytest_hfaccel.explain.modules import Side, tensor_error, tensors_in
 
 if TYPE_CHECKING:
     import torch
@@ -21,9 +25,6 @@ NEW_TOKENS = 8
 """As many as the check `generation` compares."""
 
 _TOP = 5
-_SAME_LOGITS = 1e-5
-"""Rel-L2 between two computations of the reference, as in the check `generation`."""
-WITH_CACHE, WITHOUT_CACHE = "with cache", "without cache"
 
 
 @dataclass(frozen=True)
@@ -104,34 +105,6 @@ class StepError:
 
 
 @dataclass(frozen=True)
-class OtherStart:
-    """How `generate` computes its first token in another way than `forward` does for the prompt, on every device.
-
-    Attributes:
-        error: Relative L2 error between the logits of both.
-        arguments: What `generate` hands the model and `forward` did not get, with the first numbers of each.
-        module: The first module whose output is another; empty where none is.
-        kind: Its class.
-    """
-
-    error: float
-    arguments: tuple[str, ...]
-    module: str
-    kind: str
-
-    def lines(self) -> Iterator[str]:
-        """Yield what is known as lines of text."""
-        yield (
-            f"The reference's generate begins with other logits than its forward gives, off by {self.error:.1e}: it is "
-            "the class's code, on every device."
-        )
-        if self.arguments:
-            yield f"  only generate hands the model: {'; '.join(self.arguments)}"
-        if self.module:
-            yield f"  first module whose output is another: {self.module} ({self.kind})"
-
-
-@dataclass(frozen=True)
 class GenerationError:
     """How generation on a device differs from the reference.
 
@@ -139,18 +112,18 @@ class GenerationError:
         found: The first step that is off, by way of generating; ways without one are left out.
         right: The ways that have none.
         problems: Why a way could not be run.
-        other_start: How the reference's own `generate` begins in another way than its `forward`; else `None`.
+        own_calls: What the reference's own ways of generating say of each other.
     """
 
     found: tuple[StepError, ...]
     right: tuple[str, ...]
     problems: Mapping[str, str]
-    other_start: OtherStart | None = None
+    own_calls: OwnCalls = field(default_factory=OwnCalls)
 
     @property
     def is_wrong(self) -> bool:
         """Whether some step is off by more than allowed, or `generate` is another than `forward`."""
-        return self.other_start is not None or any(each.is_wrong for each in self.found)
+        return bool(self.own_calls.others) or any(each.is_wrong for each in self.found)
 
     def lines(self) -> Iterator[str]:
         """Yield what is known as lines of text."""
@@ -161,8 +134,7 @@ class GenerationError:
             yield "Without a cache generation is right: what is kept between steps is wrong."
         elif self.right:
             yield f"Generation {' and '.join(self.right)} is right."
-        if self.other_start is not None:
-            yield from self.other_start.lines()
+        yield from self.own_calls.lines()
         for way, problem in self.problems.items():
             yield f"Generation {way} was not looked at: {problem}"
 
@@ -172,7 +144,7 @@ class GenerationError:
             "steps": [asdict(each) for each in self.found],
             "right": list(self.right),
             "problems": dict(self.problems),
-            "other_start": self.other_start and asdict(self.other_start),
+            "own_calls": asdict(self.own_calls),
         }
 
 
@@ -205,46 +177,10 @@ def explain_generation(
     return GenerationError(tuple(found), tuple(right), problems)
 
 
-def explain_start(
-    model: Any, inputs: Mapping[str, torch.Tensor], expected: Continuation, budget: float = _SAME_LOGITS
-) -> OtherStart | None:
-    """Compare the first step of the reference's `generate` with its `forward` on the prompt, module by module.
-
-    Args:
-        model: The reference.
-        inputs: Arguments of `generate`.
-        expected: What it generates.
-        budget: Relative L2 error up to which the logits of both are the same.
-    """
-    import torch
-
-    if expected.prompt_logits is None:
-        return None
-    error = tensor_error(expected.step_logits[:, 0], expected.prompt_logits)
-    if error <= budget:
-        return None
-    side = Side(model)
-    plain = side.record(inputs)
-
-    def generate() -> None:
-        with torch.inference_mode():
-            generate_greedily(model, side.moved(dict(inputs), ""), max_new_tokens=1, use_cache=True)
-
-    started = side.record_calls(generate)
-    extra = [
-        f"{name} = {_shown(value)}"
-        for name, value in started[""].kwargs.items()
-        if isinstance(value, torch.Tensor) and name not in plain[""].kwargs
-    ]
-    others = [name for name, call in plain.items() if name in started and _differs(started[name], call)]
-    first = next((name for name in others if not any(each.startswith(f"{name}.") for each in others)), "")
-    return OtherStart(error, tuple(extra), first, type(side.modules[first]).__name__ if first else "")
-
-
 def with_module(
     found: GenerationError, loaded: LoadedModel, reference: Any, inputs: Mapping[str, torch.Tensor]
 ) -> GenerationError:
-    """Return what was found with the module behind each wrong step.
+    """Return what was found with the module behind each wrong step, if the reference is right in the same way.
 
     Args:
         found: What was found.
@@ -254,17 +190,17 @@ def with_module(
     """
     import torch
 
-    def generate_reference(new_tokens: int) -> None:
+    def generate_reference(new_tokens: int, use_cache: bool) -> None:
         with torch.inference_mode():
-            generate_greedily(reference, moved, max_new_tokens=new_tokens, use_cache=True)
+            generate_greedily(reference, moved, max_new_tokens=new_tokens, use_cache=use_cache)
 
     moved = Side(reference).moved(dict(inputs), "")
     steps = []
     for step in found.found:
-        count = step.step + 1
-        generate = partial(loaded.generate, inputs, max_new_tokens=count, use_cache=step.way == WITH_CACHE)
+        count, use_cache = step.step + 1, step.way == WITH_CACHE
+        generate = partial(loaded.generate, inputs, max_new_tokens=count, use_cache=use_cache)
         got = _last_positions(loaded.pipeline_model(), generate, step)
-        expected = _last_positions(reference, partial(generate_reference, count), step)
+        expected = _last_positions(reference, partial(generate_reference, count, use_cache), step)
         both = [name for name in expected if name in got]
         off = [
             name
@@ -299,17 +235,6 @@ def _last_positions(
             hooks.callback(module.register_forward_hook(keep, with_kwargs=True).remove)
         run()
     return {name: calls[step.step] for name, calls in seen.items() if len(calls) == step.step + 1}
-
-
-def _differs(one: Call, other: Call) -> bool:
-    """Whether outputs differ; the last position only where `generate` computes no other."""
-    pairs = list(zip(tensors_in(one.output), tensors_in(other.output), strict=False))
-    return any(left.shape == right.shape and not tensor_error(left, right) <= _SAME_LOGITS for left, right in pairs)
-
-
-def _shown(value: torch.Tensor) -> str:
-    numbers = ", ".join(str(each) for each in value.reshape(-1)[:_TOP].tolist())
-    return f"[{numbers}{', ...' if value.numel() > _TOP else ''}]"
 
 
 def _generate(
