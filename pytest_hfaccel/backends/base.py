@@ -240,7 +240,7 @@ class LoadedModel(Protocol):
         """Hold that many more bytes for a `with` block, in the memory that `memory` counts.
 
         The check `memory` sees by it whether the count is alive, and `checks.planted.leaking` loses memory with it.
-        `backends.process_memory.occupied_in_process` is the implementation where the resident set is counted.
+        `backends.memory.occupied_in_process` is the implementation where the resident set is counted.
         """
 
     def close(self) -> None:

@@ -29,6 +29,7 @@ from packaging.tags import Tag, sys_tags
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
+from pytest_hfaccel.core import presence
 from pytest_hfaccel.core.errors import ConfigError, HfAccelError
 
 PYPI = "https://pypi.org/simple"
@@ -160,12 +161,8 @@ def list_releases(
 
 def installed_version(package: str) -> Version | None:
     """Return the version of the installed package; `None` where it is not installed."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return Version(version(package))
-    except PackageNotFoundError:
-        return None
+    text = presence.installed_version(package)
+    return Version(text) if text is not None else None
 
 
 def oldest_supported(package: str, versions: Iterable[Version]) -> Version | None:

@@ -83,11 +83,22 @@ def print_json(answer: Any) -> None:
     print(json.dumps(answer, indent=2))
 
 
-def format_table(rows: Iterable[Sequence[str]]) -> list[str]:
-    """Return rows as lines with aligned columns."""
-    listed = list(rows)
-    widths = [max(map(len, column)) for column in zip(*listed, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in listed]
+def whole_number(text: str) -> int:
+    """Read an argument that is a whole number of at least 1; for `type=` of argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def positive_number(text: str) -> float:
+    """Read an argument that is a number above 0; for `type=` of argparse."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return number
 
 
 def can_print(text: str) -> bool:

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from pytest_hfaccel.cli import format_table, print_json
+from pytest_hfaccel.cli import print_json
 from pytest_hfaccel.cli.results.compatibility import evidence_text
 from pytest_hfaccel.core.devices import COMPILERS, kind_named
 from pytest_hfaccel.core.errors import BackendUnavailable, ConfigError
 from pytest_hfaccel.core.spec import Device
+from pytest_hfaccel.reporting.tables import format_table
 
 if TYPE_CHECKING:
     from pytest_hfaccel.cli.progress import StepProgress

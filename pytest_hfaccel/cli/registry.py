@@ -9,11 +9,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from pytest_hfaccel.cli import format_table, print_json
+from pytest_hfaccel.cli import print_json
 from pytest_hfaccel.core.config import RunConfig
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.spec import ModelSpec
 from pytest_hfaccel.registry import Registry, load_registry, missing_dependencies, unsupported_transformers
+from pytest_hfaccel.reporting.tables import format_table
 
 
 def add_parser(commands: Any) -> None:

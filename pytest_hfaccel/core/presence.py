@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,14 @@ from pytest_hfaccel.core.spec import CPU, Device
 
 _OPENVINO_CHOOSERS = ("AUTO", "HETERO", "MULTI", "BATCH")
 """OpenVINO devices that are not hardware: they choose among those that are."""
+
+
+def installed_version(package: str) -> str | None:
+    """Return the version of a package, by its name on the index; `None` where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 @dataclass(frozen=True)

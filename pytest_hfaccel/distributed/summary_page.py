@@ -11,6 +11,7 @@ from pytest_hfaccel.core.results import CellResult, Status
 from pytest_hfaccel.distributed.merge import MergedRun
 from pytest_hfaccel.distributed.plan import format_seconds
 from pytest_hfaccel.reporting.costs import cost_rows, cost_table, prices_of_run
+from pytest_hfaccel.reporting.tables import markdown_table
 
 _FAILURES_SHOWN = 100
 """GitHub shows one megabyte per step."""
@@ -49,39 +50,41 @@ def _counted(counts: Counter[str]) -> str:
 
 def _devices(results: list[CellResult]) -> Iterator[str]:
     columns = [status for status in Status if any(result.status == status for result in results)]
-    yield from ("", f"| device | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}")
-    for device in sorted({result.device for result in results}):
-        counts = Counter(result.status for result in results if result.device == device)
-        yield f"| {_escaped(device)} | {' | '.join(str(counts[status]) for status in columns)} |"
+    devices = sorted({result.device for result in results})
+    counts = {device: Counter(each.status for each in results if each.device == device) for device in devices}
+    rows = [(_escaped(device), *(counts[device][status] for status in columns)) for device in devices]
+    yield from ("", *markdown_table(("device", *columns), rows, range(1, len(columns) + 1)))
 
 
 def _costs(run: MergedRun) -> Iterator[str]:
     rows = cost_table(cost_rows(run.results, prices_of_run(run.header)))
     if len(rows) > 1:
-        yield from ("", f"| {' | '.join(rows[0])} |", "|---|" + "---:|" * (len(rows[0]) - 1))
-        yield from (f"| {' | '.join(map(_escaped, row))} |" for row in rows[1:])
+        escaped = (map(_escaped, row) for row in rows[1:])
+        yield from ("", *markdown_table(rows[0], map(tuple, escaped), range(1, len(rows[0]))))
 
 
 def _failures(results: list[CellResult]) -> Iterator[str]:
     bad = [result for result in results if result.status.is_bad or result.incomplete]
     if not bad:
         return
-    yield from ("", "| cell | status | checks | reason |", "|---|---|---|---|")
+    rows = []
     for result in bad[:_FAILURES_SHOWN]:
         checks = ", ".join(check.name for check in result.checks if check.status == result.status)
-        shown = (_escaped(text) for text in (result.cell, str(result.status), checks, first_line(result.reason)[:200]))
-        yield f"| {' | '.join(shown)} |"
+        texts = (result.cell, str(result.status), checks, first_line(result.reason)[:200])
+        rows.append([_escaped(text) for text in texts])
+    yield from ("", *markdown_table(("cell", "status", "checks", "reason"), rows))
     if len(bad) > _FAILURES_SHOWN:
         yield f"\nand {len(bad) - _FAILURES_SHOWN} more, which the reports list"
 
 
 def _runs(run: MergedRun) -> Iterator[str]:
-    yield from ("", "| run | shard | planned | took | ended |", "|---|---|---:|---:|---|")
+    rows = []
     for one in run.header["merged"]:
         plan = one.get("plan", {})
         shard = f"{plan['shard']}/{plan['shards']}" if plan else ""
         planned = format_seconds(plan["seconds"]) if "seconds" in plan else ""
-        yield f"| {_escaped(one['run'])} | {shard} | {planned} | {_took(one)} | {one['ended']} |"
+        rows.append((_escaped(one["run"]), shard, planned, _took(one), one["ended"]))
+    yield from ("", *markdown_table(("run", "shard", "planned", "took", "ended"), rows, (2, 3)))
 
 
 def _took(run: dict[str, str]) -> str:

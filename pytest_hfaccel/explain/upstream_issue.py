@@ -20,6 +20,7 @@ from pytest_hfaccel.core.results import Cause
 from pytest_hfaccel.explain.cause import NOT_TRIED, Experiment, Verdict
 from pytest_hfaccel.reporting.plain import redact, without_folders
 from pytest_hfaccel.reporting.run_facts import installed_versions
+from pytest_hfaccel.reporting.tables import markdown_table
 
 if TYPE_CHECKING:
     from pytest_hfaccel.core.spec import Cell
@@ -155,13 +156,14 @@ def _listed(lines: Sequence[str]) -> list[str]:
 
 
 def _experiments(experiments: Sequence[Experiment]) -> list[str]:
-    rows = ["| experiment | outcome | error | allowed | |", "|---|---|---|---|---|"]
+    rows = []
     for each in experiments:
         if each.outcome != NOT_TRIED:
             numbers = ["" if value is None else f"{value:.1e}" for value in (each.error, each.allowed)]
             about = each.about.replace("|", "\\|")
-            rows.append(f"| {each.name} | {each.outcome} | {numbers[0]} | {numbers[1]} | {about} |")
-    return rows if len(rows) > 2 else ["None was made."]
+            rows.append((each.name, each.outcome, *numbers, about))
+    heads = ("experiment", "outcome", "error", "allowed", "")
+    return [*markdown_table(heads, rows)] if rows else ["None was made."]
 
 
 def _reproduce(found: Finding) -> list[str]:

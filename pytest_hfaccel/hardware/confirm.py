@@ -21,10 +21,9 @@ from pytest_hfaccel.backends import Backends
 from pytest_hfaccel.core.devices import registered_kinds
 from pytest_hfaccel.core.errors import ConfigError, HfAccelError
 from pytest_hfaccel.core.files import replace_file
-from pytest_hfaccel.core.presence import HardwareReport, Presence
+from pytest_hfaccel.core.presence import HardwareReport, Presence, installed_version
 from pytest_hfaccel.core.spec import CPU, Device
 from pytest_hfaccel.hardware.probe import probe_devices
-from pytest_hfaccel.hardware.torch_build import installed_version
 
 Probe = Callable[[], HardwareReport]
 Confirm = Callable[[Iterable[Device]], list[Presence]]

@@ -11,9 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from pytest_hfaccel.core.devices import DeviceKind, described_kinds
-from pytest_hfaccel.core.presence import Presence
+from pytest_hfaccel.core.presence import Presence, installed_version
 from pytest_hfaccel.core.spec import Device
-from pytest_hfaccel.hardware.torch_build import installed_version
 from pytest_hfaccel.hardware.visibility import visible_devices
 
 

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from pytest_hfaccel.core.presence import Presence
+from pytest_hfaccel.core.presence import Presence, installed_version
 from pytest_hfaccel.core.spec import Device
-from pytest_hfaccel.hardware.torch_build import TorchBuild, installed_version, package_folder
+from pytest_hfaccel.hardware.torch_build import TorchBuild, package_folder
 
 _INTEL = "0x8086"
 """Intel's PCI vendor id."""

@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from pytest_hfaccel.backends.onnxruntime.providers import PROVIDERS, Provider, how_to_install
-from pytest_hfaccel.core.presence import Presence
+from pytest_hfaccel.core.presence import Presence, installed_version
 from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.hardware.amd import probe_rocm
 from pytest_hfaccel.hardware.intel import has_intel_accelerator
 from pytest_hfaccel.hardware.nvidia import probe_cuda
-from pytest_hfaccel.hardware.torch_build import TorchBuild, installed_version, package_folder
+from pytest_hfaccel.hardware.torch_build import TorchBuild, package_folder
 
 _CONVERTERS = ("onnx", "onnxscript", "onnx_ir")
 _INSTALL = "pip install 'pytest-hfaccel[onnx]'"

@@ -10,7 +10,7 @@ from typing import Any
 
 from pytest_hfaccel.backends import Backends
 from pytest_hfaccel.backends.browser.installed import probe_browsers
-from pytest_hfaccel.core.presence import HardwareReport, Presence
+from pytest_hfaccel.core.presence import HardwareReport, Presence, installed_version
 from pytest_hfaccel.core.spec import CPU, Device
 from pytest_hfaccel.hardware.amd import probe_rocm
 from pytest_hfaccel.hardware.cpu import read_cpu
@@ -18,7 +18,7 @@ from pytest_hfaccel.hardware.described import probe_described
 from pytest_hfaccel.hardware.intel import probe_openvino, probe_xpu
 from pytest_hfaccel.hardware.nvidia import probe_cuda
 from pytest_hfaccel.hardware.onnx_runtime import probe_onnxruntime
-from pytest_hfaccel.hardware.torch_build import TorchBuild, installed_torch, installed_version, package_folder
+from pytest_hfaccel.hardware.torch_build import TorchBuild, installed_torch, package_folder
 
 PACKAGES = (
     "pytest-hfaccel",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -64,11 +63,3 @@ def package_folder(package: str) -> Path | None:
     spec = find_spec(package)
     locations = spec.submodule_search_locations if spec else None
     return Path(next(iter(locations))) if locations else None
-
-
-def installed_version(package: str) -> str | None:
-    """Return the version of a package; `None` where it is not installed."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,26 @@ _PROBLEMS = (
 
 _threads: dict[Path, threading.Lock] = {}
 """A lock per file for the threads of this process: DuckDB's own lock is between processes."""
+
+
+def require_database(path: Path, place: str, instead: str) -> None:
+    """Refuse, before anything is measured or written, a database that cannot be.
+
+    Args:
+        path: The file.
+        place: What named it, to begin the message with.
+        instead: What to do without a database, to end the message with.
+
+    Raises:
+        ConfigError: It is a directory, or the package duckdb is not installed.
+    """
+    if path.is_dir():
+        raise ConfigError(f"{place}: a directory; name a file in it.")
+    if find_spec("duckdb") is None:
+        raise ConfigError(
+            f"{place}: the package duckdb is not installed.",
+            hint=f"Install it with: pip install 'pytest-hfaccel[predict]', or {instead}.",
+        )
 
 
 def imported(name: str) -> Any:

@@ -13,13 +13,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_hfaccel.core.errors import ConfigError, HfAccelError, format_names
+from pytest_hfaccel.core.errors import HfAccelError, format_names
 from pytest_hfaccel.core.files import replace_file
 from pytest_hfaccel.core.spec import CLASS_LEVEL, DTYPES, Cell
 from pytest_hfaccel.engine.cell_run import identity, points_of_run
@@ -27,7 +26,6 @@ from pytest_hfaccel.engine.model_class import ModelClassTests, make_test
 from pytest_hfaccel.plugin.state import CELL_TEST, COLLECTED, SHARD, SHARD_PROBLEM, CellTest, session_of
 
 if TYPE_CHECKING:
-    from pytest_hfaccel.core.config import RunConfig
     from pytest_hfaccel.engine.session import Session
 
 CELL, POINT = "hf_cell", "hf_measuring_point"
@@ -44,7 +42,12 @@ def make_plan(config: pytest.Config) -> None:
     session = session_of(config)
     try:
         _ = session.config.explain_seconds
-        _require_database_package(session.config)
+        database = session.config.database_path
+        if session.config.database and database is not None:
+            from pytest_hfaccel.history.connection import require_database
+
+            place = f"--hf-database (BENCHMARK_DB_PATH) {session.config.database}"
+            require_database(database, place, "do without: --hf-database none")
         if session.config.plan or session.config.shard:
             from pytest_hfaccel.plugin.sharding import shard_of
 
@@ -52,18 +55,6 @@ def make_plan(config: pytest.Config) -> None:
         _ = session.plan
     except HfAccelError as error:
         raise pytest.UsageError(str(error)) from None
-
-
-def _require_database_package(config: RunConfig) -> None:
-    """Refuse, before the run starts, a database that could not be written at its end."""
-    place = f"--hf-database (BENCHMARK_DB_PATH) {config.database}"
-    if config.database_path is not None and config.database_path.is_dir():
-        raise ConfigError(f"{place}: a directory; name a file in it.")
-    if config.database and config.database_path is not None and find_spec("duckdb") is None:
-        raise ConfigError(
-            f"{place}: the package duckdb is not installed.",
-            hint="Install it with: pip install 'pytest-hfaccel[predict]'. `--hf-database none` does without.",
-        )
 
 
 def skip_without_cells(collector: pytest.Collector, name: str, obj: object) -> list[pytest.Item] | None:

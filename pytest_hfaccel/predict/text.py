@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+from pytest_hfaccel.reporting.tables import format_table
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -72,7 +74,7 @@ def accuracy_text(summary: DataFrame) -> str:
     for column, form in _ACCURACY_FORMATS.items():
         shown[column] = shown[column].map(form.format)
     headings = ("metric", "device", "family", "source", "pairs", "mean error", "median", "bias", "inside 80 %")
-    return "\n".join(["=== Predicted against measured ===", *table(headings, shown.to_numpy())])
+    return "\n".join(["=== Predicted against measured ===", *format_table([headings, *shown.to_numpy()])])
 
 
 _ACCURACY_FORMATS = {
@@ -82,13 +84,6 @@ _ACCURACY_FORMATS = {
     "bias": "{:+.1%}",
     "inside": "{:.0%}",
 }
-
-
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Return the lines of a table: columns as wide as their longest cell, no trailing spaces."""
-    lines = [list(headings), *(list(row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
 
 
 def recommendation_text(answer: Mapping[str, Any], *, why: bool = False) -> str:
@@ -131,7 +126,7 @@ def matrix_text(matrix: Mapping[str, Any]) -> str:
             for platform, by_batch in model["predictions"].items()
         ]
         headings = ("model", "hardware", *(f"batch {batch}" for batch in batches), "source")
-        lines += ["", f"Latency at {precision}:", *table(headings, rows)]
+        lines += ["", f"Latency at {precision}:", *format_table([headings, *rows])]
     without: dict[str, list[str]] = {}
     for name, model in matrix["models"].items():
         for platform, reason in model["not_predicted"].items():
@@ -168,9 +163,8 @@ def _predictions(answer: Mapping[str, Any]) -> list[str]:
         )
         for name, each in answer["predictions"].items()
     ]
-    lines = (
-        table(("hardware", "latency", "80 % interval", "throughput", "memory", "score", "source"), rows) if rows else []
-    )
+    heads = ("hardware", "latency", "80 % interval", "throughput", "memory", "score", "source")
+    lines = format_table([heads, *rows]) if rows else []
     return [*lines, *(f"{name}: no number; {each['basis']}" for name, each in answer["not_predicted"].items())]
 
 
@@ -208,7 +202,10 @@ def _distributed(plan: Mapping[str, Any]) -> list[str]:
         f"  {rate_text(plan['throughput'])}, scaling efficiency {plan['scaling_efficiency']:.0%}",
     ]
     if others:
-        lines += ["Next best:", *(f"  {line}" for line in table(("strategy", "step", "memory", "fits"), others))]
+        lines += [
+            "Next best:",
+            *(f"  {line}" for line in format_table([("strategy", "step", "memory", "fits"), *others])),
+        ]
     return lines
 
 

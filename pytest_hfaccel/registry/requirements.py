@@ -6,6 +6,7 @@ import shlex
 from functools import cache
 
 from pytest_hfaccel.core.errors import PackageMissing
+from pytest_hfaccel.core.presence import installed_version
 from pytest_hfaccel.core.spec import ModelSpec
 
 
@@ -24,14 +25,7 @@ def installed_dependencies(spec: ModelSpec) -> dict[str, str | None]:
     return versions
 
 
-@cache
-def _installed_version(package: str) -> str | None:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+_installed_version = cache(installed_version)
 
 
 def missing_dependencies(spec: ModelSpec) -> list[str]:

@@ -104,7 +104,7 @@ def cost_table(rows: Iterable[Mapping[str, Any]]) -> list[list[str]]:
 
 def cost_text(results: Iterable[CellResult], header: Mapping[str, Any], width: int = 100) -> str:
     """Return the table of costs as text; empty where a run has no prices, or measured nothing."""
-    from pytest_hfaccel.reporting.reports import table_in_blocks
+    from pytest_hfaccel.reporting.tables import table_in_blocks
 
     rows = cost_rows(results, prices_of_run(header))
     return table_in_blocks(cost_table(rows), width) if rows else ""

@@ -17,6 +17,7 @@ from pytest_hfaccel.core.results import BLIND_TO, TWIN, CellResult, Ended, Statu
 from pytest_hfaccel.reporting.costs import cost_rows, prices_of_run
 from pytest_hfaccel.reporting.plain import to_plain
 from pytest_hfaccel.reporting.run_facts import envelope
+from pytest_hfaccel.reporting.tables import table_in_blocks
 
 BY_CLASS, BY_HARDWARE, SUMMARY = "by_class", "by_hardware", "summary.json"
 COMPARISON = "comparison.json"
@@ -283,29 +284,6 @@ def model_device_table(results: Sequence[CellResult], width: int = 100) -> str:
     A table is wider only where a single device's column does not fit beside the models.
     """
     return table_in_blocks(model_device_rows(results), width)
-
-
-def table_in_blocks(rows: Sequence[Sequence[str]], width: int) -> str:
-    """Return rows, the first one the headings, as text; columns that do not fit side by side go one below the other."""
-    first, *others = ([*column] for column in zip(*rows, strict=True))
-    blocks, used = [[first]], _width(first)
-    for column in others:
-        if len(blocks[-1]) > 1 and used + 2 + _width(column) > width:
-            blocks.append([first])
-            used = _width(first)
-        blocks[-1].append(column)
-        used += 2 + _width(column)
-    return "\n\n".join(map(_render, blocks))
-
-
-def _render(columns: Sequence[list[str]]) -> str:
-    ruled = [[head, "-" * _width([head, *texts]), *texts] for head, *texts in columns]
-    padded = [[text.ljust(_width(column)) for text in column] for column in ruled]
-    return "\n".join("  ".join(row).rstrip() for row in zip(*padded, strict=True))
-
-
-def _width(column: Sequence[str]) -> int:
-    return max(map(len, column))
 
 
 def cell_text(result: CellResult) -> str:

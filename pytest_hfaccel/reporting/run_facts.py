@@ -6,12 +6,12 @@ import json
 import platform
 import re
 from collections.abc import Mapping
-from contextlib import suppress
-from importlib import metadata, resources
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.presence import installed_version
 from pytest_hfaccel.core.results import SCHEMA_VERSION
 from pytest_hfaccel.reporting.plain import to_plain
 
@@ -107,11 +107,7 @@ def installed_versions() -> dict[str, str | None]:
     Returns:
         The versions; `None` for a package that is not installed.
     """
-    versions: dict[str, str | None] = {"python": platform.python_version(), **dict.fromkeys(_PACKAGES)}
-    for name in _PACKAGES:
-        with suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
-    return versions
+    return {"python": platform.python_version(), **{name: installed_version(name) for name in _PACKAGES}}
 
 
 SCHEMAS = ("cell", "by-class", "by-hardware", "summary", "journal", "coverage", "comparison", "common")

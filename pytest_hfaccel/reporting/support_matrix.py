@@ -28,6 +28,7 @@ from pytest_hfaccel.core.results import (
 )
 from pytest_hfaccel.reporting.journal import read_journal
 from pytest_hfaccel.reporting.plain import without_folders
+from pytest_hfaccel.reporting.tables import markdown_table
 
 _ENTRY = re.compile(r" \[[^\[\]]+:\d+\]$")
 _MODULE = re.compile(r"test_hf_(\w+)\.py")
@@ -316,7 +317,7 @@ def _by_device(coverage: Coverage) -> Iterator[str]:
         share = _share(parity.count(Status.PASSED), here) if device != "class" else ""
         statuses = [counts[status] or "" for status in _COUNTED]
         rows.append([device, dtype, len(cells), _share(passed, len(cells)), *statuses, share])
-    yield from _table(heads, rows)
+    yield from markdown_table(heads, rows)
 
 
 def _by_check(coverage: Coverage) -> Iterator[str]:
@@ -325,7 +326,7 @@ def _by_check(coverage: Coverage) -> Iterator[str]:
     rows = [[name, *(_ended(coverage.of(*column), name) for column in columns)] for name in names]
     yield "Passed of all that ran; a check that a class cannot have is not counted."
     yield ""
-    yield from _table(["check", *(f"{device} {dtype}" for device, dtype in columns)], rows)
+    yield from markdown_table(["check", *(f"{device} {dtype}" for device, dtype in columns)], rows)
 
 
 def _ended(cells: Iterable[CellResult], name: str) -> str:
@@ -346,15 +347,8 @@ def _by_cause(coverage: Coverage) -> Iterator[str]:
         for cause, meaning in MEANINGS.items()
         if any(causes[cause, column] for column in columns)
     ]
-    yield from _table(["cause", *columns], rows)
+    yield from markdown_table(["cause", *columns], rows)
 
 
 def _share(part: int, whole: int) -> str:
     return f"{part} ({part / whole:.1%})" if whole else "0"
-
-
-def _table(heads: Sequence[object], rows: Iterable[Sequence[object]]) -> Iterator[str]:
-    yield "| " + " | ".join(map(str, heads)) + " |"
-    yield "|" + "---|" * len(heads)
-    for row in rows:
-        yield "| " + " | ".join(map(str, row)) + " |"

@@ -21,7 +21,7 @@ from pytest_hfaccel.backends.executorch.programs import PORTABLE, XNNPACK, Progr
 from pytest_hfaccel.backends.exported.graphs import Builder, Graph, Graphs
 from pytest_hfaccel.backends.exported.inputs import SAMPLES
 from pytest_hfaccel.backends.exported.model import GraphModel
-from pytest_hfaccel.backends.memory import ProcessMemory, occupied_in_process, out_of_memory_raised
+from pytest_hfaccel.backends.memory import ProcessMemory, out_of_memory_raised
 from pytest_hfaccel.core.errors import BackendUnavailable, LoadError
 from pytest_hfaccel.core.spec import Cell, Device
 from pytest_hfaccel.upstream.executorch import executorch_runner, is_manager, quiet, runtime, use_threads
@@ -106,18 +106,9 @@ class ExecuTorchRuntime:
         """Return a copy of a program with one weight changed."""
         return program.edited(weights, change)
 
-    def memory(self, device: Device) -> RuntimeMemory:  # noqa: ARG002 - ExecuTorch keeps no count
+    def memory(self, device: Device) -> ProcessMemory:  # noqa: ARG002 - ExecuTorch keeps no count
         """Return the process's memory."""
-        return RuntimeMemory()
-
-
-class RuntimeMemory(ProcessMemory):
-    """Bytes in use by this process."""
-
-    occupied = staticmethod(occupied_in_process)
-
-    def note(self) -> None:
-        """Do nothing: the kernel keeps the peak."""
+        return ProcessMemory()
 
 
 class ExecuTorchGraph:

@@ -21,7 +21,7 @@ from pytest_hfaccel.backends.exported.onnx_programs import (
     require_packages,
     state_of,
 )
-from pytest_hfaccel.backends.memory import ProcessMemory, occupied_in_process, out_of_memory_raised
+from pytest_hfaccel.backends.memory import ProcessMemory, out_of_memory_raised
 from pytest_hfaccel.backends.onnxruntime.precision import (
     PRODUCTS,
     FinalGraph,
@@ -81,18 +81,9 @@ class OnnxRuntime(OnnxPrograms):
     compress = staticmethod(compress)
     compression_facts = staticmethod(compression_facts)
 
-    def memory(self, device: Device) -> SessionMemory:  # noqa: ARG002 - the providers tell no count of their own
-        """Return the process's memory."""
-        return SessionMemory()
-
-
-class SessionMemory(ProcessMemory):
-    """Bytes in use by this process; what a provider holds on a device of its own is not among them."""
-
-    occupied = staticmethod(occupied_in_process)
-
-    def note(self) -> None:
-        """Do nothing: the kernel keeps the peak."""
+    def memory(self, device: Device) -> ProcessMemory:  # noqa: ARG002 - the providers tell no count of their own
+        """Return the process's memory; what a provider holds on a device of its own is not in it."""
+        return ProcessMemory()
 
 
 class SessionGraph:

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_hfaccel.cli import format_table, print_json
+from pytest_hfaccel.cli import print_json
 from pytest_hfaccel.cli.results.cell_argument import Target, add_cell_arguments, target_of
 from pytest_hfaccel.core.errors import ConfigError, HfAccelError
+from pytest_hfaccel.reporting.tables import format_table
 
 if TYPE_CHECKING:
     from packaging.version import Version

@@ -161,7 +161,7 @@ def _here(report: HardwareReport, kind: str) -> str:
 def _text(
     families: Families, devices: Mapping[str, Any], kinds: Sequence[str], report: HardwareReport | None
 ) -> Iterator[str]:
-    from pytest_hfaccel.reporting.reports import table_in_blocks
+    from pytest_hfaccel.reporting.tables import table_in_blocks
 
     width = max(80, shutil.get_terminal_size((120, 24)).columns)
     yield table_in_blocks(_rows(families, kinds, report, marks=False), width)

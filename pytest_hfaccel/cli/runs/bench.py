@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_hfaccel.cli import devices_of, write_file
+from pytest_hfaccel.cli import devices_of, whole_number, write_file
 from pytest_hfaccel.core.config import WEIGHTS_CHOICES
 from pytest_hfaccel.core.errors import ConfigError, HfAccelError, first_line
 from pytest_hfaccel.core.results import CellResult, Status
@@ -55,9 +55,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     text = "precisions (default: fp32)"
     group.add_argument("--dtypes", nargs="+", default=["fp32"], metavar="DTYPE", help=text)
     text = "batch sizes (default: 1 4 8)"
-    group.add_argument("--batch-sizes", nargs="+", type=_count, default=[1, 4, 8], metavar="N", help=text)
+    group.add_argument("--batch-sizes", nargs="+", type=whole_number, default=[1, 4, 8], metavar="N", help=text)
     text = "tokens per sample, for models with text (default: 128)"
-    group.add_argument("--seq-lengths", nargs="+", type=_count, default=[128], metavar="N", help=text)
+    group.add_argument("--seq-lengths", nargs="+", type=whole_number, default=[128], metavar="N", help=text)
     text = "auto: pretrained weights if they are on this machine, otherwise random ones, which are as fast"
     group.add_argument("--weights", choices=WEIGHTS_CHOICES, default="auto", help=text)
     only = group.add_mutually_exclusive_group()
@@ -66,15 +66,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
     group = parser.add_argument_group("measuring")
     text = "number of warm-up runs (default: until they are stable; without N: %(const)s)"
-    group.add_argument("--warmup", nargs="?", type=_count, const=_WARM_UP, metavar="N", help=text)
+    group.add_argument("--warmup", nargs="?", type=whole_number, const=_WARM_UP, metavar="N", help=text)
     text = "number of timed runs (default: until the median is known well enough; without N: %(const)s)"
-    group.add_argument("--iterations", nargs="?", type=_count, const=_ITERATIONS, metavar="N", help=text)
+    group.add_argument("--iterations", nargs="?", type=whole_number, const=_ITERATIONS, metavar="N", help=text)
     text = "measure until half the 95%% interval of the median is below this share of it (default: %(default)s)"
     group.add_argument("--relative-error", type=float, default=0.02, metavar="X", help=text)
     text = "time limit for the timed runs of a point, in seconds (default: %(default)s)"
     group.add_argument("--max-seconds", type=float, default=3.0, metavar="S", help=text)
     text = "CPU threads (default: the cores this process may use)"
-    group.add_argument("--threads", type=_count, metavar="N", help=text)
+    group.add_argument("--threads", type=whole_number, metavar="N", help=text)
     text = "time limit for preparing a cell, and for each point, in seconds (default: %(default)s)"
     group.add_argument("--timeout", type=float, default=600.0, metavar="S", help=text)
     text = "measure in this process: memory is less exact, and a crash ends everything"
@@ -93,12 +93,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--visualize-from-db", action="store_true", help=text)
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
-
-
 def _run(arguments: argparse.Namespace) -> int:
     from pytest_hfaccel.core.config import NO_DATABASE, RunConfig
 
@@ -107,7 +101,10 @@ def _run(arguments: argparse.Namespace) -> int:
     output_dir = Path(arguments.output_dir)
     if arguments.visualize_from_db:
         return _visualize(config, output_dir)
-    _require_database(arguments)
+    if config.database_path is not None:
+        from pytest_hfaccel.history.connection import require_database
+
+        require_database(config.database_path, "bench", "do without the database: --no-db-store")
     campaign = make_campaign(arguments, config)
     progress = Progress(campaign, output_dir)
     serve, close = _server(arguments, config)
@@ -171,17 +168,6 @@ def _weights(spec: ModelSpec, wanted: str) -> WeightsChoice:
     if wanted == "auto" and choice.kind == Weights.TINY:
         return WeightsChoice(Weights.RANDOM, f"{choice.reason}; random ones of the real dimensions are as fast")
     return choice
-
-
-def _require_database(arguments: argparse.Namespace) -> None:
-    """Refuse before measuring, not after it, if nothing can be stored."""
-    from importlib.util import find_spec
-
-    if not arguments.no_db_store and find_spec("duckdb") is None:
-        raise ConfigError(
-            "bench: the package duckdb is not installed.",
-            hint="Install it with: pip install 'pytest-hfaccel[predict]', or do without the database: --no-db-store.",
-        )
 
 
 def _server(arguments: argparse.Namespace, config: RunConfig) -> tuple[Run, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +52,9 @@ def _merge(arguments: argparse.Namespace) -> int:
 
     try:
         if arguments.database:
-            _require_duckdb(arguments.database)
+            from pytest_hfaccel.history.connection import require_database
+
+            require_database(arguments.database, f"--database {arguments.database}", "leave --database out")
         plan = read_plan(arguments.plan) if arguments.plan else None
         run = merge_runs(arguments.runs, plan, partial=arguments.partial, keep_worst=arguments.keep_worst)
         command = " ".join(["hfaccel merge", *map(str, arguments.runs)])
@@ -81,17 +82,6 @@ def _merge(arguments: argparse.Namespace) -> int:
     verdict = "passed" if run.is_passed else "not passed"
     print(f"{directory}: {len(run.results)} cells of {len(run.header['merged'])} runs, {verdict}")
     return 0 if run.is_passed else 1
-
-
-def _require_duckdb(path: Path) -> None:
-    """Refuse, before anything is written, a database that cannot be."""
-    if path.is_dir():
-        raise ConfigError(f"--database {path}: a directory; name a file in it.")
-    if find_spec("duckdb") is None:
-        raise ConfigError(
-            f"--database {path}: the package duckdb is not installed.",
-            hint="Install it with: pip install 'pytest-hfaccel[predict]', or leave --database out.",
-        )
 
 
 def _write_database(path: Path, run: MergedRun) -> None:

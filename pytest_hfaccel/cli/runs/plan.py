@@ -11,8 +11,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from pytest_hfaccel.cli import format_table
+from pytest_hfaccel.cli import positive_number, whole_number
 from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.reporting.tables import format_table
 
 if TYPE_CHECKING:
     from pytest_hfaccel.distributed.plan import PlannedCell, ShardPlan
@@ -33,10 +34,9 @@ def add_parser(commands: Any) -> None:
             name, help=text, description=description, usage=f"hfaccel {name} [options] -- [ARGUMENTS OF PYTEST]"
         )
         number = parser.add_mutually_exclusive_group(required=True)
-        number.add_argument("--shards", type=_count, default=0, metavar="N", help="how many shards")
-        number.add_argument(
-            "--minutes", type=_minutes, default=0.0, metavar="M", help="as few shards as end within so many minutes"
-        )
+        number.add_argument("--shards", type=whole_number, default=0, metavar="N", help="how many shards")
+        text = "as few shards as end within so many minutes"
+        number.add_argument("--minutes", type=positive_number, default=0.0, metavar="M", help=text)
         text = "what to print for a CI system: github (a line for $GITHUB_OUTPUT), buildkite (a pipeline) or slurm (a "
         text += "script for sbatch); by default a table for people"
         default = "github" if name == "ci-matrix" else None
@@ -51,22 +51,6 @@ def add_parser(commands: Any) -> None:
         parser.add_argument("--any-versions", action="store_true", help=text)
         parser.add_argument("arguments", nargs="*", metavar="ARGUMENTS", help="arguments of pytest, after `--`")
         parser.set_defaults(run=_plan)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
-
-
-def _minutes(text: str) -> float:
-    try:
-        minutes = float(text)
-    except ValueError:
-        minutes = 0.0
-    if not 0 < minutes < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of minutes")
-    return minutes
 
 
 def _plan(arguments: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from pytest_hfaccel.cli import positive_number
 from pytest_hfaccel.core.errors import ConfigError, HfAccelError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def add_parser(commands: Any) -> None:
     text = "copy the working directory to the nodes, which by default have it at the same path"
     parser.add_argument("--upload", action="store_true", help=text)
     text = "CPUs that each pytest process asks for (default: %(default)s)"
-    parser.add_argument("--task-cpus", type=_positive, default=1.0, metavar="N", help=text)
+    parser.add_argument("--task-cpus", type=positive_number, default=1.0, metavar="N", help=text)
     text = "memory that each pytest process asks for, e.g. 4GB (default: 1 GiB, and what its largest model needs)"
     parser.add_argument("--task-memory", default="", metavar="SIZE", help=text)
     text = "at how many losses of its node or process a cell may have been running before it counts as crashed "
@@ -54,16 +55,6 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--any-versions", action="store_true", help=text)
     parser.add_argument("arguments", nargs="*", metavar="ARGUMENTS", help="arguments of pytest, after `--`")
     parser.set_defaults(run=_run)
-
-
-def _positive(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return number
 
 
 def _run(arguments: argparse.Namespace) -> int:
