@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
+import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,13 @@ _DIGITS = 5
 _LARGEST = 1e300
 _GONE_SHOWN = 500
 _CHANGES_SHOWN = 500
+_NOTICED = 1.1
+"""A single run has noise of a few per cent: speed counts as changed from a tenth on."""
+_UNCERTAINTIES = 2.5
+_ENOUGH = 4
+"""So many cells of a device tell what they have in common. Both numbers are those of `hfaccel compare`."""
+_BUSY = 1.0
+"""Distance between the quartiles of the calibration loop, as a share of its median, from which on the CPU was busy."""
 _OF_A_SIDE = ("kind", "source", "id", "started", "commit", "runs", "cells", "measurements", "complete")
 _STATUSES = tuple(Status)
 NUMBERS = ("latency", "throughput", "memory", "error", "tolerance", "seconds", "budget", "power")
@@ -53,7 +61,8 @@ class PastRun:
 
     Attributes:
         facts: `id`, `started`, `status`, `command`, `counts` (cells by status), `commit`, `versions`, `machine`.
-        cells: By cell: status, weights, latency in ms, relative error, model, device, dtype.
+        cells: By cell: status, weights, latency in ms, relative error, model, device, dtype, and how long its fastest
+            repetition took, see `_fastest`.
     """
 
     facts: dict[str, Any]
@@ -154,6 +163,8 @@ def page_data(
         "earlier": to_plain([each.facts for each in earlier], root),
         "history": _history(keys, earlier),
         "gone": to_plain(_gone(set(keys), earlier), root),
+        "speed_changes": plain(_speed_changes(ordered, earlier, comparison)),
+        "disturbed": _disturbed(results),
         "comparison": plain(_shown_of(comparison)) if comparison else None,
     }
     return index, [details[at : at + DETAILS_PER_CHUNK] for at in range(0, len(details), DETAILS_PER_CHUNK)]
@@ -294,7 +305,64 @@ def reproduce(result: CellResult) -> str:
 
 def _before(result: CellResult) -> tuple[Any, ...]:
     latency, _, _, error, *_ = numbers_of(result)
-    return (str(result.status), result.weights, latency, error, result.model, result.device, result.dtype)
+    about = (result.model, result.device, result.dtype)
+    return (str(result.status), result.weights, latency, error, *about, _fastest(result))
+
+
+def _first_point(result: CellResult) -> Mapping[str, Any]:
+    """The first measured point of a cell, empty where none was measured."""
+    measures = {check.name: check.measures for check in reversed(result.checks)}
+    points = measures.get("performance", {}).get("measurements")
+    return points[0] if isinstance(points, list) and points and isinstance(points[0], Mapping) else {}
+
+
+def _fastest(result: CellResult) -> tuple[float, float] | None:
+    """The fastest repetition in ms, and how far a quarter of them is from it, as a share; `None`: not measured.
+
+    Whatever else a machine does only adds time, so that this moves least from run to run.
+    """
+    details = _first_point(result).get("details")
+    repetitions = details.get("block_minima_ms") if isinstance(details, Mapping) else None
+    known = sorted(value for value in map(_number, repetitions if isinstance(repetitions, list) else []) if value)
+    return (known[0], known[(len(known) - 1) // 4] / known[0] - 1.0) if known else None
+
+
+def _speed_changes(
+    ordered: Sequence[CellResult], earlier: Sequence[PastRun], comparison: Mapping[str, Any] | None
+) -> dict[str, list[Any]]:
+    """By the number of a cell: `slower` or `faster`, and the ms before and now. A comparison knows it best.
+
+    Without one, the fastest repetition must differ by more than a tenth from that of the last run that has the cell,
+    and by more than the repetitions leave open, beside what all cells of the device have in common.
+    """
+    if comparison:
+        judged = [one for one in comparison["speed"]["measurements"] if one["verdict"] in ("slower", "faster")]
+        named = ("model", "device", "dtype", "weights")
+        known = {tuple(one[name] for name in named): one for one in reversed(judged) if one["comparable"]}
+        found = ((at, known.get(tuple(getattr(cell, name) for name in named))) for at, cell in enumerate(ordered))
+        return {str(at): [one["verdict"], one["baseline_ms"], one["run_ms"]] for at, one in found if one}
+    pairs: dict[int, tuple[tuple[float, float], tuple[float, float]]] = {}
+    for at, result in enumerate(ordered):
+        before = next((run.cells[result.key] for run in reversed(earlier) if result.key in run.cells), None)
+        now = _fastest(result)
+        if before is not None and before[1] == result.weights and before[-1] and now:
+            pairs[at] = before[-1], now
+    logs = {at: math.log(now[0] / before[0]) for at, (before, now) in pairs.items()}
+    changes: dict[str, list[Any]] = {}
+    for at, (before, now) in pairs.items():
+        others = [log for one, log in logs.items() if ordered[one].device == ordered[at].device]
+        own = logs[at] - (statistics.median(others) if len(others) >= _ENOUGH else 0.0)
+        limit = max(math.log(_NOTICED), _UNCERTAINTIES * math.hypot(math.log1p(before[1]), math.log1p(now[1])))
+        if abs(own) > limit:
+            changes[str(at)] = ["slower" if own > 0 else "faster", before[0], now[0]]
+    return changes
+
+
+def _disturbed(results: Sequence[CellResult]) -> list[int]:
+    """How many cells were timed while the fixed piece of work beside them was disturbed, and how many in all."""
+    noises = [point.get("noise") for point in map(_first_point, results) if point]
+    shares = [_number(noise.get("iqr_share")) or 0.0 for noise in noises if isinstance(noise, Mapping)]
+    return [sum(share > _BUSY for share in shares), len(shares)]
 
 
 def _history(keys: Sequence[CellKey], earlier: Sequence[PastRun]) -> dict[str, list[list[Any]]]:
@@ -314,7 +382,7 @@ def _gone(keys: set[CellKey], earlier: Sequence[PastRun]) -> dict[str, Any]:
     """Cells that the last run had and this one has not."""
     last = earlier[-1].cells if earlier else {}
     gone = [cell for key, cell in last.items() if key not in keys]
-    shown = [[model, device, dtype, status] for status, _, _, _, model, device, dtype in gone[:_GONE_SHOWN]]
+    shown = [[model, device, dtype, status] for status, _, _, _, model, device, dtype, _ in gone[:_GONE_SHOWN]]
     return {"number": len(gone), "cells": shown}
 
 

@@ -7,6 +7,7 @@ import gzip
 import json
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -38,7 +39,7 @@ def index_of(page: str) -> dict[str, Any]:
 
 
 def run_with_history() -> tuple[list[CellResult], list[PastRun]]:
-    """Two models on three devices, and an earlier run in which one more was right and one was faster."""
+    """Models on three devices, and an earlier run in which one more was right, and one had a shorter median."""
     results = []
     for number in range(24):
         model = f"org/model-{number:02d}"
@@ -61,7 +62,7 @@ def run_with_history() -> tuple[list[CellResult], list[PastRun]]:
     cells: dict[Any, Any] = {}
     for each in results:
         latency = 1.0 if (each.model, each.device) == ("org/model-03", "cpu") else numbers_of(each)[0]
-        cells[each.key] = ("passed", "tiny", latency, 2e-7, each.model, each.device, each.dtype)
+        cells[each.key] = ("passed", "tiny", latency, 2e-7, each.model, each.device, each.dtype, None)
     facts: dict[str, Any] = {
         "id": "0001-20260130T120000Z-aaaa",
         "started": "2026-01-30T12:00:00+00:00",
@@ -87,7 +88,8 @@ def changes_since_baseline(results: list[CellResult]) -> dict[str, Any]:
     def side(name: str, cell: CellResult, milliseconds: float) -> ComparedRun:
         latency = replace(LATENCY, min_ms=milliseconds)
         details = {"block_minima_ms": [milliseconds * (1 + 0.001 * number) for number in range(32)]}
-        point = replace(MEASURED, model="org/model-00", batch=1, length=0, latency=latency, details=details)
+        about: dict[str, Any] = {"model": "org/model-00", "weights": "tiny", "batch": 1, "length": 0}
+        point = replace(MEASURED, **about, latency=latency, details=details)
         return ComparedRun(name, name, HEADER, {failing.key: cell}, {point_key(point): [point]})
 
     passed = CheckOutcome("parity", measures={"rel_l2": 2e-7, "tolerance": {"rel_l2": 1e-5}})
@@ -111,6 +113,43 @@ def test_the_page_has_every_cell_once_and_no_address_of_the_network() -> None:
     assert index["absent"] == HEADER["absent_devices"]
     assert {row[4] for row in index["rows"]} <= {"embedding", "text_generation"}
     assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", page)
+
+
+def test_a_speed_changes_by_more_than_noise_and_beside_the_others(tmp_path: Path) -> None:
+    def run(times: dict[str, float], noise: float = 0.01) -> list[CellResult]:
+        return [
+            make_result(model, "bert", "cpu", "fp32", [CheckOutcome("performance", measures={"measurements": [point]})])
+            for model, fastest in times.items()
+            for point in [{"details": {"block_minima_ms": [fastest * (1 + noise * at) for at in range(8)]}}]
+        ]
+
+    def changes(before: list[CellResult], after: list[CellResult]) -> dict[str, list[Any]]:
+        (tmp_path / "journal.jsonl").unlink(missing_ok=True)
+        with closing(Journal(tmp_path / "journal.jsonl", HEADER)) as journal:
+            for each in before:
+                journal.append(each)
+        page = make_page(after, HEADER, earlier=read_past_runs([tmp_path]))
+        found: dict[str, list[Any]] = index_of(page)["speed_changes"]
+        return found
+
+    base = dict.fromkeys(["a", "b", "c", "d", "e"], 1.0)
+    assert changes(run(base), run({**base, "c": 1.2})) == {"2": ["slower", 1.0, 1.2]}
+    assert changes(run(base), run({**base, "c": 0.8})) == {"2": ["faster", 1.0, 0.8]}
+    assert changes(run(base), run({**base, "c": 1.08})) == {}
+    assert changes(run(base), run({**base, "c": 1.2}, noise=0.2)) == {}, "the repetitions are further apart"
+    assert changes(run(base), run(dict.fromkeys(base, 1.5))) == {}, "all of the device is slower: the machine"
+    assert changes(run({"a": 1.0}), run({"a": 1.5})) == {"0": ["slower", 1.0, 1.5]}, "one cell has no others"
+
+
+def test_speeds_of_a_busy_machine_are_counted() -> None:
+    def cell(model: str, share: float) -> CellResult:
+        point = {"noise": {"iqr_share": share}}
+        return make_result(
+            model, "bert", "cpu", "fp32", [CheckOutcome("performance", measures={"measurements": [point]})]
+        )
+
+    unmeasured = make_result("c", "bert", "cpu", "fp32", [CheckOutcome("forward")])
+    assert index_of(make_page([cell("a", 0.1), cell("b", 7.0), unmeasured], HEADER))["disturbed"] == [1, 2]
 
 
 def test_every_status_has_a_symbol_a_tone_and_a_meaning() -> None:
@@ -230,7 +269,7 @@ def test_an_address_leads_to_a_cell_with_its_numbers_and_command(shown: Shown) -
     panel.locator(".command").first.wait_for()
     text = panel.inner_text()
     assert "logits: rel-L2 0.2 > 1e-05" in text
-    assert "probably exporter or runtime: parity at stage compare" in text
+    assert "parity: its results are not those of the fp64 reference, probably exporter or runtime at stage" in text
     assert "pytest model_classes/test_hf_bert.py --hf-model org/model-07 --hf-device openvino:CPU" in text
     assert panel.locator(".gauge.over").count() == 1
     shown.tab.keyboard.press("Escape")
@@ -271,7 +310,8 @@ def test_what_changed_since_the_last_run(shown: Shown) -> None:
     text = shown.text(".changes")
     assert "2 of 72 compared cells changed" in text
     assert re.search(r"Broken\s+1 cell", text)
-    assert re.search(r"org/model-03\s*cpu fp32\s*1 ms\s*→\s*4 ms", text)
+    assert re.search(r"Slower\s+1 cell.*org/model-00\s*cpu fp32\s*4 ms\s*→\s*5\.2 ms", text, re.DOTALL)
+    assert "org/model-03" not in text, "its median moved, which the comparison does not take for a change"
     assert "torch" in text
 
 

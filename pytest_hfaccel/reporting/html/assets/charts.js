@@ -150,7 +150,7 @@ function Dots({ metric }) {
       return html`<div role="row" key=${row.at}><span role="rowheader"><button type="button" class="plain" title=${row.model} onClick=${() => openPanel(`model:${row.at}`)}><bdi>${row.name}</bdi></button></span>
         <span role="cell" class="track">${ticks.map((tick) => html`<u style=${{ left: `${place(tick)}%` }}></u>`)}<s style=${{ left: `${Math.min(...values)}%`, width: `${Math.max(...values) - Math.min(...values)}%` }}></s>
           ${members.map((cell) => html`<button type="button" key=${cell.key} tabIndex="-1" aria-label=${`${columnName(cell.column)}: ${format[metric](cell.numbers[metric])}`} title=${`${columnName(cell.column)}: ${format[metric](cell.numbers[metric])}`} class="${run.value.bad.has(cell.status) ? "wrong" : ""} ${isSecond(cell.column) ? "second" : ""}" style=${{ left: `${place(cell.numbers[metric])}%`, "--dot": colourOf(cell.column) }} onClick=${() => openPanel(cell.key)}></button>`)}</span>
-        <span role="cell" class="winner"><b>${format[metric](winner.numbers[metric])}</b> <span>${columnName(winner.column)}</span>${ratio > 1.005 ? html` <small title="against the other end of the line">${format.number(ratio, 2)}×</small>` : null}</span></div>`;
+        <span role="cell" class="winner"><b>${format[metric](winner.numbers[metric])}</b> <span>${columnName(winner.column)}</span>${ratio > 1.005 ? html` <small title="against the other end of the line">${format.number(ratio, 2)} × ${metric === "latency" ? "as fast" : best === "least" ? "less" : "as many"}</small>` : null}</span></div>`;
     })}</div>
     ${rows.length > limit ? html`<button type="button" onClick=${() => setLimit(limit + 100)}>Show more: ${format.count(rows.length - limit)} left</button>` : null}`;
 }

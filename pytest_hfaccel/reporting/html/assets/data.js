@@ -60,6 +60,28 @@ export function makeColumn([device, dtype], at) {
   return { at, device, dtype, kind: device.split(":")[0], key: `${device}/${dtype}`, cells: [], emulated: false, counts: {} };
 }
 
+/** What it means to a user that a check failed: in a word or two, and in a sentence. */
+export const MEANT = {
+  resolves: ["not in transformers", "this release of transformers has no such class"],
+  from_pretrained: ["cannot be loaded", "it cannot be loaded, or not as it was saved"],
+  placement: ["cannot be loaded", "it does not get to this device at this precision"],
+  forward: ["cannot be run", "it stops, or its outputs are missing, of another shape, NaN or infinite"],
+  parity: ["wrong results", "its results are not those of the fp64 reference"],
+  determinism: ["results vary", "two runs on the same inputs differ"],
+  batch_invariance: ["batches", "a sample alone has other results than in a batch"],
+  padding_invariance: ["padding", "masked padding changes the results"],
+  sensitivity: ["ignores inputs", "a change of an input does not change the results"],
+  task_sense: ["no sense", "the trained model does not do its task"],
+  attention: ["attention", "eager and fused attention give other results"],
+  transformers_js: ["transformers.js", "the pipeline of transformers.js gives something else"],
+  compile: ["torch.compile", "it cannot be compiled, or has other results then"],
+  training: ["training", "a step of training fails or has wrong gradients"],
+  generation: ["generation", "it generates other tokens than the reference"],
+  pipeline: ["pipeline", "transformers.pipeline and the direct API disagree"],
+  memory: ["memory", "memory grows from run to run, or cannot be measured"],
+  canary: ["unproven", "one wrong weight would not be noticed, so right results prove little"],
+};
+
 /** The checks of a cell: one that passed is the number of its name, others say how they ended, and why. */
 export function readChecks(checks, index, statuses) {
   return checks.map((check) => {
@@ -133,6 +155,7 @@ export async function loadRun() {
       { run: index.earlier[run], status: statuses[state], weights, latency, error }));
     cell.before = before;
     cell.last = before.at(-1) ?? null;
+    cell.speed = index.speed_changes[at] ?? null;
     cell.change = changeOf(cell, bad, index.earlier.length > 0);
     cell.problem = problemOf(cell.status, cell.checks, index);
     return cell;
@@ -146,17 +169,12 @@ function rank(column) {
   return column.device === "class" ? 0 : column.device === "cpu" ? 1 : 2;
 }
 
-/** Speed counts as changed from a tenth on: a single run has noise of a few per cent. */
-const NOTICED = 1.1;
-
 function changeOf(cell, bad, hasEarlier) {
   const last = cell.last;
   if (!last) return hasEarlier ? "new" : "";
   if (bad.has(cell.status) !== bad.has(last.status)) return bad.has(cell.status) ? "broken" : "fixed";
   if (cell.status !== last.status) return "other";
-  if (last.weights !== cell.row.weights || !cell.numbers.latency || !last.latency) return "";
-  const ratio = cell.numbers.latency / last.latency;
-  return ratio > NOTICED ? "slower" : ratio < 1 / NOTICED ? "faster" : "";
+  return cell.speed?.[0] ?? "";
 }
 
 const chunks = new Map();

@@ -1,6 +1,6 @@
 // The panel beside the matrix: a cell with its checks, or a model on all its devices.
 
-import { STATUS, columnName, format, html, loadDetails, signal, useEffect, useRef, useState, words } from "./data.js";
+import { MEANT, STATUS, columnName, format, html, loadDetails, signal, useEffect, useRef, useState, words } from "./data.js";
 import { Badge, CHANGES, Icon, Impl, Weights, counts } from "./matrix.js";
 import { BatchChart, HistoryChart } from "./charts.js";
 import { address, closePanel, open, run, runAddress } from "./state.js";
@@ -130,7 +130,7 @@ function CellPanel({ cell }) {
       <p class="sub">${cell.row.architecture}<br /><b>${cell.column.device === "class" ? "checks that run once per model" : `${cell.column.device} · ${cell.column.dtype}`}</b> <${Impl} name=${cell.implementation} /><${Weights} name=${cell.row.weights} /></p>
     <//>
     <div class="verdict tone-${STATUS[cell.status].tone}"><${Badge} status=${cell.status} />
-      ${problem ? html`<p>${problem.blame ? html`<b>${problem.blame}</b>: ` : ""}<b>${words(problem.name)}</b>${problem.stage ? ` at stage ${problem.stage}` : ""}${problem.cause && (!problem.blame || problem.blame === problem.cause) ? html`${problem.blame ? "" : `, cause: ${problem.cause}`} <small>(${run.value.causes[problem.cause]})</small>` : ""}</p><p class="reason">${problem.reason.split("\n")[0]}</p>` : html`<p>${STATUS[cell.status].says}</p>`}
+      ${problem ? html`<p><b>${words(problem.name)}</b>${MEANT[problem.name] ? `: ${MEANT[problem.name][1]}` : ""}${problem.blame ? html`, <b>${problem.blame}</b>` : ""}${problem.stage ? ` at stage ${problem.stage}` : ""}${problem.cause && (!problem.blame || problem.blame === problem.cause) ? html`${problem.blame ? "" : `, cause: ${problem.cause}`} <small>(${run.value.causes[problem.cause]})</small>` : ""}</p><p class="reason">${problem.reason.split("\n")[0]}</p>` : html`<p>${STATUS[cell.status].says}</p>`}
     </div>
     ${details ? html`<section><h4>Run it again</h4><${Command} text=${details.command} />${details.fromRun ? html`<p class="quiet-text">Taken over from run ${details.fromRun}, which this one continued.</p>` : null}</section>
     <section><h4>${format.plural(cell.checks.length, "check")}</h4>${cell.checks.map((check, number) => html`<${Check} key=${`${cell.key} ${number}`} check=${check} details=${details.checks[number]} />`)}</section>
@@ -165,7 +165,7 @@ function ModelPanel({ row }) {
       <tbody>${ordered.map((cell) => html`<tr key=${cell.key}><th scope="row"><a href=${address({ open: cell.key })}>${columnName(cell.column)}</a> <${Impl} name=${cell.implementation} /></th>
         <td><${Badge} status=${cell.status} /></td>${has("latency") ? html`<td>${cell.numbers.latency ? format.latency(cell.numbers.latency) : "–"}</td><td>${cell.numbers.throughput ? format.throughput(cell.numbers.throughput) : "–"}</td>` : null}
         <td>${cell.numbers.memory ? format.memory(cell.numbers.memory) : "–"}</td><td>${cell.numbers.error !== null ? format.error(cell.numbers.error) : "–"}${has("latency") ? null : html`<${Gauge} error=${cell.numbers.error} tolerance=${cell.numbers.tolerance} />`}</td>${has("budget") ? html`<td>${cell.numbers.budget !== null ? format.budget(cell.numbers.budget) : "–"}</td>` : null}</tr>`)}</tbody></table></section>
-    ${failing.length ? html`<section><h4>Why</h4>${failing.map((cell) => html`<div class="why"><a href=${address({ open: cell.key })}>${columnName(cell.column)}</a> ${cell.problem?.blame ? `${cell.problem.blame}: ` : ""}${words(cell.problem?.name ?? "")}${cell.problem?.cause ? html` <span class="tag">${cell.problem.cause}</span>` : null}<p class="reason">${(cell.problem?.reason ?? "").split("\n")[0]}</p></div>`)}</section>` : null}
+    ${failing.length ? html`<section><h4>Why</h4>${failing.map((cell) => html`<div class="why"><a href=${address({ open: cell.key })}>${columnName(cell.column)}</a> <b>${words(cell.problem?.name ?? "")}</b>${MEANT[cell.problem?.name] ? `: ${MEANT[cell.problem.name][1]}` : ""}${cell.problem?.blame ? `, ${cell.problem.blame}` : ""}${cell.problem?.cause ? html` <span class="tag">${cell.problem.cause}</span>` : null}<p class="reason">${(cell.problem?.reason ?? "").split("\n")[0]}</p></div>`)}</section>` : null}
     ${cells.some((cell) => cell.points.length > 1) ? html`<section><h4>By batch size</h4><${BatchChart} cells=${cells} /></section>` : null}
     ${run.value.earlier.length ? html`<section><h4>Over runs</h4><${HistoryChart} cells=${cells} /></section>` : null}
     ${row.why ? html`<p class="quiet-text">Why ${row.weights} weights: ${row.why}.</p>` : null}`;

@@ -231,8 +231,8 @@ export const CHANGES = {
   broken: { label: "Broken", says: "passed the last time it ran, and fails now", tone: "bad" },
   fixed: { label: "Fixed", says: "failed the last time it ran, and does not now", tone: "good" },
   other: { label: "Other status", says: "another status than the last time it ran", tone: "odd" },
-  slower: { label: "Slower", says: "the median latency is more than 10 % above that of the last time", tone: "odd" },
-  faster: { label: "Faster", says: "the median latency is more than 10 % below that of the last time", tone: "good" },
+  slower: { label: "Slower", says: "its fastest repetition takes longer than the last time, by more than noise explains", tone: "odd" },
+  faster: { label: "Faster", says: "its fastest repetition takes less than the last time, by more than noise explains", tone: "good" },
   new: { label: "New", says: "in none of the earlier runs", tone: "none" },
 };
 
@@ -405,6 +405,15 @@ export function Segments({ label, options, value, onPick }) {
     <button type="button" key=${key} aria-pressed=${value === key} disabled=${isOff} onClick=${() => onPick(key)}>${text}</button>`)}</div>`;
 }
 
+const BUSY = ["latency", "throughput"];
+
+/** What the dots on the cells stand for: each kind of change with its number of cells. */
+const changes = computed(() => {
+  const all = run.value;
+  if (!all) return [];
+  return Object.keys(CHANGES).map((change) => [change, all.cells.filter((cell) => cell.change === change).length]).filter(([, count]) => count);
+});
+
 export function Matrix() {
   const all = run.value;
   const has = (name) => name === "status" || all.cells.some((cell) => cell.numbers[name] !== null);
@@ -417,6 +426,7 @@ export function Matrix() {
       <label>Order <select value=${sort.value in orders ? sort.value : "column"} onChange=${(event) => { sort.value = event.target.value; }}>
         ${Object.entries(orders).map(([key, label]) => html`<option value=${key}>${label}</option>`)}
         ${sort.value in orders ? null : html`<option value="column">by a column</option>`}</select></label>
+      ${changes.value.length ? html`<p class="legend-of-changes" title="Since the last run that has the cell">since the last run: ${changes.value.map(([change, count]) => html`<button type="button" class="plain" key=${change} onClick=${() => { query.value = toggleValue(query.value, "changed", change); }}><span class="change is-${change}"></span>${CHANGES[change].label.toLowerCase()} <b>${format.count(count)}</b></button>`)}</p>` : null}
       ${as !== "status" && has(as) ? html`<p class="key">${{
         latency: "Median of one run, at the first measured batch size; the fastest of each row is bold.",
         throughput: "Samples per second at the first measured batch size; the most of each row is bold.",
@@ -427,6 +437,7 @@ export function Matrix() {
         seconds: "Loading and all checks.",
       }[as]}</p>` : null}
     </div>
+    ${BUSY.includes(as) && all.disturbed?.[0] > all.disturbed[1] / 4 ? html`<p class="hint">While ${format.count(all.disturbed[0])} of ${format.plural(all.disturbed[1], "speed was", "speeds were")} measured, the machine was busy with something else: medians are too long, and the fastest device may be another one.</p>` : null}
     ${has(as) ? null : html`<p class="hint">No speed was measured. <code>pytest ${SHOWN[as].option}</code> does, for every cell whose results are right.</p>`}
     ${nothing && all.Nothing ? html`<${all.Nothing} />` : nothing ? html`<div class="nothing"><p>${all.cells.length ? "No cell matches this filter." : all.run.ended === "running" ? "This run is still going on; the page is written again at its end." : "This run has no results."}</p>
       ${all.cells.length ? html`<button type="button" onClick=${() => { query.value = ""; }}>Clear the filter</button>` : null}</div>` : html`<${Grid} />`}

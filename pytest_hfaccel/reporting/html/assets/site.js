@@ -1,6 +1,6 @@
 // The support site: can this class be used on this device, at this precision, with this release of transformers?
 
-import { STATUS, arrange, columnName, computed, effect, format, html, makeColumn, readChecks, readNumbers, signal, unpack, useState, words } from "./data.js";
+import { MEANT, STATUS, arrange, columnName, computed, effect, format, html, makeColumn, readChecks, readNumbers, signal, unpack, useState, words } from "./data.js";
 import { Badge, FilterBar, Icon, Matrix, SHAPES, Weights } from "./matrix.js";
 import { Command, Gauge, Header, PanelFrame } from "./details.js";
 import { ProblemCard } from "./views.js";
@@ -28,27 +28,6 @@ const ESSENTIAL = new Set(["resolves", "from_pretrained", "placement", "forward"
 const NOT_ITS_DOING = new Set(["factory", "ours", "package", "time"]);
 const NOT_RUN = new Set(["unavailable", "gated", "hub_error", "infra_error", "incomplete", "skipped"]);
 
-/** What it means to a user that a check failed: in a word or two, and in a sentence. */
-const MEANT = {
-  resolves: ["not in transformers", "this release of transformers has no such class"],
-  from_pretrained: ["cannot be loaded", "it cannot be loaded, or not as it was saved"],
-  placement: ["cannot be loaded", "it does not get to this device at this precision"],
-  forward: ["cannot be run", "it stops, or its outputs are missing, of another shape, NaN or infinite"],
-  parity: ["wrong results", "its results are not those of the fp64 reference"],
-  determinism: ["results vary", "two runs on the same inputs differ"],
-  batch_invariance: ["batches", "a sample alone has other results than in a batch"],
-  padding_invariance: ["padding", "masked padding changes the results"],
-  sensitivity: ["ignores inputs", "a change of an input does not change the results"],
-  task_sense: ["no sense", "the trained model does not do its task"],
-  attention: ["attention", "eager and fused attention give other results"],
-  transformers_js: ["transformers.js", "the pipeline of transformers.js gives something else"],
-  compile: ["torch.compile", "it cannot be compiled, or has other results then"],
-  training: ["training", "a step of training fails or has wrong gradients"],
-  generation: ["generation", "it generates other tokens than the reference"],
-  pipeline: ["pipeline", "transformers.pipeline and the direct API disagree"],
-  memory: ["memory", "memory grows from run to run, or cannot be measured"],
-  canary: ["unproven", "one wrong weight would not be noticed, so right results prove little"],
-};
 const STAGES = { convert: "cannot be converted", compile: "cannot be compiled", run: "cannot be run" };
 const inShort = (check) => (ESSENTIAL.has(check.name) && check.name !== "parity" && STAGES[check.stage]) || MEANT[check.name]?.[0] || words(check.name);
 
@@ -348,7 +327,7 @@ function Broken() {
     const { problem } = cell;
     if (!problem) continue;
     const key = [cell.status, problem.name, problem.cause, problem.reason.replaceAll(cell.row.name, "…").replace(/\b[a-z]+\/…/g, "…")].join("\n");
-    if (!groups.has(key)) groups.set(key, { status: cell.status, check: problem.name, cause: problem.cause, cells: [] });
+    if (!groups.has(key)) groups.set(key, { status: cell.status, checks: [problem.name], cause: problem.cause, cells: [] });
     groups.get(key).cells.push(cell);
   }
   const sections = BLAMED.map((cause) => [cause, [...groups.values()].filter((group) => (group.cause ?? "") === cause).sort((a, b) => b.cells.length - a.cells.length)]).filter(([, list]) => list.length);

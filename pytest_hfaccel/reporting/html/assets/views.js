@@ -1,6 +1,6 @@
 // Problems by their reason, what changed since earlier runs, and the facts of the run.
 
-import { STATUS, columnName, format, html, useState, words } from "./data.js";
+import { MEANT, STATUS, columnName, format, html, useState, words } from "./data.js";
 import { Badge, CHANGES, Icon } from "./matrix.js";
 import { RunBars } from "./charts.js";
 import { Command } from "./details.js";
@@ -30,23 +30,27 @@ export function problemGroups(cells) {
   for (const cell of cells) {
     const { problem } = cell;
     if (!problem || cell.status === "skipped" || cell.status === "incomplete") continue;
-    const key = [cell.status, problem.name, problem.blame || problem.cause, kindOf(cell, problem)].join("\n");
-    if (!groups.has(key)) groups.set(key, { status: cell.status, check: problem.name, cause: problem.cause, stage: problem.stage, cells: [] });
-    groups.get(key).cells.push(cell);
+    // The same exception is one problem, in whichever check it came first.
+    const where = cell.status === "error" && problem.reason ? [] : [problem.name, problem.blame || problem.cause];
+    const key = [cell.status, ...where, kindOf(cell, problem)].join("\n");
+    if (!groups.has(key)) groups.set(key, { status: cell.status, checks: [], cause: problem.cause, stage: problem.stage, cells: [] });
+    const group = groups.get(key);
+    group.cells.push(cell);
+    if (!group.checks.includes(problem.name)) group.checks.push(problem.name);
   }
   const order = (group) => (run.value.bad.has(group.status) ? 0 : group.status === "unavailable" ? 2 : 1);
   return [...groups.values()].sort((a, b) => order(a) - order(b) || b.cells.length - a.cells.length);
 }
 
 export function ProblemCard({ group }) {
-  const { cells, status, check, cause } = group;
+  const { cells, status, checks, cause } = group;
   const { blame } = cells[0].problem;
   const reason = cells[0].problem.reason.split("\n")[0];
   const columns = run.value.columns.filter((column) => cells.some((cell) => cell.column === column));
   // What fails once per device of a model is one problem of the model.
   return html`<details class="problem tone-${STATUS[status].tone}" open=${cells.length <= 3 && run.value.bad.has(status)}>
     <summary><span class="many">${format.count(cells.length)}</span>
-      <span class="what">${blame ? `${blame}: ` : ""}<b>${words(check)}</b> <${Badge} status=${status} />${cause ? html`<span class="tag" title=${run.value.causes[cause]}>cause: ${cause}</span>` : null}
+      <span class="what"><b>${checks.map(words).join(", ")}</b> <${Badge} status=${status} />${checks.length === 1 && MEANT[checks[0]] ? html` <span class="meaning">${MEANT[checks[0]][1]}</span>` : null}${blame || cause ? html`<span class="tag" title=${run.value.causes[cause]}>${blame || `cause: ${cause}`}</span>` : null}
         <span class="where">${columns.map((column) => columnName(column)).join(", ")}</span>
         <span class="reason">${reason || STATUS[status].says}</span></span></summary>
     <${CellList} cells=${cells} />
@@ -78,15 +82,27 @@ function Place({ of }) {
   return html`${cell ? html`<${CellLink} cell=${cell} />` : html`<bdi>${of.model}</bdi> <span>${columnName(of)}</span>`}${of.check ? html` <b>${words(of.check)}</b>` : null}`;
 }
 
+/** Checks of a cell that changed for the same reason, such as those that a failed load left out, are one entry. */
+function together(entries) {
+  const groups = new Map();
+  for (const of of entries) {
+    const why = of.run?.reason?.includes(run.value.not_reached) ? run.value.not_reached : null;
+    const key = why === null ? of : [of.module, of.cell, of.change, of.baseline?.status, of.run.status].join("\n");
+    if (groups.has(key)) groups.get(key).check += `, ${words(of.check)}`;
+    else groups.set(key, why === null ? of : { ...of, run: { ...of.run, reason: why } });
+  }
+  return [...groups.values()];
+}
+
 const Ended = ({ of }) => (of ? html`<${Badge} status=${of.status} />` : html`<span>not run</span>`);
 const percent = (share) => `${share >= 0 ? "+" : "−"}${format.number(Math.abs(share) * 100, 2)} %`;
 const point = (of) => `b${of.batch}${of.length ? `-s${of.length}` : ""}`;
 const limitOf = (of) => (of.limit > 1 ? "more than 100 %" : `${format.number(of.limit * 100, 2)} %`);
 
-function Differences({ label, tone, entries, show }) {
+function Differences({ label, tone, entries, show, shown = entries }) {
   if (!entries.length) return null;
   return html`<h3><span class="mark tone-${tone}"></span> ${label} <small>${format.count(entries.length)}</small></h3>
-    <${Shortened} entries=${entries} show=${show} />`;
+    <${Shortened} entries=${shown} show=${show} />`;
 }
 
 function Shortened({ entries, show }) {
@@ -111,7 +127,7 @@ function Baseline({ of }) {
   return html`<section class="baseline"><h2>What changed since the baseline</h2>
     <p class="lead">Compared with ${known ? html`<a href=${runAddress(baseline.id)}>${name}</a>` : name}${baseline.started ? `, ${format.time(baseline.started)}` : ""}${baseline.commit ? html`, commit <code>${baseline.commit.slice(0, 10)}</code>` : ""}: ${format.plural(baseline.cells, "cell")}, ${format.plural(of.compared, "measurement")} on both sides.
       <b> ${told ? `Worse: ${told}.` : "Nothing is worse."}</b>${of.passed ? (of.fail_on.length ? ` What would fail the run: ${of.fail_on.join(", ")}.` : told ? " It does not fail the run." : "") : " This fails the run."}</p>
-    ${VERDICT_ORDER.map((change) => html`<${Differences} key=${change} label=${change} tone=${VERDICT_TONE[change] ?? "none"} entries=${of.verdicts.filter((one) => one.change === change)} show=${shownVerdict} />`)}
+    ${VERDICT_ORDER.map((change) => { const entries = of.verdicts.filter((one) => one.change === change); return html`<${Differences} key=${change} label=${change} tone=${VERDICT_TONE[change] ?? "none"} entries=${entries} shown=${together(entries)} show=${shownVerdict} />`; })}
     <${Differences} label="numeric drift" tone="bad" entries=${of.drift.filter((one) => one.worse)} show=${shownDrift} />
     <${Differences} label="closer to the reference" tone="good" entries=${of.drift.filter((one) => !one.worse)} show=${shownDrift} />
     ${["slower", "faster"].map((verdict) => html`<${Differences} key=${verdict} label=${`all of a device ${verdict}`} tone=${verdict === "slower" ? "bad" : "good"} entries=${devices(verdict)} show=${(one) => html`<bdi>${one.device}</bdi><span class="delta">${percent(one.shift)}</span>`} />
@@ -128,8 +144,8 @@ function Baseline({ of }) {
 // Changes ---------------------------------------------------------------------------------------------------------
 
 const speed = (cell) => {
-  const ratio = cell.numbers.latency / cell.last.latency;
-  return html`<span class="delta">${format.latency(cell.last.latency)} → <b>${format.latency(cell.numbers.latency)}</b> <small>${ratio > 1 ? "+" : "−"}${format.number(Math.abs(ratio - 1) * 100, 2)} %</small></span>`;
+  const [, before, now] = cell.speed, ratio = now / before;
+  return html`<span class="delta">${format.latency(before)} → <b>${format.latency(now)}</b> <small>${ratio > 1 ? "+" : "−"}${format.number(Math.abs(ratio - 1) * 100, 2)} %</small></span>`;
 };
 const status = (cell) => html`<span class="delta"><${Badge} status=${cell.last.status} /> → <${Badge} status=${cell.status} /> ${cell.problem?.reason ? html`<span class="reason">${cell.problem.reason.split("\n")[0]}</span>` : null}${cell.last.weights !== cell.row.weights ? html`<small> ${cell.last.weights} → ${cell.row.weights} weights</small>` : null}</span>`;
 
@@ -139,7 +155,7 @@ export function Changes() {
   if (!last && baseline) return html`<div class="page changes">${baseline}</div>`;
   if (!last) return html`<div class="page"><div class="nothing"><p>There is no earlier run in this directory of reports to compare with.</p></div></div>`;
   // The largest moves of speed come first.
-  const move = (cell) => (cell.change === "slower" || cell.change === "faster" ? Math.abs(Math.log(cell.numbers.latency / cell.last.latency)) : 0);
+  const move = (cell) => (cell.change === "slower" || cell.change === "faster" ? Math.abs(Math.log(cell.speed[2] / cell.speed[1])) : 0);
   const of = (change) => found.value.cells.filter((cell) => cell.change === change).sort((a, b) => move(b) - move(a) || a.at - b.at);
   const sections = [["broken", status], ["fixed", status], ["other", status], ["slower", speed], ["faster", speed], ["new", null]]
     .map(([change, extra]) => [change, of(change), extra]).filter(([, cells]) => cells.length);
