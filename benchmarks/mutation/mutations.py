@@ -193,9 +193,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         "canary",
         "checks/canary.py",
         _WRONG_MODELS,
-        ("the alarm is not listened to", "    if alarm.ok:\n", "    if False:\n"),
-        ("a weight that stays wrong passes", "    if not restored.ok:\n", "    if False:\n"),
-        ("a blind cell is not called so", "return {**twin, BLIND_TO: lower} if comparison.ok else twin", "return twin"),
+        ("the alarm is not listened to", "    if not alarm.is_refused:\n", "    if False:\n"),
+        ("a weight that stays wrong passes", "    if restored.is_refused:\n", "    if False:\n"),
+        (
+            "a blind cell is not called so",
+            "return twin if comparison.is_refused else {**twin, BLIND_TO: lower}",
+            "return twin",
+        ),
     ),
     *_in(
         "canary",

@@ -38,9 +38,15 @@ def canary(context: CheckContext) -> CheckOutcome:
     measures = _precision_twin(context)
     inputs = context.sample.forward
     unchanged = compare_with_reference(context, context.outputs)
-    if not unchanged.ok:  # no search then: it takes longest where nothing is noticed
+    if unchanged.is_refused:  # no search then: it takes longest where nothing is noticed
         return failed(f"without a wrong weight the outputs do not pass parity either\n{unchanged.text()}", **measures)
-    limits = limits_of(context)
+    unjudged = unchanged.unjudged  # says nothing with a wrong weight either
+    limits = {name: limit for name, limit in limits_of(context).items() if name not in unjudged}
+    if unjudged:
+        measures["not_judged"] = unjudged
+    if not limits:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in unjudged.items())
+        return skipped(f"no output can be judged on the sample: {reasons}", **measures)
     perturbation = find_perturbation(context.reference, context.loaded, inputs, limits)
     if perturbation is None:
         reason = "no single weight moves the reference's outputs visibly: parity could not notice an error"
@@ -57,7 +63,7 @@ def canary(context: CheckContext) -> CheckOutcome:
     with context.loaded.perturbed(change) as wrong:
         alarm = compare_with_reference(context, wrong.forward(inputs))
     measures["rel_l2"] = alarm.measures().get("rel_l2")
-    if alarm.ok:
+    if not alarm.is_refused:
         moved = f"rel-L2 {perturbation.rel_l2:.3g}, {perturbation.margin:.1f}x what passes"
         return failed(
             f"{change.parameter}[{change.index}] is off by {change.delta:.3g}, which moves the reference by {moved}; "
@@ -65,7 +71,7 @@ def canary(context: CheckContext) -> CheckOutcome:
             **measures,
         )
     restored = compare_with_reference(context, context.loaded.forward(inputs))
-    if not restored.ok:
+    if restored.is_refused:
         return failed(f"with the weight restored the outputs do not pass parity\n{restored.text()}", **measures)
     if context.budget_request.power:
         measures["power"] = _measure_power(context, perturbation, limits)
@@ -77,7 +83,7 @@ def _measure_power(context: CheckContext, perturbation: Perturbation, limits: Ma
 
     def is_noticed(change: WeightChange) -> bool:
         with context.loaded.perturbed(change) as wrong:
-            return not compare_with_reference(context, wrong.forward(context.sample.forward)).ok
+            return compare_with_reference(context, wrong.forward(context.sample.forward)).is_refused
 
     found = find_power(context.reference, perturbation, limits, is_noticed)
     noticed, missed = found.noticed, found.missed
@@ -115,4 +121,4 @@ def _precision_twin(context: CheckContext) -> dict[str, Any]:
         how = f"outputs rounded to {lower}"
         comparison = compare_with_reference(context, rounded(context.reference.outputs, lower))
     twin = {TWIN: how, "twin_rel_l2": comparison.measures().get("rel_l2")}
-    return {**twin, BLIND_TO: lower} if comparison.ok else twin
+    return twin if comparison.is_refused else {**twin, BLIND_TO: lower}

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.backends.base import flatten_outputs
-from pytest_hfaccel.checks.base import CheckContext, built_in, failed, passed_unless
+from pytest_hfaccel.checks.base import CheckContext, built_in, failed, passed, passed_unless, skipped
 from pytest_hfaccel.core.errors import HfAccelError, first_line
 from pytest_hfaccel.core.results import Cause, CheckOutcome, Stage
 from pytest_hfaccel.core.tasks import generates
-from pytest_hfaccel.numerics.budgets import ALLOWED_FACTOR
+from pytest_hfaccel.numerics.budgets import ALLOWED_FACTOR, ALLOWED_ON_AVERAGE, FURTHER_INPUTS, LEAST_INPUTS_OF_AVERAGE
 from pytest_hfaccel.numerics.compare import Comparison, compare, largest_passing
 from pytest_hfaccel.numerics.positions import real_positions
 from pytest_hfaccel.numerics.sampling import CONFIDENCE, bound_of_failures, compare_tokens
@@ -155,6 +156,9 @@ def parity(context: CheckContext) -> CheckOutcome:
     rounding to this dtype must cost the model on this input, by emulation; `enforce` limits it, too. With
     `--hf-samples` more inputs are compared likewise. For language models the measures also say what the difference
     means for tokens: `tokens`.
+
+    With `enforce`, an output that honest rounding moves beyond its limit on an input is judged on others. Where none of
+    them can judge it either, the check fails if its errors are larger than the dtype's on average, else it is skipped.
     """
     first = _judge(context, context.reference, context.outputs)
     tolerance = {name: limit for name, limit in asdict(tolerance_of(context.cell)).items() if name in _LIMITS and limit}
@@ -163,39 +167,65 @@ def parity(context: CheckContext) -> CheckOutcome:
         measures["reference_reason"] = context.reference.reason
     if first.budget:
         measures["budget"] = first.budget
-    judged = [first]
-    if context.budget_request.samples > 1:
-        others, reason = _judge_other_inputs(context)
-        judged += others
+    judged, reason, nan = [first], "", 0
+    for seed in range(1, context.budget_request.samples + FURTHER_INPUTS):
+        if seed >= context.budget_request.samples and not _never_judged(judged):
+            break
+        try:
+            reference = context.reference.with_varied_inputs(seed)[-1]
+        except (HfAccelError, RuntimeError, TypeError, ValueError, IndexError) as error:
+            reason = f"the reference has no other inputs: {first_line(error)}"
+            break
+        if _has_nan(reference):
+            nan += 1
+            reason = f"the reference's outputs hold NaN for {nan} of {seed} other inputs"
+            continue
+        judged.append(_judge(context, reference, context.loaded.forward(reference.inputs), seed))
+    if context.budget_request.samples > 1 or len(judged) > 1:
         measures["samples"] = _summary_of_inputs(judged, reason)
+    not_judged = {str(one.seed): one.comparison.unjudged for one in judged if one.comparison.unjudged}
+    if not_judged:
+        measures["not_judged"] = not_judged
     logits = [one.logits for one in judged if one.logits is not None]
     if logits:
         measures["tokens"] = compare_tokens(*map(_rows, zip(*logits, strict=True)))
-    bad = [one for one in judged if not one.comparison.ok]
-    problem = "\n".join(one.problem(context.cell.dtype) for one in bad)
-    if bad and len(judged) > 1:
-        problem += f"\n{_failures_in_words(measures['samples'])}"
-    outcome = passed_unless(problem, **measures)
-    if bad and all(_is_rounding(one.comparison, one.budget) for one in bad):
-        outcome.cause = Cause.NUMERICS
-    return outcome
+    bad = [one for one in judged if one.comparison.is_refused]
+    if bad:
+        problem = "\n".join(one.problem(context.cell.dtype) for one in bad)
+        if len(judged) > 1:
+            problem += f"\n{_failures_in_words(measures['samples'])}"
+        outcome = failed(problem, **measures)
+        if all(_is_rounding(one.comparison, one.budget) for one in bad):
+            outcome.cause = Cause.NUMERICS
+        return outcome
+    unknown = [_judge_on_average(name, context.cell.dtype, judged) for name in _never_judged(judged)]
+    if not unknown:
+        return passed(**measures)
+    text = "\n".join([one for one, _ in unknown] + [reason] * bool(reason))
+    return failed(text, **measures) if any(is_wrong for _, is_wrong in unknown) else skipped(text, **measures)
 
 
 @dataclass(frozen=True)
 class _Judged:
-    """One input of parity: how its outputs compare, in multiples of the budget where that was asked for, and logits.
+    """One input of parity.
 
-    The logits are those of the device and of the reference at real positions; `None` where the model has none.
+    Attributes:
+        seed: What it was drawn from; 0 for the sample's own.
+        comparison: How its outputs compare.
+        budget: Their errors in multiples of the budget, where that was asked for.
+        logits: Those of the device and of the reference at real positions; `None` where the model has none.
+        of_typical: The error of each output that cannot be judged, in multiples of the typical emulated one.
     """
 
     seed: int
     comparison: Comparison
     budget: dict[str, Any]
     logits: tuple[torch.Tensor, torch.Tensor] | None
+    of_typical: Mapping[str, float]
 
     def problem(self, dtype: str) -> str:
         """What is wrong; empty where nothing is."""
-        if self.comparison.ok:
+        if not self.comparison.is_refused:
             return ""
         text = f"input {self.seed}: {self.comparison.text()}" if self.seed else self.comparison.text()
         return f"{text}\n{_budget_in_words(dtype, self.budget)}" if self.budget else text
@@ -204,21 +234,33 @@ class _Judged:
 def _judge(context: CheckContext, reference: Reference, outputs: Tensors, seed: int = 0) -> _Judged:
     """Compare the outputs for one input; `seed` is 0 for the sample's own."""
     comparison = _compare(context, reference, outputs)
-    budget = _compare_with_budget(context, reference, comparison) if _needs_budget(context, not comparison.ok) else {}
-    return _Judged(seed, comparison, budget, _logits(context, reference, outputs))
+    budget, typical = {}, {}
+    if _needs_budget(context, comparison.is_refused):
+        budget = _compare_with_budget(context, reference, comparison)
+    if comparison.unjudged:
+        emulated = reference.budget_of(context.cell.dtype).typical
+        errors = {verdict.difference.leaf: verdict.difference.rel_l2 for verdict in comparison.verdicts}
+        typical = {name: errors[name] / emulated[name] for name in comparison.unjudged}
+    return _Judged(seed, comparison, budget, _logits(context, reference, outputs), typical)
 
 
-def _judge_other_inputs(context: CheckContext) -> tuple[list[_Judged], str]:
-    """Compare more inputs, each with its own reference and budget; the text says why there are fewer than asked for."""
-    wanted = context.budget_request.samples - 1
-    try:
-        references = context.reference.with_varied_inputs(wanted)
-    except (HfAccelError, RuntimeError, TypeError, ValueError, IndexError) as error:
-        return [], f"the reference has no other inputs: {first_line(error)}"
-    usable = [(seed, one) for seed, one in enumerate(references, start=1) if not _has_nan(one)]
-    judged = [_judge(context, one, context.loaded.forward(one.inputs), seed) for seed, one in usable]
-    nan = wanted - len(usable)
-    return judged, f"the reference's outputs hold NaN for {nan} of {wanted} other inputs" if nan else ""
+def _never_judged(judged: Sequence[_Judged]) -> list[str]:
+    """Return the outputs that no input could judge; none where something is wrong anyway."""
+    if any(one.comparison.is_refused for one in judged):
+        return []
+    return [name for name in judged[0].comparison.unjudged if all(name in one.comparison.unjudged for one in judged)]
+
+
+def _judge_on_average(name: str, dtype: str, judged: Sequence[_Judged]) -> tuple[str, bool]:
+    """Say what all inputs together show of an output that none of them can judge, and whether it is wrong."""
+    if len(judged) < LEAST_INPUTS_OF_AVERAGE:
+        details = "; ".join(f"input {one.seed}: {one.comparison.unjudged[name]}" for one in judged)
+        return f"{name} cannot be judged on {len(judged)} inputs: {details}", False
+    ratio = statistics.geometric_mean(one.of_typical[name] for one in judged)
+    return (
+        f"{name} cannot be judged on any of {len(judged)} inputs (the sample: {judged[0].comparison.unjudged[name]}); "
+        f"on average its error is {ratio:.3g} times what {dtype} costs, allowed {ALLOWED_ON_AVERAGE:g}"
+    ), not ratio <= ALLOWED_ON_AVERAGE
 
 
 def _has_nan(reference: Reference) -> bool:
@@ -226,14 +268,15 @@ def _has_nan(reference: Reference) -> bool:
 
 
 def _summary_of_inputs(judged: Sequence[_Judged], reason: str) -> dict[str, Any]:
-    """Return how many inputs failed, and the share of all inputs that may."""
-    failures = sum(not one.comparison.ok for one in judged)
+    """Return how many inputs failed, and the share of all inputs that may; those with unjudged outputs are left out."""
+    failures = sum(one.comparison.is_refused for one in judged)
+    count = sum(one.comparison.is_refused or one.comparison.ok for one in judged)
     errors = {str(one.seed): one.comparison.measures().get("rel_l2") for one in judged}
     ratios = {str(one.seed): one.budget["ratio"] for one in judged if "ratio" in one.budget}
     return {
-        "count": len(judged),
+        "count": count,
         "failed": failures,
-        "failing_at_most": float(f"{bound_of_failures(failures, len(judged)):.3g}"),
+        "failing_at_most": float(f"{bound_of_failures(failures, count):.3g}"),
         "confidence": CONFIDENCE,
         "rel_l2": errors,
         **({"ratios": ratios} if ratios else {}),
@@ -322,7 +365,8 @@ def _compare(context: CheckContext, reference: Reference, outputs: Tensors) -> C
     )
     if context.budget_request.when != "enforce":
         return comparison
-    return comparison.within(reference.budget_of(dtype).costs, ALLOWED_FACTOR, dtype)
+    costs = reference.budget_of(dtype).costs
+    return comparison.within(costs, ALLOWED_FACTOR, dtype, lambda: reference.budget_of(dtype, is_thorough=True).costs)
 
 
 def compare_on_cell(

@@ -29,7 +29,7 @@ def performance(context: CheckContext) -> CheckOutcome:
     """Latency, throughput, memory and, of generating models, time per token; only after parity."""
     request: PerformanceRequest = getattr(context, "performance_request", PerformanceRequest())
     if request.only_right and not _results_are_right(context):
-        return skipped("parity of this cell failed: the speed of wrong results is not measured")
+        return skipped("parity of this cell did not pass: the speed of wrong results is not measured")
     points = [_inputs(context, point) for point in request.points]
     if not request.timed:
         for inputs in points:

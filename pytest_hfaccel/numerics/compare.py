@@ -120,6 +120,8 @@ def _cosine(a: torch.Tensor, b: torch.Tensor) -> float:
     return float(a.dot(b)) / (norms[0] * norms[1])
 
 
+Costs = Mapping[str, float]
+"""What a dtype must cost, as rel-L2 by leaf."""
 Rounding = Callable[[], Mapping[str, LeafDifference]]
 """Measures the error of the same dtype on torch's CPU by leaf; the result is empty where that is not possible."""
 
@@ -133,17 +135,21 @@ class LeafVerdict:
         excess: Worst number divided by its limit; at most 1 means close enough. Infinite where `difference.problem`.
         complaints: What is outside, each with number and limit; empty when close enough.
         second_chance: Whether only the rule "at most 3x the error of this dtype on the CPU" let it pass.
+        limit: The largest rel-L2 that the tolerance lets pass, that rule included.
+        unjudged: Why nothing can be said: honest rounding alone is beyond the limit. There are no complaints then.
     """
 
     difference: LeafDifference
     excess: float
     complaints: tuple[str, ...] = ()
     second_chance: bool = False
+    limit: float = float("inf")
+    unjudged: str = ""
 
     @property
     def ok(self) -> bool:
-        """Whether the leaf is close enough."""
-        return not self.complaints
+        """Whether the leaf is close enough; false also where that cannot be told."""
+        return not (self.complaints or self.unjudged)
 
 
 @dataclass(frozen=True)
@@ -163,37 +169,68 @@ class Comparison:
     @property
     def ok(self) -> bool:
         """Whether both sides have the same leaves and all are close enough; false without any leaf."""
-        return bool(self.verdicts) and not (self.missing or self.unexpected) and all(v.ok for v in self.verdicts)
+        return not self.is_refused and all(v.ok for v in self.verdicts)
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether anything is wrong: a leaf that is not close enough, other leaves, none at all.
+
+        Leaves that cannot be judged are neither close enough nor wrong; see `unjudged`.
+        """
+        return not self.verdicts or bool(self.missing or self.unexpected) or any(v.complaints for v in self.verdicts)
+
+    @property
+    def unjudged(self) -> dict[str, str]:
+        """The leaves that cannot be judged on this input, and why; only `within` finds any."""
+        return {verdict.difference.leaf: verdict.unjudged for verdict in self.verdicts if verdict.unjudged}
 
     def text(self) -> str:
         """What is wrong: missing leaves, then the worst leaf with its numbers and limits, then the other bad ones."""
         lines = [f"missing output {name!r}" for name in self.missing]
         lines += [f"unexpected output {name!r}" for name in self.unexpected]
-        bad = sorted((v for v in self.verdicts if not v.ok), key=lambda verdict: -verdict.excess)
+        bad = sorted((v for v in self.verdicts if v.complaints), key=lambda verdict: -verdict.excess)
         lines += [f"{verdict.difference.leaf}: {'; '.join(verdict.complaints)}" for verdict in bad]
         return "\n".join(lines) or ("" if self.verdicts else "there are no outputs to compare")
 
-    def within(self, costs: Mapping[str, float], factor: float, dtype: str) -> Comparison:
-        """Also refuse leaves whose rel-L2 is more than `factor` times what the dtype must cost; see `budgets.Budget`.
+    def within(self, costs: Costs, factor: float, dtype: str, more_costs: Callable[[], Costs]) -> Comparison:
+        """Judge again by what the dtype must cost; see `budgets.Budget`. It lets nothing pass that was refused.
 
-        What the tolerance refuses stays refused: a budget narrows the limits and never widens them.
+        A leaf whose rel-L2 is more than `factor` times its cost is refused, even where the tolerance lets it pass. Of
+        the others, one beyond the row of the table cannot be judged if honest rounding is beyond the limit, too.
+
+        Args:
+            costs: The largest rel-L2 of some passes with emulated rounding, by leaf.
+            factor: How many times as large an error may be.
+            dtype: What the passes were rounded to.
+            more_costs: The same of many more passes, asked for only before a leaf is refused that may be rounding: an
+                honest error is the largest among n others and itself once in n + 1 times.
         """
 
         def judge_again(verdict: LeafVerdict) -> LeafVerdict:
-            cost = costs.get(verdict.difference.leaf, 0.0)
-            if verdict.difference.problem or not cost or verdict.difference.rel_l2 <= factor * cost:
+            measured = verdict.difference
+            cost = costs.get(measured.leaf, 0.0)
+            if measured.problem or not cost:
                 return verdict
-            ratio = verdict.difference.rel_l2 / cost
-            complaint = (
-                f"rel-L2 {verdict.difference.rel_l2:.3g} is {ratio:.3g} times what {dtype} must cost here "
-                f"({cost:.3g}), allowed {factor:g} times"
+            if not measured.rel_l2 <= factor * cost:
+                ratio = measured.rel_l2 / cost
+                complaint = (
+                    f"rel-L2 {measured.rel_l2:.3g} is {ratio:.3g} times what {dtype} must cost here "
+                    f"({cost:.3g}), allowed {factor:g} times"
+                )
+                complaints = (*verdict.complaints, complaint)
+                excess = max(verdict.excess, ratio / factor)
+                return replace(verdict, excess=excess, complaints=complaints, second_chance=False)
+            if verdict.ok and not verdict.second_chance:
+                return verdict
+            if not verdict.ok and cost <= verdict.limit:
+                cost = more_costs().get(measured.leaf, cost)
+            if cost <= verdict.limit:
+                return verdict
+            reason = (
+                f"{dtype} must cost rel-L2 {cost:.3g} there, allowed {verdict.limit:.3g}; "
+                f"its error is {measured.rel_l2:.3g}"
             )
-            return replace(
-                verdict,
-                excess=max(verdict.excess, ratio / factor),
-                complaints=(*verdict.complaints, complaint),
-                second_chance=False,
-            )
+            return replace(verdict, complaints=(), second_chance=False, unjudged=reason)
 
         return replace(self, verdicts=tuple(map(judge_again, self.verdicts)))
 
@@ -250,7 +287,7 @@ def judge(measured: LeafDifference, tolerance: Tolerance) -> LeafVerdict:
         complaints.append(f"cosine {measured.cosine:.5f} < {tolerance.cosine}")
     if tolerance.top1 is not None and measured.leaf == "logits" and measured.top1 < tolerance.top1:
         complaints.append(f"same argmax at {measured.top1:.1%} of the positions < {tolerance.top1:.0%}")
-    return LeafVerdict(measured, excess, tuple(complaints))
+    return LeafVerdict(measured, excess, tuple(complaints), limit=tolerance.rel_l2)
 
 
 def largest_passing(rounding_error: float, tolerance: Tolerance) -> float:
@@ -262,11 +299,12 @@ def _with_second_chance(verdict: LeafVerdict, rounding: LeafDifference | None, t
     if verdict.ok or verdict.difference.problem or rounding is None or rounding.problem:
         return verdict
     measured = verdict.difference
+    limit = min(largest_passing(rounding.rel_l2, tolerance), tolerance.ceiling * tolerance.rel_l2)
     like_on_cpu = (
         measured.rel_l2 <= largest_passing(rounding.rel_l2, tolerance)
         and measured.max_abs <= SECOND_CHANCE_FACTOR * rounding.max_abs
     )
     if like_on_cpu and (measured.rel_l2 <= tolerance.ceiling * tolerance.rel_l2 or measured.outside == 0.0):
-        return LeafVerdict(measured, 1.0, second_chance=True)
+        return LeafVerdict(measured, 1.0, second_chance=True, limit=limit)
     note = f"on the CPU this dtype has rel-L2 {rounding.rel_l2:.3g}, max abs {rounding.max_abs:.3g}"
-    return LeafVerdict(measured, verdict.excess, (*verdict.complaints, note))
+    return LeafVerdict(measured, verdict.excess, (*verdict.complaints, note), limit=limit)

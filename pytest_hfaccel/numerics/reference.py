@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.backends.base import is_padded
 from pytest_hfaccel.core.errors import HfAccelError, error_line, format_bytes
-from pytest_hfaccel.numerics.budgets import FEW_RUNS, RUNS, Budget, emulate, round_to
+from pytest_hfaccel.numerics.budgets import FEW_RUNS, MANY_RUNS, RUNS, Budget, emulate, round_to
 from pytest_hfaccel.numerics.compare import LeafDifference, difference
 from pytest_hfaccel.numerics.positions import real_positions
 from pytest_hfaccel.numerics.sampling import reserved_tokens, vary_inputs
@@ -79,7 +79,7 @@ class Reference:
         self._small: LoadedModel | None = None
         self._continuations: dict[int, Continuation] = {}
         self._errors: dict[str, dict[str, LeafDifference]] = {}
-        self._budgets: dict[str, Budget] = {}
+        self._budgets: dict[tuple[str, bool], Budget] = {}
         self._whole: Reference | None = None
         self._nbytes = 0
         self._varied: dict[int, Reference] = {}
@@ -120,18 +120,19 @@ class Reference:
             self._errors[dtype] = self._measure_error(dtype)
         return self._errors[dtype]
 
-    def budget_of(self, dtype: str, *, is_rough: bool = False) -> Budget:
+    def budget_of(self, dtype: str, *, is_rough: bool = False, is_thorough: bool = False) -> Budget:
         """What rounding to `dtype` must cost this model on the sample, emulated on this reference; see `budgets`.
 
         Args:
             dtype: The dtype.
             is_rough: Whether few passes will do for a model that is not small.
+            is_thorough: Whether to make many passes, among which rarer errors are found.
         """
-        runs = FEW_RUNS if is_rough and self._nbytes > _FEW_RUNS_BEYOND else RUNS
-        known = self._budgets.get(dtype)
+        runs = MANY_RUNS if is_thorough else FEW_RUNS if is_rough and self._nbytes > _FEW_RUNS_BEYOND else RUNS
+        known = self._budgets.get((dtype, is_thorough))
         if known is None or (known.costs and known.runs < runs):
-            self._budgets[dtype] = self._emulate(dtype, runs)
-        return self._budgets[dtype]
+            self._budgets[dtype, is_thorough] = self._emulate(dtype, runs)
+        return self._budgets[dtype, is_thorough]
 
     def with_varied_inputs(self, count: int) -> list[Reference]:
         """References of the same model with other inputs than the sample's, seeded 1, 2, ...; see `vary_inputs`.

@@ -190,7 +190,8 @@ def precision_twins(results: Iterable[CellResult]) -> dict[str, Any]:
 
 def last_lines(results: Sequence[CellResult]) -> list[str]:
     """Return what is printed below the table: what the cells would notice, and how their errors compare."""
-    return [line for line in (precision_line(results), budget_line(results), power_line(results)) if line]
+    lines = (precision_line(results), budget_line(results), unjudged_line(results), power_line(results))
+    return [line for line in lines if line]
 
 
 def precision_line(results: Iterable[CellResult]) -> str:
@@ -224,6 +225,21 @@ def budget_line(results: Iterable[CellResult]) -> str:
         f"error budget: in {len(ratios)} passed cells the error is {min(ratios.values()):.2g} to {ratios[worst]:.2g} "
         f"times what rounding must cost ({worst})"
     )
+
+
+def unjudged_line(results: Iterable[CellResult]) -> str:
+    """Say in one line which cells have inputs that could not be judged; empty if none has."""
+    found = {
+        result.cell: f"{', '.join(sorted({leaf for leaves in inputs.values() for leaf in leaves}))} on {len(inputs)}"
+        for result in results
+        for check in result.checks
+        if check.name == "parity" and isinstance(inputs := check.measures.get("not_judged"), Mapping)
+    }
+    if not found:
+        return ""
+    shown = "; ".join(f"{cell}: {text}" for cell, text in list(found.items())[:3])
+    more = "; ..." if len(found) > 3 else ""
+    return f"not judged: inputs for which rounding alone is beyond the limit, in {len(found)} cells ({shown}{more})"
 
 
 def power_line(results: Iterable[CellResult]) -> str:

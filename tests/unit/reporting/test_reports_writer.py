@@ -124,6 +124,15 @@ def test_the_last_lines_say_how_errors_compare_with_what_rounding_must_cost() ->
     assert last_lines(results) == [line, f"{power} ({results[1].cell})"]
 
 
+def test_the_last_lines_name_the_cells_whose_inputs_could_not_be_judged() -> None:
+    results = sample_results()[:2]
+    assert last_lines(results) == []
+    inputs = {"0": {"iou_scores": "..."}, "1": {"iou_scores": "...", "pred_masks": "..."}}
+    results[1].checks.append(CheckOutcome("parity", measures={"not_judged": inputs}))
+    line = "not judged: inputs for which rounding alone is beyond the limit, in 1 cells"
+    assert last_lines(results) == [f"{line} ({results[1].cell}: iou_scores, pred_masks on 2)"]
+
+
 def test_the_summary_adds_up_the_pools_of_all_processes(reports: Path) -> None:
     summary = read(reports / "summary.json")
     assert summary["pool"] == {
