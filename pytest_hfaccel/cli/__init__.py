@@ -28,8 +28,11 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"hfaccel {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    listed = (hardware, compatibility, registry, classify, recommend, bench, predict, database, reports, compare, plan)
-    for command in (starting, *listed, merge, run, cloud, selftest, explain, bisect):
+    for command in (
+        *(starting, registry, classify, predict, recommend, hardware),
+        *(run, plan, merge, cloud, bench, selftest),
+        *(reports, compare, explain, bisect, compatibility, database),
+    ):
         command.add_parser(commands)
     return parser
 

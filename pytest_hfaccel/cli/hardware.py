@@ -41,14 +41,14 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=_list)
 
     text = (
-        "Measure each device for half a minute (up to two at a precision that a CPU emulates). Predictions for models "
-        "that were not measured are based on it."
+        "Measure each device for half a minute (up to two minutes at a precision that a CPU emulates). Predictions for "
+        "models that were not measured are based on it."
     )
     parser = commands.add_parser("calibrate", help="measure how fast the devices of this machine are", description=text)
     parser.add_argument("--device", nargs="+", metavar="ID", help="devices (default: those of this machine)")
     parser.add_argument("--dtype", nargs="+", choices=_DTYPES, default=["fp32"], help="precisions (default: fp32)")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's own number)")
-    parser.add_argument("--database", metavar="FILE", help="benchmark database that stores the calibrations, too")
+    parser.add_argument("--database", metavar="FILE", help="benchmark database to store the calibrations in as well")
     _add_registry(parser)
     parser.set_defaults(run=_calibrate)
 

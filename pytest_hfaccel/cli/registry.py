@@ -33,7 +33,7 @@ def add_parser(commands: Any) -> None:
     action.add_argument("--classes", action="store_true", help=text)
     text = "model class modules (default: %(default)s)"
     action.add_argument("--modules", type=Path, metavar="DIR", default=Path("model_classes"), help=text)
-    text = "rows of benchmarks/tiny_checkpoints.py: list what has no checkpoint"
+    text = "rows that benchmarks/tiny_checkpoints.py wrote: list the classes without a checkpoint"
     action.add_argument("--sweep", type=Path, metavar="ROWS", help=text)
 
     action = _add_action(actions, "add", "Add a model to a registry file.", _add)
@@ -52,7 +52,8 @@ def add_parser(commands: Any) -> None:
     text = "registry file to compare with (default: registry.yaml)"
     action.add_argument("--to", type=Path, metavar="FILE", default=Path("registry.yaml"), help=text)
     action.add_argument("--apply", action="store_true", help="write the file")
-    action.add_argument("--refresh", action="store_true", help="ask anew for what the hub has listed within a day")
+    text = "ask the hub again instead of using its answers of the last day"
+    action.add_argument("--refresh", action="store_true", help=text)
 
 
 def _add_action(

@@ -30,8 +30,8 @@ def add_parser(commands: Any) -> None:
     """Add `bisect` to the parsers of `hfaccel`."""
     text = (
         "Find the first release of a package, or the first commit of this repository, at which a check of a cell ends "
-        "otherwise than before. Each release is installed, with what it needs, in front of the installed packages; "
-        "outcomes are kept, so that a second call runs nothing twice. Exit code 0: it is found."
+        "differently. Each release is installed, with what it needs, in front of the installed packages. Outcomes are "
+        "kept, so that a second call runs nothing twice. Exit code 0: it was found."
     )
     parser = commands.add_parser("bisect", help="find the release or the commit that broke a cell", description=text)
     add_cell_arguments(parser)
@@ -48,7 +48,7 @@ def add_parser(commands: Any) -> None:
     what.add_argument("--once", action="store_true", help=text)
     text = "a release or revision where the check passes (default: the oldest release that pytest-hfaccel supports)"
     parser.add_argument("--good", metavar="AT", default="", help=text)
-    text = "one where it does not (default: the installed release; HEAD). If it is the older one, the repair is found"
+    text = "one where it fails (default: the installed release; HEAD). If it is the older one, the repair is found"
     parser.add_argument("--bad", metavar="AT", default="", help=text)
     text = "with --once: how a bad check ends, besides with a failure (default: no other way; such commits are skipped)"
     parser.add_argument("--bad-is", choices=_ALSO_BAD, default="", help=text)
@@ -61,7 +61,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--installer", choices=("auto", "uv", "pip"), default="auto", help=text)
     text = "seconds that the check may take at one release or commit, with the start of Python (default: %(default)s)"
     parser.add_argument("--timeout", type=int, default=1800, metavar="SECONDS", help=text)
-    parser.add_argument("--fresh", action="store_true", help="run also what an earlier call has run")
+    parser.add_argument("--fresh", action="store_true", help="run again what an earlier call has run")
     parser.add_argument("--json", action="store_true", help="print JSON")
     text = (
         "the rest of the line: arguments of pytest that select your own test of the cell (default: the test that "

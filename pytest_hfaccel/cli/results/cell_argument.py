@@ -34,8 +34,8 @@ def add_cell_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", metavar="RUN", dest="which", help=text)
     text = "directory of reports (default: %(default)s)"
     parser.add_argument("--reports", type=Path, default=Path("reports"), metavar="DIR", help=text)
-    parser.add_argument("--device", metavar="X", help="of a model (default: cpu)")
-    parser.add_argument("--dtype", choices=_DTYPES, help="of a model (default: fp32)")
+    parser.add_argument("--device", metavar="X", help="device, for a model (default: cpu)")
+    parser.add_argument("--dtype", choices=_DTYPES, help="precision, for a model (default: fp32)")
     parser.add_argument("--weights", metavar="KIND", help="auto, tiny, random or pretrained (default: as in a run)")
 
 

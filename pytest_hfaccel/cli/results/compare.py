@@ -29,7 +29,7 @@ def add_parser(commands: Any) -> None:
     )
     text = "a run's id or number, its folder, a journal, a directory of reports, or a benchmark database (*.duckdb)"
     parser.add_argument("baseline", metavar="A", help=f"what is compared with: {text}")
-    text = "the run that is judged, likewise, but no database (default: the latest run of --reports)"
+    text = "the run that is judged, named in the same ways, but not a database (default: the latest run of --reports)"
     parser.add_argument("run_", metavar="B", nargs="?", default="latest", help=text)
     text = "directory of reports in which ids and numbers are looked up (default: %(default)s)"
     parser.add_argument("--reports", type=Path, default=Path("reports"), metavar="DIR", help=text)

@@ -64,8 +64,8 @@ def add_parser(commands: Any) -> None:
     from pytest_hfaccel.predict.support import KINDS
 
     text = (
-        "Print the hardware compatibility table: families of models x kinds of hardware. An entry is measured where "
-        "earlier runs have tried a model of the family there, else declared; below the table stands what was run."
+        "Print a table of families of models x kinds of hardware. An entry is measured where earlier runs tried a "
+        "model of the family on that hardware, and declared otherwise; the lines below the table say what was run."
     )
     parser = commands.add_parser(
         "compatibility", help="print which families of models run on which hardware", description=text

@@ -24,8 +24,8 @@ def add_parser(commands: Any) -> None:
     """Add `explain` to the parsers of `hfaccel`."""
     text = (
         "Run a model beside its fp64 reference, module by module and then operator by operator, and name the first "
-        "that adds an error. For devices of torch, and of ONNX Runtime and OpenVINO, there node by node. Name a cell "
-        "of an earlier run, or a model and a device. The exit code is 1 where one is found."
+        "that adds an error. On ONNX Runtime and OpenVINO this goes node by node through the graph. Name a cell of an "
+        "earlier run, or a model and a device. Exit code 1: an error was found."
     )
     parser = commands.add_parser("explain", help="find the module and the operator that are wrong", description=text)
     add_cell_arguments(parser)

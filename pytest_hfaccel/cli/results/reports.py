@@ -21,9 +21,9 @@ def add_parser(commands: Any) -> None:
     site = commands.add_parser(
         "site",
         help="write the support site: can a class be used on a device, with which release of transformers",
-        description="Read many runs, and support matrices, and write a site that is searched by class or hub id: per "
-        "device, precision and release of transformers what works, what does not and whose doing it is, with the "
-        "checks, the numbers, the run and its date; and what changed between releases. It needs no network: open "
+        description="Read runs and support matrices, and write a site to search by class or hub id. For each device, "
+        "precision and release of transformers it shows what works, what fails and which project is at fault, with the "
+        "checks, the numbers, the run and its date, and what changed between releases. It needs no network: open "
         "index.html, or put the directory on any web server.",
     )
     text = "journals, folders of runs, directories of reports (all their runs), or support matrices (default: reports)"
@@ -35,9 +35,9 @@ def add_parser(commands: Any) -> None:
     support = commands.add_parser(
         "support",
         help="write the support matrix: how each class ended on each device, as JSON and as totals",
-        description="Read the journals of runs (of a sweep over all classes, say), or support matrices to add to, and "
+        description="Read the journals of runs, such as a sweep over all classes, and existing support matrices, and "
         "write one matrix as JSON: how each class ended on each device, check by check, and every failure with its "
-        "cause and the command that repeats it. The totals are printed. `hfaccel site` is for looking things up.",
+        "cause and the command that repeats it. Print the totals. To look things up, use `hfaccel site`.",
     )
     # The old name: without a help text it is not listed.
     old = commands.add_parser("coverage", description="The old name of `hfaccel support`.")
@@ -68,8 +68,9 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "html",
         help="write the page of a run: its matrix, problems, changes and charts in one HTML file",
-        description="Write the page of a run from its journal: one HTML file that needs no network. A run writes its "
-        "own at its end; this one also compares with all earlier runs, and serves runs that were killed.",
+        description="Write the page of a run from its journal: one HTML file that needs no network. Every run "
+        "writes its page at its end; this command also compares it with all earlier runs, and works for a run that was "
+        "killed.",
     )
     text = "the run's id, number or folder, or `latest` (default: %(default)s)"
     parser.add_argument("which", nargs="?", default=LATEST, metavar="RUN", help=text)

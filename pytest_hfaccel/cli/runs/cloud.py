@@ -97,7 +97,8 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--cpus", default="", metavar="N", help="CPUs of each node: 8, or 8+ for at least 8")
     parser.add_argument("--memory", default="", metavar="GB", help="memory of each node in GB: 32, or 32+")
     parser.add_argument("--disk", type=int, default=256, metavar="GB", help="disk of each node (default: %(default)s)")
-    parser.add_argument("--spot", action="store_true", help="spot machines: lost nodes are survived, but for the head")
+    text = "rent spot machines; the run survives the loss of any node but the head"
+    parser.add_argument("--spot", action="store_true", help=text)
     text = "bucket that the reports are copied to, each minute and in the end: s3://NAME, gs://NAME, or https:// of "
     text += "Azure; by default they stay on the head node, and the file says how to fetch them"
     parser.add_argument("--bucket", default="", metavar="URL", help=text)

@@ -20,18 +20,18 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "merge",
         help="join the journals of many jobs into one run",
-        description="Join the journals of many jobs into one run with all reports. Of a plan every shard has to be "
-        "there once, with all its cells; other runs have to be finished.",
+        description="Join the journals of many jobs into one run with all reports. Each shard of a plan must be "
+        "there once, with all its cells; runs without a plan must be finished.",
         epilog="Exit code: 0 when the merged run passed, 1 when it did not, 2 for a usage error, 3 when the runs are "
         "not merged because something is missing, doubled, mismatched or in conflict.",
     )
     text = "journals, folders of runs, directories of reports, or directories of these"
     parser.add_argument("runs", nargs="+", type=Path, metavar="DIR", help=text)
-    text = "the plan whose shards they are: also names the cells that are missing"
+    text = "the plan that was run; cells that are missing are then named"
     parser.add_argument("--plan", type=Path, metavar="FILE", help=text)
     text = "merge although something is missing; the reports say what, and the run has not passed"
     parser.add_argument("--partial", action="store_true", help=text)
-    text = "of a cell that runs disagree about take the worst verdict, and say so, instead of refusing"
+    text = "where runs disagree about a cell, take the worst verdict and say so, instead of refusing to merge"
     parser.add_argument("--keep-worst", action="store_true", help=text)
     text = "directory of reports that the merged run is added to (default: %(default)s)"
     parser.add_argument("--reports", type=Path, default=Path("reports"), metavar="DIR", help=text)
@@ -39,7 +39,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--markdown", type=Path, metavar="FILE", help=text)
     text = "file of pytest-split's format that the seconds of the tests are added to, such as .test_durations"
     parser.add_argument("--durations", type=Path, metavar="FILE", help=text)
-    text = "benchmark database that the runs are added to, as --hf-database adds one: each with its own machine"
+    text = "benchmark database that the runs are added to, each with its own machine"
     parser.add_argument("--database", type=Path, metavar="FILE", help=text)
     parser.set_defaults(run=_merge)
 

@@ -25,11 +25,11 @@ _FORMATS = ("github", "buildkite", "slurm")
 def add_parser(commands: Any) -> None:
     """Add `plan` and `ci-matrix` to the parsers of `hfaccel`."""
     description = (
-        "Collect what pytest would run with the arguments after `--`, and deal the cells to shards: a model's cells "
-        "stay together, the longest models first, by recorded durations. Writes the plan to a file; a job runs its "
-        "shard with `pytest --hf-plan FILE --hf-shard k/N`, and `hfaccel merge` joins the results."
+        "Collect what pytest would run with the arguments after `--`, and distribute the cells over shards that take "
+        "equally long, by recorded durations; a model's cells stay together. The plan is written to a file. Each job "
+        "runs its shard with `pytest --hf-plan FILE --hf-shard k/N`, and `hfaccel merge` joins the results."
     )
-    for name, text in (("plan", "deal a run to many machines"), ("ci-matrix", "`plan` with --format github")):
+    for name, text in (("plan", "split a run over many machines"), ("ci-matrix", "`plan` with --format github")):
         parser = commands.add_parser(
             name, help=text, description=description, usage=f"hfaccel {name} [options] -- [ARGUMENTS OF PYTEST]"
         )
@@ -47,7 +47,7 @@ def add_parser(commands: Any) -> None:
         text = "recorded durations: a file of pytest-split's format, journals, run folders, or directories of reports; "
         text += "may be repeated (default: .test_durations, if it is there)"
         parser.add_argument("--durations", type=Path, action="append", metavar="PATH", help=text)
-        text = "do not require the versions installed here of the machines that run the shards"
+        text = "accept machines that have other versions of the packages than this one"
         parser.add_argument("--any-versions", action="store_true", help=text)
         parser.add_argument("arguments", nargs="*", metavar="ARGUMENTS", help="arguments of pytest, after `--`")
         parser.set_defaults(run=_plan)

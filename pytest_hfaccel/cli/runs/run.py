@@ -35,23 +35,22 @@ def add_parser(commands: Any) -> None:
         epilog="Exit code: that of pytest. 0: passed, 1: something failed or nothing could be tested, 2: interrupted, "
         "3: reports could not be written, 4: wrong arguments, or no cluster, 5: nothing is selected.",
     )
-    text = "local: pytest in this process's place (default); ray: tasks of a Ray cluster"
+    text = "local: pytest on this machine (default); ray: tasks of a Ray cluster"
     parser.add_argument("--engine", choices=ENGINES, default="local", help=text)
     text = "the cluster: auto for the one this machine belongs to, or host:port of its head node; by default a cluster "
     text += "of this machine alone is started"
     parser.add_argument("--address", default="", metavar="ADDRESS", help=text)
-    text = "copy the working directory to the nodes, which by default have it at the same path"
+    text = "copy the working directory to the nodes (default: they have it at the same path)"
     parser.add_argument("--upload", action="store_true", help=text)
     text = "CPUs that each pytest process asks for (default: %(default)s)"
     parser.add_argument("--task-cpus", type=positive_number, default=1.0, metavar="N", help=text)
     text = "memory that each pytest process asks for, e.g. 4GB (default: 1 GiB, and what its largest model needs)"
     parser.add_argument("--task-memory", default="", metavar="SIZE", help=text)
-    text = "at how many losses of its node or process a cell may have been running before it counts as crashed "
-    text += "(default: %(default)s)"
+    text = "how often a cell may lose its node or its process before it counts as crashed (default: %(default)s)"
     parser.add_argument("--losses", type=int, default=3, metavar="N", help=text)
     text = "recorded durations, as for `hfaccel plan`: groups of cells are balanced by them"
     parser.add_argument("--durations", type=Path, action="append", metavar="PATH", help=text)
-    text = "do not require the versions installed here of the nodes"
+    text = "accept nodes that have other versions of the packages than this machine"
     parser.add_argument("--any-versions", action="store_true", help=text)
     parser.add_argument("arguments", nargs="*", metavar="ARGUMENTS", help="arguments of pytest, after `--`")
     parser.set_defaults(run=_run)
