@@ -99,6 +99,9 @@ def measure_all(entries: Sequence[tuple[Path, str]], threads: int, cache: Path) 
     """Measure runs, each in a fork of this process, which has everything imported."""
     import torch
 
+    import pytest_hfaccel.campaign
+    import pytest_hfaccel.engine.cell_run
+    import pytest_hfaccel.reporting  # noqa: F401 - what the forks use
     from pytest_hfaccel.backends import Backends
     from pytest_hfaccel.benchmark.inputs import make_inputs
     from pytest_hfaccel.checkpoints import CheckpointStore
