@@ -125,7 +125,7 @@ def _list(flag: str, text: str, **traits: Any) -> Any:
 class RunConfig:
     """What the user asked for. Every value is plain data, so that a controller can hand it to its workers."""
 
-    all_models = Option("--all-models", False, "Test every registered model of each selected class module.")
+    all_models = Option("--all-models", False, "Test every registered model of each selected model class module.")
     all_hardware = Option("--all-hardware", False, "Test on every device found on this machine.")
     models: Option[tuple[str, ...]] = _list(
         "--hf-model", "Model to test: registry name, wildcard ('bert*'), hub id or local directory. May be repeated."

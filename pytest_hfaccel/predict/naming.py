@@ -36,7 +36,6 @@ class NamedModel:
         measured_names: Names under which rows of it can be in a database, the most likely one first.
         parameters: Number of parameters, where it is stated.
         requires_remote_code: Whether the class is the checkpoint's own code.
-        default_class: The class whose default config could stand in for dimensions that are not known.
     """
 
     name: str
@@ -48,7 +47,6 @@ class NamedModel:
     measured_names: tuple[str, ...] = ()
     parameters: int | None = None
     requires_remote_code: bool = False
-    default_class: str = ""
 
     @property
     def dimensions(self) -> str:
@@ -155,7 +153,6 @@ class ModelFinder:
                 name,
                 origin=f"dimensions not known: {why}. {architecture}'s default config would be used with "
                 "--assume-default (`assume_default=True`)",
-                default_class=architecture,
             )
         origin = f"{architecture}'s default config, assumed because: {why}"
         return NamedModel(name, origin=origin, architecture=architecture, is_assumed=True, measured_names=(name,))

@@ -25,7 +25,6 @@ REGISTRY = "registry.yaml"
 FIRST_MODEL = "bert-base-uncased"
 """The model of a project in which none is found: registered, small, and no extra is needed to test it."""
 
-CI_SYSTEMS = ("github", "gitlab", "none")
 
 _MOST_MODELS = 8
 _MOST_FILES = 2000
@@ -67,7 +66,7 @@ def create_project(directory: Path, models: Sequence[str] = (), ci: str = "") ->
         directory: The project; made if it is not there.
         models: Models to test, as `--hf-model` takes them (default: those that the project's sources load and the
             checkpoints that lie in it; where there are none, `FIRST_MODEL`).
-        ci: One of `CI_SYSTEMS`; found out when empty.
+        ci: `github`, `gitlab` or `none`; found out when empty.
 
     Raises:
         ConfigError: A named model is not known, or a file cannot be written.

@@ -19,6 +19,7 @@ import torch
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from pytest_hfaccel.backends.exported.capture import tracing
+from pytest_hfaccel.core.errors import error_line
 
 if TYPE_CHECKING:
     from pytest_hfaccel.backends.exported import ExportedRuntime
@@ -189,10 +190,9 @@ class _Part(torch.nn.Module):  # type: ignore[misc]
 
 def _failed_part(name: str, module: Any, call: Call, error: Exception) -> FailedPart:
     shapes = [list(each.shape) for each in tree_leaves(call) if isinstance(each, torch.Tensor)]
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "no text")
     place = ""
     for frame in traceback.extract_tb(error.__traceback__):
         package, is_model, file = frame.filename.replace("\\", "/").rpartition("/transformers/models/")
         if package and is_model:  # the last one is where tracing was
             place = f"transformers/models/{file}:{frame.lineno}: {frame.line}"
-    return FailedPart(name, type(module).__name__, shapes, f"{type(error).__name__}: {text}"[:_TEXT], place)
+    return FailedPart(name, type(module).__name__, shapes, error_line(error)[:_TEXT], place)

@@ -159,20 +159,6 @@ def input_names(program: Any) -> list[str]:
     return [value.name for value in program.graph.inputs]
 
 
-def output_names(program: Any) -> list[str]:
-    """Return the names of a graph's outputs, in order."""
-    return [value.name for value in program.graph.outputs]
-
-
-def open_axes(program: Any) -> dict[str, list[int]]:
-    """Return the axes that may have any length, by input; inputs without one are left out."""
-    axes = {
-        value.name: [axis for axis, size in enumerate(value.shape or ()) if not isinstance(size, int)]
-        for value in program.graph.inputs
-    }
-    return {name: found for name, found in axes.items() if found}
-
-
 def follows_batch(program: Any) -> bool:
     """Whether a graph that takes any batch also returns it: not where the model's code loops over the rows."""
     takes_any = any(_first_is_open(value) for value in program.graph.inputs)
