@@ -168,9 +168,9 @@ def _of_journal(file: Path) -> Iterator[MeasuredCell]:
 
 
 def _of_support_matrix(file: Path) -> Iterator[MeasuredCell]:
-    from pytest_hfaccel.reporting.support_matrix import read_coverage
+    from pytest_hfaccel.reporting.evidence import read_evidence
 
-    coverage = read_coverage([file])
+    coverage = read_evidence([file]).newest()
     when = max((str((header.get("run") or {}).get("started") or "") for header in coverage.runs), default="")
     yield from (MeasuredCell(result, when, "", file.name) for result in coverage.cells)
 

@@ -94,15 +94,25 @@ class Evidence:
         return sorted({record.release for record in self.records}, key=release_order)
 
     def newest(self) -> Coverage:
-        """Return each cell's record with the newest release that has one."""
-        cells: dict[tuple[str, str, str], CellResult] = {}
-        for record in sorted(self.records, key=lambda record: release_order(record.release)):
-            cells[record.result.model, record.result.device, record.result.dtype] = record.result
+        """Return each cell's record with the newest release that has one; of several, that of the last run."""
+
+        def age(record: Record) -> tuple[Any, ...]:
+            return release_order(record.release), record.runs[-1] if record.runs else -1
+
+        newest = {
+            (each.result.model.lower(), each.result.device, each.result.dtype): each
+            for each in sorted(self.records, key=age)
+        }
         headers = [
             {"run": {"command": run.command, "started": run.started}, "versions": dict(run.versions)}
             for run in self.runs
         ]
-        return Coverage(headers, [cells[key] for key in sorted(cells)])
+        matrix = Coverage(headers)
+        for _, record in sorted(newest.items()):
+            cell = record.result
+            matrix.cells.append(cell)
+            matrix.sources[cell.model, cell.device, cell.dtype] = [] if record.is_one_of else list(record.runs)
+        return matrix
 
 
 def release_order(release: str) -> tuple[Any, ...]:

@@ -1,6 +1,6 @@
-"""The support matrix: the results of every class, device and check in the journals of one or several runs.
+"""The support matrix: how each class ended on each device, check by check, as JSON, and its totals as Markdown.
 
-As JSON, and its totals as Markdown. What people look up in it is the support site (`reporting.evidence`).
+`reporting.evidence` makes it of runs; what people look up is the site that it makes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import lzma
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from pytest_hfaccel.core.results import (
     Status,
     cause_of,
 )
-from pytest_hfaccel.reporting.journal import read_journal
 from pytest_hfaccel.reporting.plain import without_folders
 from pytest_hfaccel.reporting.tables import markdown_table
 
@@ -41,11 +40,11 @@ _PACKAGES = ("transformers", "torch", "openvino", "nncf", "onnxruntime", "pytest
 
 @dataclass
 class Coverage:
-    """The records of all runs.
+    """The newest record of each cell of many runs.
 
     Attributes:
         runs: The headers of their journals.
-        cells: The newest record of each cell, sorted by model and device.
+        cells: The records, sorted by model and device.
         sources: By model, device and dtype: the numbers of the runs that the record is from, where they are known.
     """
 
@@ -61,58 +60,6 @@ class Coverage:
     def of(self, device: str, dtype: str) -> list[CellResult]:
         """The cells of one device and dtype."""
         return [cell for cell in self.cells if (cell.device, cell.dtype) == (device, dtype)]
-
-
-def read_coverage(files: Sequence[Path]) -> Coverage:
-    """Read journals and support matrices (`*.json`, `*.json.xz`); of a check in several of them the last one counts.
-
-    Raises:
-        ConfigError: A file cannot be read, or there is no finished cell in any of them.
-    """
-    runs: list[dict[str, Any]] = []
-    cells: dict[tuple[str, str, str], CellResult] = {}
-    sources: dict[tuple[str, str, str], list[int]] = {}
-    releases: dict[tuple[str, str, str], str] = {}
-    for path in files:
-        headers, results = _read(path)
-        for cell, numbers in results:
-            if cell.is_finished:
-                key = (cell.model, cell.device, cell.dtype)
-                release = _release_of([headers[number] for number in numbers] or headers)
-                is_same = not release or release == releases.get(key, release)
-                releases[key] = release
-                # A later run may have asked for some checks only; with another release they say nothing of each other.
-                again = {check.name for check in cell.checks}
-                earlier = cells[key].checks if key in cells and is_same else []
-                kept = [check for check in earlier if check.name not in again]
-                cells[key] = replace(cell, checks=[*kept, *cell.checks])
-                before = sources.get(key, []) if kept else []
-                # Half of what is known would be wrong.
-                is_known = bool(numbers) and bool(before or not kept)
-                sources[key] = [*before, *(len(runs) + number for number in numbers)] if is_known else []
-        runs += headers
-    if not cells:
-        raise ConfigError(
-            f"{', '.join(map(str, files))}: no finished cell.",
-            hint="A run writes the journal to its reports' directory, by default reports/journal.jsonl.",
-        )
-    ordered = sorted(cells.values(), key=lambda cell: (cell.model.lower(), cell.device, cell.dtype))
-    return Coverage(runs, ordered, sources)
-
-
-def _release_of(headers: Sequence[Mapping[str, Any]]) -> str:
-    """Return the version of transformers that runs had; empty if they differ or do not say."""
-    found = {header.get("versions", {}).get("transformers") or "" for header in headers}
-    return found.pop() if len(found) == 1 else ""
-
-
-def _read(path: Path) -> tuple[list[dict[str, Any]], list[tuple[CellResult, list[int]]]]:
-    """Return the headers of the runs in a file, and its cells with the numbers of the runs that they are from."""
-    if ".json" in path.suffixes:
-        data = read_coverage_json(path)
-        return [{"run": run, "versions": run["versions"]} for run in data["runs"]], list(results_of(data))
-    contents = read_journal(path)
-    return [contents.header], [(result, [0]) for result in contents.results]
 
 
 def coverage_json(coverage: Coverage) -> dict[str, Any]:

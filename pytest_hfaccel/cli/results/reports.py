@@ -162,6 +162,7 @@ def _coverage(arguments: argparse.Namespace) -> int:
 def _support(arguments: argparse.Namespace) -> int:
     from pytest_hfaccel.core.files import replace_file
     from pytest_hfaccel.reporting import support_matrix
+    from pytest_hfaccel.reporting.evidence import read_evidence
 
     if arguments.against:
         print(
@@ -169,7 +170,7 @@ def _support(arguments: argparse.Namespace) -> int:
             "between releases, `hfaccel compare` what changed between two runs.",
             file=sys.stderr,
         )
-    coverage = support_matrix.read_coverage(arguments.journals)
+    coverage = read_evidence(arguments.journals).newest()
     page = support_matrix.totals_page(coverage, arguments.title)
     try:
         if arguments.json:

@@ -13,7 +13,13 @@ from pytest_hfaccel.cli import main
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.results import Cause, CellResult, CheckOutcome, Stage, Status, cause_of
 from pytest_hfaccel.reporting import JOURNAL, Journal, load_schema
-from pytest_hfaccel.reporting.support_matrix import command_of_run, coverage_json, read_coverage, totals_page
+from pytest_hfaccel.reporting.evidence import read_evidence
+from pytest_hfaccel.reporting.support_matrix import Coverage, command_of_run, coverage_json, totals_page
+
+
+def matrix_of(paths: list[Path]) -> Coverage:
+    return read_evidence(paths).newest()
+
 
 NOT_BUILT = "a XModel cannot be built: TypeError: no"
 REPEATED = "the model did not get this far (error, see 'placement')"
@@ -85,7 +91,7 @@ def test_the_cause_of_a_failure(outcome: CheckOutcome, device: str, cause: Cause
 
 
 def test_the_json_has_every_check_and_what_repeats_a_failure(journal: Path) -> None:
-    models = coverage_json(read_coverage([journal]))["models"]
+    models = coverage_json(matrix_of([journal]))["models"]
     assert models["a/AModel"]["cells"]["cpu fp32"] == {
         "status": "passed",
         "checks": {"passed": ["parity", "memory"]},
@@ -100,7 +106,7 @@ def test_the_json_has_every_check_and_what_repeats_a_failure(journal: Path) -> N
 
 
 def test_the_json_follows_its_schema(journal: Path) -> None:
-    data = coverage_json(read_coverage([journal]))
+    data = coverage_json(matrix_of([journal]))
     Draft202012Validator(load_schema("coverage")).validate(data)
     assert {cause.value for cause in Cause} == set(
         load_schema("coverage")["$defs"]["cell"]["properties"]["problems"]["items"]["properties"]["cause"]["enum"]
@@ -108,7 +114,7 @@ def test_the_json_follows_its_schema(journal: Path) -> None:
 
 
 def test_the_page_counts_by_device_check_and_cause(journal: Path) -> None:
-    page = totals_page(read_coverage([journal]))
+    page = totals_page(matrix_of([journal]))
     assert "| cpu | fp32 | 2 | 1 (50.0%) |  | 1 |  |  |  |  | 1 (50.0%) |" in page
     assert "| openvino:CPU | fp32 | 2 | 0 (0.0%) | 1 |  | 1 |  |  |  | 0 (0.0%) |" in page
     assert "| parity |  | 1/2 | 0/1 |" in page
@@ -120,7 +126,7 @@ def test_a_command_that_names_hundreds_of_models_is_shortened(tmp_path: Path) ->
     written = Journal(tmp_path / JOURNAL, {"command": f"pytest x.py {models} --hf-device cpu"})
     written.append(CELLS[0])
     written.close()
-    (run,) = coverage_json(read_coverage([written.path]))["runs"]
+    (run,) = coverage_json(matrix_of([written.path]))["runs"]
     assert run["command"].startswith("pytest x.py --hf-model a/Model0 ")
     assert run["command"].endswith(" --hf-device cpu")
     assert len(run["command"]) < 400
@@ -144,10 +150,10 @@ def test_a_command_does_not_tell_where_things_lie_on_a_machine(typed: str, shown
 
 
 def test_the_newest_record_of_a_cell_counts(journal: Path, tmp_path: Path) -> None:
-    later = Journal(tmp_path / "later" / JOURNAL, {})
+    later = Journal(tmp_path / "later" / JOURNAL, {"started": "2026-01-02T00:00:00+00:00"})
     later.append(cell("b/BModel", "cpu", CheckOutcome("parity")))
     later.close()
-    coverage = read_coverage([journal, later.path])
+    coverage = matrix_of([later.path, journal])
     assert [found.status for found in coverage.of("cpu", "fp32")] == ["passed", "passed"]
 
 
@@ -193,20 +199,20 @@ def test_the_page_in_docs_has_the_numbers_of_its_data(capsys: pytest.CaptureFixt
 def test_a_journal_without_cells_is_an_error(tmp_path: Path) -> None:
     Journal(tmp_path / JOURNAL, {}).close()
     with pytest.raises(ConfigError, match="no finished cell"):
-        read_coverage([tmp_path / JOURNAL])
+        matrix_of([tmp_path / JOURNAL])
 
 
 def test_an_earlier_coverage_is_added_to(journal: Path, tmp_path: Path) -> None:
     first, more = tmp_path / "first.json", tmp_path / "more" / JOURNAL
-    earlier = coverage_json(read_coverage([journal]))
+    earlier = coverage_json(matrix_of([journal]))
     first.write_text(json.dumps(earlier), encoding="utf-8")
-    assert coverage_json(read_coverage([first])) == earlier
-    assert totals_page(read_coverage([first])) == totals_page(read_coverage([journal]))
+    assert coverage_json(matrix_of([first])) == earlier
+    assert totals_page(matrix_of([first])) == totals_page(matrix_of([journal]))
     written = Journal(more, {"command": "pytest --hf-model b/BModel", "started": "2026-01-02T00:00:00+00:00"})
     written.append(cell("b/BModel", "cpu", CheckOutcome("parity", measures={"rel_l2": 0.0})))
     written.append(cell("a/AModel", "cpu", CheckOutcome("generation")))
     written.close()
-    both = coverage_json(read_coverage([first, more]))
+    both = coverage_json(matrix_of([first, more]))
     assert both["models"]["b/BModel"]["cells"]["cpu fp32"]["status"] == "passed"
     assert both["models"]["a/AModel"]["cells"]["cpu fp32"]["checks"] == {"passed": ["parity", "memory", "generation"]}
     assert both["models"]["a/AModel"]["cells"]["class fp32"] == earlier["models"]["a/AModel"]["cells"]["class fp32"]
