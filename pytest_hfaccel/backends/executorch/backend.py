@@ -24,7 +24,14 @@ from pytest_hfaccel.backends.exported.model import GraphModel
 from pytest_hfaccel.backends.memory import ProcessMemory, out_of_memory_raised
 from pytest_hfaccel.core.errors import BackendUnavailable, LoadError
 from pytest_hfaccel.core.spec import Cell, Device
-from pytest_hfaccel.upstream.executorch import executorch_runner, is_manager, quiet, runtime, use_threads
+from pytest_hfaccel.upstream.executorch import (
+    executorch_runner,
+    is_manager,
+    quiet,
+    retrace_changed_only,
+    runtime,
+    use_threads,
+)
 
 INSTALL = "pip install 'pytest-hfaccel[executorch]'"
 
@@ -56,7 +63,7 @@ class ExecuTorchRuntime:
         options = dict(options)
         if "dynamic_shapes" in options:
             options["dynamic_shapes"] = _with_bounds(options["dynamic_shapes"], inputs)
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), retrace_changed_only:
             return ExecutorchExporter().export(model, dict(inputs), ExecutorchConfig(backend="xnnpack", **options))
 
     def read(self, path: Path) -> Program:
