@@ -34,7 +34,23 @@ def make_parser() -> argparse.ArgumentParser:
         *(reports, compare, explain, bisect, compatibility, database),
     ):
         command.add_parser(commands)
+    _show_help_without_command(parser)
     return parser
+
+
+def _show_help_without_command(parser: argparse.ArgumentParser) -> None:
+    """Let a parser whose command is missing list the commands, as do those within it; the exit code stays 2."""
+
+    def show(_: argparse.Namespace) -> int:
+        parser.print_help(sys.stderr)
+        return 2
+
+    for group in parser._actions:
+        if isinstance(group, argparse._SubParsersAction):
+            group.required = False
+            parser.set_defaults(run=show)
+            for subparser in group.choices.values():
+                _show_help_without_command(subparser)
 
 
 def commands_of(

@@ -16,6 +16,7 @@ from pytest_hfaccel.upstream.huggingface_hub import hub_errors
 CONFIG = "config.json"
 
 _WITHOUT_HUB = "A registered model (`hfaccel registry list`) or a local directory needs no hub."
+_OTHER_HUB = "HTTPS_PROXY names a proxy on the way to it, HF_ENDPOINT another hub."
 
 _ANSWER_SECONDS = 10.0
 """How long to wait for the hub, as huggingface_hub does before a download."""
@@ -82,7 +83,7 @@ def reach_hub() -> None:
     Raises:
         HubError: It did not answer within seconds, or is switched off.
     """
-    with hub_errors("hub", hint=_WITHOUT_HUB):
+    with hub_errors("hub", hint=_OTHER_HUB):
         _demand_a_connection()
 
 
@@ -105,7 +106,7 @@ def popular_models(architecture: str, tags: list[str], limit: int) -> list[HubMo
     Raises:
         HubError: The hub did not answer, answered with an error, or is switched off.
     """
-    with hub_errors(architecture, hint=_WITHOUT_HUB):
+    with hub_errors(architecture, hint=_OTHER_HUB):
         _demand_a_connection()
         return list(islice((model for model in list_models(tags) if architecture in model.architectures), limit))
 

@@ -121,13 +121,19 @@ class LoadedRun:
             "from_run": result.from_run,
         }
 
+    def __repr__(self) -> str:
+        """Say in a line what was read; the records are in the frames."""
+        return f"<run {self.path}: {self._said()} See .cells, .checks, .numbers, .measurements>"
+
     def _repr_html_(self) -> str:
         """Return the table of models and devices, for a notebook."""
-        about = self.header.get("run", {})
-        end = "" if self.is_complete else " It did not come to its end."
-        said = f"{about.get('command', self.path)}: {len(self.results)} cells.{end}"
         head, *body = model_device_rows(self.results)
-        return html_table(said, head, body)
+        return html_table(self._said(), head, body)
+
+    def _said(self) -> str:
+        command = self.header.get("run", {}).get("command", self.path)
+        end = "" if self.is_complete else " It did not come to its end."
+        return f"{command}: {len(self.results)} cell{'' if len(self.results) == 1 else 's'}.{end}"
 
 
 def load_run(path: str | Path) -> LoadedRun:

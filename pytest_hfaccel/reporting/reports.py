@@ -203,7 +203,8 @@ def precision_line(results: Iterable[CellResult]) -> str:
         f"{len(cells)} blind to {dtype} ({', '.join(cells[:3])}{', ...' if len(cells) > 3 else ''})"
         for dtype, cells in found["blind_to"].items()
     ]
-    return ", ".join([f"precision: {found['noticed']} cells would notice the next lower one", *blind])
+    noticed = f"{found['noticed']} cell{'' if found['noticed'] == 1 else 's'}"
+    return ", ".join([f"precision: {noticed} would notice the next lower one", *blind])
 
 
 def budget_line(results: Iterable[CellResult]) -> str:

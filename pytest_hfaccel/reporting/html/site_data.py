@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pytest_hfaccel.core.devices import BUILT_IN
 from pytest_hfaccel.core.results import MEANINGS, NOT_REACHED, Cause, CellResult, Status
 from pytest_hfaccel.reporting.evidence import Evidence, Record, SourceRun
 from pytest_hfaccel.reporting.html.page_data import (
@@ -69,6 +70,7 @@ def site_data(evidence: Evidence, hub_ids: Mapping[str, Sequence[str]]) -> dict[
         "numbers": NUMBERS,
         "rows": rows,
         "columns": columns.values(),
+        "device_kinds": list(BUILT_IN),
         "checks": checks.values(),
         "check_lists": lists.values(),
         "sources": sources.values(),

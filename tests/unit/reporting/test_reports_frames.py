@@ -104,3 +104,11 @@ def test_tables_in_a_notebook_need_no_pandas_and_hold_no_markup(reports: Path, m
 
 def test_it_is_public() -> None:
     assert "load_run" in pytest_hfaccel.__all__
+
+
+def test_a_run_says_in_a_line_what_it_is(tmp_path: Path) -> None:
+    with closing(Journal(tmp_path / "journal.jsonl", {**HEADER, "run": {"command": "pytest -n 2"}})) as journal:
+        journal.append(sample_results()[0])
+    assert repr(load_run(tmp_path)) == (
+        f"<run {tmp_path / 'journal.jsonl'}: pytest -n 2: 1 cell. See .cells, .checks, .numbers, .measurements>"
+    )

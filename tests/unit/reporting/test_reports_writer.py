@@ -106,7 +106,7 @@ def test_cells_that_would_not_notice_the_next_lower_precision_are_counted_and_na
     write_reports(tmp_path, results, {})
     name = results[1].cell
     assert read(tmp_path / "summary.json")["precision_twins"] == {"noticed": 1, "blind_to": {"fp8": [name]}}
-    line = f"precision: 1 cells would notice the next lower one, 1 blind to fp8 ({name})"
+    line = f"precision: 1 cell would notice the next lower one, 1 blind to fp8 ({name})"
     assert precision_line(results) == line
     assert precision_line(sample_results()) == ""
 

@@ -223,6 +223,16 @@ def site(browser: Any, site_file: Path) -> Iterator[Shown]:
             BROKEN,
         ),
         ("DModel", "DModel is not tested on cpu fp32 (package) with 5.10.0."),
+        (
+            "Can I use AModel on openvino?",
+            "AModel does not work on openvino:CPU fp32 (cannot be converted: exporter) with 5.10.0.",
+        ),
+        ("org/b-base cpu", "BModel works in part on cpu fp32 (padding) with 5.10.0."),
+        (
+            "BModel on onnxruntime at fp16",
+            "No run has tested BModel on onnxruntime at fp16: there is no result. "
+            "It works in part on cpu fp32 (padding) with 5.10.0.",
+        ),
     ],
 )
 def test_a_class_or_a_hub_id_is_answered(site: Shown, query: str, answer: str) -> None:
@@ -232,6 +242,13 @@ def test_a_class_or_a_hub_id_is_answered(site: Shown, query: str, answer: str) -
     site.tab.wait_for_function(
         "query => new URLSearchParams(location.hash.split('?')[1]).get('q') === query", arg=query
     )
+
+
+def test_a_question_filters_the_matrix_and_a_sentence_of_the_filter_stays_one(site: Shown) -> None:
+    site.go("#matrix")
+    assert "1 of 5 results, 1 of 4 classes" in site.filter("does AModel work on cpu?")
+    assert "1 of 4 classes" in site.filter("works on cpu but fails on openvino")
+    assert site.filter("AModel on the moon") == "0 of 5 results, 0 of 4 classes"
 
 
 def test_a_hub_id_of_the_model_type_finds_its_classes(site: Shown) -> None:

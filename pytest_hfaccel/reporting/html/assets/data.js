@@ -37,7 +37,7 @@ export const columnName = (column) => column.title ?? (column.device === "class"
 
 /** What the views call things; the support site has words of its own. */
 const TERMS = {
-  clean: (query) => query, says: {},
+  clean: (query) => query, since: "since the last run", says: {},
   row: "model", rows: "models", cell: "cell", head: "Model", once: "once per model",
   hint: "Filter: bert, fails only on openvino, check:parity …",
   examples: [
@@ -163,7 +163,7 @@ export async function loadRun() {
   return arrange(index, rows, columns, cells);
 }
 
-const DTYPES = ["fp64", "fp32", "tf32", "fp16", "bf16", "fp8", "int8", "int4"];
+export const DTYPES = ["fp64", "fp32", "tf32", "fp16", "bf16", "fp8", "int8", "int4"];
 
 function rank(column) {
   return column.device === "class" ? 0 : column.device === "cpu" ? 1 : 2;

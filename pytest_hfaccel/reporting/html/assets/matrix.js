@@ -426,7 +426,7 @@ export function Matrix() {
       <label>Order <select value=${sort.value in orders ? sort.value : "column"} onChange=${(event) => { sort.value = event.target.value; }}>
         ${Object.entries(orders).map(([key, label]) => html`<option value=${key}>${label}</option>`)}
         ${sort.value in orders ? null : html`<option value="column">by a column</option>`}</select></label>
-      ${changes.value.length ? html`<p class="legend-of-changes" title="Since the last run that has the cell">since the last run: ${changes.value.map(([change, count]) => html`<button type="button" class="plain" key=${change} onClick=${() => { query.value = toggleValue(query.value, "changed", change); }}><span class="change is-${change}"></span>${CHANGES[change].label.toLowerCase()} <b>${format.count(count)}</b></button>`)}</p>` : null}
+      ${changes.value.length ? html`<p class="legend-of-changes">${all.terms.since}: ${changes.value.map(([change, count]) => html`<button type="button" class="plain" key=${change} onClick=${() => { query.value = toggleValue(query.value, "changed", change); }}><span class="change is-${change}"></span>${CHANGES[change].label.toLowerCase()} <b>${format.count(count)}</b></button>`)}</p>` : null}
       ${as !== "status" && has(as) ? html`<p class="key">${{
         latency: "Median of one run, at the first measured batch size; the fastest of each row is bold.",
         throughput: "Samples per second at the first measured batch size; the most of each row is bold.",

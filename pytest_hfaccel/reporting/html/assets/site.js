@@ -1,6 +1,6 @@
 // The support site: can this class be used on this device, at this precision, with this release of transformers?
 
-import { MEANT, STATUS, arrange, columnName, computed, effect, format, html, makeColumn, readChecks, readNumbers, signal, unpack, useState, words } from "./data.js";
+import { DTYPES, MEANT, STATUS, arrange, columnName, computed, effect, format, html, makeColumn, readChecks, readNumbers, signal, unpack, useState, words } from "./data.js";
 import { Badge, FilterBar, Icon, Matrix, SHAPES, Weights } from "./matrix.js";
 import { Command, Gauge, Header, PanelFrame } from "./details.js";
 import { ProblemCard } from "./views.js";
@@ -144,13 +144,39 @@ function changeBetween(before, after) {
 const withoutAddress = (text) => text.replace(/^\s*https?:\/\/(?:www\.)?(?:huggingface\.co|hf\.co)\/([^\s?#]*)\S*/, (_, path) => path.replace(/\/(?:tree|blob|resolve)\/.*$/, "").replace(/\/$/, ""));
 const idIn = (text) => withoutAddress(text).trim().replace(/^"|"$/g, "").toLowerCase();
 
+const FILLERS = new Set("can i we you use run does do work works is it there a an the class model on at in with using as".split(" "));
+/**
+ * A question about one class or hub id on devices or precisions, however it is put: `can I use BertForMaskedLM on onnxruntime
+ * at fp16?` Null for everything else.
+ */
+function questionOf(text) {
+  const all = run.value;
+  if (!all) return null;
+  const said = withoutAddress(text).replace(/[?.!]+\s*$/, "").toLowerCase().split(/[\s,]+/).filter((word) => word && !FILLERS.has(word));
+  const isDevice = (word) => all.device_kinds.includes(word.split(":")[0]);
+  const dtypes = said.filter((word) => DTYPES.includes(word)), devices = said.filter(isDevice);
+  const names = said.filter((word) => !DTYPES.includes(word) && !isDevice(word));
+  if (names.length !== 1 || said.length === 1) return null;
+  const rows = all.rows.filter((row) => row.name.toLowerCase() === names[0] || row.known[1].has(names[0]));
+  const isMeant = ({ column }) => column.device !== "class" && (!dtypes.length || dtypes.includes(column.dtype)) && (!devices.length || devices.some((device) => [column.kind, column.device.toLowerCase()].includes(device)));
+  return rows.length ? { name: names[0], rows, devices, dtypes, isMeant } : null;
+}
+
+function cleanQuery(text) {
+  const asked = questionOf(text);
+  if (!asked) return withoutAddress(text);
+  const field = (name, values) => (values.length ? ` ${name}:${values.join(",")}` : "");
+  return `"${asked.name}"${field("device", asked.devices)}${field("dtype", asked.dtypes)}`;
+}
+
 const TERMS_OF_SITE = {
-  clean: withoutAddress, opensFirst: true, hidesUnmeasured: true,
+  clean: cleanQuery, since: "since the release before", opensFirst: true, hidesUnmeasured: true,
   says: { passed: "works", pass: "works", passes: "works", passing: "works", works: "works", work: "works" },
   row: "class", rows: "classes", cell: "result", head: "Class", once: "on no device",
   hint: "A class or a hub id: BertForMaskedLM, google-bert/bert-base-uncased …",
   examples: [
     ["BertForMaskedLM", "a class, by its name or a part of it"],
+    ["BertForMaskedLM on onnxruntime at fp16", "a class on a device, at a precision"],
     ["openai-community/gpt2", "the classes of a model on the hub"],
     ["works everywhere", "classes that work wherever they were tested"],
     ["works on cpu but fails on openvino", "works on the CPU, and not, or in part, on OpenVINO"],
@@ -163,7 +189,8 @@ const TERMS_OF_SITE = {
   groups: { "": "nothing", family: "family", task: "task" },
 };
 
-const wantedId = computed(() => idIn(query.value));
+const question = computed(() => questionOf(query.value));
+const wantedId = computed(() => question.value?.name ?? idIn(query.value));
 
 /** Where a row stands among those that were found: the class of that name, then its models, then names that begin so. */
 function relevance(row) {
@@ -180,6 +207,7 @@ function guesses(id) {
 }
 
 function Nothing() {
+  if (question.value) return null; // which is answered above
   const id = wantedId.value, isId = /^[\w.-]+\/[\w.-]+$/.test(id), types = isId ? guesses(id) : [];
   return html`<div class="nothing">
     <p>${isId ? html`No result names <b>${id}</b>.` : release.value ? `Nothing here with ${at(release.value)} matches.` : "Nothing here matches."}</p>
@@ -190,7 +218,8 @@ function Nothing() {
 
 /** What was searched, answered in a sentence for each of the few classes that it names. */
 function Answers() {
-  const { rows, isAll } = found.value;
+  const { rows, isAll } = found.value, asked = question.value;
+  if (asked && !open.value) return html`<div class="site-answers" role="status">${asked.rows.slice(0, 3).map((row) => html`<${Answer} key=${row.key} row=${row} asked=${asked} />`)}</div>`;
   if (isAll || !rows.length || open.value) return null; // the panel says it, too
   const wanted = wantedId.value;
   const exact = rows.filter((row) => row.name.toLowerCase() === wanted || row.known[1].has(wanted));
@@ -201,6 +230,15 @@ function Answers() {
     ${ofType.length ? html`<p><b>${wanted}</b> has the model type ${[...new Set(ofType.flatMap((row) => row.types))].join(", ")}. Which of its ${format.plural(ofType.length, "class", "classes")} do you load it with?</p>` : null}
     ${shown.slice(0, 3).map((row) => html`<p key=${row.key}><a href=${address({ open: row.key })}><b>${row.name}</b></a> <${Sentence} row=${row} /></p>`)}
     ${shown.length ? html`<p class="quiet-text">${shown.slice(0, 3).every((row) => row.weights === shown[0].weights) ? ON_WEIGHTS[shown[0].weights] : ON_WEIGHTS.pretrained}</p>` : null}</div>`;
+}
+
+/** A class on what was asked for, and where else it was tested if it was not there. */
+function Answer({ row, asked }) {
+  const isKnown = row.cells.some(asked.isMeant);
+  const where = [asked.devices.join(" or "), asked.dtypes.join(" or ")].filter(Boolean).join(" at ");
+  const name = html`<a href=${address({ open: row.key })}><b>${row.name}</b></a>`;
+  return html`<p>${isKnown ? html`${name} <${Sentence} row=${row} isMeant=${asked.isMeant} />` : html`No run has tested ${name} on ${where}: there is no result${release.value ? ` with ${at(release.value)}` : ""}. It <${Sentence} row=${row} />`}</p>
+    <p class="quiet-text">${ON_WEIGHTS[row.weights]}</p>`;
 }
 
 const SAYS = { works: "works on ", works_in_part: "works in part on ", does_not_work: "does not work on ", not_tested: "is not tested on " };
@@ -219,8 +257,8 @@ function reasonOf({ status, problem, steps, ...cell }) {
 }
 
 /** Where a class works and where not, and with which release. */
-function Sentence({ row }) {
-  const cells = run.value.columns.map((column) => row.byColumn.get(column)).filter((cell) => cell && (cell.column.device !== "class" || cell.status === "does_not_work"));
+function Sentence({ row, isMeant = () => true }) {
+  const cells = run.value.columns.map((column) => row.byColumn.get(column)).filter((cell) => cell && isMeant(cell) && (cell.column.device !== "class" || cell.status === "does_not_work"));
   const releases = [...new Set(cells.map((cell) => cell.at))].sort((a, b) => b - a);
   const parts = Object.entries(SAYS).map(([status, says]) => [status, says, cells.filter((cell) => cell.status === status)]).filter(([, , list]) => list.length);
   const link = (cell) => { const why = whyOf(cell); return html`<a href=${address({ open: cell.key })}>${columnName(cell.column)}</a>${why ? html` <small>(${why})</small>` : ""}`; };
