@@ -107,7 +107,7 @@ def test_it_is_public() -> None:
 
 
 def test_a_run_says_in_a_line_what_it_is(tmp_path: Path) -> None:
-    with closing(Journal(tmp_path / "journal.jsonl", {**HEADER, "run": {"command": "pytest -n 2"}})) as journal:
+    with closing(Journal(tmp_path / "journal.jsonl", {**HEADER, "command": "pytest -n 2"})) as journal:
         journal.append(sample_results()[0])
     assert repr(load_run(tmp_path)) == (
         f"<run {tmp_path / 'journal.jsonl'}: pytest -n 2: 1 cell. See .cells, .checks, .numbers, .measurements>"
