@@ -130,7 +130,7 @@ def read_side(text: str, reports: Path, *, option: str, before: str = "") -> Com
             hint="Name a run's folder, its journal, its id (`hfaccel runs` lists them) or a database (*.duckdb).",
         )
     run_id = str(lines.header.get("run", {}).get("id") or journal.parent.name)
-    found = run_of(lines.header, [*lines.kept, *lines.results], source=text, run_id=run_id)
+    found = run_of(lines.header, lines.cells, source=text, run_id=run_id)
     found.is_complete = lines.end.get("ended", Ended.INTERRUPTED if not lines.end else Ended.FINISHED) == Ended.FINISHED
     found.problems = lines.problems
     return found

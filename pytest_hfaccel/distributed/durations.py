@@ -17,8 +17,8 @@ from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.files import replace_file
 from pytest_hfaccel.core.results import CellKey, CellResult, Status
 from pytest_hfaccel.distributed.selection import SelectedCell
-from pytest_hfaccel.reporting.journal import JOURNAL, JournalContents, read_journal
-from pytest_hfaccel.reporting.runs import RUNS, run_folders
+from pytest_hfaccel.reporting.journal import JournalContents, read_journal
+from pytest_hfaccel.reporting.runs import find_journals
 
 DURATIONS = ".test_durations"
 """The name that pytest-split gives its file."""
@@ -148,38 +148,3 @@ def write_split_file(path: Path, tests: Mapping[str, float]) -> int:
     except OSError as error:
         raise ConfigError(f"{path}: the durations cannot be written: {error.strerror}.") from error
     return len(merged)
-
-
-def find_journals(path: Path) -> list[Path]:
-    """Return the journals that a path names: one, that of a run's folder, or those below a directory of reports.
-
-    The copies that a directory of reports has at its top level, of links in an archive, are left out.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    if path.is_file():
-        return [path]
-    if (path / RUNS).is_dir():
-        found = [folder / JOURNAL for folder in run_folders(path) if (folder / JOURNAL).is_file()]
-    elif (path / JOURNAL).is_file():
-        found = [path / JOURNAL]
-    else:
-        found = [journal for folder in _folders_in(path) for journal in _journals_or_none(folder)]
-    if not found:
-        raise ConfigError(
-            f"{path}: there is no journal of a run here.",
-            hint="Name folders of runs, journals, or directories of reports (--hf-reports).",
-        )
-    return found
-
-
-def _folders_in(path: Path) -> list[Path]:
-    return sorted(folder for folder in path.iterdir() if folder.is_dir()) if path.is_dir() else []
-
-
-def _journals_or_none(folder: Path) -> list[Path]:
-    try:
-        return find_journals(folder)
-    except ConfigError:
-        return []

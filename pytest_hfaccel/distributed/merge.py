@@ -15,11 +15,10 @@ from typing import Any
 
 from pytest_hfaccel.core.errors import ConfigError, format_names
 from pytest_hfaccel.core.results import CellKey, CellResult, Ended, Status
-from pytest_hfaccel.distributed.durations import find_journals
 from pytest_hfaccel.distributed.plan import ShardPlan
 from pytest_hfaccel.reporting.journal import JOURNAL, JournalContents, read_journal
 from pytest_hfaccel.reporting.reports import SUMMARY, speaks_against
-from pytest_hfaccel.reporting.runs import RunFolder
+from pytest_hfaccel.reporting.runs import RunFolder, find_journals
 
 _SHOWN = 4
 _KEEP_ALL = 10**9
@@ -159,10 +158,7 @@ def _read_runs(paths: Iterable[Path], notes: list[str]) -> list[_Run]:
         if content in runs:
             notes.append(f"{file}: the same journal as {runs[content].path}")
             continue
-        found = {result.key: result for result in journal.kept}
-        for result in journal.results:
-            found[result.key] = result
-        runs[content] = _Run(file, journal, found)
+        runs[content] = _Run(file, journal, {result.key: result for result in journal.cells})
         notes += [problem for problem in journal.problems if "is torn" in problem]
     return list(runs.values())
 

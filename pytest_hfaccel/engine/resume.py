@@ -102,7 +102,7 @@ def _earlier(run: str, lines: JournalContents, *, resume: bool) -> EarlierRun:
         found.running = " and ".join([_name_of(last), *last.get("with", ())])
     if not resume:
         return found
-    found.finished = {result.key: result for result in (*lines.kept, *lines.results) if result.is_finished}
+    found.finished = {result.key: result for result in lines.cells if result.is_finished}
     if last is not None and "cell" in last and not lines.header.get("run", {}).get("workers"):
         key = (last["module"], last["cell"])
         as_kept = any(result.key == key and result.decided_by == last.get("decided_by") for result in lines.kept)

@@ -164,7 +164,7 @@ def _of_journal(file: Path) -> Iterator[MeasuredCell]:
     from pytest_hfaccel.reporting import read_journal
 
     contents = read_journal(file)
-    yield from (_measured(result, contents.header) for result in contents.results)
+    yield from (_measured(result, contents.header) for result in contents.cells)
 
 
 def _of_support_matrix(file: Path) -> Iterator[MeasuredCell]:

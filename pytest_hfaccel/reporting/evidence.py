@@ -14,8 +14,8 @@ from typing import Any
 from pytest_hfaccel.core.errors import ConfigError
 from pytest_hfaccel.core.files import replace_file
 from pytest_hfaccel.core.results import CellResult, Status
-from pytest_hfaccel.reporting.journal import JOURNAL, read_journal
-from pytest_hfaccel.reporting.runs import PAGE, RUNS, run_folders
+from pytest_hfaccel.reporting.journal import read_journal
+from pytest_hfaccel.reporting.runs import PAGE, RUNS, find_journals
 from pytest_hfaccel.reporting.support_matrix import (
     Coverage,
     command_of_run,
@@ -133,7 +133,7 @@ def read_evidence(paths: Sequence[Path]) -> Evidence:
     """
     runs: list[SourceRun] = []
     found: list[tuple[str, int, tuple[int, ...], bool, CellResult]] = []
-    files = dict.fromkeys(file.resolve() for path in paths for file in _files(path))
+    files = dict.fromkeys(file.resolve() for path in paths for file in find_journals(path))
     for file in files:
         if ".json" in file.suffixes:
             data = read_coverage_json(file)
@@ -165,19 +165,6 @@ def read_evidence(paths: Sequence[Path]) -> Evidence:
             hint="Name journals, directories of reports, or support matrices; a run writes reports/journal.jsonl.",
         )
     return _without_unused(runs, records)
-
-
-def _files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    if folders := run_folders(path):
-        return [folder / JOURNAL for folder in folders if (folder / JOURNAL).exists()]
-    if (path / JOURNAL).exists():
-        return [path / JOURNAL]
-    raise ConfigError(
-        f"{path}: there is no run in this directory.",
-        hint="Name a directory of reports, the folder of a run, a journal, or a support matrix (.json, .json.xz).",
-    )
 
 
 def _matrix_run(run: Mapping[str, Any]) -> SourceRun:

@@ -149,10 +149,9 @@ def load_run(path: str | Path) -> LoadedRun:
     contents = read_journal(journal)
     if not contents.header and not contents.results and contents.problems:
         raise ConfigError(f"{journal} is no journal of a run: {contents.problems[0]}")
-    results = {result.key: result for result in (*contents.kept, *contents.results)}
     return LoadedRun(
         path=journal,
-        results=tuple(results.values()),
+        results=tuple(contents.cells),
         header=contents.header,
         is_complete=contents.is_complete,
         problems=tuple(contents.problems),

@@ -146,6 +146,11 @@ class JournalContents:
     problems: list[str] = field(default_factory=list)
 
     @property
+    def cells(self) -> list[CellResult]:
+        """The last record of each finished cell, those included that a resumed run had finished."""
+        return list({result.key: result for result in (*self.kept, *self.results)}.values())
+
+    @property
     def is_complete(self) -> bool:
         """Whether the run came to its end."""
         return bool(self.end)

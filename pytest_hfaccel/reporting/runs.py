@@ -304,7 +304,7 @@ def find_cells(contents: JournalContents, name: str) -> tuple[list[CellResult], 
         check = started.get("check") or test.rpartition("::")[2].removeprefix("test_")
         text = started.get("cell", "").lower() or _POINT.sub("", parameter.removesuffix("]"))
     found: dict[tuple[str, ...], CellResult] = {}
-    for result in (*contents.kept, *contents.results):
+    for result in contents.cells:
         typed = f"{result.cell.removesuffix(_slugs(result))}-{result.device}-{result.dtype}"
         if any(fnmatchcase(each.lower(), text) for each in (result.cell, typed)):
             found[result.model, result.device, result.dtype, result.weights] = result
@@ -338,6 +338,41 @@ def run_folders(reports: Path) -> list[Path]:
     """Return the folders of runs by their numbers: in the order in which the runs began."""
     found = ((_ID.fullmatch(path.name), path) for path in (reports / RUNS).glob("*") if path.is_dir())
     return [path for _, path in sorted((int(match[1]), path) for match, path in found if match)]
+
+
+def find_journals(path: Path) -> list[Path]:
+    """Return the journals that a path names: one, that of a run's folder, or those below a directory of reports.
+
+    The copies that a directory of reports has at its top level, of links in an archive, are left out.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if not path.is_dir():
+        return [path]
+    if (path / RUNS).is_dir():
+        found = [folder / JOURNAL for folder in run_folders(path) if (folder / JOURNAL).is_file()]
+    elif (path / JOURNAL).is_file():
+        found = [path / JOURNAL]
+    else:
+        found = [journal for folder in _folders_in(path) for journal in _journals_or_none(folder)]
+    if not found:
+        raise ConfigError(
+            f"{path}: there is no journal of a run here.",
+            hint="Name folders of runs, journals, or directories of reports (--hf-reports).",
+        )
+    return found
+
+
+def _folders_in(path: Path) -> list[Path]:
+    return sorted(folder for folder in path.iterdir() if folder.is_dir())
+
+
+def _journals_or_none(folder: Path) -> list[Path]:
+    try:
+        return find_journals(folder)
+    except ConfigError:
+        return []
 
 
 def is_running(directory: Path) -> bool:

@@ -129,7 +129,7 @@ def _refuse(name: str, reports: Path, folder: Path | None, contents: JournalCont
             f"{name}: there is no run in {reports} whose cell it could be.",
             hint="--reports names another directory of reports; --device X takes a model without a run.",
         )
-    cells = sorted({each.cell for each in (*contents.results, *contents.kept) if each.device != CLASS_LEVEL.id})
+    cells = sorted({each.cell for each in contents.cells if each.device != CLASS_LEVEL.id})
     near = get_close_matches(name.rpartition("[")[2].rstrip("]"), cells, 3, 0.5) or cells[:3]
     raise ConfigError(
         f"{name}: run {folder.name} in {reports} has no such cell. Its {len(cells)} cells are like: "

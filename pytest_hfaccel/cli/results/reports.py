@@ -120,8 +120,8 @@ def _html(arguments: argparse.Namespace) -> int:
     page = arguments.output or folder / PAGE
     mode = None if arguments.output else (folder / JOURNAL).stat().st_mode & 0o777
     comparison = _comparison_of(folder / COMPARISON)
-    write_page(page, contents.results, header, ended, earlier, limit=None, comparison=comparison, mode=mode)
-    print(f"{page}: {len(contents.results)} cells of run {folder.name}, {len(earlier)} earlier runs")
+    write_page(page, contents.cells, header, ended, earlier, limit=None, comparison=comparison, mode=mode)
+    print(f"{page}: {len(contents.cells)} cells of run {folder.name}, {len(earlier)} earlier runs")
     return 0
 
 

@@ -145,7 +145,7 @@ def test_of_an_old_matrix_the_runs_are_named_that_may_have_had_a_result(reports:
 
 
 def test_what_cannot_be_read_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no run in this directory"):
+    with pytest.raises(ConfigError, match="no journal of a run here"):
         read_evidence([tmp_path])
     with pytest.raises(ConfigError, match="cannot be read"):
         read_evidence([tmp_path / "absent.json"])
