@@ -66,7 +66,7 @@ class TimingBudget:
     relative_error: float = 0.02
     least_seconds: float = 0.5
     floor_error: float = 0.02
-    floor_seconds: float = 1.5
+    floor_seconds: float = 2.0
     max_seconds: float = 3.0
     least_runs: int = 7
     max_runs: int = 3000

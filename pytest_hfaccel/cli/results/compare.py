@@ -80,7 +80,7 @@ def _kinds(text: str) -> tuple[str, ...]:
 
 
 def _read(arguments: argparse.Namespace) -> Comparison:
-    from pytest_hfaccel.comparison import Limits, compare_runs, read_side
+    from pytest_hfaccel.comparison import Limits, compare_runs, find_side, read_side
     from pytest_hfaccel.core.errors import ConfigError
 
     if not 0.0 < arguments.least_change < 1.0:
@@ -90,6 +90,13 @@ def _read(arguments: argparse.Namespace) -> Comparison:
         raise ConfigError(
             f"{arguments.run_}: a database cannot be the run that is judged.",
             hint="Name it first: hfaccel compare hfaccel.duckdb RUN.",
+        )
+    sides = [(arguments.baseline, "A"), (arguments.run_, "B")]
+    one, other = (find_side(text, arguments.reports, option).resolve() for text, option in sides)
+    if one == other:
+        raise ConfigError(
+            f"A={arguments.baseline} and B={arguments.run_} are the same run: {run.id}.",
+            hint="`hfaccel runs` lists the earlier ones.",
         )
     began = run.header.get("run", {}).get("started", "")
     baseline = read_side(arguments.baseline, arguments.reports, option="A", before=began)

@@ -311,6 +311,7 @@ def test_the_comment_for_a_pull_request_shows_what_is_worse_and_folds_the_rest(
     ("arguments", "says"),
     [
         (("7",), r"A=7: there is no such run in .*The last ones: 0001-.*`hfaccel runs --reports"),
+        (("2",), r"A=2 and B=latest are the same run: 0002-.*`hfaccel runs` lists"),
         (("1", "none.jsonl"), r"B=none\.jsonl: there is no such run"),
         (("1", "2", "--fail-on", "speed,verdict"), r"--fail-on: 'verdict' is not allowed\. Allowed: verdicts, missing"),
         (("1", "2", "--fail-on", "none,speed"), r"--fail-on: 'none' is not allowed\. .*none alone"),
