@@ -129,6 +129,7 @@ LATE = (
     "explain/experiments.py",
     "explain/generation/calls.py",
     "explain/graphs.py",
+    "explain/leaks.py",
     "explain/modules.py",
     "explain/onnx_graphs.py",
     "explain/openvino_graphs.py",

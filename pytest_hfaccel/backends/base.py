@@ -231,6 +231,9 @@ class LoadedModel(Protocol):
 
         `source` is `allocator` where the device's allocator keeps count, else `process` (resident set);
         `peak_source` says in words what the peak was read from.
+
+        A model may also have `memory_counters() -> dict[str, int]`: bytes that single allocators below that have given
+        out, by name. Of a leak `hfaccel explain` says which of them grows.
         """
 
     def reset_peak_memory(self) -> None:

@@ -39,6 +39,9 @@ _RESET_PEAK = "5"
 """Writing this to `/proc/<pid>/clear_refs` resets the peak resident set to the current one (proc_pid_clear_refs(5))."""
 
 
+_MALLINFO = ["arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"]
+
+
 @contextmanager
 def occupied_in_process(nbytes: int) -> Iterator[None]:
     """Hold that many more bytes in the resident set of this process.
@@ -94,6 +97,26 @@ class ProcessMemory:
             "source": "process",
             "peak_source": source,
         }
+
+    def counters(self) -> dict[str, int]:
+        """Return bytes in use by allocators of this process, by name: what libraries in C and C++ have asked for.
+
+        Empty where the system's library does not count: `mallinfo2` is glibc's, from 2.33 on.
+        """
+        import ctypes
+
+        class Info(ctypes.Structure):
+            """`struct mallinfo2`; see mallinfo(3)."""
+
+            _fields_ = [(name, ctypes.c_size_t) for name in _MALLINFO]
+
+        try:
+            ask = ctypes.CDLL(None).mallinfo2
+        except (AttributeError, OSError, TypeError):
+            return {}
+        ask.restype = Info
+        info = ask()
+        return {"C heap": int(info.uordblks) + int(info.hblkhd)}
 
     def _peak(self, info: Any) -> tuple[int, str]:
         high_water = self._high_water_mark()

@@ -9,6 +9,7 @@
 | `onnx_graphs.py`, `openvino_graphs.py` | the graphs of these runtimes |
 | `parts.py` | finds the smallest part of a graph that is wrong alone |
 | `generation/` | finds the first generated token that differs; where the class's `generate` leaves its `forward` |
+| `leaks.py` | finds the lines whose allocations stay after a run |
 | `cause.py` | whose doing a failure is: experiments, and the rules by which they decide |
 | `experiments.py`, `variants.py` | make the experiments; run a converted model in other ways |
 | `upstream_issue.py` | writes a report for the project at fault |

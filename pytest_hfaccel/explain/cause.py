@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pytest_hfaccel.explain import Explanation
     from pytest_hfaccel.explain.generation.calls import OwnCalls
     from pytest_hfaccel.explain.graphs import GraphExplanation
+    from pytest_hfaccel.explain.leaks import LeakExplanation
 
 AGREES, DIFFERS, NOT_POSSIBLE, NOT_TRIED = "agrees", "differs", "not possible", "not tried"
 """How an experiment ends. It agrees if the numbers are right (or the check passes, or nothing is raised)."""
@@ -32,6 +33,7 @@ CPU_DEVICE = "CPU device of the same runtime"
 IN_FP32 = "the same device in fp32"
 OPERATOR = "first wrong node alone"
 KERNEL = "first wrong operator of torch alone"
+LEAK = "what stays after a run"
 GENERATION = "the reference's generate beside its forward"
 
 
@@ -118,6 +120,10 @@ class _Evidence:
     def differs(self, name: str) -> bool:
         return name in self._found and self._found[name].outcome == DIFFERS
 
+    def is_left_by(self, cause: Cause) -> bool:
+        """Whether something stays after a run that this one's code allocated."""
+        return self.differs(LEAK) and self._found[LEAK].leaf == cause
+
     def overflows(self, name: str) -> bool:
         return self.differs(name) and not self._found[name].finite
 
@@ -132,6 +138,21 @@ RULES: tuple[Rule, ...] = (
         lambda e: e.differs(PRODUCT),
         Cause.DRIVER,
         "the device computes a known product of two matrices wrongly, or not at all",
+    ),
+    (
+        lambda e: e.is_left_by(Cause.OURS),
+        Cause.OURS,
+        "what stays after a run was allocated by pytest-hfaccel's code",
+    ),
+    (
+        lambda e: e.is_left_by(Cause.TRANSFORMERS),
+        Cause.TRANSFORMERS,
+        "what stays after a run was allocated by the class's code, or by what it calls",
+    ),
+    (
+        lambda e: e.is_left_by(Cause.RUNTIME),
+        Cause.RUNTIME,
+        "what grows is memory of the runtime: no tensor and no object of Python stays after a run",
     ),
     (
         lambda e: e.agrees(BUDGET),
@@ -259,6 +280,14 @@ def kernel_alone(found: Explanation) -> Experiment | None:
     if operator.own_error <= guilty.budget:
         return None
     return Experiment(KERNEL, DIFFERS, operator.own_error, guilty.budget, about=operator.operator)
+
+
+def leak_of(found: LeakExplanation) -> Experiment | None:
+    """Return whose code allocated what stays after a run; `None` where nothing is known to stay."""
+    if found.cause is None:
+        return None
+    first = next(iter(found.lines()))
+    return Experiment(LEAK, DIFFERS, leaf=found.cause, about=found.sites[0].place if found.sites else first)
 
 
 def own_generation(found: OwnCalls) -> Experiment | None:

@@ -399,6 +399,11 @@ def kill_tree(pid: int) -> None:
     psutil.wait_procs(processes, timeout=5)
 
 
+def is_gpu_process(process: psutil.Process) -> bool:
+    """Whether a process of the browser is the one that talks to the GPU."""
+    return "--type=gpu-process" in _command_line(process)
+
+
 def _command_line(process: psutil.Process) -> str:
     try:
         return " ".join(process.cmdline())

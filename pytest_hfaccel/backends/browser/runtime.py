@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pytest_hfaccel.backends.browser.browser import Browser, Page
+from pytest_hfaccel.backends.browser.browser import Browser, Page, is_gpu_process
 from pytest_hfaccel.backends.exported.onnx_programs import (
     OnnxPrograms,
     constant_sizes,
@@ -444,6 +444,18 @@ class BrowserMemory:
             "source": "process",
             "peak_source": "VmHWM of the browser's page and GPU processes, summed",
         }
+
+    def counters(self) -> dict[str, int]:
+        """Return bytes by who holds them: the page's JavaScript, its tensors, its process, the GPU's process.
+
+        Tensors of the page are a run's inputs and outputs that JavaScript has not collected: something holds them.
+        """
+        page = self._runtime.page().call("memory", OPEN_S).header
+        counts = {"JavaScript of the page": int(page["javascript"]), "tensors of the page": int(page["held"])}
+        for process in self._runtime.browser.processes():
+            kind = "process of the GPU" if is_gpu_process(process) else "processes of the pages"
+            counts[kind] = counts.get(kind, 0) + _usage(process)[0]
+        return counts
 
     def reset_peak(self) -> None:
         """Start a new peak, where the system allows it, once the browser has freed what it frees later."""

@@ -133,6 +133,10 @@ class GraphModel:
         """Bytes in use now and at most since `reset_peak_memory`."""
         return self._memory.read()
 
+    def memory_counters(self) -> dict[str, int]:
+        """Bytes that single allocators have given out; see `LoadedModel.memory_counters`."""
+        return dict(getattr(self._memory, "counters", dict)())  # a runtime of others may count none
+
     def reset_peak_memory(self) -> None:
         """Start a new peak."""
         self._memory.reset_peak()

@@ -137,9 +137,18 @@ class DeviceMemory:
             "peak_source": "GPU_MEMORY_STATISTICS after each run",
         }
 
+    def counters(self) -> dict[str, int]:
+        """Return bytes by kind of allocation, of the plugin of GPUs and of this process."""
+        return {**(self._statistics() or {}), **self._process.counters()}
+
     def _on_gpu(self) -> int | None:
-        """Sum the plugin's statistics (bytes by kind of allocation); `None` for devices without them."""
+        """Sum the plugin's statistics; `None` for devices without them."""
+        statistics = self._statistics()
+        return None if statistics is None else sum(statistics.values())
+
+    def _statistics(self) -> dict[str, int] | None:
+        """Return the plugin's bytes by kind of allocation; `None` for devices without them."""
         if not self._target.startswith("GPU"):
             return None
         statistics = read_property(core(), "GPU_MEMORY_STATISTICS", self._target)
-        return None if statistics is None else sum(int(value) for value in statistics.values())
+        return None if statistics is None else {str(kind): int(value) for kind, value in statistics.items()}

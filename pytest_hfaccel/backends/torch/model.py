@@ -61,6 +61,10 @@ class DeviceMemory:
             yield
             del tensor
 
+    def counters(self) -> dict[str, int]:
+        """Return what else is counted, by name; see `LoadedModel.memory_counters`."""
+        return (self._process or ProcessMemory()).counters()
+
     def read(self) -> dict[str, Any]:
         """Return `current_bytes`, `peak_bytes`, `source` and `peak_source`."""
         if self._process is not None:
@@ -166,6 +170,10 @@ class TorchModel:
     def memory(self) -> dict[str, Any]:
         """Bytes on the device now and at most since `reset_peak_memory`."""
         return self._memory.read()
+
+    def memory_counters(self) -> dict[str, int]:
+        """Bytes that single allocators have given out; see `LoadedModel.memory_counters`."""
+        return self._memory.counters()
 
     def reset_peak_memory(self) -> None:
         """Start a new peak."""

@@ -140,6 +140,8 @@ def _answer(session: Session, cell: Cell, target: Target, scripts: Path | None, 
             _add_conversion(session, cell, answer, seconds)
     if any(each.name == "generation" for each in failures) or not (target.record or answer.is_wrong or why):
         known.append(_add_generation(session, cell, answer))
+    if any(each.name == "memory" for each in failures):
+        known.append(_add_leak(session, cell, answer))
     if not failures and not answer.is_wrong and (target.record or not why):
         return answer
     from pytest_hfaccel.explain.experiments import Examination
@@ -234,6 +236,27 @@ def _add_generation(session: Session, cell: Cell, answer: _Answer) -> Experiment
     answer.json["generation"] = found.to_json()
     answer.is_wrong = answer.is_wrong or found.is_wrong
     return own_generation(own)
+
+
+def _add_leak(session: Session, cell: Cell, answer: _Answer) -> Experiment | None:
+    """Find the lines whose allocations stay after a run; return whose code they are."""
+    from pytest_hfaccel.explain.cause import leak_of
+    from pytest_hfaccel.explain.leaks import find_leak
+
+    run = session.runner.open(cell)
+    try:
+        found = find_leak(run.loaded, run.sample.forward)
+    except Exception as error:  # whatever a model that fails may raise
+        answer.lines.append(f"Leaks were not looked for: {error_line(error)}")
+        return None
+    finally:
+        run.close()
+    lines = list(found.lines())
+    answer.lines += lines
+    answer.divergence = (*lines, *answer.divergence)
+    answer.json["leak"] = found.to_json()
+    answer.is_wrong = answer.is_wrong or found.cause is not None
+    return leak_of(found)
 
 
 def _add_conversion(session: Session, cell: Cell, answer: _Answer, seconds: float | None) -> None:

@@ -89,3 +89,36 @@ def test_options_of_the_run_are_used(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["explain", "mine-cpu-fp32", "--reports", str(tmp_path)]) == 1
     assert "gone.yaml" in capsys.readouterr().err
     assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["options"]["registries"]
+
+
+def test_a_leak_is_explained_by_the_line_that_allocates(
+    tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+    from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
+
+    kept: list[torch.Tensor] = []
+    right = GPT2MLP.forward
+
+    def leaking(self: GPT2MLP, hidden: torch.Tensor) -> torch.Tensor:
+        kept.append(torch.zeros(2**18))
+        return right(self, hidden)
+
+    monkeypatch.setattr(GPT2MLP, "forward", leaking)
+    monkeypatch.setenv("HFACCEL_CACHE", str(shared_cache / "hfaccel"))
+    leaks = CheckOutcome("memory", Status.FAILED, Stage.RUN, "the process grew in 8 of 8 rounds")
+    folder = RunFolder(tmp_path, {**HEADER, "options": {"registries": [], "cache": ""}})
+    cells = [make_result("gpt2", "gpt2", "cpu", "fp32", [leaks])]
+    folder.journal.append(cells[0])
+    folder.finish(cells, {"finished": HEADER["finished"]}, Ended.FINISHED, 20)
+    assert main(["explain", "gpt2-cpu-fp32", "--reports", str(tmp_path), "--json"]) == 1
+    answer = json.loads(capsys.readouterr().out)
+    site = answer["leak"]["sites"][0]
+    line = leaking.__code__.co_firstlineno + 1
+    assert (site["file"], site["line"]) == (__file__, line)
+    assert site["operator"] == "aten.zeros.default"
+    assert {each["file"] for each in answer["leak"]["sites"]} == {__file__}
+    assert answer["divergence"][0].startswith("Leak: each run leaves ")
+    assert f"allocated at {__file__}:{line}: kept.append" in answer["divergence"][0]
+    assert answer["cause"]["cause"] == "transformers"
+    assert "allocated by the class's code" in answer["cause"]["because"]

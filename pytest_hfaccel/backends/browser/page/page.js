@@ -11,6 +11,16 @@ const ARRAYS = {
 
 const sessions = new Map();
 const blocks = new Map();
+let tensorBytes = 0; // of the tensors of runs that JavaScript has not collected
+const collected = new FinalizationRegistry((bytes) => { tensorBytes -= bytes; });
+
+function counted(tensor) {
+  const bytes = tensor.size * (ARRAYS[tensor.type]?.BYTES_PER_ELEMENT ?? 1);
+  tensorBytes += bytes;
+  collected.register(tensor, bytes);
+  return tensor;
+}
+
 let ort;
 let log = null; // lines that onnxruntime-web writes to the console while a session is made
 
@@ -150,14 +160,14 @@ const commands = {
   // Run a session once, and read its outputs back.
   async run({ session, tensors }) {
     const made = sessions.get(session);
-    const feeds = Object.fromEntries(tensors.map(({ name, type, dims, bytes }) => [name, new ort.Tensor(type, new ARRAYS[type](bytes), dims)]));
+    const feeds = Object.fromEntries(tensors.map(({ name, type, dims, bytes }) => [name, counted(new ort.Tensor(type, new ARRAYS[type](bytes), dims))]));
     log = []; // the session keeps writing what nobody reads
     try {
       const started = performance.now();
       const results = await made.run(feeds, { logSeverityLevel: 3 });
       const outputs = [];
       for (const name of made.outputNames) {
-        const tensor = results[name];
+        const tensor = counted(results[name]);
         outputs.push({ name, type: tensor.type, dims: tensor.dims, data: await tensor.getData() });
       }
       const seconds = (performance.now() - started) / 1e3;
@@ -197,6 +207,13 @@ const commands = {
   async collect() {
     globalThis.gc?.();
     return [{}];
+  },
+
+  // Who holds memory in this page, in bytes.
+  async memory() {
+    globalThis.gc?.();
+    await new Promise((resolve) => setTimeout(resolve, 20)); // what was collected is told of later
+    return [{ javascript: performance.memory?.usedJSHeapSize ?? 0, held: tensorBytes }];
   },
 };
 
