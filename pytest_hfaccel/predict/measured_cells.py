@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -113,11 +112,13 @@ class MeasuredCell:
 def measured_cells(reports: Path) -> list[MeasuredCell]:
     """Read the cells of all runs in a directory of reports, or of the one run whose folder it is, oldest run first.
 
-    Files that are not reports, or are damaged, are ignored: a matrix needs no complete history.
+    Lines that are damaged are ignored: a matrix needs no complete history.
     """
+    from pytest_hfaccel.reporting.journal import JOURNAL
     from pytest_hfaccel.reporting.runs import run_folders
 
-    return _in_order(cell for folder in run_folders(reports) or [reports] for cell in _of_run(folder))
+    journals = [folder / JOURNAL for folder in run_folders(reports) or [reports]]
+    return _in_order(cell for journal in journals if journal.is_file() for cell in _of_journal(journal))
 
 
 def cells_in(places: Iterable[Path]) -> list[MeasuredCell]:
@@ -143,21 +144,6 @@ def cells_in(places: Iterable[Path]) -> list[MeasuredCell]:
 
 def _in_order(cells: Iterable[MeasuredCell]) -> list[MeasuredCell]:
     return sorted((cell for cell in cells if cell.result.device != "class"), key=lambda cell: cell.when)
-
-
-def _of_run(folder: Path) -> Iterator[MeasuredCell]:
-    """The cells of one run: the journal of one that was cut short has what there is, else the reports have all."""
-    reported = [cell for file in sorted(folder.glob("by_class/*.json")) for cell in _of_report(file)]
-    yield from reported or [cell for file in folder.glob("journal.jsonl") for cell in _of_journal(file)]
-
-
-def _of_report(file: Path) -> Iterator[MeasuredCell]:
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-        results = [CellResult.from_json(cell) for cell in data["cells"]]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return
-    yield from (_measured(result, data) for result in results)
 
 
 def _of_journal(file: Path) -> Iterator[MeasuredCell]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -185,23 +184,24 @@ def test_cells_of_the_database_are_as_good_as_those_of_reports(tmp_path: Path) -
     assert CompatibilityMatrix(found).by_device()["wasm"]["cells_that_ran"] == 1
 
 
-def test_cells_are_read_from_reports_and_journals(tmp_path: Path) -> None:
-    from pytest_hfaccel.reporting import Journal, write_reports
+def test_cells_are_read_from_the_journals_of_runs(tmp_path: Path) -> None:
+    from pytest_hfaccel.reporting import Journal
 
     header = {"started": "2026-02-01T00:00:00+00:00", "machine": {"cpu": {"name": "a CPU"}}}
     first, second = tmp_path / "runs" / "0001-a", tmp_path / "runs" / "0002-b"
-    write_reports(first, [cell().result], header)
-    same_run = Journal(first / "journal.jsonl", header)
-    same_run.append(cell().result)
-    same_run.close()
+    resumed = Journal(first / "journal.jsonl", header)
+    resumed.keep(cell(Status.FAILED).result, "0000-z")  # run again below
+    resumed.keep(cell(dtype="bf16").result, "0000-z")
+    resumed.append(cell().result)
+    resumed.close()
     with_journal = Journal(second / "journal.jsonl", {**header, "started": "2026-03-01T00:00:00+00:00"})
     with_journal.append(cell(model="distilgpt2").result)
     with_journal.close()
-    (first / "by_class" / "other.json").write_text(json.dumps({"cells": 1}))
     found = measured_cells(tmp_path)
-    assert [(each.result.model, each.when[:10]) for each in found] == [
-        ("gpt2", "2026-02-01"),
-        ("distilgpt2", "2026-03-01"),
+    assert [(each.result.model, each.result.dtype, str(each.result.status), each.when[:10]) for each in found] == [
+        ("gpt2", "fp32", "passed", "2026-02-01"),
+        ("gpt2", "bf16", "passed", "2026-02-01"),
+        ("distilgpt2", "fp32", "passed", "2026-03-01"),
     ]
     assert found[0].machine == "a CPU"
     assert [each.result.model for each in measured_cells(second)] == ["distilgpt2"]
