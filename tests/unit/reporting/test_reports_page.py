@@ -329,6 +329,36 @@ def test_what_changed_since_the_baseline(shown: Shown) -> None:
     shown.tab.keyboard.press("Escape")
 
 
+def test_a_legend_says_what_the_marks_on_cells_stand_for_and_finds_them(shown: Shown) -> None:
+    shown.go("#matrix")
+    assert shown.text(".legend-of-changes").split() == ["since", "the", "last", "run:", "broken", "1", "slower", "1"]
+    shown.tab.locator(".legend-of-changes button", has_text="slower").click()
+    assert "1 of 72 cells" in shown.text("#found")
+    shown.filter("")
+
+
+def test_an_exception_is_one_problem_and_a_busy_machine_is_pointed_out(browser: Any, tmp_path: Path) -> None:
+    def failing(model: str, check: str) -> CellResult:
+        raised = CheckOutcome(check, Status.ERROR, Stage.RUN, "RuntimeError: no kernel")
+        return make_result(model, "bert", "cpu", "fp32", [raised])
+
+    point = {"noise": {"iqr_share": 9.0}, "latency": {"median_ms": 3.0}}
+    timed = CheckOutcome("performance", measures={"median_ms": 3.0, "measurements": [point]})
+    results = [
+        failing("org/a", "placement"),
+        failing("org/b", "forward"),
+        make_result("c", "bert", "cpu", "fp32", [timed]),
+    ]
+    path = tmp_path / "index.html"
+    path.write_text(make_page(results, HEADER), encoding="utf-8")
+    page = Shown(browser, path, "#problems")
+    assert page.tab.locator(".problem").count() == 1
+    assert "placement, forward" in page.text(".problem")
+    page.go("#matrix?show=latency")
+    assert "While 1 of 1 speed was measured, the machine was busy" in page.text(".hint")
+    page.context.close()
+
+
 def test_which_device_is_fastest_for_a_model(shown: Shown) -> None:
     shown.go("#matrix?show=latency&sort=name")
     assert shown.text('[data-line="0"] .value.best') == "2 ms"

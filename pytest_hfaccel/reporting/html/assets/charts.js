@@ -1,7 +1,7 @@
 // The charts: dots by model in HTML, curves and clouds of points by uPlot.
 
 import { columnName, computed, format, html, useEffect, useRef, useState, words } from "./data.js";
-import { SHOWN, Segments, Share, counts } from "./matrix.js";
+import { BusyHint, SHOWN, Segments, Share, counts } from "./matrix.js";
 import { found, isDark, model, openPanel, run, runAddress, theme } from "./state.js";
 
 const COLOURS = 10;
@@ -142,7 +142,7 @@ function Dots({ metric }) {
   const columns = run.value.columns.filter((column) => rows.some(([, members]) => members.some((cell) => cell.column === column)));
   const ticks = niceTicks(low, high);
   return html`<${Legend} columns=${columns} /><div class="dots" role="table" aria-label=${`${SHOWN[metric].label} by model`}>
-    <div role="row" class="scale"><span role="columnheader">Model</span><span role="columnheader" class="track">${ticks.map((tick) => html`<small style=${{ left: `${place(tick)}%` }}>${format[metric](tick)}</small>`)}<span class="only-heard">${SHOWN[metric].label}</span></span><span role="columnheader" class="winner">${best === "least" ? (metric === "latency" ? "Fastest" : "Least") : "Most"}</span></div>
+    <div role="row" class="scale"><span role="columnheader">Model</span><span role="columnheader" class="track">${ticks.map((tick) => html`<small style=${{ left: `${place(tick)}%` }}>${format[metric](tick)}</small>`)}<span class="only-heard">${SHOWN[metric].label}</span></span><span role="columnheader" class="winner">${metric === "latency" ? html`Fastest <small>× as fast as the slowest</small>` : best === "least" ? html`Least <small>× less than the most</small>` : html`Most <small>× as many as the fewest</small>`}</span></div>
     ${rows.slice(0, limit).map(([row, members]) => {
       const winner = winnerOf(members), values = members.map((cell) => place(cell.numbers[metric]));
       const rest = candidates(members).filter((cell) => cell !== winner).map((cell) => cell.numbers[metric] / winner.numbers[metric]);
@@ -150,7 +150,7 @@ function Dots({ metric }) {
       return html`<div role="row" key=${row.at}><span role="rowheader"><button type="button" class="plain" title=${row.model} onClick=${() => openPanel(`model:${row.at}`)}><bdi>${row.name}</bdi></button></span>
         <span role="cell" class="track">${ticks.map((tick) => html`<u style=${{ left: `${place(tick)}%` }}></u>`)}<s style=${{ left: `${Math.min(...values)}%`, width: `${Math.max(...values) - Math.min(...values)}%` }}></s>
           ${members.map((cell) => html`<button type="button" key=${cell.key} tabIndex="-1" aria-label=${`${columnName(cell.column)}: ${format[metric](cell.numbers[metric])}`} title=${`${columnName(cell.column)}: ${format[metric](cell.numbers[metric])}`} class="${run.value.bad.has(cell.status) ? "wrong" : ""} ${isSecond(cell.column) ? "second" : ""}" style=${{ left: `${place(cell.numbers[metric])}%`, "--dot": colourOf(cell.column) }} onClick=${() => openPanel(cell.key)}></button>`)}</span>
-        <span role="cell" class="winner"><b>${format[metric](winner.numbers[metric])}</b> <span>${columnName(winner.column)}</span>${ratio > 1.005 ? html` <small title="against the other end of the line">${format.number(ratio, 2)} × ${metric === "latency" ? "as fast" : best === "least" ? "less" : "as many"}</small>` : null}</span></div>`;
+        <span role="cell" class="winner"><b>${format[metric](winner.numbers[metric])}</b> <span>${columnName(winner.column)}</span>${ratio > 1.005 ? html` <small title="against the other end of the line">${format.number(ratio, 2)} ×</small>` : null}</span></div>`;
     })}</div>
     ${rows.length > limit ? html`<button type="button" onClick=${() => setLimit(limit + 100)}>Show more: ${format.count(rows.length - limit)} left</button>` : null}`;
 }
@@ -264,7 +264,7 @@ export function Charts() {
   return html`<div class="page charts">
     <section><h2>Which device is best for a model</h2><p class="lead">One line per model, one dot per device and precision.</p>
       <${Segments} label="Measure" value=${metric} onPick=${setMetric} options=${["latency", "throughput", "memory", "error"].map((name) => [name, SHOWN[name].label])} />
-      <${Dots} metric=${metric} key=${metric} /></section>
+      <${BusyHint} shown=${metric} /><${Dots} metric=${metric} key=${metric} /></section>
     <section><h2>Error against tolerance</h2><p class="lead">How far each cell is from the fp64 reference (rel-L2).</p><${ErrorCloud} /></section>
     <section><h2>What a precision costs</h2><${Precisions} /></section>
     <section><${OfOneModel} title="By batch size" able=${found.value.rows.filter((row) => row.cells.some((cell) => new Set(cell.points.map(([size]) => size)).size > 1))}

@@ -405,7 +405,12 @@ export function Segments({ label, options, value, onPick }) {
     <button type="button" key=${key} aria-pressed=${value === key} disabled=${isOff} onClick=${() => onPick(key)}>${text}</button>`)}</div>`;
 }
 
-const BUSY = ["latency", "throughput"];
+/** Says that the speeds shown were measured on a busy machine, where many were. */
+export function BusyHint({ shown }) {
+  const [disturbed, measured] = run.value.disturbed ?? [0, 0];
+  if (!["latency", "throughput"].includes(shown) || disturbed <= measured / 4) return null;
+  return html`<p class="hint">While ${format.count(disturbed)} of ${format.plural(measured, "speed was", "speeds were")} measured, the machine was busy with something else: medians are too long, and the fastest device may be another one.</p>`;
+}
 
 /** What the dots on the cells stand for: each kind of change with its number of cells. */
 const changes = computed(() => {
@@ -437,7 +442,7 @@ export function Matrix() {
         seconds: "Loading and all checks.",
       }[as]}</p>` : null}
     </div>
-    ${BUSY.includes(as) && all.disturbed?.[0] > all.disturbed[1] / 4 ? html`<p class="hint">While ${format.count(all.disturbed[0])} of ${format.plural(all.disturbed[1], "speed was", "speeds were")} measured, the machine was busy with something else: medians are too long, and the fastest device may be another one.</p>` : null}
+    <${BusyHint} shown=${as} />
     ${has(as) ? null : html`<p class="hint">No speed was measured. <code>pytest ${SHOWN[as].option}</code> does, for every cell whose results are right.</p>`}
     ${nothing && all.Nothing ? html`<${all.Nothing} />` : nothing ? html`<div class="nothing"><p>${all.cells.length ? "No cell matches this filter." : all.run.ended === "running" ? "This run is still going on; the page is written again at its end." : "This run has no results."}</p>
       ${all.cells.length ? html`<button type="button" onClick=${() => { query.value = ""; }}>Clear the filter</button>` : null}</div>` : html`<${Grid} />`}
