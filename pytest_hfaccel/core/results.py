@@ -6,6 +6,7 @@ Everything here is plain data that survives JSON in both directions, because it 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -189,6 +190,31 @@ def cause_of(outcome: CheckOutcome, device: str) -> Cause:
 
 
 _BLAMED = frozenset({Status.FAILED, Status.ERROR, Status.CRASHED, Status.OUT_OF_MEMORY, Status.TIMEOUT})
+
+
+def error_in_budgets(measures: Mapping[str, Any]) -> float | None:
+    """Return the error of `parity` in multiples of what rounding must cost: the largest one of its inputs.
+
+    `None` where there is no budget. The measures may be those of a third party's check.
+    """
+    budget, inputs = measures.get("budget"), measures.get("samples")
+    found = [budget.get("ratio")] if isinstance(budget, Mapping) else []
+    if isinstance(inputs, Mapping) and isinstance(inputs.get("ratios"), Mapping):
+        found += inputs["ratios"].values()
+    return max((each for each in map(_as_number, found) if each is not None), default=None)
+
+
+def smallest_noticed_fault(measures: Mapping[str, Any]) -> float | None:
+    """Return how far the smallest wrong weight that `canary` noticed moves the outputs, as rel-L2; see `--hf-power`."""
+    power = measures.get("power")
+    return _as_number(power.get("rel_l2")) if isinstance(power, Mapping) else None
+
+
+def _as_number(value: Any) -> float | None:
+    """Return a measure that is a finite number; one of a third party's check may be anything."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
 
 
 def blame(outcome: CheckOutcome, device: str) -> str:

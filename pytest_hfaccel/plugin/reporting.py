@@ -20,7 +20,14 @@ import pytest
 
 from pytest_hfaccel.core.errors import HfAccelError, is_device_lost, is_fault_of_machine, is_out_of_memory
 from pytest_hfaccel.core.events import CellFinished, CheckFinished, Event, EventStream, RunFinished
-from pytest_hfaccel.core.results import CheckOutcome, Ended, Stage, Status
+from pytest_hfaccel.core.results import (
+    CheckOutcome,
+    Ended,
+    Stage,
+    Status,
+    error_in_budgets,
+    smallest_noticed_fault,
+)
 from pytest_hfaccel.engine.cell_run import identity
 from pytest_hfaccel.plugin.state import (
     CELL_RUN,
@@ -284,9 +291,19 @@ def _lose_device(item: pytest.Item, outcome: CheckOutcome, error: BaseException)
 
 
 def outcome_properties(event: CheckFinished) -> list[tuple[str, object]]:
-    """Return what a report says to the process that writes, and to readers of JUnit XML."""
-    # `weights` once more: the name of a model says nothing of what stood in for it.
-    return [(PROPERTY, json.dumps(event.to_json())), ("weights", event.facts["weights"])]
+    """Return what a report says to the process that writes, and to readers of JUnit XML.
+
+    For the latter some facts stand alone, too: the kind of weights (the name of a model says nothing of what stood in
+    for it), the error in multiples of what rounding must cost, and how small a fault the cell notices.
+    """
+    measures = event.outcome.measures
+    alone = {
+        "weights": event.facts["weights"],
+        "error_in_budgets": error_in_budgets(measures),
+        "smallest_noticed_fault": smallest_noticed_fault(measures),
+    }
+    told = [(name, fact) for name, fact in alone.items() if fact is not None]
+    return [(PROPERTY, json.dumps(event.to_json())), *told]
 
 
 def _from_report(name: str, report: pytest.TestReport) -> CheckOutcome:

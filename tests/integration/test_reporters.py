@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 from tests.harness import Project
 
@@ -65,3 +66,24 @@ def pytest_hfaccel_reporters(reporters):
     assert run.code == 3, run.output
     assert run.results["bert-base-uncased-fake0-fp32"].status == "passed"
     assert "mine failed at CheckFinished: OSError: no connection" in run.output
+
+
+def test_junit_says_how_large_an_error_is_and_how_small_a_fault_may_be(project: Project) -> None:
+    asked = ("--hf-device", "cpu", "-k", "placement or parity or canary", "--junitxml", "junit.xml")
+    run = project.run(*asked, "--hf-budget", "report", "--hf-samples", "2", "--hf-power")
+    assert run.code == 0, run.output
+    cases = ElementTree.parse(project.directory / "junit.xml").getroot().iter("testcase")  # noqa: S314 - pytest wrote it
+    told = {
+        str(case.get("name")).partition("[")[0].removeprefix("test_"): {
+            str(one.get("name")): str(one.get("value"))
+            for one in case.iter("property")
+            if one.get("name") not in ("hfaccel", "weights")
+        }
+        for case in cases
+    }
+    (result,) = run.results.values()
+    measures = {check.name: check.measures for check in result.checks}
+    ratio = max(measures["parity"]["samples"]["ratios"].values())
+    assert told["parity"] == {"error_in_budgets": str(ratio)}
+    assert told["canary"] == {"smallest_noticed_fault": str(measures["canary"]["power"]["rel_l2"])}
+    assert told["placement"] == {}

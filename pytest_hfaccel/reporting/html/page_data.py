@@ -30,6 +30,8 @@ from pytest_hfaccel.core.results import (
     Status,
     blame,
     cause_of,
+    error_in_budgets,
+    smallest_noticed_fault,
 )
 from pytest_hfaccel.reporting.journal import JOURNAL, read_journal
 from pytest_hfaccel.reporting.plain import redact, to_plain
@@ -246,11 +248,6 @@ def numbers_of(result: CellResult) -> list[float | None]:
     parity, speed = measures.get("parity", {}), measures.get("performance", {})
     memory = speed.get("memory_bytes") or result.placement.get("bytes")
     limits = parity.get("tolerance")
-    power = measures.get("canary", {}).get("power")
-    budget, inputs = parity.get("budget"), parity.get("samples")
-    ratios = [budget.get("ratio")] if isinstance(budget, Mapping) else []
-    if isinstance(inputs, Mapping) and isinstance(inputs.get("ratios"), Mapping):
-        ratios += inputs["ratios"].values()
     seconds = sum(check.seconds for check in result.checks) + sum(result.timings.values())
     values = (
         speed.get("median_ms"),
@@ -259,8 +256,8 @@ def numbers_of(result: CellResult) -> list[float | None]:
         parity.get("rel_l2"),
         limits.get("rel_l2") if isinstance(limits, Mapping) else None,
         seconds,
-        max((ratio for ratio in map(_number, ratios) if ratio is not None), default=None),
-        power.get("rel_l2") if isinstance(power, Mapping) else None,
+        error_in_budgets(parity),
+        smallest_noticed_fault(measures.get("canary", {})),
     )
     return [_number(value) for value in values]
 
