@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.checks.base import CheckContext, built_in, passed_unless, skipped
+from pytest_hfaccel.core.errors import shorten
 from pytest_hfaccel.core.results import CheckOutcome
 from pytest_hfaccel.core.tasks import generates, task_of
 from pytest_hfaccel.numerics.compare import compare
@@ -47,8 +48,7 @@ def pipeline(context: CheckContext) -> CheckOutcome:
     actual = direct.compared(context.pipe(*deepcopy(arguments), **deepcopy(options)))
     expected = direct.compute(context, arguments, options)
     problems = problems_between(actual, expected, tolerance_of(context.cell))
-    text = repr(actual)
-    return passed_unless("\n".join(problems), task=task, result=text if len(text) <= 200 else f"{text[:200]}...")
+    return passed_unless("\n".join(problems), task=task, result=shorten(repr(actual), 200))
 
 
 GREEDY: dict[str, Any] = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False, "num_beams": 1}

@@ -11,7 +11,7 @@ from typing import Any
 
 from pytest_hfaccel.cli import print_json
 from pytest_hfaccel.core.config import RunConfig
-from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.errors import ConfigError, first_line
 from pytest_hfaccel.core.spec import ModelSpec
 from pytest_hfaccel.registry import Registry, load_registry, missing_dependencies, unsupported_transformers
 from pytest_hfaccel.reporting.tables import format_table
@@ -105,7 +105,7 @@ def _check(arguments: argparse.Namespace) -> int:
     for name, reason in unsupported.items():
         print(f"note: {name} {reason}")
     for text in _load(arguments).unknown_checks(check.name for check in built_in_checks()):
-        print(f"note: {text.partition(chr(10))[0]} A plugin may register it.")
+        print(f"note: {first_line(text)} A plugin may register it.")
     print(f"{len(specs)} models checked, {len(problems)} problems")
     if not arguments.files:
         _cover(arguments, specs)

@@ -11,6 +11,7 @@ from typing import Any
 from pytest_hfaccel.comparison.runs import ComparedRun
 from pytest_hfaccel.comparison.speed import SLOWER, DeviceNoise, Limits, Timing, compare_timings
 from pytest_hfaccel.core.config import COMPARED
+from pytest_hfaccel.core.errors import shorten
 from pytest_hfaccel.core.results import SCHEMA_VERSION, CellResult, CheckOutcome, Status
 from pytest_hfaccel.reporting.plain import to_plain
 
@@ -263,8 +264,7 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    text = "none" if value is None or value == [] else str(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return shorten("none" if value is None or value == [] else str(value), 80)
 
 
 def _verdict_changes(before: CellResult | None, after: CellResult | None) -> Iterator[VerdictChange]:

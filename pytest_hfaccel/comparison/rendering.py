@@ -16,7 +16,7 @@ from pytest_hfaccel.comparison.differences import (
 )
 from pytest_hfaccel.comparison.runs import ComparedRun
 from pytest_hfaccel.comparison.speed import FASTER, SAME, SLOWER, UNCLEAR, DeviceNoise, Timing
-from pytest_hfaccel.core.errors import first_line, format_bytes
+from pytest_hfaccel.core.errors import first_line, format_bytes, shorten
 
 _SHOWN = 20
 """Entries of a section that are shown; the JSON has all."""
@@ -107,8 +107,7 @@ def _verdicts(comparison: Comparison, changes: Collection[str]) -> list[str]:
 
 def _verdict_change(one: VerdictChange) -> str:
     name = " ".join(filter(None, [one.place.cell, one.place.check]))
-    reason = first_line(one.run.reason) if one.run else ""
-    reason = reason if len(reason) <= _REASON else f"{reason[: _REASON - 3]}..."
+    reason = shorten(first_line(one.run.reason), _REASON) if one.run else ""
     change = f"{name} ({one.place.module}): {_ended(one.baseline)} -> {_ended(one.run)}"
     return f"{change}: {reason}" if reason else change
 

@@ -152,6 +152,11 @@ def error_line(error: BaseException) -> str:
     return f"{name}: {first_line(error)}" if str(error).strip() else name
 
 
+def shorten(text: str, length: int) -> str:
+    """Return a text of at most so many characters; a longer one ends in `...`."""
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
 def format_bytes(count: int) -> str:
     """Return bytes as messages state them, in binary units: `512 B`, `1.5 MiB`."""
     for unit, size in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):

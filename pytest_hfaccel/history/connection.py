@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.errors import ConfigError, first_line
 
 WAIT_S = 60.0
 """How long a locked file is waited for. A write takes less than a second, also one of thousands of rows."""
@@ -180,7 +180,7 @@ def _open(path: Path, write: bool, deadline: float, wait_s: float) -> Any:
 
 
 def _explanation(path: Path, who: str, message: str) -> ConfigError:
-    quoted = f"{who}: {message.strip().partition(chr(10))[0]}"
+    quoted = f"{who}: {first_line(message)}"
     for pattern, problem, hint in _PROBLEMS:
         if re.search(pattern, message):
             return ConfigError(f"{path}: {problem} ({quoted})", hint=hint)

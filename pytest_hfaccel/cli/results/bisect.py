@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.cli import print_json
 from pytest_hfaccel.cli.results.cell_argument import Target, add_cell_arguments, target_of
-from pytest_hfaccel.core.errors import ConfigError, HfAccelError
+from pytest_hfaccel.core.errors import ConfigError, HfAccelError, shorten
 from pytest_hfaccel.reporting.tables import format_table
 
 if TYPE_CHECKING:
@@ -296,8 +296,7 @@ def _rows(found: Found, titles: dict[str, str]) -> Iterator[list[str]]:
     for probe in found.probes.values():
         numbers = probe.numbers()
         texts = [f"{numbers[name]:.3g}" if name in numbers else "" for name in names]
-        reason = " ".join(probe.reason.split())
-        shown = f"{reason[:_REASON]}..." if len(reason) > _REASON else reason
+        shown = shorten(" ".join(probe.reason.split()), _REASON)
         yield [titles[probe.at], str(probe.verdict(found.also_bad)), probe.status, *texts, shown]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_hfaccel.cli import print_json
-from pytest_hfaccel.core.errors import ConfigError
+from pytest_hfaccel.core.errors import ConfigError, shorten
 from pytest_hfaccel.core.results import Ended
 
 LATEST = "latest"
@@ -92,7 +92,7 @@ def _runs(arguments: argparse.Namespace) -> int:
         print(f"{arguments.reports}: no runs")
     for run in runs:
         cells = ", ".join(f"{number} {status}" for status, number in run.cells.items()) or "none"
-        command = run.command if len(run.command) <= 80 else f"{run.command[:77]}..."
+        command = shorten(run.command, 80)
         print(f"{run.id}  {run.started or '?'}  {run.status}  cells: {cells}  {command}")
         for line in ([f"while running {run.last_test}"] if run.last_test else []) + run.problems:
             print(f"    {line}")

@@ -287,11 +287,9 @@ def describe(result: CellResult | PointResult) -> str:
 
     if isinstance(result, CellResult):
         names = ", ".join(check.name for check in result.checks)
-        return (
-            f"verified: {names}"
-            if result.status == Status.PASSED
-            else f"not verified: {result.status}: {first_line(result.reason)}"
-        )
+        if result.status == Status.PASSED:
+            return f"verified: {names}"
+        return f"not verified: {result.status}: {first_line(result.reason)}"
     where = _point_text(result.batch, result.length)
     if isinstance(result, Measurement):
         latency, memory, token = result.latency, result.memory_bytes, result.per_token_ms
@@ -299,7 +297,7 @@ def describe(result: CellResult | PointResult) -> str:
         text += f", {result.samples_per_second:,.1f} samples/s"
         text += "" if memory is None else f", {memory / 2**20:,.0f} MiB"
         return text + (f", {token:,.2f} ms per token" if token else "")
-    return f"{where}: {result.status}: {result.reason.partition(chr(10))[0]}"
+    return f"{where}: {result.status}: {first_line(result.reason)}"
 
 
 def _point_text(batch: int, length: int) -> str:
