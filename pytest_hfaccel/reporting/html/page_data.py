@@ -314,11 +314,15 @@ def _first_point(result: CellResult) -> Mapping[str, Any]:
 
 
 def _fastest(result: CellResult) -> tuple[float, float] | None:
-    """The fastest repetition in ms, and how far a quarter of them is from it, as a share; `None`: not measured.
+    """The fastest repetition in ms, and how far a quarter of them is from it, as a share.
 
-    Whatever else a machine does only adds time, so that this moves least from run to run.
+    Whatever else a machine does only adds time, so that this moves least from run to run. `None` where nothing was
+    measured, or on a busy machine: threads that wait for each other can take any time.
     """
-    details = _first_point(result).get("details")
+    point = _first_point(result)
+    if _is_disturbed(point):
+        return None
+    details = point.get("details")
     repetitions = details.get("block_minima_ms") if isinstance(details, Mapping) else None
     known = sorted(value for value in map(_number, repetitions if isinstance(repetitions, list) else []) if value)
     return (known[0], known[(len(known) - 1) // 4] / known[0] - 1.0) if known else None
@@ -357,9 +361,13 @@ def _speed_changes(
 
 def _disturbed(results: Sequence[CellResult]) -> list[int]:
     """How many cells were timed while the fixed piece of work beside them was disturbed, and how many in all."""
-    noises = [point.get("noise") for point in map(_first_point, results) if point]
-    shares = [_number(noise.get("iqr_share")) or 0.0 for noise in noises if isinstance(noise, Mapping)]
-    return [sum(share > _BUSY for share in shares), len(shares)]
+    points = [point for point in map(_first_point, results) if point]
+    return [sum(map(_is_disturbed, points)), len(points)]
+
+
+def _is_disturbed(point: Mapping[str, Any]) -> bool:
+    noise = point.get("noise")
+    return isinstance(noise, Mapping) and (_number(noise.get("iqr_share")) or 0.0) > _BUSY
 
 
 def _history(keys: Sequence[CellKey], earlier: Sequence[PastRun]) -> dict[str, list[list[Any]]]:

@@ -116,11 +116,12 @@ def test_the_page_has_every_cell_once_and_no_address_of_the_network() -> None:
 
 
 def test_a_speed_changes_by_more_than_noise_and_beside_the_others(tmp_path: Path) -> None:
-    def run(times: dict[str, float], noise: float = 0.01) -> list[CellResult]:
+    def run(times: dict[str, float], noise: float = 0.01, busy: float = 0.1) -> list[CellResult]:
         return [
             make_result(model, "bert", "cpu", "fp32", [CheckOutcome("performance", measures={"measurements": [point]})])
             for model, fastest in times.items()
-            for point in [{"details": {"block_minima_ms": [fastest * (1 + noise * at) for at in range(8)]}}]
+            for repetitions in [[fastest * (1 + noise * at) for at in range(8)]]
+            for point in [{"noise": {"iqr_share": busy}, "details": {"block_minima_ms": repetitions}}]
         ]
 
     def changes(before: list[CellResult], after: list[CellResult]) -> dict[str, list[Any]]:
@@ -137,6 +138,7 @@ def test_a_speed_changes_by_more_than_noise_and_beside_the_others(tmp_path: Path
     assert changes(run(base), run({**base, "c": 0.8})) == {"2": ["faster", 1.0, 0.8]}
     assert changes(run(base), run({**base, "c": 1.08})) == {}
     assert changes(run(base), run({**base, "c": 1.2}, noise=0.2)) == {}, "the repetitions are further apart"
+    assert changes(run(base), run({**base, "c": 1.2}, busy=7.0)) == {}, "on a busy machine"
     assert changes(run(base), run(dict.fromkeys(base, 1.5))) == {}, "all of the device is slower: the machine"
     assert changes(run({"a": 1.0}), run({"a": 1.5})) == {"0": ["slower", 1.0, 1.5]}, "one cell has no others"
 
