@@ -165,3 +165,11 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     home = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert 'href="getting_started.html"' in home
     assert "--relative-error" in (tmp_path / "command_options.html").read_text(encoding="utf-8")
+
+
+def test_the_files_that_the_architecture_names_exist() -> None:
+    """Those that it names with their folder, below the package or the root."""
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    files = set(re.findall(r"`((?:[\w.]+/)+\w+\.\w+)`", text))
+    assert len(files) > 60
+    assert not {file for file in files if not any((root / file).exists() for root in (ROOT / "pytest_hfaccel", ROOT))}
