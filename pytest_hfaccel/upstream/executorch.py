@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from pytest_hfaccel.upstream import RefCountedContext
 
@@ -227,6 +227,46 @@ Most of its passes end with `super().call(graph)`, which computes the shapes of 
 found nothing to change. XNNPACK has 17 passes for each of its parts, of which a tiny GPT-2 has 30. A graph that comes
 from a trace, and has the same nodes with the same arguments and values since, is traced by no pass that leaves its
 nodes as they are (one that overrides a step of the trace does not). The program is the same to the byte.
+"""
+
+
+def _decompose_once(undo: ExitStack) -> None:
+    from executorch.exir.graph_module import contains_any_call_fn_target_op
+    from torch.export import ExportedProgram
+
+    right = ExportedProgram.run_decompositions
+    decomposed: WeakSet[Any] = WeakSet()
+
+    def run_decompositions(self: Any, decomp_table: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if decomp_table is not None:
+            is_first, finds_nothing = not len(decomp_table), self in decomposed
+            if is_first and _is_functional(self):
+                return self
+            if finds_nothing and not contains_any_call_fn_target_op(self.graph_module, decomp_table):
+                return self
+        result = right(self, decomp_table, *args, **kwargs)
+        decomposed.add(result)
+        return result
+
+    ExportedProgram.run_decompositions = run_decompositions
+    undo.callback(setattr, ExportedProgram, "run_decompositions", right)
+
+
+def _is_functional(program: Any) -> bool:
+    """Whether no operator of a captured program changes its arguments; unknown where it has graphs inside."""
+    schemas = [getattr(node.target, "_schema", None) for node in program.graph.nodes if node.op == "call_function"]
+    return not any(schema is not None and schema.is_mutable for schema in schemas) and not any(
+        True for _ in program.graph_module.children()
+    )
+
+
+decompose_once = RefCountedContext(_decompose_once)
+"""`with decompose_once:` has `to_edge_transform_and_lower` decompose a program once, not three times.
+
+With XNNPACK it traces the whole program anew to make it functional, to decompose what XNNPACK does not want whole, and
+to decompose what XNNPACK refused after a closer look. The second trace makes it functional, too; the first is left out
+where no operator changes its arguments. The third is left out where nothing to decompose is left, as ExecuTorch itself
+does for other partitioners. The program is the same to the byte.
 """
 
 

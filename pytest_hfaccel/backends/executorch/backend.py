@@ -25,6 +25,7 @@ from pytest_hfaccel.backends.memory import ProcessMemory, out_of_memory_raised
 from pytest_hfaccel.core.errors import BackendUnavailable, LoadError
 from pytest_hfaccel.core.spec import Cell, Device
 from pytest_hfaccel.upstream.executorch import (
+    decompose_once,
     executorch_runner,
     is_manager,
     quiet,
@@ -63,7 +64,7 @@ class ExecuTorchRuntime:
         options = dict(options)
         if "dynamic_shapes" in options:
             options["dynamic_shapes"] = _with_bounds(options["dynamic_shapes"], inputs)
-        with contextlib.redirect_stdout(io.StringIO()), retrace_changed_only:
+        with contextlib.redirect_stdout(io.StringIO()), retrace_changed_only, decompose_once:
             return ExecutorchExporter().export(model, dict(inputs), ExecutorchConfig(backend="xnnpack", **options))
 
     def read(self, path: Path) -> Program:

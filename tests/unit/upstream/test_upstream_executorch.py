@@ -1,4 +1,4 @@
-"""What we patch of ExecuTorch: a program is the same to the byte without the traces that have nothing to find out."""
+"""What we patch of ExecuTorch: a program is the same to the byte without traces that have nothing to find out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from pytest_hfaccel.upstream.executorch import quiet, retrace_changed_only
+from pytest_hfaccel.upstream.executorch import decompose_once, quiet, retrace_changed_only
 
 pytestmark = [
     pytest.mark.slow,
@@ -30,13 +30,20 @@ class Mixed(torch.nn.Module):  # type: ignore[misc]
         return torch.nn.functional.gelu(self.product(torch.cat([hidden, hidden + 1], dim=1))).cumsum(1)
 
 
-def lowered() -> bytes:
+class ChangesInput(torch.nn.Module):  # type: ignore[misc]
+    """An operator that changes its argument."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return torch.softmax(inputs.clone().transpose(1, 2).add_(1), dim=-1)
+
+
+def lowered(module: type[torch.nn.Module] = Mixed) -> bytes:
     with quiet():
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
 
         torch.manual_seed(0)
-        model, batch = Mixed().eval().requires_grad_(False), torch.export.Dim("batch", max=8)
+        model, batch = module().eval().requires_grad_(False), torch.export.Dim("batch", max=8)
         captured = torch.export.export(model, (torch.ones(2, 4, 6),), dynamic_shapes=({0: batch},))
         program = to_edge_transform_and_lower(captured, partitioner=[XnnpackPartitioner()]).to_executorch()
         return bytes(program.buffer)
@@ -66,3 +73,28 @@ def test_a_program_is_the_same_without_idle_traces(
     assert found == expected
     assert "PReLUReshapePass" not in traces
     assert {"Conv1dUnsqueezePass", "ConstPropPass"} <= set(traces), "a pass that changes nodes was left out"
+
+
+@pytest.mark.parametrize(("module", "fewer", "usual"), [(Mixed, 1, 3), (ChangesInput, 2, 3)])
+def test_a_program_is_the_same_decomposed_once(
+    module: type[torch.nn.Module], fewer: int, usual: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch.export import ExportedProgram
+
+    traces: list[int] = []
+    right = ExportedProgram.run_decompositions
+
+    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        traces.append(len(self.graph.nodes))
+        return right(self, *args, **kwargs)
+
+    lowered(module)  # makes the patterns that ExecuTorch keeps for the process
+    monkeypatch.setattr(ExportedProgram, "run_decompositions", counted)
+    expected = lowered(module)
+    assert len(traces) == usual, "ExecuTorch decomposes programs in another way: look whether decompose_once is needed"
+    traces.clear()
+    with decompose_once:
+        found = lowered(module)
+    assert ExportedProgram.run_decompositions is counted
+    assert found == expected
+    assert len(traces) == fewer
