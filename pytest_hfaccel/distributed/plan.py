@@ -1,7 +1,8 @@
 """The plan of a run on many machines: which shard has which cells. Deterministic, balanced, and with a fingerprint.
 
-The cells of a model stay in one shard, because loading it is most of the cost. Models are dealt longest first, each to
-the shard that has least to do so far; tests that belong to no model class are run by the first shard.
+The cells of a model stay in one shard, because loading it is most of the cost; only those of a model that takes longer
+than an even share are split by device, where that makes the longest shard shorter. Models are dealt longest first, each
+to the shard that has least to do so far; tests that belong to no model class are run by the first shard.
 """
 
 from __future__ import annotations
@@ -10,17 +11,19 @@ import hashlib
 import heapq
 import json
 import math
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from pytest_hfaccel.core.errors import ConfigError, format_names
 from pytest_hfaccel.core.files import replace_file
 from pytest_hfaccel.core.results import CellKey
+from pytest_hfaccel.core.spec import CLASS_LEVEL
 from pytest_hfaccel.distributed.durations import RECORDED, Durations, seconds_of_cells
-from pytest_hfaccel.distributed.selection import Selection
+from pytest_hfaccel.distributed.selection import SelectedCell, Selection
 
 SCHEMA = "pytest-hfaccel/plan"
 SCHEMA_VERSION = 1
@@ -80,7 +83,7 @@ class ShardPlan:
     @property
     def seconds(self) -> list[float]:
         """How long each shard is expected to take, without what comes before its tests."""
-        return [sum(cell.seconds for cell in shard) for shard in self.shards]
+        return [*map(_seconds, self.shards)]
 
     @property
     def fingerprint(self) -> str:
@@ -88,17 +91,20 @@ class ShardPlan:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
     def balance(self) -> str:
-        """Say how far apart the shards are, and whether the largest model leaves no other choice."""
+        """Say how far apart the shards are, whether a model leaves no other choice, and which are split."""
         seconds = self.seconds
-        longest, shortest = max(seconds), min(seconds)
+        longest, shortest, even = max(seconds), min(seconds), sum(seconds) / len(seconds)
         apart = f"the shards differ by at most {longest / shortest - 1:.0%}" if shortest else "a shard is empty"
-        model, largest = max(_by_model(self.cells.values()).items(), key=lambda item: (item[1], item[0]))
-        if largest > sum(seconds) / len(seconds):
+        parts = [item for shard in self.shards for item in _by_model(shard).items()]
+        model, largest = max(parts, key=lambda item: (item[1], item[0]))
+        if largest > even:
             apart += (
-                f": {model} alone takes {format_seconds(largest)}, more than an even share "
-                f"({format_seconds(sum(seconds) / len(seconds))}), and its cells stay together"
+                f": {model} alone takes {format_seconds(largest)} of one, more than an even share "
+                f"({format_seconds(even)}), and its cells on a device stay together"
             )
-        return apart
+        counts = Counter(model for model, _ in parts)
+        split = [f"{model} in {count} shards" for model, count in sorted(counts.items()) if count > 1]
+        return f"{apart}; split by device, and loaded in each: {', '.join(split)}" if split else apart
 
     def differences(self, selection: Selection) -> list[str]:
         """Return in what a run differs from the one that was planned, a line each."""
@@ -166,17 +172,51 @@ def make_plan(
     ]
     models = _by_model(cells)
     first = sum(durations.tests.get(test, 0.0) for test in selection.other_tests)
-    number = shards or _enough_shards(models, minutes * 60, first)
+    whole = _split_groups(selection.cells, cells, math.inf)
+    in_time = _split_groups(selection.cells, cells, minutes * 60) if minutes else whole
+    number = shards or _enough_shards({name: _seconds(group) for name, group in in_time.items()}, minutes * 60, first)
+    number = number if shards else min(number, len(models))
     if number > len(models):
         raise ConfigError(
             f"--shards {number}: the run has {len(models)} models, and a model's cells stay in one shard.",
             hint=f"Use --shards {len(models)} or fewer.",
         )
-    shard_of = {model: index for index, dealt in enumerate(deal(models, number, first)) for model in dealt}
-    dealt: list[list[PlannedCell]] = [[] for _ in range(number)]
-    for cell in cells:
-        dealt[shard_of[cell.model]].append(cell)
+    split = _split_groups(selection.cells, cells, (sum(models.values()) + first) / number)
+    # The first way that is no longer than the others: nothing is gained then by loading a model twice.
+    ways = [_deal_cells(groups, number, first) for groups in (whole, in_time, split)]
+    dealt = min(ways, key=lambda way: max(map(_seconds, way)))
     return ShardPlan([*arguments], dealt, selection.entries, selection.versions, selection.options)
+
+
+def _split_groups(
+    selected: Sequence[SelectedCell], planned: Sequence[PlannedCell], most: float
+) -> dict[str, list[PlannedCell]]:
+    """Return the cells that stay together: those of a model, or of it on a device where all take longer than `most`.
+
+    The checks of a class, which belong to no device, stay with the device that takes least.
+    """
+    models: dict[str, dict[str, list[PlannedCell]]] = defaultdict(lambda: defaultdict(list))
+    for cell, plan in zip(selected, planned, strict=True):
+        models[cell.model][cell.device].append(plan)
+    groups: dict[str, list[PlannedCell]] = {}
+    for model, devices in models.items():
+        of_class = devices.pop(CLASS_LEVEL.id, [])
+        if len(devices) < 2 or _seconds([*of_class, *chain(*devices.values())]) <= most:
+            groups[model] = [*of_class, *chain(*devices.values())]
+            continue
+        least = min(devices, key=lambda device: (_seconds(devices[device]), device))
+        devices[least] = [*of_class, *devices[least]]
+        groups.update({f"{model}\0{device}": cells for device, cells in devices.items()})
+    return groups
+
+
+def _deal_cells(groups: Mapping[str, list[PlannedCell]], shards: int, first: float) -> list[list[PlannedCell]]:
+    dealt = deal({name: _seconds(group) for name, group in groups.items()}, shards, first)
+    return [list(chain.from_iterable(groups[name] for name in names)) for names in dealt]
+
+
+def _seconds(cells: Iterable[PlannedCell]) -> float:
+    return sum(cell.seconds for cell in cells)
 
 
 _SAME_ARGUMENTS = "Give the arguments of pytest after `--`: hfaccel plan --shards 8 -- model_classes --all-models"

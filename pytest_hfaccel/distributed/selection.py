@@ -17,7 +17,7 @@ class SelectedCell:
     Attributes:
         module: The module's name in reports.
         cell: The cell's id.
-        model: The model's name; all its cells belong to one shard.
+        model: The model's name.
         architecture: Its transformers class.
         device: The device's id.
         checks: A hash of the names of its tests.

@@ -26,8 +26,9 @@ def add_parser(commands: Any) -> None:
     """Add `plan` and `ci-matrix` to the parsers of `hfaccel`."""
     description = (
         "Collect what pytest would run with the arguments after `--`, and distribute the cells over shards that take "
-        "equally long, by recorded durations; a model's cells stay together. The plan is written to a file. Each job "
-        "runs its shard with `pytest --hf-plan FILE --hf-shard k/N`, and `hfaccel merge` joins the results."
+        "equally long, by recorded durations; a model's cells stay together, unless it takes longer than an even "
+        "share. The plan is written to a file. Each job runs its shard with `pytest --hf-plan FILE --hf-shard k/N`, "
+        "and `hfaccel merge` joins the results."
     )
     for name, text in (("plan", "split a run over many machines"), ("ci-matrix", "`plan` with --format github")):
         parser = commands.add_parser(
