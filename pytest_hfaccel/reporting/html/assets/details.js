@@ -1,6 +1,6 @@
 // The panel beside the matrix: a cell with its checks, or a model on all its devices.
 
-import { MEANT, STATUS, columnName, format, html, loadDetails, signal, useEffect, useRef, useState, words } from "./data.js";
+import { MEANT, STATUS, columnName, format, html, loadDetails, signal, useEffect, useLayoutEffect, useRef, useState, words } from "./data.js";
 import { Badge, CHANGES, Icon, Impl, Weights, counts } from "./matrix.js";
 import { BatchChart, HistoryChart } from "./charts.js";
 import { address, closePanel, open, run, runAddress } from "./state.js";
@@ -180,7 +180,7 @@ export function Header({ title, to, children }) {
 export function PanelFrame({ content }) {
   const key = open.value;
   const box = useRef();
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (!key) return undefined;
     box.current?.focus({ preventScroll: true });
     if (box.current) box.current.scrollTop = 0;

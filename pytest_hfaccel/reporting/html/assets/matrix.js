@@ -100,7 +100,7 @@ export function FilterBar() {
   const all = run.value, { cells, rows } = found.value, values = facets.value;
   const { row, rows: plural, cell } = all.terms;
   const input = useRef();
-  useEffect(() => {
+  useLayoutEffect(() => {
     const focus = (event) => {
       if (event.key === "/" && !/^(INPUT|TEXTAREA|SELECT)$/.test(document.activeElement?.tagName)) {
         event.preventDefault();
