@@ -26,7 +26,7 @@ from pytest_hfaccel.checkpoints.configs import ShrinkOptions, model_class, tiny_
 from pytest_hfaccel.checkpoints.fingerprint import SMOKE_FORWARD_FILE
 from pytest_hfaccel.checkpoints.generic_inputs import generic_inputs
 from pytest_hfaccel.checkpoints.processors import make_processors
-from pytest_hfaccel.core.errors import CheckpointError, HfAccelError, LoadError, format_bytes
+from pytest_hfaccel.core.errors import CheckpointError, HfAccelError, LoadError, format_bytes, line_of_transformers
 from pytest_hfaccel.core.results import Cause
 from pytest_hfaccel.core.spec import ModelSpec
 from pytest_hfaccel.core.tasks import GENERIC, task_of
@@ -191,8 +191,24 @@ def build_errors(spec: ModelSpec, directory: Path) -> Iterator[None]:
     except Exception as error:
         raise LoadError(
             f"a {spec.architecture} cannot be built: {type(error).__name__}: {str(error).strip()}",
-            cause=Cause.PACKAGE if isinstance(error, ImportError) else Cause.TINY_CHECKPOINT,
+            cause=_cause_of(error),
         ) from error
+
+
+def _cause_of(error: Exception) -> Cause:
+    """Return whose doing it is that a model cannot be built.
+
+    Sizes and inputs that do not fit are ours. A name that transformers' own code reads and that is not there, or an
+    attribute that an object of its own does not have, is transformers', whatever the sizes; but an attribute of a
+    config may be one that our config lacks.
+    """
+    if isinstance(error, ImportError):
+        return Cause.PACKAGE
+    is_theirs = isinstance(error, NameError)
+    if isinstance(error, AttributeError):
+        owner = type(error.obj)
+        is_theirs = owner.__module__.startswith("transformers.") and not owner.__name__.endswith("Config")
+    return Cause.TRANSFORMERS if is_theirs and line_of_transformers(error) else Cause.TINY_CHECKPOINT
 
 
 def _write(spec: ModelSpec, config: Any, directory: Path, *, has_processors: bool = True) -> Any:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_hfaccel.checkpoints.described_model import DescribedModel, tensors_of_other_heads, tensors_of_other_shape
 from pytest_hfaccel.checkpoints.integrity import read_errors, require_intact_snapshot, require_sound_files
 from pytest_hfaccel.checkpoints.pretrained.packages import name_missing_package
-from pytest_hfaccel.core.errors import CheckpointError, HfAccelError, LoadError
+from pytest_hfaccel.core.errors import CheckpointError, HfAccelError, LoadError, NotWhatTheFilesHold
 from pytest_hfaccel.core.spec import ModelSpec, Weights, WeightsChoice
 from pytest_hfaccel.upstream.torch import skip_init_on_meta
 from pytest_hfaccel.upstream.transformers import load_in_one_thread, quiet
@@ -89,7 +89,7 @@ class Checkpoint:
         misshapen = tensors_of_other_shape(info)
         problems = misshapen or described.differences(model, ignored=unexpected)
         if problems:
-            error = LoadError(
+            error = NotWhatTheFilesHold(
                 f"{self.directory}: what {type(model).__name__}.from_pretrained made is not what the files hold:\n"
                 + "\n".join(problems),
                 hint="No device has a part in this: it is wrong as soon as it is loaded.",

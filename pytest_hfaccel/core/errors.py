@@ -9,6 +9,7 @@
     ├── GatedError              the hub answered: this model needs a licence and a token
     ├── CheckpointError         the checkpoint on disk cannot be read or written
     ├── LoadError               the model could not be built, loaded, converted or compiled
+    │   └── NotWhatTheFilesHold     a class made other weights of the files than they hold
     ├── DeviceCrashed           the process that computes (a browser) died
     ├── DeviceTimeout           it did not answer in time
     ├── InfraError              the machine is at fault: disk, memory, driver, a wrong product
@@ -22,6 +23,7 @@ Every exception knows the `status` a cell gets for it, and the `stage` it happen
 from __future__ import annotations
 
 import errno
+import traceback
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
@@ -106,6 +108,10 @@ class LoadError(HfAccelError):
     default_stage = "load"
 
 
+class NotWhatTheFilesHold(LoadError):
+    """A class's `from_pretrained` made other weights than the files have, so that no device has a part in it."""
+
+
 class DeviceCrashed(HfAccelError):
     """The process that computes for a device (a browser, its page or its GPU process) died; this one did not."""
 
@@ -155,6 +161,27 @@ def error_line(error: BaseException) -> str:
 def shorten(text: str, length: int) -> str:
     """Return a text of at most so many characters; a longer one ends in `...`."""
     return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def line_of_transformers(error: BaseException, under: str = "") -> str:
+    """Return the innermost line of transformers that an exception passed, `transformers/...:line: code`; else "".
+
+    Args:
+        error: The exception; if it was raised from another one, that one is looked at.
+        under: A folder in transformers; lines elsewhere are passed over. Without one the innermost line that is not
+            torch's must be transformers'.
+    """
+    while error.__cause__ is not None:
+        error = error.__cause__
+    found = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        file = frame.filename.replace("\\", "/")
+        package, is_inside, rest = file.rpartition(f"/transformers/{under}")
+        if package and is_inside:
+            found = f"transformers/{under}{rest}:{frame.lineno}: {frame.line}"
+        elif not under and "/torch/" not in file:
+            found = ""
+    return found
 
 
 def format_bytes(count: int) -> str:

@@ -25,6 +25,7 @@ BUDGET = "error budget"
 PRODUCT = "known product on the device"
 TORCH = "torch on the CPU in fp32"
 TORCH_DTYPE = "torch on the CPU at the cell's dtype"
+ATTENTION = "torch on the CPU with another attention"
 ALONE = "runtime without pytest-hfaccel"
 CAPTURED = "captured program in torch"
 INTERPRETED = "graph without the runtime's kernels"
@@ -183,6 +184,11 @@ RULES: tuple[Rule, ...] = (
         lambda e: e.differs(TORCH_DTYPE) and not e.overflows(TORCH_DTYPE),
         Cause.TRANSFORMERS,
         "the class itself, run by torch on the CPU at this dtype, is off by more than the dtype must cost",
+    ),
+    (
+        lambda e: e.differs(ATTENTION),
+        Cause.TRANSFORMERS,
+        "the class itself, run by torch on the CPU, computes something else with another implementation of attention",
     ),
     (
         lambda e: e.agrees(ALONE),

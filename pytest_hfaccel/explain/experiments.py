@@ -113,6 +113,7 @@ class Examination:
             yield cause.TORCH_DTYPE, lambda: self._in_torch(run, cause.TORCH_DTYPE, dtype)
         if device.traits.exported:
             captured = variants.run_captured
+            yield cause.ATTENTION, lambda: self._other_attention(run)
             yield cause.ALONE, lambda: self._outputs(run, variants.run_alone(loaded, dtype, inputs), dtype)
             yield cause.CAPTURED, lambda: self._outputs(run, captured(loaded, run.source, inputs), "fp32")
             yield cause.INTERPRETED, lambda: self._interpreted(run, loaded)
@@ -224,6 +225,19 @@ class Examination:
         with torch.inference_mode():
             outputs = flatten_outputs(model(**side.moved(dict(run.sample.forward), "")))
         return {name: leaf.cpu() for name, leaf in outputs.items()}
+
+    def _other_attention(self, run: CellRun) -> Experiment:
+        """Run the class in torch with `eager` attention, or with `sdpa` where it has that anyway."""
+        model = run.source.torch_model("fp32")
+        own = getattr(model.config, "_attn_implementation", None)
+        other = "sdpa" if own == "eager" else "eager"
+        try:
+            model.set_attn_implementation(other)
+        except (AttributeError, ImportError, ValueError) as error:
+            raise variants.NotPossible(f"the class has no attention {other}") from error
+        with torch.inference_mode():
+            outputs = flatten_outputs(model(**Side(model).moved(dict(run.sample.forward), "")))
+        return replace(self._outputs(run, outputs, "fp32"), about=f"{other} instead of {own}")
 
     def _interpreted(self, run: CellRun, loaded: Any) -> Experiment:
         outputs, borrowed = variants.run_interpreted(loaded, run.sample.forward)

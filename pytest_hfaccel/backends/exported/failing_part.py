@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import time
-import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ import torch
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from pytest_hfaccel.backends.exported.capture import tracing
-from pytest_hfaccel.core.errors import error_line
+from pytest_hfaccel.core.errors import error_line, line_of_transformers
 
 if TYPE_CHECKING:
     from pytest_hfaccel.backends.exported import ExportedRuntime
@@ -190,9 +189,5 @@ class _Part(torch.nn.Module):  # type: ignore[misc]
 
 def _failed_part(name: str, module: Any, call: Call, error: Exception) -> FailedPart:
     shapes = [list(each.shape) for each in tree_leaves(call) if isinstance(each, torch.Tensor)]
-    place = ""
-    for frame in traceback.extract_tb(error.__traceback__):
-        package, is_model, file = frame.filename.replace("\\", "/").rpartition("/transformers/models/")
-        if package and is_model:  # the last one is where tracing was
-            place = f"transformers/models/{file}:{frame.lineno}: {frame.line}"
+    place = line_of_transformers(error, "models/")  # the last one is where tracing was
     return FailedPart(name, type(module).__name__, shapes, error_line(error)[:_TEXT], place)

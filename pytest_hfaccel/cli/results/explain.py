@@ -11,8 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.cli import print_json
 from pytest_hfaccel.cli.results.cell_argument import Target, add_cell_arguments, target_of
-from pytest_hfaccel.core.errors import ConfigError, HfAccelError, LoadError, error_line, first_line
-from pytest_hfaccel.core.results import CheckOutcome, Stage
+from pytest_hfaccel.core.errors import (
+    CheckpointError,
+    ConfigError,
+    HfAccelError,
+    LoadError,
+    NotWhatTheFilesHold,
+    error_line,
+    first_line,
+    line_of_transformers,
+)
+from pytest_hfaccel.core.results import Cause, CheckOutcome, Stage
 
 if TYPE_CHECKING:
     from pytest_hfaccel.core.spec import Cell
@@ -115,6 +124,11 @@ def _issue(cell: Cell, target: Target, answer: _Answer) -> str:
 def _answer(session: Session, cell: Cell, target: Target, scripts: Path | None, seconds: float | None) -> _Answer:
     """Find the first divergence, where the device lets, and then the cause."""
     from pytest_hfaccel.explain.graphs import why_unreadable
+    from pytest_hfaccel.registry.installed import unknown_architectures
+
+    problems = unknown_architectures([cell.model]) if not cell.model.requires_remote_code else []
+    if problems and not target.record:
+        return _unknown_class(cell, problems[0])
 
     failures = target.failures()
     known: list[Experiment | None] = []
@@ -128,8 +142,10 @@ def _answer(session: Session, cell: Cell, target: Target, scripts: Path | None, 
             answer.divergence = tuple(line for line in answer.lines if not line.startswith("Reproduction:"))
         except LoadError as error:
             if error.stage != Stage.CONVERT:
-                raise
+                return _not_loaded(cell, error)
             why, is_converted = "the model cannot be converted", False
+        except CheckpointError as error:
+            return _not_loaded(cell, error)
         except HfAccelError:
             raise
         except Exception as error:  # whatever a model that fails may raise where it is looked at
@@ -155,6 +171,44 @@ def _answer(session: Session, cell: Cell, target: Target, scripts: Path | None, 
     answer.json["cause"] = verdict.to_json()
     answer.is_wrong = answer.is_wrong or verdict.is_failure
     return answer
+
+
+def _unknown_class(cell: Cell, problem: str) -> _Answer:
+    """Explain a class that the installed transformers does not export; one of its own mappings may name it."""
+    from pytest_hfaccel.explain.cause import Verdict
+
+    is_theirs = "/" in cell.model.name and cell.model.source.startswith("transformers")
+    cause = Cause.TRANSFORMERS if is_theirs else Cause.UNDECIDED
+    because = "an auto mapping of its own names a class that it does not have" if is_theirs else problem
+    verdict = Verdict("resolves", cause, because)
+    found = (f"Class: {problem}",)
+    json = {"unknown_class": problem, "divergence": list(found), "cause": verdict.to_json()}
+    return _Answer([*found, *verdict.lines()], json, True, verdict, divergence=found)
+
+
+def _not_loaded(cell: Cell, error: HfAccelError) -> _Answer:
+    """Explain why a model cannot be loaded, where that is the class's doing on every device.
+
+    Files that the class itself has written are sound: what fails when they are read is its code.
+
+    Raises:
+        HfAccelError: The same error, where it is not known to be.
+    """
+    from pytest_hfaccel.core.spec import Weights
+    from pytest_hfaccel.explain.cause import Verdict
+
+    place = line_of_transformers(error)
+    if isinstance(error, NotWhatTheFilesHold):
+        because = "its from_pretrained does not make of the files what they hold, before any device has a part in it"
+    elif place and (error.cause == Cause.TRANSFORMERS or (cell.weights.kind != Weights.PRETRAINED and not error.cause)):
+        because = "its own code fails while it is built or loaded, before any device has a part in it"
+    else:
+        raise error
+    found = (f"Loading: {error}", *([f"  at {place}"] if place else []))
+    verdict = Verdict("from_pretrained", Cause.TRANSFORMERS, because)
+    about = {"error": str(error), "place": place}
+    json = {"loading": about, "divergence": list(found), "cause": verdict.to_json()}
+    return _Answer([*found, *verdict.lines()], json, True, verdict, divergence=found)
 
 
 def _in_torch(session: Session, cell: Cell, scripts: Path | None) -> tuple[_Answer, Experiment | None]:

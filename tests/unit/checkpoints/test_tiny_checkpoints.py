@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from pytest_hfaccel.checkpoints import Checkpoint, CheckpointStore
-from pytest_hfaccel.core.errors import CheckpointError, ConfigError, LoadError
+from pytest_hfaccel.checkpoints.build import build_errors
+from pytest_hfaccel.core.errors import CheckpointError, ConfigError, LoadError, line_of_transformers
 from pytest_hfaccel.core.files import MANIFEST
+from pytest_hfaccel.core.results import Cause
 from pytest_hfaccel.core.spec import ModelSpec, Weights, WeightsChoice
 
 pytestmark = pytest.mark.slow
@@ -136,8 +139,30 @@ def test_a_model_larger_than_the_disk_is_refused(tmp_path: Path, monkeypatch: py
 
 
 def test_dims_no_model_can_have_are_a_load_error(tmp_path: Path) -> None:
-    with pytest.raises(LoadError, match=r"a BertForMaskedLM cannot be built: .*not a multiple"):
+    with pytest.raises(LoadError, match=r"a BertForMaskedLM cannot be built: .*not a multiple") as raised:
         prepare(tmp_path, bert(hidden_size=66), Weights.RANDOM)
+    assert raised.value.cause == Cause.TINY_CHECKPOINT
+
+
+def test_an_attribute_that_an_object_of_transformers_does_not_have_is_transformers_doing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import BertConfig, BertForMaskedLM, BertModel
+    from transformers.utils import ModelOutput
+
+    right = BertModel.forward
+
+    def without_attributes(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return ModelOutput({"last_hidden_state": right(self, *args, **kwargs)[0]})
+
+    monkeypatch.setattr(BertModel, "forward", without_attributes)
+    model = BertForMaskedLM(BertConfig(**SMALL))
+    lacking = pytest.raises(LoadError, match="'ModelOutput' object has no attribute 'hidden_states'")
+    with lacking as raised, build_errors(bert(), tmp_path):
+        model(torch.ones(1, 3, dtype=torch.long))
+    assert raised.value.cause == Cause.TRANSFORMERS
+    assert line_of_transformers(raised.value).startswith("transformers/models/bert/modeling_bert.py:")
+    assert line_of_transformers(raised.value).endswith(": hidden_states=outputs.hidden_states,")
 
 
 def test_code_of_a_repository_needs_consent(tmp_path: Path) -> None:

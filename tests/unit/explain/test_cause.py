@@ -47,6 +47,8 @@ WRONG_GRAPH = {"BUDGET": DIFFERS, "TORCH": AGREES, "ALONE": DIFFERS, "UNOPTIMISE
         ("fp32", [FAILS, Experiment(cause.LEAK, DIFFERS, leaf="ours")], Cause.OURS),
         ("fp32", [FAILS, Experiment(cause.LEAK, DIFFERS, leaf="transformers")], Cause.TRANSFORMERS),
         ("fp32", [*found(TORCH=AGREES), Experiment(cause.LEAK, DIFFERS, leaf="runtime")], Cause.RUNTIME),
+        ("fp32", found(**WRONG_GRAPH, ATTENTION=DIFFERS, CAPTURED=DIFFERS), Cause.TRANSFORMERS),
+        ("fp32", found(**WRONG_GRAPH, ATTENTION=AGREES, CAPTURED=DIFFERS), Cause.EXPORTER),
         ("fp32", found(GENERATION=DIFFERS), Cause.TRANSFORMERS),
         ("fp32", found(GENERATION=DIFFERS, TORCH=AGREES), Cause.UNDECIDED),
         ("fp32", found(GENERATION=AGREES), Cause.UNDECIDED),
