@@ -8,7 +8,7 @@ import pytest
 
 from pytest_hfaccel.compat.hardware_model_integration import HardwareAwareModelClassifier
 from pytest_hfaccel.core.results import Cause, CellResult, CheckOutcome, Stage, Status
-from pytest_hfaccel.reporting import write_reports
+from pytest_hfaccel.reporting import JOURNAL, Journal
 from tests.unit.predict.predict_samples import REPORT, block_trace
 
 
@@ -34,7 +34,10 @@ def profile(reports: Path, *checks: CheckOutcome) -> dict[str, object]:
         weights="pretrained",
         checks=list(checks),
     )
-    write_reports(reports, [tried], {"started": "2026-02-01T00:00:00+00:00", "machine": {"cpu": {"name": "a CPU"}}})
+    header = {"started": "2026-02-01T00:00:00+00:00", "machine": {"cpu": {"name": "a CPU"}}}
+    journal = Journal(reports / JOURNAL, header)
+    journal.append(tried)
+    journal.close()
     answer = HardwareAwareModelClassifier(reports=reports, machine=REPORT).classify_model("bert-base-uncased")
     return dict(answer["hardware_profile"]["cpu"])
 
