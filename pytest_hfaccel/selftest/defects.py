@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     Load = Callable[[Cell, ModelSource], LoadedModel]
     Loading = Callable[[Load, Cell, ModelSource], LoadedModel]
 
-BERT = ModelSpec("selftest-bert", "BertForMaskedLM", "fill-mask", source="selftest")
-GPT2 = ModelSpec("selftest-gpt2", "GPT2LMHeadModel", "text-generation", source="selftest")
+# One layer each: runtimes of graphs convert a model anew for every weight that is wrong, at a cost that grows with it.
+BERT = ModelSpec("selftest-bert", "BertForMaskedLM", "fill-mask", dims={"num_hidden_layers": 1}, source="selftest")
+GPT2 = ModelSpec("selftest-gpt2", "GPT2LMHeadModel", "text-generation", dims={"n_layer": 1}, source="selftest")
 
 ANY = frozenset[str]()
 """Every kind of device."""
