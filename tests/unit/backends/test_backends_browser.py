@@ -315,6 +315,18 @@ def rel_l2(found: Any, expected: Any) -> float:
 
 @needs_wasm
 @pytest.mark.slow
+def test_counters_tell_who_holds_memory_in_the_browser(on_wasm: Any, gpt2: CountingSource) -> None:
+    on_wasm.forward(gpt2.sample().forward)
+    before = on_wasm.memory_counters()
+    assert before["tensors of the page"] == 0, "no run's tensors stay"
+    assert before["processes of the pages"] > 2**20
+    with on_wasm.occupied(2**24):
+        during = on_wasm.memory_counters()
+    assert during["JavaScript of the page"] - before["JavaScript of the page"] == pytest.approx(2**24, rel=0.1)
+
+
+@needs_wasm
+@pytest.mark.slow
 def test_wasm_computes_what_torch_does(on_wasm: Any, reference: Any, gpt2: CountingSource) -> None:
     for rows, tokens in ((2, None), (1, 3)):
         inputs = {name: tensor[:rows, :tokens] for name, tensor in gpt2.sample().forward.items()}
