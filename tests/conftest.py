@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from packaging.version import Version
 
-from tests.forkserver import IS_POSSIBLE, READ_EARLY, ForkServer, replaced_starts
+from tests.forkserver import IS_POSSIBLE, READ_EARLY, STARTS_NEW_PROCESSES, ForkedPopen, ForkServer, replaced_starts
 from tests.harness import Project, environment, use_fork_server
 
 # huggingface_hub reads it once, when the first test of a process imports it: whatever a test sets later comes too late.
@@ -42,6 +43,21 @@ def pytest_configure(config: pytest.Config) -> None:
     if given is not None:
         use_fork_server(given[0], Path(given[1]))
     config.option.loadscopereorder = False
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_sessionstart(session: pytest.Session) -> Iterator[None]:
+    """Let the workers of pytest-xdist be forks, too, instead of importing torch, transformers and all runtimes."""
+    server = ForkedPopen.server
+    if server is None or not session.config.stash.get(_fork_server, None) or "COVERAGE_PROCESS_START" in os.environ:
+        return (yield)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess, "Popen", ForkedPopen)
+        for name in {*os.environ} - {*(adapted := server.adapted(os.environ))}:
+            patch.delenv(name)
+        for name, value in {**adapted, STARTS_NEW_PROCESSES: "1"}.items():
+            patch.setenv(name, value)
+        return (yield)
 
 
 @pytest.hookimpl(optionalhook=True)

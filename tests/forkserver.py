@@ -39,6 +39,7 @@ import threading
 import traceback
 import types
 import warnings
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -74,12 +75,21 @@ MODULES = (
     "transformers.models.auto.modeling_auto",
     "transformers.models.bert.modeling_bert",
     "transformers.models.distilbert.modeling_distilbert",
-    "transformers.pipelines",
+    "transformers.pipelines.fill_mask",
+    # What a conversion takes: networkx, the modules of sixty models.
+    "transformers.exporters.exporter_openvino",
+    "transformers.exporters.exporter_onnx",
+    "transformers.exporters.runners.runner_openvino",
+    "openvino.frontend.pytorch",
+    "onnxscript",
     "duckdb",
     "pytest",
 )
 
 PLUGINS = ("anyio.pytest_plugin", "pytest_benchmark.plugin", "pytest_timeout", "xdist.plugin", "pytest_hfaccel.plugin")
+
+STARTS_NEW_PROCESSES = "TESTS_START_NEW_PROCESSES"
+"""Environment variable of a fork whose own children are to be new processes, not forks."""
 
 _REQUEST_BYTES = 1 << 17
 
@@ -93,6 +103,10 @@ class Connection:
     def __init__(self, address: str, environment: Mapping[str, str]) -> None:
         self.address = address
         self._early = _early(environment)
+
+    def adapted(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """Return an environment that a fork can have: what was read before the fork is that of the server."""
+        return {name: value for name, value in environment.items() if name not in _early(environment)} | self._early
 
     def can_start(self, environment: Mapping[str, str]) -> bool:
         """Whether a fork can have this environment, in view of what was read before the fork."""
@@ -333,8 +347,29 @@ def warm() -> None:
             # Otherwise pytest warns that it came too late to rewrite the assertions of a plugin.
             module = sys.modules[name.partition(".")[0]]
             module.__doc__ = f"{module.__doc__}\nPYTEST_DONT_REWRITE"
+    _compute_what_is_kept()
+    _forget_what_is_done_at_the_exit()
     gc.collect()
     gc.freeze()  # what the collector does not touch stays shared between the forks
+
+
+def _compute_what_is_kept() -> None:
+    """Compute what transformers and the plugin compute once per process, the same in each."""
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+    from pytest_hfaccel.registry import installed
+    from pytest_hfaccel.reporting import run_facts
+
+    get_checkpoint_conversion_mapping("bert")
+    installed.require_class("BertModel")
+    run_facts.installed_versions()
+
+
+def _forget_what_is_done_at_the_exit() -> None:
+    """Let a fork exit without what torch does at the exit: a report of the compiler, libraries that are taken apart."""
+    atexit.unregister(sys.modules["torch._dynamo.utils"].dump_compile_times)
+    for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+        finalizer.atexit = False
 
 
 def serve(listener: socket.socket) -> dict[str, Any]:
@@ -403,8 +438,9 @@ def become(request: dict[str, Any]) -> None:
     sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
     if threads := os.environ.get(THREADS[0]):
         sys.modules["torch"].set_num_threads(int(threads))
-    for place, name, replacement in replaced_starts():
-        setattr(place, name, replacement)
+    if os.environ.pop(STARTS_NEW_PROCESSES, None) is None:
+        for place, name, replacement in replaced_starts():
+            setattr(place, name, replacement)
     path = [str(Path(entry).absolute()) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
     sys.path[:0] = [entry for entry in path if entry not in sys.path]
     for name in ("xdist.plugin", "xdist.workermanage"):  # they copy it when Python starts

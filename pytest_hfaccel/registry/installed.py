@@ -90,7 +90,7 @@ def _sources(pattern: str) -> Iterator[Path]:
 def _names() -> frozenset[str]:
     import transformers
 
-    return frozenset(dir(transformers))
+    return frozenset(transformers.__all__)  # `dir` takes a tenth of a second to say the same
 
 
 def unknown_architectures(specs: Iterable[ModelSpec]) -> list[str]:

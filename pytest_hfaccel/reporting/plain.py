@@ -60,12 +60,16 @@ def redact(text: str, environ: Mapping[str, str] | None = None, root: str | None
         secret = environ.get(name, "").strip()
         if len(secret) >= _SHORTEST_SECRET:
             text = text.replace(secret, MASK)
-    text = _HUB_TOKEN.sub(rf"\1{MASK}", text)
-    text = _BEARER.sub(rf"\1{MASK}", text)
-    text = _URL_USER.sub(rf"\1{MASK}@", text)
-    if root:
+    # Reports have thousands of texts, and few of them hold anything of this: `in` is ten times as fast as a pattern.
+    if "hf_" in text or "api_org_" in text:
+        text = _HUB_TOKEN.sub(rf"\1{MASK}", text)
+    if "bearer" in text.lower():
+        text = _BEARER.sub(rf"\1{MASK}", text)
+    if "://" in text:
+        text = _URL_USER.sub(rf"\1{MASK}@", text)
+    if root and _without_separator(root) in text:
         text = _path_below(root, anywhere=False).sub(lambda found: "" if found[1] else ".", text)
-    if home := environ.get("HOME") or environ.get("USERPROFILE"):
+    if (home := environ.get("HOME") or environ.get("USERPROFILE")) and _without_separator(home) in text:
         text = _path_below(home, anywhere=True).sub(lambda found: "~/" if found[1] else "~", text)
     return text
 
@@ -96,5 +100,9 @@ def _path_below(directory: str, *, anywhere: bool) -> re.Pattern[str]:
     if len(parts) < 2:
         return re.compile(r"(?!)()")
     before = "" if anywhere and len(parts) > 2 else r"(?<![\w.~-])"
-    name = re.escape(directory.rstrip("/\\"))
+    name = re.escape(_without_separator(directory))
     return re.compile(rf"{before}{name}(?:([/\\])(?=[\w.~@+-])|(?![\w.@+-]))")
+
+
+def _without_separator(directory: str) -> str:
+    return directory.rstrip("/\\")

@@ -6,6 +6,7 @@ import json
 import platform
 import re
 from collections.abc import Mapping
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -104,9 +105,16 @@ _PACKAGES = (
 def installed_versions() -> dict[str, str | None]:
     """Return the versions of Python and the packages that decide a result, without importing them.
 
+    They are read once per process: what was imported stays, whatever is installed meanwhile.
+
     Returns:
         The versions; `None` for a package that is not installed.
     """
+    return dict(_versions_at_the_start())
+
+
+@cache
+def _versions_at_the_start() -> dict[str, str | None]:
     return {"python": platform.python_version(), **{name: installed_version(name) for name in _PACKAGES}}
 
 

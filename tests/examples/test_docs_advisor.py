@@ -28,6 +28,9 @@ PRINTED = {
 REGISTRY = """
 version: 1
 models:
+  distilgpt2: null
+  facebook/deit-base: null
+  scikit-learn/digits-resnet: null
   HuggingFaceTB/SmolLM2-135M: null
   Qwen/Qwen2-0.5B: null
   facebook/deit-base-distilled-patch16-224: null

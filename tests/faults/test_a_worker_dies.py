@@ -152,8 +152,20 @@ def test_in_a_check_of_the_models_class(models: Project) -> None:
 
 
 def test_of_pytest_timeout_because_a_check_hangs(models: Project) -> None:
-    limit = ("--timeout", "8", "--timeout-method", "thread")  # ends the process
-    run = run_models(models, *limit, HANGS_IN="distilbert-base-uncased/two")
+    models.write(
+        "conftest.py",
+        CHECKS
+        + """
+import pytest
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.name.startswith("test_two[distilbert"):
+            item.add_marker(pytest.mark.timeout(1, method="thread"))  # which ends the process
+""",
+    )
+    run = run_models(models, HANGS_IN="distilbert-base-uncased/two")
     assert run.code == 1, run.output
     crashed = run.results["distilbert-base-uncased-fake0-fp32"]
     assert [check.name for check in crashed.checks if check.status == "crashed"] == ["two"]

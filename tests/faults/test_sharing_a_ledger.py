@@ -149,7 +149,7 @@ def pytest_collection_finish(session):
 def most_memory(models: Project, **env: Any) -> tuple[int, int]:
     """Run two workers; return the most bytes that they had together beyond what they began with, and the exit code."""
     models.write("conftest.py", _CHECKS + _FREE_BEFORE)
-    process = models.start("-n", "2", *_RUN, new_process=True, **env)  # the memory of a fork is in part that of others
+    process = models.start("-n", "2", *_RUN, **env)
     most = 0
     while process.poll() is None:
         total = 0

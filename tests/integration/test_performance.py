@@ -34,8 +34,17 @@ def rows(path: Path, table: str) -> int:
         return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # noqa: S608 - a test's table
 
 
-def test_one_test_per_point(project: Project) -> None:
-    run = project.run(*MEASURE, *ONLY, *POINTS, "-W", "error")
+@pytest.fixture(scope="module")
+def points_run(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> HfRun:
+    """Four points of a model are measured; pytest-benchmark writes a file, and the database is the default one."""
+    pytest.importorskip("pytest_benchmark")
+    project = Project(tmp_path_factory.mktemp("points"), shared_cache)
+    written = ("--benchmark-json", "b.json", "--benchmark-group-by", "param:batch")
+    return project.run(*MEASURE, *ONLY, *POINTS, *written, "-W", "error")
+
+
+def test_one_test_per_point(points_run: HfRun) -> None:
+    run = points_run
     assert run.code == 0, run.output
     assert run.counts["passed"] == 5
     for point in ("b1-s8", "b1-s16", "b2-s8", "b2-s16"):
@@ -46,25 +55,26 @@ def test_one_test_per_point(project: Project) -> None:
     assert all(check.measures["median_ms"] > 0 for check in checks)
 
 
-def test_the_database_holds_the_run_once(project: Project) -> None:
+def test_the_database_holds_the_run_once(points_run: HfRun, shared_cache: Path) -> None:
     pytest.importorskip("duckdb")
-    for number in (1, 2):
-        run = project.run(*MEASURE, *ONLY, *POINTS, "-p", "no:benchmark")
-        assert run.code == 0, run.output
-        assert f"(run {number}: 4 measurements, 1 cells)" in run.output
-    path = project.directory / "hfaccel.duckdb"
+    assert "(run 1: 4 measurements, 1 cells)" in points_run.output
+    again = Project(points_run.reports.parent, shared_cache).run(
+        *MEASURE, *ONLY, "-p", "no:benchmark", "--hf-reports", "again"
+    )
+    assert again.code == 0, again.output
+    assert "(run 2: 1 measurements, 1 cells)" in again.output
+    path = points_run.reports.parent / "hfaccel.duckdb"
     assert rows(path, "test_runs") == 2
-    assert rows(path, "performance_results") == 8
+    assert rows(path, "performance_results") == 5
     assert rows(path, "hardware_compatibility") == 2
-    assert rows(path, "integration_test_results") == 10
+    assert rows(path, "integration_test_results") == 5 + 2
     assert rows(path, "models") == rows(path, "hardware_platforms") == 1
 
 
-def test_what_pytest_benchmark_writes(project: Project) -> None:
-    pytest.importorskip("pytest_benchmark")
-    run = project.run(*MEASURE, *ONLY, *POINTS, "--benchmark-json", "b.json", "--benchmark-group-by", "param:batch")
+def test_what_pytest_benchmark_writes(points_run: HfRun) -> None:
+    run = points_run
     assert run.code == 0, run.output
-    benchmarks: list[dict[str, Any]] = json.loads((project.directory / "b.json").read_text())["benchmarks"]
+    benchmarks: list[dict[str, Any]] = json.loads((run.reports.parent / "b.json").read_text())["benchmarks"]
     assert len(benchmarks) == 4
     by_place = {(one.batch, one.length): one for one in measured(run)}
     for one in benchmarks:
@@ -144,13 +154,11 @@ class TestBert(ModelClassTests):
 def test_two_workers_measure_and_the_controller_writes(project: Project) -> None:
     pytest.importorskip("duckdb")
     models = ("--hf-model", "bert-base-uncased", "--hf-model", "distilbert-base-uncased")
-    run = project.run(
-        "-n", "2", *MEASURE, *ONLY, *models, "--hf-performance-batch-sizes", "1,2", "--hf-database", "own.duckdb"
-    )
+    run = project.run("-n", "2", *MEASURE, *ONLY, *models, "--hf-database", "own.duckdb")
     assert run.code == 0, run.output
-    assert run.counts["passed"] == 6
-    assert [one.details["processes"] for one in measured(run)] == [2] * 4
-    assert rows(project.directory / "own.duckdb", "performance_results") == 4
+    assert run.counts["passed"] == 4
+    assert [one.details["processes"] for one in measured(run)] == [2] * 2
+    assert rows(project.directory / "own.duckdb", "performance_results") == 2
     assert rows(project.directory / "own.duckdb", "test_runs") == 1
 
 
@@ -167,13 +175,12 @@ def test_a_damaged_database_costs_no_result(project: Project) -> None:
 
 
 def test_a_database_without_duckdb_is_refused_before_the_run(project: Project) -> None:
-    project.write("blocked/sitecustomize.py", "import sys; sys.modules['duckdb'] = None\n")
-    run = project.run(
-        *MEASURE, "--hf-database", "x.duckdb", new_process=True, PYTHONPATH=str(project.directory / "blocked")
-    )
+    project.write("without_duckdb.py", "import sys; sys.modules['duckdb'] = None\n")
+    without = (*MEASURE, "-p", "without_duckdb")
+    run = project.run(*without, "--hf-database", "x.duckdb")
     assert run.code == 4, run.output
     assert "--hf-database (BENCHMARK_DB_PATH) x.duckdb: the package duckdb is not installed" in run.output
-    quiet = project.run(*MEASURE, *ONLY, new_process=True, PYTHONPATH=str(project.directory / "blocked"))
+    quiet = project.run(*without, *ONLY)
     assert quiet.code == 0, quiet.output
     assert "the benchmark database needs the package duckdb" in quiet.output
     assert len(measured(quiet)) == 1
