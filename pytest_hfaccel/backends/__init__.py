@@ -50,9 +50,9 @@ of `pytest_hfaccel.core.devices.TorchDevice`."""
 
 
 @cache
-def _entry_points(_path: tuple[str, ...]) -> EntryPoints:
-    """Read the entry points of all packages on a path, once: a run asks several times, and each takes 50 ms."""
-    return entry_points()
+def _entry_points(group: str, _path: tuple[str, ...]) -> EntryPoints:
+    """Read a group of entry points of all packages on a path, once: a run asks several times, each takes 50 ms."""
+    return entry_points(group=group)
 
 
 def register_described_devices() -> None:
@@ -61,7 +61,7 @@ def register_described_devices() -> None:
     Raises:
         ConfigError: A description cannot be imported, is none, or has the name of a built-in kind.
     """
-    for point in _entry_points(tuple(sys.path)).select(group=DEVICES_GROUP):
+    for point in _entry_points(DEVICES_GROUP, tuple(sys.path)):
         if any(kind.name == point.name for kind in described_kinds()):
             continue
         place = f"entry point {point.name!r} = {point.value!r} in the group {DEVICES_GROUP!r}"
@@ -90,7 +90,7 @@ class Backends:
         kinds = (*BUILT_IN.values(), *described_kinds())
         self._imports = {kind.name: _CLASSES[kind.backend] for kind in kinds if kind.backend}
         self._instances: dict[str, Backend] = {}
-        for point in _entry_points(tuple(sys.path)).select(group=ENTRY_POINT_GROUP):
+        for point in _entry_points(ENTRY_POINT_GROUP, tuple(sys.path)):
             self.register(point.name, point.value)
 
     def register(self, kind: str, backend: str | Backend) -> None:
