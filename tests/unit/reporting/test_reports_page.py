@@ -459,6 +459,7 @@ def test_pictures(browser: Any, page_file: Path, tmp_path: Path, name: str, opti
     shown.context.close()
 
 
+@pytest.mark.slow
 def test_ten_thousand_cells(browser: Any, tmp_path: Path) -> None:
     results = []
     for number in range(1250):

@@ -345,6 +345,7 @@ def test_the_browser_complains_of_nothing_and_asks_for_nothing(site: Shown) -> N
     assert all(url.startswith("file:") for url in site.requests)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "options"), [("dark", {"color_scheme": "dark"}), ("phone", PHONE)])
 def test_every_view_is_accessible_and_fits(
     browser: Any, site_file: Path, tmp_path: Path, name: str, options: Any
