@@ -155,9 +155,9 @@ def most_memory(models: Project, **env: Any) -> tuple[int, int]:
         total = 0
         for mark in models.directory.glob("ready-*"):
             try:
-                began = int(mark.read_text(encoding="utf-8") or 0)
+                began = int(mark.read_text(encoding="utf-8"))
                 total += max(0, psutil.Process(int(mark.name.partition("-")[2])).memory_info().rss - began)
-            except (psutil.NoSuchProcess, ValueError):
+            except (psutil.NoSuchProcess, ValueError):  # it has ended, or has not written the number yet
                 continue
         most = max(most, total)
         time.sleep(0.01)
