@@ -128,7 +128,7 @@ class Connection:
         """Start a process.
 
         Args:
-            arguments: Arguments of Python: perhaps `-u`, `-W` with its value; `-m`, `-c` or a file; its arguments.
+            arguments: Arguments of Python: perhaps `-B`, `-u`, `-W` with its value; `-m`, `-c` or a file; and its own.
             cwd: Working directory.
             environment: Environment; ask `can_start` first.
             files: Descriptors of its standard input, output and error.
@@ -319,7 +319,7 @@ def receive(answers: socket.socket) -> int:
 def _is_understood(arguments: Sequence[str]) -> bool:
     """Whether `become` knows Python's options among the arguments."""
     rest = list(arguments)
-    while rest and rest[0] in ("-u", "-W"):
+    while rest and rest[0] in ("-B", "-u", "-W"):
         del rest[: 2 if rest[0] == "-W" else 1]
     return bool(rest) and (rest[0] in ("-m", "-c") or not rest[0].startswith("-"))
 
@@ -465,7 +465,11 @@ def become(request: dict[str, Any]) -> None:
         if name in sys.modules:
             vars(sys.modules[name])["_sys_path"] = list(sys.path)
     arguments = request["arguments"]
-    while arguments[0] in ("-u", "-W"):
+    while arguments[0] in ("-B", "-u", "-W"):
+        if arguments[0] == "-B":
+            sys.dont_write_bytecode = True
+            arguments = arguments[1:]
+            continue
         if arguments[0] == "-u":
             for stream in (sys.stdout, sys.stderr):
                 stream.reconfigure(write_through=True)  # type: ignore[union-attr]
