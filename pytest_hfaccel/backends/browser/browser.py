@@ -46,6 +46,7 @@ _FLAGS = (
     "--disable-component-update",
     "--disable-sync",
     "--js-flags=--expose-gc",
+    "--enable-precise-memory-info",  # else performance.memory is rounded, and minutes old
     "--enable-unsafe-webgpu",
     "--enable-webgpu-developer-features",
 )

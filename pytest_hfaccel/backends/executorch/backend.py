@@ -10,7 +10,6 @@ import io
 import tempfile
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from pytest_hfaccel.backends.exported.inputs import SAMPLES
 from pytest_hfaccel.backends.exported.model import GraphModel
 from pytest_hfaccel.backends.memory import ProcessMemory, out_of_memory_raised
 from pytest_hfaccel.core.errors import BackendUnavailable, LoadError
+from pytest_hfaccel.core.presence import installed_version
 from pytest_hfaccel.core.spec import Cell, Device
 from pytest_hfaccel.upstream.executorch import (
     decompose_once,
@@ -187,7 +187,7 @@ def require_device(device: Device) -> None:
     Raises:
         BackendUnavailable: It is not, or has not.
     """
-    if find_spec("executorch") is None:
+    if installed_version("executorch") is None:  # a folder of that name could be imported, too
         raise BackendUnavailable(
             f"{device}: executorch is not installed.", stage="load", hint=f"{INSTALL} installs it."
         )

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Any
 
 import pytest
 import torch
 
+from pytest_hfaccel.core.presence import installed_version
 from pytest_hfaccel.upstream.executorch import decompose_once, quiet, retrace_changed_only
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(find_spec("executorch") is None, reason="executorch is an extra of this package"),
+    pytest.mark.skipif(installed_version("executorch") is None, reason="executorch is an extra of this package"),
 ]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 
 from pytest_hfaccel.backends.base import WeightChange
 from pytest_hfaccel.core.errors import BackendUnavailable, LoadError
+from pytest_hfaccel.core.presence import installed_version
 from pytest_hfaccel.core.spec import Device
 from tests.unit.backends.backend_sources import CountingSource, make_cell, tiny_checkpoint
 
@@ -19,7 +19,9 @@ XNNPACK = Device.parse("executorch")
 WEIGHT = "transformer.h.0.attn.c_proj.weight"
 
 pytestmark = pytest.mark.slow
-needs_executorch = pytest.mark.skipif(find_spec("executorch") is None, reason="executorch is an extra of this package")
+needs_executorch = pytest.mark.skipif(
+    installed_version("executorch") is None, reason="executorch is an extra of this package"
+)
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +147,7 @@ def test_axes_without_a_bound_are_refused() -> None:
 
 def test_without_the_package_the_device_is_unavailable(monkeypatch: pytest.MonkeyPatch, gpt2: Any) -> None:
     backend: Any = pytest.importorskip("pytest_hfaccel.backends.executorch.backend")
-    monkeypatch.setattr(backend, "find_spec", lambda _: None)
+    monkeypatch.setattr(backend, "installed_version", lambda _: None)
     with pytest.raises(BackendUnavailable, match="not installed") as refused:
         load(gpt2)
     assert "pytest-hfaccel[executorch]" in str(refused.value.hint)
