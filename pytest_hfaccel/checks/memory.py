@@ -37,6 +37,9 @@ _LEAK_SHARE = 0.75
 _KNOWN_BYTES = 16 * 2**20
 _SHOWN_SHARE = 0.5
 """The share of the known amount that the count must show; the resident set may shrink at the same moment."""
+_LOOKS = 3
+"""Times that the known amount is occupied until the count shows it. A browser may give back as much at the same moment
+(it did in two of three self-tests); a blind count never shows it."""
 
 
 @built_in("memory", stage=Stage.RUN)
@@ -69,15 +72,16 @@ def _count_known_amount(loaded: LoadedModel) -> tuple[str, dict[str, Any]]:
     """Occupy a known amount of memory; return what is wrong with the count of it, and what the count showed."""
     if not hasattr(loaded, "occupied"):  # a backend of others, from before there was this
         return "", {"known_bytes": "not tried: the backend cannot occupy memory"}
-    loaded.reset_peak_memory()
-    before = loaded.memory()
-    with loaded.occupied(_KNOWN_BYTES):
-        during = loaded.memory()
-    shown = {key: int(during[key]) - int(before["current_bytes"]) for key in ("current_bytes", "peak_bytes")}
-    measures = {"known_bytes": _KNOWN_BYTES, "shown_bytes": shown["current_bytes"]}
-    unseen = [key for key, grown in shown.items() if grown < _SHOWN_SHARE * _KNOWN_BYTES]
-    if not unseen:
-        return "", measures
+    for _ in range(_LOOKS):
+        loaded.reset_peak_memory()
+        before = loaded.memory()
+        with loaded.occupied(_KNOWN_BYTES):
+            during = loaded.memory()
+        shown = {key: int(during[key]) - int(before["current_bytes"]) for key in ("current_bytes", "peak_bytes")}
+        measures = {"known_bytes": _KNOWN_BYTES, "shown_bytes": shown["current_bytes"]}
+        unseen = [key for key, grown in shown.items() if grown < _SHOWN_SHARE * _KNOWN_BYTES]
+        if not unseen:
+            return "", measures
     return f"{_KNOWN_BYTES} bytes more were occupied, and {' and '.join(unseen)} did not show it: {shown}", measures
 
 

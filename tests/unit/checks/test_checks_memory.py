@@ -104,6 +104,23 @@ def test_memory_fails_when_the_process_grows_in_nearly_every_round(
     assert run("memory", context).status == status
 
 
+def test_memory_that_is_given_back_at_the_same_moment_hides_the_known_amount_once(bert: TinySource) -> None:
+    context = TinyContext(bert)
+    known = 16 * 2**20
+    # Given back while the amount is occupied; then, at the second look, not.
+    steps = iter([2 * known, -known // 8, 0, known])
+    total = [0]
+
+    def memory() -> dict[str, Any]:
+        total[0] += next(steps, 0)
+        return {"current_bytes": total[0], "peak_bytes": total[0], "source": "process"}
+
+    context.loaded = Planted(context.loaded, memory=memory)
+    outcome = run("memory", context)
+    assert outcome.status == Status.PASSED, outcome.reason
+    assert outcome.measures["shown_bytes"] == known
+
+
 def test_a_known_amount_of_memory_is_counted(bert: TinySource) -> None:
     outcome = run("memory", TinyContext(bert))
     assert outcome.status == Status.PASSED, outcome.reason
