@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -47,7 +48,10 @@ def test_machine_facts_are_json_without_the_machines_name() -> None:
     assert platform.node() not in text.replace(platform.release(), "")
 
 
-def test_the_command_prints_one_line_per_device(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_one_line_per_device(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where no earlier run has left reports, whose lines would follow
     assert main(["hardware", "--probe-only"]) == 0
     lines = capsys.readouterr().out.splitlines()
     devices = [line.split()[0] for line in lines[1:-2]]
