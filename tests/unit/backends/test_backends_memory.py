@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -87,9 +86,7 @@ def test_a_short_peak_is_seen_and_forgotten() -> None:
     block = bytearray(b"x" * (64 * MIB))
     del block
     assert memory.read()["peak_bytes"] - before > 48 * MIB
-    until = time.monotonic() + 5.0
     memory.reset_peak()
-    while memory.read()["peak_bytes"] - before >= 48 * MIB and time.monotonic() < until:
-        time.sleep(0.1)  # on a busy machine the system may take its time with what was given back
-        memory.reset_peak()
-    assert memory.read()["peak_bytes"] - before < 48 * MIB
+    found = memory.read()
+    # Not against `before`: the allocator or the system may keep what was given back, and then it is used now.
+    assert found["peak_bytes"] - found["current_bytes"] < 16 * MIB
