@@ -20,6 +20,7 @@ import torch
 
 from pytest_hfaccel.backends.exported import constants
 from pytest_hfaccel.core.errors import BackendUnavailable
+from pytest_hfaccel.upstream.torch import keep_onnx_registry, no_cache_of_fake_operators
 from pytest_hfaccel.upstream.transformers import cache_shapes
 
 if TYPE_CHECKING:
@@ -93,7 +94,8 @@ class OnnxPrograms:
         from transformers.exporters import OnnxConfig, OnnxExporter
 
         # torch prints the steps of a conversion.
-        with contextlib.redirect_stdout(io.StringIO()):
+        silence = contextlib.redirect_stdout(io.StringIO())
+        with silence, keep_onnx_registry, no_cache_of_fake_operators(when=bool(options)):
             exported = OnnxExporter().export(model, dict(inputs), OnnxConfig(**options))
         _remove_traces_of_source(exported.program)
         if stateful:

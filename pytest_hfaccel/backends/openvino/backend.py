@@ -42,6 +42,7 @@ from pytest_hfaccel.backends.openvino.weights import (
 from pytest_hfaccel.core.errors import LoadError
 from pytest_hfaccel.core.spec import Cell, Device
 from pytest_hfaccel.upstream.openvino import send_no_telemetry
+from pytest_hfaccel.upstream.torch import no_cache_of_fake_operators
 from pytest_hfaccel.upstream.transformers import openvino_runner
 
 _STATIC_ONLY = frozenset({"NPU"})
@@ -60,7 +61,8 @@ class OpenVINORuntime:
         from transformers.exporters import OpenVINOConfig, OpenVINOExporter
 
         send_no_telemetry()
-        return OpenVINOExporter().export(model, dict(inputs), OpenVINOConfig(stateful=stateful, **options))
+        with no_cache_of_fake_operators(when=bool(options)):
+            return OpenVINOExporter().export(model, dict(inputs), OpenVINOConfig(stateful=stateful, **options))
 
     def read(self, path: Path) -> ov.Model:
         """Read a program; its weights are mapped, not copied."""

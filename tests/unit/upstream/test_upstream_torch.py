@@ -21,7 +21,9 @@ from pytest_hfaccel.upstream.torch import (
     has_triton,
     is_built_with_xpu,
     is_dropout,
+    keep_onnx_registry,
     large_constants_in_traces,
+    no_cache_of_fake_operators,
     packet_and_arguments,
     skip_init_on_meta,
     storage_key,
@@ -142,3 +144,37 @@ def test_compiling_for_too_many_sizes_fails_where_torch_alone_goes_on_uncompiled
 
 def test_a_compiler_by_name() -> None:
     assert callable(compiler_named("inductor"))
+
+
+def test_fake_operators_are_not_cached_where_sizes_are_open() -> None:
+    import torch._dynamo.config as config
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with no_cache_of_fake_operators(when=False):
+        assert FakeTensorMode().cache_enabled
+    with no_cache_of_fake_operators(when=True):
+        assert not FakeTensorMode().cache_enabled
+    assert config.fake_tensor_cache_enabled, "torch caches no operators by itself: the patch is no longer needed"
+
+
+def test_the_table_for_onnx_is_read_once() -> None:
+    pytest.importorskip("onnxscript", reason="torch reads the table from onnxscript")
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    def functions(table: Any) -> list[Any]:
+        return [function for several in table.functions.values() for function in several]
+
+    def shared(one: Any, other: Any) -> bool:
+        return all(a is b for a, b in zip(functions(one), functions(other), strict=True))
+
+    first, second = ONNXRegistry.from_torchlib(), ONNXRegistry.from_torchlib()
+    assert not shared(first, second), "torch keeps its table: keep_onnx_registry is no longer needed"
+    with keep_onnx_registry:
+        kept, again = ONNXRegistry.from_torchlib(), ONNXRegistry.from_torchlib()
+        assert shared(kept, again)
+        assert kept.functions.keys() == first.functions.keys()
+        kept.functions.clear()
+        next(iter(again.functions.values())).clear()
+        assert ONNXRegistry.from_torchlib().functions.keys() == first.functions.keys()
+        assert len(functions(ONNXRegistry.from_torchlib())) == len(functions(first))
+    assert not shared(again, ONNXRegistry.from_torchlib())
