@@ -47,7 +47,7 @@ class Presence:
 
     @property
     def implementation(self) -> str:
-        """`real`, `emulated` (it computes on a software adapter) or `unavailable`, as far as was looked."""
+        """`real`, `emulated` (a software adapter computes), `unknown` (nobody has asked it yet) or `unavailable`."""
         return str(self.details.get("implementation", "real")) if self.present else "unavailable"
 
     def to_json(self) -> dict[str, Any]:

@@ -121,12 +121,10 @@ def _probe(device: Device) -> Presence:
     except BackendUnavailable as error:
         hint = f"; {error.hint}" if error.hint else ""
         return Presence(device, False, f"{error.message.removeprefix(f'{device}: ')}{hint}")
-    return Presence(
-        device,
-        True,
-        f"{RUNTIME} {found.version} in {_name_of(found.browser)}",
-        details={"onnxruntime-web": found.version, "browser": str(found.browser)},
-    )
+    details = {"onnxruntime-web": found.version, "browser": str(found.browser)}
+    if device.kind == "webgpu":
+        details["implementation"] = "unknown"  # only the page can ask for the adapter, which may be software
+    return Presence(device, True, f"{RUNTIME} {found.version} in {_name_of(found.browser)}", details=details)
 
 
 def _name_of(browser: Path) -> str:

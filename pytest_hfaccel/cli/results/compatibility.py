@@ -155,7 +155,9 @@ def _entry(entry: Mapping[str, Any], *, marks: bool) -> str:
 
 def _here(report: HardwareReport, kind: str) -> str:
     found = [each.implementation for each in report.presences if each.device.kind == kind and each.present]
-    return ("present" if "real" in found else found[0]) if found else "absent"
+    if not found:
+        return "absent"
+    return "emulated" if set(found) == {"emulated"} else "present"
 
 
 def _text(

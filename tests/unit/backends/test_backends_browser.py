@@ -107,6 +107,14 @@ def test_nodes_are_counted_by_provider() -> None:
     }
 
 
+def test_webgpu_is_not_called_real_before_its_adapter_was_asked() -> None:
+    found = {presence.device.kind: presence.implementation for presence in probe_browsers() if presence.present}
+    if "webgpu" not in found:
+        pytest.skip(_ABSENT["webgpu"])
+    assert found["webgpu"] == "unknown"
+    assert found["wasm"] == "real"
+
+
 def test_what_is_missing_is_said_with_the_command_that_installs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
