@@ -23,6 +23,7 @@ Every exception knows the `status` a cell gets for it, and the `stage` it happen
 from __future__ import annotations
 
 import errno
+import re
 import traceback
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
@@ -145,9 +146,13 @@ class PoolExhausted(OutOfMemory):
     """The pool's memory budget does not suffice for what is leased; the message states the usage."""
 
 
+_TERMINAL_CODES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+"""What colours text in a terminal: messages of torch and others have it, and a report shows it as `[96m`."""
+
+
 def first_line(said: str | BaseException | None) -> str:
     """Return the first line of a message that is not blank; without any, an exception's class or an empty text."""
-    lines = ("" if said is None else str(said)).splitlines()
+    lines = _TERMINAL_CODES.sub("", "" if said is None else str(said)).splitlines()
     nothing = type(said).__name__ if isinstance(said, BaseException) else ""
     return next((line.strip() for line in lines if line.strip()), nothing)
 

@@ -61,6 +61,12 @@ EXPLAINED = {
         ("First divergence: blocks.0.attn.q_norm (GlmOcrRMSNorm)",),
         "exporter",
     ),
+    "onnxscript_drops_small_eps": (
+        "helium/HeliumForCausalLM",
+        "onnxruntime:CPU",
+        ("Operator: Reciprocal node_rsqrt", "it makes the first NaN or infinity"),
+        "exporter",
+    ),
     "udop_export": ("udop/UdopModel", "openvino:CPU", ("patch_inds[rows, cols] = False",), "exporter"),
 }
 """By script: model and device of the cell that shows it, what `hfaccel explain` says of its place, and the cause."""

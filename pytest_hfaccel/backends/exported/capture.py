@@ -82,7 +82,7 @@ def export_model(runtime: ExportedRuntime, model: Any, inputs: Mapping[str, torc
         OutOfMemory: Memory ran out.
     """
     _switch_off_caches(model.config)
-    problems: list[str] = []
+    problems: dict[str, str] = {}
     first: Exception | None = None
     with tracing():
         computed = computed_inputs(model, inputs)
@@ -98,12 +98,12 @@ def export_model(runtime: ExportedRuntime, model: Any, inputs: Mapping[str, torc
                 if is_out_of_memory(error):
                     raise OutOfMemory(f"memory ran out while converting: {error}", stage="convert") from error
                 first = first or error
-                problems.append(f"{name}: {error_line(error)}")
+                problems[name] = error_line(said_by_exporter(error))
                 continue
             _require_feedable(exported, inputs, computed)
-            return exported, name, problems
+            return exported, name, [f"{way}: {problem}" for way, problem in problems.items()]
     raise LoadError(
-        f"{type(model).__name__} cannot be converted to {runtime.title}. Tried: " + "; ".join(problems), stage="convert"
+        f"{type(model).__name__} cannot be converted to {runtime.title}. Tried: {_grouped(problems)}", stage="convert"
     ) from first
 
 
@@ -151,6 +151,21 @@ def _ways(inputs: Mapping[str, torch.Tensor], static: bool) -> dict[str, dict[st
         for name, tensor in inputs.items()
     }
     return {"varying": {"dynamic_shapes": axes}, "all": {"dynamic": True}, "static": {}, **folded}
+
+
+def said_by_exporter(error: BaseException) -> BaseException:
+    """Return what torch's exporter to ONNX met; the exception around it tells only which of its steps failed."""
+    while type(error).__module__.startswith("torch.onnx.") and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _grouped(problems: Mapping[str, str]) -> str:
+    """Return the ways that failed on one line, those with the same problem together."""
+    ways: dict[str, list[str]] = {}
+    for way, problem in problems.items():
+        ways.setdefault(problem, []).append(way)
+    return "; ".join(f"{', '.join(names)}: {problem}" for problem, names in ways.items())
 
 
 def _switch_off_caches(config: Any) -> None:

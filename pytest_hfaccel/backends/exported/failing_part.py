@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from pytest_hfaccel.backends.exported.capture import tracing
+from pytest_hfaccel.backends.exported.capture import said_by_exporter, tracing
 from pytest_hfaccel.core.errors import error_line, line_of_transformers
 
 if TYPE_CHECKING:
@@ -190,4 +190,4 @@ class _Part(torch.nn.Module):  # type: ignore[misc]
 def _failed_part(name: str, module: Any, call: Call, error: Exception) -> FailedPart:
     shapes = [list(each.shape) for each in tree_leaves(call) if isinstance(each, torch.Tensor)]
     place = line_of_transformers(error, "models/")  # the last one is where tracing was
-    return FailedPart(name, type(module).__name__, shapes, error_line(error)[:_TEXT], place)
+    return FailedPart(name, type(module).__name__, shapes, error_line(said_by_exporter(error))[:_TEXT], place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -62,3 +63,23 @@ def test_a_model_that_can_be_converted() -> None:
     assert (found.smallest, found.converted) == (None, 1)
     late = find_failing_part(OpenVINORuntime(), model, inputs, seconds=-1.0)
     assert (late.smallest, late.not_tried) == (None, [""])
+
+
+def test_what_the_exporter_to_onnx_lacks_is_named_once_without_colours() -> None:
+    pytest.importorskip("onnxscript", reason="a conversion to ONNX needs it")
+    import torch
+
+    from pytest_hfaccel.backends.exported.capture import export_model
+    from pytest_hfaccel.backends.exported.onnx_programs import OnnxPrograms
+    from pytest_hfaccel.core.errors import LoadError
+
+    class Runtime(OnnxPrograms):
+        title = "ONNX"
+
+    model, inputs = _model(branches=False)
+    model.forward = lambda x: torch.special.bessel_j0(x)
+    with pytest.raises(LoadError) as caught:
+        export_model(Runtime(), model, inputs, static=False)  # type: ignore[arg-type]
+    problem = r"Tried: varying, all, static: DispatchError: No ONNX function found for .*bessel_j0"
+    assert re.search(problem, caught.value.message)
+    assert "\x1b" not in caught.value.message
