@@ -26,6 +26,7 @@ PRODUCT = "known product on the device"
 TORCH = "torch on the CPU in fp32"
 TORCH_DTYPE = "torch on the CPU at the cell's dtype"
 ATTENTION = "torch on the CPU with another attention"
+TIES = "torch on the CPU with ties the other way"
 ALONE = "runtime without pytest-hfaccel"
 CAPTURED = "captured program in torch"
 INTERPRETED = "graph without the runtime's kernels"
@@ -125,6 +126,13 @@ class _Evidence:
         """Whether something stays after a run that this one's code allocated."""
         return self.differs(LEAK) and self._found[LEAK].leaf == cause
 
+    def is_as_large(self, name: str) -> bool:
+        """Whether an experiment's error is at least a tenth of the failure's: it can be all of it."""
+        found, failure = self._found.get(name), self._found.get(AGAIN)
+        if found is None or failure is None or found.error is None or failure.error is None:
+            return False
+        return found.finite and failure.finite and found.error >= failure.error / 10
+
     def overflows(self, name: str) -> bool:
         return self.differs(name) and not self._found[name].finite
 
@@ -189,6 +197,11 @@ RULES: tuple[Rule, ...] = (
         lambda e: e.differs(ATTENTION),
         Cause.TRANSFORMERS,
         "the class itself, run by torch on the CPU, computes something else with another implementation of attention",
+    ),
+    (
+        lambda e: e.differs(TIES) and e.is_as_large(TIES),
+        Cause.TRANSFORMERS,
+        "which of equal numbers the class takes first changes its outputs as much, and no runtime has to take torch's",
     ),
     (
         lambda e: e.agrees(ALONE),

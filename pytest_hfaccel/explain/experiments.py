@@ -111,6 +111,8 @@ class Examination:
         yield cause.TORCH, lambda: self._in_torch(run, cause.TORCH, "fp32")
         if dtype in ("fp16", "bf16"):
             yield cause.TORCH_DTYPE, lambda: self._in_torch(run, cause.TORCH_DTYPE, dtype)
+        if device != CPU:
+            yield cause.TIES, lambda: self._outputs(run, variants.run_with_ties_reversed(run.source, inputs), "fp32")
         if device.traits.exported:
             captured = variants.run_captured
             yield cause.ATTENTION, lambda: self._other_attention(run)

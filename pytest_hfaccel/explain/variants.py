@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pytest_hfaccel.backends.base import flatten_outputs
 from pytest_hfaccel.backends.exported.capture import export_model
@@ -183,6 +184,44 @@ def run_unoptimised(loaded: GraphModel, dtype: str, inputs: Tensors) -> Tensors:
         run = openvino_runner(compiled, conversion.metadata, open_request(compiled))
         return flatten_outputs(run(**feed))
     raise NotPossible(f"{loaded.device.kind} has no switch for them")
+
+
+class TiesReversed(TorchDispatchMode):  # type: ignore[misc]
+    """Have `topk` and `sort` take equal numbers in the other order, for a `with` block.
+
+    Which of equal numbers comes first neither says: it is the choice of whoever computes them. `max`, `argmax` and a
+    stable `sort` take the first, and are left as they are.
+
+    Attributes:
+        calls: How many calls there were.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        dim_at = _CHOOSING.get(func)
+        if dim_at is None or kwargs.get("stable") or not args[0].ndim:
+            return func(*args, **kwargs)
+        self.calls += 1
+        dim = args[dim_at] if len(args) > dim_at else kwargs.get("dim", -1)
+        values, places = func(args[0].flip(dim), *args[1:], **kwargs)
+        return values, args[0].shape[dim] - 1 - places
+
+
+_CHOOSING = {torch.ops.aten.topk.default: 2, torch.ops.aten.sort.default: 1, torch.ops.aten.sort.stable: 1}
+"""Operators that choose among equal numbers, and the position of `dim`."""
+
+
+def run_with_ties_reversed(source: Any, inputs: Tensors) -> Tensors:
+    """Run the class in torch on the CPU in fp32; of equal numbers it takes others than torch does by itself."""
+    with torch.no_grad(), TiesReversed() as ties:
+        outputs = flatten_outputs(source.torch_model("fp32")(**inputs))
+    if not ties.calls:
+        raise NotPossible("the class neither sorts nor takes the largest of several numbers")
+    return outputs
 
 
 OFF = {

@@ -89,7 +89,7 @@ def no_cache_of_fake_operators(when: bool) -> Iterator[None]:
 def _keep_registry(undo: ExitStack) -> None:
     from torch.onnx._internal.exporter import _registration
 
-    registry = getattr(_registration, "ONNXRegistry", None)
+    registry: Any = getattr(_registration, "ONNXRegistry", None)
     made = vars(registry).get("from_torchlib") if registry is not None else None
     if made is not None:
         registry.from_torchlib = classmethod(_kept(made.__func__))

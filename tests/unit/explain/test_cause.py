@@ -23,6 +23,8 @@ OVERFLOW = Experiment(cause.TORCH_DTYPE, DIFFERS, finite=False)
 
 WRONG_GRAPH = {"BUDGET": DIFFERS, "TORCH": AGREES, "ALONE": DIFFERS, "UNOPTIMISED": DIFFERS}
 
+TIED = [Experiment(cause.AGAIN, DIFFERS, error=0.065), *found(**WRONG_GRAPH, INTERPRETED=DIFFERS)[1:]]
+
 
 @pytest.mark.parametrize(
     ("dtype", "experiments", "expected"),
@@ -49,6 +51,9 @@ WRONG_GRAPH = {"BUDGET": DIFFERS, "TORCH": AGREES, "ALONE": DIFFERS, "UNOPTIMISE
         ("fp32", [*found(TORCH=AGREES), Experiment(cause.LEAK, DIFFERS, leaf="runtime")], Cause.RUNTIME),
         ("fp32", found(**WRONG_GRAPH, ATTENTION=DIFFERS, CAPTURED=DIFFERS), Cause.TRANSFORMERS),
         ("fp32", found(**WRONG_GRAPH, ATTENTION=AGREES, CAPTURED=DIFFERS), Cause.EXPORTER),
+        ("fp32", [*TIED, Experiment(cause.TIES, DIFFERS, error=0.06)], Cause.TRANSFORMERS),
+        ("fp32", [*TIED, Experiment(cause.TIES, DIFFERS, error=0.0006)], Cause.EXPORTER),
+        ("fp32", [*TIED, Experiment(cause.TIES, AGREES, error=0.0)], Cause.EXPORTER),
         ("fp32", found(GENERATION=DIFFERS), Cause.TRANSFORMERS),
         ("fp32", found(GENERATION=DIFFERS, TORCH=AGREES), Cause.UNDECIDED),
         ("fp32", found(GENERATION=AGREES), Cause.UNDECIDED),
