@@ -59,7 +59,8 @@ WRONG = {
 @pytest.fixture(scope="module")
 def run(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> HfRun:
     """One run over a sound checkpoint and copies of it, each of which is spoilt by whatever loads it."""
-    spec = ModelSpec(name="bert", architecture="BertForMaskedLM", task="fill-mask")
+    one_layer = {"num_hidden_layers": 1}
+    spec = ModelSpec(name="bert", architecture="BertForMaskedLM", task="fill-mask", dims=one_layer)
     built = CheckpointStore(shared_cache / "hfaccel").prepare(spec, WeightsChoice(Weights.TINY, "for a test"))
     project = Project(tmp_path_factory.mktemp("project"), shared_cache)
     models = []

@@ -17,9 +17,9 @@ def make_cell(spec: ModelSpec, device: str = "cpu", dtype: str = "fp32") -> Cell
     return Cell(spec, Device.parse(device), dtype, TINY)
 
 
-def tiny_checkpoint(folder: Path, architecture: str, task: str) -> Any:
-    """Build a tiny checkpoint of a class."""
-    spec = ModelSpec(architecture.lower(), architecture, task)
+def tiny_checkpoint(folder: Path, architecture: str, task: str, **dims: Any) -> Any:
+    """Build a tiny checkpoint of a class; `dims` are fields of its config, e.g. for fewer layers."""
+    spec = ModelSpec(architecture.lower(), architecture, task, dims=dims)
     return CheckpointStore(folder).prepare(spec, TINY)
 
 
@@ -63,3 +63,21 @@ class MadeUpSource:
 
     def processors(self) -> dict[str, Any]:
         return {}
+
+
+def made_up_model(forward: Any, width: int = 4) -> Any:
+    """Return a transformers model with one linear layer of `width` inputs and outputs, and a given forward."""
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel
+
+    class MadeUp(PreTrainedModel):  # type: ignore[misc]
+        config_class = PretrainedConfig
+
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            self.linear = torch.nn.Linear(width, width)
+            self.post_init()
+
+    MadeUp.forward = forward
+    torch.manual_seed(0)
+    return MadeUp(PretrainedConfig()).eval().requires_grad_(False)

@@ -10,28 +10,10 @@ import pytest
 import torch
 
 from pytest_hfaccel.core.errors import LoadError
-from tests.unit.backends.backend_sources import MadeUpSource, make_cell, tiny_checkpoint
+from tests.unit.backends.backend_sources import MadeUpSource, made_up_model, make_cell, tiny_checkpoint
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("openvino", reason="openvino is an extra of this package")
-
-
-def made_up_model(forward: Any) -> Any:
-    """Return a transformers model with one linear layer and a given forward."""
-    import torch
-    from transformers import PretrainedConfig, PreTrainedModel
-
-    class MadeUp(PreTrainedModel):  # type: ignore[misc]
-        config_class = PretrainedConfig
-
-        def __init__(self, config: Any) -> None:
-            super().__init__(config)
-            self.linear = torch.nn.Linear(4, 4)
-            self.post_init()
-
-    MadeUp.forward = forward
-    torch.manual_seed(0)
-    return MadeUp(PretrainedConfig()).eval().requires_grad_(False)
 
 
 def unrolled(self: Any, pixel_values: Any) -> Any:

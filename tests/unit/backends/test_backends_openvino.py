@@ -11,7 +11,7 @@ import pytest
 from pytest_hfaccel.backends import Backends, WeightChange
 from pytest_hfaccel.core.errors import BackendUnavailable, CheckpointError
 from pytest_hfaccel.core.files import DamagedCacheWarning
-from tests.unit.backends.backend_sources import CountingSource, make_cell, tiny_checkpoint
+from tests.unit.backends.backend_sources import CountingSource, MadeUpSource, made_up_model, make_cell, tiny_checkpoint
 
 pytestmark = pytest.mark.slow
 ov = pytest.importorskip("openvino", reason="openvino is an extra of this package")
@@ -109,7 +109,7 @@ def test_a_wrong_model_does_not_decode_with_the_right_weights(loaded: Any, gpt2:
 
 
 def test_a_class_without_a_cache_is_not_given_one(shared_cache: Path) -> None:
-    source = tiny_checkpoint(shared_cache, "OpenAIGPTLMHeadModel", "text-generation")
+    source = tiny_checkpoint(shared_cache, "OpenAIGPTLMHeadModel", "text-generation", n_layer=1)
     inputs = source.sample().generate
     loaded, expected = load(source), load(source, "cpu", "fp64").generate(inputs, max_new_tokens=3, use_cache=True)
     with pytest.raises(NotImplementedError, match="OpenAIGPTLMHeadModel hands no cache from one step to the next"):
@@ -187,18 +187,23 @@ def test_a_device_that_is_not_there(gpt2: CountingSource) -> None:
         load(gpt2, "openvino:GPU.7")
 
 
-@pytest.mark.usefixtures("loaded")
-def test_a_damaged_conversion_is_told_and_made_again(gpt2: CountingSource, tmp_path: Path) -> None:
-    import shutil
+def test_a_damaged_conversion_is_told_and_made_again(tmp_path: Path) -> None:
+    import torch
+    from transformers.modeling_outputs import BaseModelOutput
 
-    copy = CountingSource(gpt2.inner)
-    copy.cache_dir = tmp_path  # type: ignore[attr-defined]
-    shutil.copytree(gpt2.cache_dir / "openvino", tmp_path / "openvino")
-    for program in (tmp_path / "openvino").glob("*/*.xml"):
-        program.write_text("<net")
+    def forward(self: Any, pixel_values: Any) -> Any:
+        return BaseModelOutput(last_hidden_state=self.linear(pixel_values))
+
+    model, inputs = made_up_model(forward), {"pixel_values": torch.randn(2, 3, 4)}
+    source = MadeUpSource(model, inputs, tmp_path)
+    load(source).close()
+    (program,) = (tmp_path / "openvino").glob("*/*.xml")
+    program.write_text("<net")
     with pytest.warns(DamagedCacheWarning, match=r"openvino_model\.xml has 4 bytes instead of .* built again"):
-        model = load(copy)
-    assert model.timings["convert"] > 0
+        again = load(source)
+    assert again.timings["convert"] > 0
+    assert rel_l2(again.forward(inputs)["last_hidden_state"], model(**inputs).last_hidden_state) < 1e-5
+    again.close()
 
 
 def test_a_cache_that_cannot_be_written(gpt2: CountingSource, tmp_path: Path) -> None:
