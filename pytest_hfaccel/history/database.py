@@ -28,6 +28,7 @@ from pytest_hfaccel.history.rows import (
     write,
 )
 from pytest_hfaccel.history.schema import ORDERS, VIEWS, create_schema, default_database_path, prepare
+from pytest_hfaccel.reporting.journal import has_checksums, read_line
 
 if TYPE_CHECKING:
     from pytest_hfaccel.core.prediction import Prediction
@@ -449,20 +450,20 @@ def _of_tables(directory: Path) -> Iterator[Measurement]:
 def _of_report(path: Path) -> Iterator[Measurement]:
     is_journal = path.suffix == ".jsonl"
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        content = path.read_bytes()
+    except OSError as error:
         raise ConfigError(f"{path}: this report cannot be read: {error}") from error
-    parts = text.splitlines() if is_journal else [text]
+    parts = content.splitlines() if is_journal else [content]
+    checked = is_journal and has_checksums(parts)
     for number, part in enumerate(parts, 1):
         try:
-            data = json.loads(part)
-            yield from measurements_in(data)
+            yield from measurements_in(read_line(part, checked))
         except ConfigError as error:
             raise ConfigError(f"{path}:{number}: {error.message}", hint=error.hint) from error
         except ValueError as error:
             if is_journal and number == len(parts):
                 return  # a killed run may leave its last line torn
-            raise ConfigError(f"{path}:{number}: this is not JSON: {error}", hint="Move the file away.") from error
+            raise ConfigError(f"{path}:{number}: this cannot be read: {error}", hint="Move the file away.") from error
         except RecursionError as error:
             raise ConfigError(f"{path}:{number}: this is nested too deeply.", hint="Move the file away.") from error
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -167,11 +167,10 @@ def read_journal(path: Path) -> JournalContents:
     except OSError as error:
         raise ConfigError(f"{path}: the journal cannot be read: {error.strerror}") from error
     found = JournalContents()
-    # Journals of earlier versions have no checksums; one whose first line has one has them in every line.
-    has_checksums = any(_CHECKSUM.search(line) for line in lines[:2])
+    checked = has_checksums(lines)
     for number, line in enumerate(lines, 1):
         try:
-            data = _read_line(line, has_checksums)
+            data = read_line(line, checked)
             kind = data.pop("type")
             if kind == "run" and number == 1:
                 found.header = data
@@ -188,21 +187,36 @@ def read_journal(path: Path) -> JournalContents:
                         add_explanation(result, data["check"], data["explanation"])
             elif kind == "end":
                 found.end = data
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             what = "is torn: the run was killed while writing it" if number == len(lines) else "is damaged"
             found.problems.append(f"{path}:{number}: this line {what} ({type(error).__name__}: {error})")
     return found
 
 
-def _read_line(line: bytes, has_checksum: bool) -> dict[str, Any]:
+def has_checksums(lines: Sequence[bytes]) -> bool:
+    """Whether each line of a file must have a checksum: earlier versions wrote none, and nor do measurements alone."""
+    return any(_CHECKSUM.search(line) for line in lines[:2])
+
+
+def read_line(line: bytes, has_checksum: bool) -> Any:
+    """Read one line of JSON.
+
+    Args:
+        line: The line.
+        has_checksum: Whether it must have one; then it is an object, and is returned without it.
+
+    Raises:
+        ValueError: It is not JSON, or its checksum is missing or another.
+    """
     checksum = _CHECKSUM.search(line)
     if has_checksum:
         if checksum is None:
             raise ValueError("it has no checksum")
         if crc32(line[: checksum.start()] + b"}") != int(checksum[1], 16):
             raise ValueError("its checksum is another")
-    data: dict[str, Any] = json.loads(line)
-    data.pop("crc", None)
+    data = json.loads(line)
+    if has_checksum:
+        data.pop("crc")
     return data
 
 

@@ -210,7 +210,16 @@ def test_the_torn_last_line_of_a_killed_run_is_left_out(places: Path) -> None:
     journal.write_text(journal.read_text() + '{"type": "ce')
     assert len(open_measurements(journal)) == len(MEASUREMENTS)
     journal.write_text('{"type": "ce\n' + journal.read_text())
-    with pytest.raises(ConfigError, match=r"journal\.jsonl:1: this is not JSON"):
+    with pytest.raises(ConfigError, match=r"journal\.jsonl:1: this cannot be read: "):
+        open_measurements(journal)
+
+
+def test_a_number_that_was_changed_on_disk_is_told(places: Path) -> None:
+    journal = places / "reports" / "journal.jsonl"
+    text = journal.read_text()
+    line = next(number for number, line in enumerate(text.splitlines(), 1) if '"p99_ms": ' in line)
+    journal.write_text(text.replace('"p99_ms": ', '"p99_ms": 1', 1))
+    with pytest.raises(ConfigError, match=rf"journal\.jsonl:{line}: this cannot be read: its checksum is another"):
         open_measurements(journal)
 
 
