@@ -152,7 +152,9 @@ def test_no_token_is_written(path: Path) -> None:
 
 def test_a_line_that_is_nested_too_deeply_is_damaged(path: Path) -> None:
     path.parent.mkdir()
-    path.write_text('{"type": "run"}\n' + "[" * 100_000 + '\n{"type": "end"}\n')  # of a version without checksums
+    path.write_text(
+        '{"type": "run"}\n' + "[" * 100_000 + '\n{"type": "end", "finished": "now"}\n'
+    )  # of a version without checksums
     contents = read_journal(path)
     assert contents.is_complete
     assert [problem.split(" (")[0] for problem in contents.problems] == [f"{path}:2: this line is damaged"]
