@@ -67,7 +67,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "history": {"__version__", "benchmark", "classify", "core", "reporting"},
     "comparison": {"benchmark", "core", "history", "reporting"},
     "plots": {"benchmark", "core"},
+    # The operators of a calibration run as the backends run models: with their sessions, in their pages.
     "predict": {
+        "backends",
         "benchmark",
         "classify",
         "compat",
@@ -137,6 +139,9 @@ LATE = (
     "explain/parts.py",
     "explain/torch_values.py",
     "explain/variants.py",
+    "predict/calibration/browser_operators.py",
+    "predict/calibration/onnx_graphs.py",
+    "predict/calibration/onnx_operators.py",
     "predict/calibration/openvino_operators.py",
     "predict/calibration/roofline.py",
     "predict/calibration/torch_operators.py",

@@ -132,10 +132,12 @@ def _calibrate(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--threads: {arguments.threads} is not allowed. Wanted: 1 or more.")
     from pytest_hfaccel.cli.progress import StepProgress
     from pytest_hfaccel.hardware import probe_devices
-    from pytest_hfaccel.predict.calibration.calibrating import CALIBRATED_KINDS
+    from pytest_hfaccel.predict.calibration.calibrating import why_not_calibrated
 
-    here = [device.id for device in probe_devices().present() if device.kind in CALIBRATED_KINDS]
-    calibrated = list(product(arguments.device or here, arguments.dtype))
+    calibrated = list(product(arguments.device or (), arguments.dtype))
+    if not arguments.device:
+        here = product((device.id for device in probe_devices().present()), arguments.dtype)
+        calibrated = [pair for pair in here if not why_not_calibrated(*pair)]
     with StepProgress(len(calibrated), "calibrations") as progress:
         failures = sum(not _calibrate_one(device, dtype, arguments, progress) for device, dtype in calibrated)
     return int(failures > 0)

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from pytest_hfaccel.core.devices import TORCH_KINDS, kind_named
+from pytest_hfaccel.core.devices import BROWSER_KINDS, TORCH_KINDS, kind_named
 from pytest_hfaccel.core.presence import Presence
 
 _TORCH_CPU = {
@@ -60,6 +60,8 @@ def precision_support(presence: Presence, dtype: str) -> PrecisionSupport:
         return _onnxruntime_cpu(dtype, presence.details.get("flags") or ())
     if device.kind == "executorch" and dtype != "fp32":
         return PrecisionSupport(False, False, f"no programs in {dtype} are made for XNNPACK")
+    if device.kind in BROWSER_KINDS and dtype != "fp32":
+        return PrecisionSupport(False, False, "the graphs that are made for browsers are in fp32")
     on_openvino = device.kind == "openvino" and device.target == "CPU"
     if not on_openvino and device.kind != "cpu":
         return NATIVE

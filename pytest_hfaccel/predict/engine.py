@@ -52,6 +52,10 @@ class Task:
     training: bool = False
 
 
+_THREADED = ("cpu", "openvino", "onnxruntime", "wasm")
+"""Kinds of device whose speed depends on the number of CPU threads."""
+
+
 class Engine:
     """Predicts any model on any platform.
 
@@ -148,7 +152,7 @@ class Engine:
         if key not in self._predictors:
             self._predictors[key] = _ModelPredictor(self, model, platform)
         found = self._predictors[key].predict(task)
-        threads = self.threads if platform.kind in ("cpu", "openvino") else None
+        threads = self.threads if platform.kind in _THREADED else None
         return replace(found, details={**found.details, "device_name": platform.chip_name, "threads": threads})
 
     def length_of(self, model: NamedModel, length: int, *, training: bool) -> int:
@@ -224,10 +228,10 @@ class Engine:
 
 def _how_to_calibrate(platform: Platform, dtype: str) -> str:
     """Say how a device without a number gets one: the number of another device would be no answer."""
-    from pytest_hfaccel.predict.calibration.calibrating import CALIBRATED_KINDS
+    from pytest_hfaccel.predict.calibration.calibrating import why_not_calibrated
 
-    if platform.kind not in CALIBRATED_KINDS:
-        return f"{platform.kind} cannot be calibrated; a number needs rows that were measured there (`hfaccel bench`)"
+    if problem := why_not_calibrated(platform.device, dtype):
+        return f"{problem}; a number needs rows that were measured there (`hfaccel bench`)"
     device = platform.device if platform.is_present else platform.name
     command = (
         f"`hfaccel calibrate --device {device}`"

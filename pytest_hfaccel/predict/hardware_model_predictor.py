@@ -288,25 +288,26 @@ class HardwareModelPredictor:
 
     def _note_calibrations(self, candidates: Sequence[Candidate]) -> None:
         """Note which devices are predicted from a data sheet or a disturbed calibration; of this answer alone."""
-        from pytest_hfaccel.predict.calibration.calibrating import CALIBRATED_KINDS
+        from pytest_hfaccel.predict.calibration.calibrating import why_not_calibrated
 
         disturbed = [each.prediction.details.get("calibration_problem") for each in candidates]
         self._notes_of_call = [str(problem) for problem in dict.fromkeys(disturbed) if problem]
-        platforms = [
-            each.platform
+        dtypes = {
+            each.platform.device: each.prediction.question.dtype
             for each in candidates
             if each.platform.is_present and each.prediction.source == Source.DATASHEET
-        ]
+        }
+        can = {device: not why_not_calibrated(device, dtype) for device, dtype in dtypes.items()}
         for text, names in (
             (
                 "not calibrated at this precision, so a data sheet is used; `hfaccel calibrate` measures a device in "
                 "half a minute",
-                [each.device for each in platforms if each.kind in CALIBRATED_KINDS],
+                [device for device in can if can[device]],
             ),
             (
                 "cannot be calibrated, so a data sheet is used; `hfaccel bench` measures models there, on which "
                 "predictions can be based",
-                [each.device for each in platforms if each.kind not in CALIBRATED_KINDS],
+                [device for device in can if not can[device]],
             ),
         ):
             if names:

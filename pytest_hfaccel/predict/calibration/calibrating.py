@@ -8,21 +8,41 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.util import find_spec
 from math import prod
 from typing import Any
 
 from pytest_hfaccel.benchmark.noise import noise_between, read_noise
-from pytest_hfaccel.core.devices import TORCH_KINDS
+from pytest_hfaccel.core.devices import TORCH_KINDS, kind_of
 from pytest_hfaccel.core.errors import BackendUnavailable, ConfigError
 from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.predict.calibration.records import QUIET, DeviceCalibration, TimedOperator, disturbance_of
 
-CALIBRATED_KINDS = (*TORCH_KINDS, "openvino")
-"""The kinds of device whose operators can be timed."""
+CALIBRATED_KINDS = (*TORCH_KINDS, "openvino", "onnxruntime")
+"""The kinds of device whose operators can be timed; `why_not_calibrated` knows which devices of them cannot."""
 
 DTYPES = {"fp32": 4, "bf16": 2, "fp16": 2}
 """Bytes of a number at the dtypes a calibration can be taken at; int8 weights are multiplied at one of these."""
+
+
+def why_not_calibrated(device: str, dtype: str = "fp32") -> str:
+    """Say why a device's operators cannot be timed at a precision, without a full stop; empty where they can.
+
+    Args:
+        device: Device id, or a kind of device.
+        dtype: One of `pytest_hfaccel.core.spec.DTYPES`.
+    """
+    kind, target = kind_of(device), device.partition(":")[2]
+    if kind not in CALIBRATED_KINDS:
+        return f"{kind} cannot be calibrated"
+    if dtype not in DTYPES:
+        return f"{dtype!r} cannot be calibrated; allowed: {', '.join(DTYPES)}"
+    if kind == "onnxruntime" and target not in ("", "CPU"):
+        return f"{device} cannot be calibrated: of ONNX Runtime's providers, CPU alone can"
+    if kind == "onnxruntime" and dtype != "fp32":
+        return f"{device} can be calibrated at fp32 only, not at {dtype}"
+    return ""
+
 
 _LEAST_RUNS, _MOST_RUNS = 5, 400
 _SECONDS = 0.05
@@ -165,8 +185,8 @@ def calibrate(
     disturbed (`DeviceCalibration.noise`), everything is measured once more, and each operator keeps its faster time.
 
     Args:
-        device: Device id: `cpu`, `cuda:0`, `openvino:CPU`.
-        dtype: One of `DTYPES`.
+        device: Device id: `cpu`, `cuda:0`, `openvino:CPU`, `onnxruntime:CPU`.
+        dtype: One of `DTYPES`; ONNX Runtime takes fp32 only.
         threads: CPU threads; torch's own number when not given.
         note: Told what is measured next, for a progress display.
 
@@ -175,12 +195,11 @@ def calibrate(
         BackendUnavailable: The device does not answer.
     """
     target = Device.parse(device)
-    if dtype not in DTYPES:
-        raise ConfigError(f"{dtype!r} cannot be calibrated. Allowed: {', '.join(DTYPES)}.")
     if target.kind not in CALIBRATED_KINDS:
         kinds = ", ".join(CALIBRATED_KINDS)
         raise ConfigError(f"{device}: operators of this kind of device cannot be timed. Allowed: {kinds}.")
-    package = "openvino" if target.kind == "openvino" else "torch"
+    if problem := why_not_calibrated(target.id, dtype):
+        raise ConfigError(f"{problem}.")
     with _threads(threads) as used:
         started = time.perf_counter()
         try:
@@ -200,7 +219,6 @@ def calibrate(
             threads=used,
             taken=datetime.now(UTC).isoformat(timespec="seconds"),
             seconds=round(time.perf_counter() - started, 2),
-            versions={package: version(package)},
             noise=noise,
             **facts,
         )
@@ -212,7 +230,12 @@ def _measured(
     """Return what was measured, and what the machine did meanwhile (`DeviceCalibration.noise`)."""
     before = read_noise(device.id)
     timer: OperatorTimer
-    if device.kind == "openvino":
+    if device.kind == "onnxruntime":
+        _require_onnx(device)
+        from pytest_hfaccel.predict.calibration.onnx_operators import OnnxOperators, OnnxRuntimeTimer
+
+        timer = OnnxOperators(OnnxRuntimeTimer(device), dtype)
+    elif device.kind == "openvino":
         from pytest_hfaccel.predict.calibration.openvino_operators import OpenVINOOperators
 
         timer = OpenVINOOperators(device.target, dtype, threads)
@@ -224,6 +247,19 @@ def _measured(
     loop = noise_between(before, read_noise(device.id))
     spread = statistics.median(timer.spreads) if timer.spreads else 0.0
     return facts, {"spread": spread, "drift": loop.drift, "loop_spread": loop.iqr_share, "passes": 1}
+
+
+def _require_onnx(device: Device) -> None:
+    """Make sure that graphs can be written here, and run.
+
+    Raises:
+        BackendUnavailable: A package is not installed.
+    """
+    from pytest_hfaccel.backends.exported.onnx_programs import INSTALL, require_packages
+
+    require_packages(device.id)
+    if device.kind == "onnxruntime" and find_spec("onnxruntime") is None:
+        raise BackendUnavailable(f"{device}: onnxruntime is not installed.", hint=f"{INSTALL} installs it.")
 
 
 def _faster(facts: Mapping[str, Any], again: Mapping[str, Any]) -> dict[str, Any]:

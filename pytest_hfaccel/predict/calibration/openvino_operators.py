@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,8 @@ class OpenVINOOperators(OperatorTimer):
         self._call = self._call_seconds()
         operators = tuple(self.measure(note))
         overheads = {"call_seconds": self._call_seconds(), "view_seconds": 0.0, "module_seconds": 0.0}
-        return {"device_name": name, "operators": operators, **overheads}
+        versions = {"openvino": version("openvino")}
+        return {"device_name": name, "versions": versions, "operators": operators, **overheads}
 
     def _call_seconds(self) -> float:
         """Return the seconds of a graph that computes next to nothing."""

@@ -64,6 +64,8 @@ class DeviceCalibration:
         noise: What the machine did meanwhile, as shares: `spread` (how far operators' medians are above their fastest
             runs, over all operators), `drift` (how much slower a fixed loop was afterwards) and `loop_spread` (its
             quartiles' distance); and `passes`, how often everything was measured. Empty in old calibrations.
+        details: What else is known of the device, JSON values. Of browsers: `browser`, `implementation` (`emulated`
+            where a software adapter computes), `adapter`, and `left_out`, the operators that would have taken too long.
     """
 
     device: str
@@ -78,6 +80,7 @@ class DeviceCalibration:
     module_seconds: float
     operators: tuple[TimedOperator, ...]
     noise: dict[str, float] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
 
     @property
     def disturbance(self) -> float:

@@ -13,6 +13,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from pytest_hfaccel.core.devices import BROWSER_KINDS
 from pytest_hfaccel.predict.calibration.records import DeviceCalibration, TimedOperator
 from pytest_hfaccel.tracing.trace import ModelTrace, Operator
 
@@ -36,6 +37,7 @@ class OperatorRoofline:
         self._depthwise = Rates(calibration.of_kind("depthwise"), (0, 1), 2)
         self._times = {kind: Times(calibration.of_kind(kind)) for kind in (*_MOVING, *_REDUCING)}
         self._least = self._times["add"].at(1)
+        self._is_onnx = calibration.kind in ONNX_KINDS
 
     def seconds(self, trace: ModelTrace) -> float:
         """Return the predicted seconds of a forward pass (of a training step)."""
@@ -52,7 +54,12 @@ class OperatorRoofline:
 
     def _operator(self, operator: Operator, element: int) -> tuple[str, float]:
         if operator.is_view:
-            return "view", self.calibration.view_seconds
+            copied = COPIED_VIEWS.get(operator.name) if self._is_onnx else None
+            if copied is None:
+                return "view", self.calibration.view_seconds
+            return GROUP_OF_KIND.get(copied, copied), self._times[copied].at(prod(operator.out))
+        if self._is_onnx and KIND_OF.get(operator.name) == "batch_norm":
+            return "norm", 0.0  # merged into the weights of the convolution before it
         if operator.flops:
             group, rate = self._computing(operator)
             return group, operator.flops / rate + (0.0 if group == "matrix" else self._least)
@@ -96,6 +103,12 @@ class OperatorRoofline:
             return group, self._times["add"].at(max(read / 2, written))
         return group, self._times[kind].at(written)
 
+
+ONNX_KINDS = ("onnxruntime", *BROWSER_KINDS)
+"""The kinds of device that run ONNX graphs, whose tensors have no strides."""
+
+COPIED_VIEWS = {"transpose": "permute", "permute": "permute", "split": "copy", "slice": "copy", "expand": "copy"}
+"""Operators that are views in torch and copies in ONNX graphs -> the kind of calibration whose time they take."""
 
 MATRIX = {"addmm": 1, "mm": 0, "_int_mm": 0, "linear": 0}
 """Products of a matrix with weights, and the position of the first factor among the tensor arguments."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -46,7 +47,7 @@ class TorchOperators(OperatorTimer):
         note("the time Python takes between operators")
         known = DeviceCalibration(self._spec.id, "", "", 1, "", 0.0, {}, module_seconds=0.0, **facts)
         facts["module_seconds"] = seconds_per_launch(known, self._spec.torch_name)
-        return {"device_name": self._name(), **facts}
+        return {"device_name": self._name(), "versions": {"torch": version("torch")}, **facts}
 
     def _name(self) -> str:
         if self._spec.kind in ("cuda", "rocm"):

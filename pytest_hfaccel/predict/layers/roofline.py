@@ -47,10 +47,10 @@ class CalibratedLayer:
 
     def why_not(self, question: Question) -> str:
         """Say why this layer has no answer."""
-        from pytest_hfaccel.predict.calibration.calibrating import CALIBRATED_KINDS
+        from pytest_hfaccel.predict.calibration.calibrating import why_not_calibrated
 
-        if question.device_kind not in CALIBRATED_KINDS:
-            return f"{question.device_kind} cannot be calibrated"
+        if problem := why_not_calibrated(question.device, question.dtype):
+            return problem
         return f"no calibration of {question.device} at {question.dtype} (hfaccel calibrate --device {question.device})"
 
     def predict(self, question: Question, trace: ModelTrace | None) -> Prediction | None:

@@ -70,7 +70,13 @@ def test_peak_and_bandwidth_come_from_the_operators() -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "dtype", "message"), [("webgpu", "fp32", "cannot be timed"), ("cpu", "int8", "int8")]
+    ("device", "dtype", "message"),
+    [
+        ("executorch", "fp32", "cannot be timed"),
+        ("cpu", "int8", "int8"),
+        ("onnxruntime:CPU", "fp16", "onnxruntime:CPU can be calibrated at fp32 only, not at fp16"),
+        ("onnxruntime:CUDA", "fp32", "of ONNX Runtime's providers, CPU alone can"),
+    ],
 )
 def test_what_cannot_be_calibrated_is_refused(device: str, dtype: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
@@ -93,17 +99,25 @@ def few_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sizes, name, value)
 
 
+KINDS = {
+    *("linear", "bmm", "attention", "conv", "depthwise", "add", "in_place", "copy", "permute", "gather", "masked"),
+    *("gelu", "tanh", "layer_norm", "softmax", "batch_norm", "mean"),
+}
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("few_sizes")
-@pytest.mark.parametrize("device", ["cpu", "openvino:CPU"])
+@pytest.mark.parametrize("device", ["cpu", "openvino:CPU", "onnxruntime:CPU"])
 def test_a_device_that_is_here_is_measured(device: str) -> None:
     heard: list[str] = []
     calibration = calibrate(device, threads=1, note=heard.append)
     assert (calibration.device, calibration.threads) == (device, 1)
-    assert {one.kind for one in calibration.operators} >= {"linear", "bmm", "attention", "conv", "depthwise", "copy"}
+    assert {one.kind for one in calibration.operators} == KINDS
     assert all(one.seconds > 0 for one in calibration.operators)
     assert len({one.seconds for one in calibration.operators}) > 10
     assert heard
+    assert calibration.versions
+    assert OperatorRoofline(calibration).seconds(trace(LINEAR, CONV)) > calibration.call_seconds
     assert DeviceCalibration.from_json(json.loads(json.dumps(calibration.to_json()))) == calibration
 
 
@@ -181,6 +195,16 @@ def test_rates_agree_with_what_was_measured_and_lie_between_it() -> None:
     assert rates.at((1, 64, 64)) == pytest.approx(1e10, rel=0.05)
     assert rates.at((64, 64, 64)) == pytest.approx(1e12, rel=0.05)
     assert 1e10 < rates.at((8, 64, 64)) < 1e12
+
+
+@pytest.mark.parametrize("device", ["onnxruntime:CPU", "wasm", "cpu"])
+def test_onnx_graphs_copy_what_torch_only_views_and_merge_normalisations_of_batches(device: str) -> None:
+    view = Operator("transpose", ((1, 8, 4, 16),), (1, 4, 8, 16), 0, 0, 0, is_view=True)
+    norm = Operator("native_batch_norm", ((1, 8, 8, 8),), (1, 8, 8, 8), 0, numbers(512), numbers(512))
+    breakdown = OperatorRoofline(even_calibration(device)).breakdown(trace(view, norm))
+    copied, merged = (512 * SECONDS_PER_NUMBER, 0.0) if device != "cpu" else (0.0, 512 * SECONDS_PER_NUMBER)
+    assert breakdown["copy"] == pytest.approx(copied)
+    assert breakdown["norm"] == pytest.approx(merged)
 
 
 def test_times_grow_in_proportion_beyond_the_largest_size() -> None:
