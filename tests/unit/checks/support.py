@@ -37,11 +37,11 @@ _TASKS = {"BertForMaskedLM": "fill-mask", "GPT2LMHeadModel": "text-generation"}
 
 
 class TinySource:
-    """A checkpoint with seeded weights of an architecture in `_SIZES`, in a directory."""
+    """A checkpoint with seeded weights of an architecture in `_SIZES`, or with other `sizes`, in a directory."""
 
     fingerprint = "tiny"
 
-    def __init__(self, architecture: str, directory: Path) -> None:
+    def __init__(self, architecture: str, directory: Path, **sizes: int) -> None:
         import transformers
 
         self.spec = ModelSpec(f"tiny-{architecture}", architecture, _TASKS[architecture])
@@ -50,7 +50,7 @@ class TinySource:
         self._sample = _sample(architecture)
         self.info: dict[str, list[str]] = {}
         torch.manual_seed(0)
-        model = self._class(self._class.config_class(**_SIZES[architecture]))
+        model = self._class(self._class.config_class(**{**_SIZES[architecture], **sizes}))
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter += 0.2 * torch.randn_like(parameter)
