@@ -27,7 +27,7 @@ matrix: $(INSTALLED) $(BROWSER_MODULES) $(EXECUTORCH)
 DEVICE ?= cpu
 sweep: $(INSTALLED)
 	$(PY) -m pytest model_classes/test_hf_auto.py --all-models --hf-device $(DEVICE) -n 2 \
-		--timeout 300 --timeout-method thread --max-worker-restart 1000 --hf-reports reports/sweep $(ARGS)
+		--hf-timeout 300 --max-worker-restart 1000 --hf-reports reports/sweep $(ARGS)
 	$(VENV)/bin/hfaccel site reports/sweep --output reports/sweep/site
 
 # The support site of the sweeps behind docs/support.md: reports/site/index.html. RUNS names other runs.
