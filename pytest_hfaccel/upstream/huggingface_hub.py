@@ -62,10 +62,7 @@ def reason_of(error: BaseException, revision: str | None = None) -> str:
 
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE switches the hub off"
-    # The error everything began with; what the hub answered, where it answered.
-    root = error
-    while getattr(root, "response", None) is None and (before := root.__cause__ or root.__context__) is not None:
-        root = before
+    root = _root_of(error)
     response = getattr(root, "response", None)
     status = f"HTTP {response.status_code}" if response is not None else type(root).__name__
     reasons = (
@@ -77,3 +74,24 @@ def reason_of(error: BaseException, revision: str | None = None) -> str:
     )
     known = next((text for kind, text in reasons if isinstance(error, kind) or isinstance(root, kind)), None)
     return known or f"the hub at {constants.ENDPOINT} did not answer ({status})"
+
+
+def seconds_to_wait(error: BaseException) -> float | None:
+    """Return how long a hub that is busy (HTTP 429) asks to be left alone, 1 where it does not say; else `None`.
+
+    The client waits by itself when it fetches files, not when it asks what a repository contains.
+    """
+    response = getattr(_root_of(error), "response", None)
+    if response is None or response.status_code != 429:
+        return None
+    try:
+        return max(0.0, float(response.headers.get("Retry-After", 1)))
+    except ValueError:  # a date
+        return 1.0
+
+
+def _root_of(error: BaseException) -> BaseException:
+    """Return the error everything began with; the one that has the hub's answer, where it answered."""
+    while getattr(error, "response", None) is None and (before := error.__cause__ or error.__context__) is not None:
+        error = before
+    return error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from pytest_hfaccel.checkpoints.integrity import missing_weights
 from pytest_hfaccel.core.errors import CheckpointError, format_bytes
 from pytest_hfaccel.core.spec import ModelSpec
 from pytest_hfaccel.core.stages import note_detail
-from pytest_hfaccel.upstream.huggingface_hub import hub_errors, reason_of
+from pytest_hfaccel.upstream.huggingface_hub import hub_errors, reason_of, seconds_to_wait
 
 _CONFIGS = ("*.json", "*.jinja", "*.txt", "*.model", "*.spm", "*.tiktoken")
 """Configs, tokenizers and chat templates."""
@@ -27,6 +28,9 @@ _FOLDERS = ("*/*",)
 """Folders hold other formats (onnx, coreml, original) and other models."""
 
 _WITHOUT_HUB = "--hf-weights tiny or random needs no hub."
+
+_PATIENCE_S = 120.0
+"""How long a download waits in all for a hub that says it is busy, as it does to many jobs that begin at once."""
 
 _ANSWER_SECONDS = 5.0
 """How long the choice of weights waits for the hub; a download waits as long as huggingface_hub does."""
@@ -102,18 +106,26 @@ def download_code(spec: ModelSpec) -> Path:
 def _fetch(spec: ModelSpec, *patterns: str) -> Path:
     from huggingface_hub import snapshot_download
 
-    try:
-        return Path(
-            snapshot_download(
-                spec.hub_id,
-                revision=spec.revision,
-                allow_patterns=list(patterns),
-                ignore_patterns=list(_FOLDERS),
-                tqdm_class=_progress_bar(),
+    before = time.monotonic()
+    while True:
+        try:
+            return Path(
+                snapshot_download(
+                    spec.hub_id,
+                    revision=spec.revision,
+                    allow_patterns=list(patterns),
+                    ignore_patterns=list(_FOLDERS),
+                    tqdm_class=_progress_bar(),
+                )
             )
-        )
-    finally:
-        note_detail("")
+        except Exception as error:
+            seconds = seconds_to_wait(error)
+            if seconds is None or time.monotonic() - before + seconds > _PATIENCE_S:
+                raise
+            note_detail(f"the hub is busy: {seconds:.0f} s")
+            time.sleep(seconds)
+        finally:
+            note_detail("")
 
 
 def _progress_bar() -> Any:
