@@ -7,13 +7,17 @@ import pytest
 from pytest_hfaccel.upstream.huggingface_hub import seconds_to_wait
 
 
-def _answered(status: int, **headers: str) -> Exception:
-    import httpx
-    from huggingface_hub.errors import HfHubHTTPError
+class _Answer:
+    """The part of an HTTP client's response that is read; which client it is depends on the version of the hub's."""
 
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    request = httpx.Request("GET", "http://127.0.0.1/api/models/a/b")
-    return HfHubHTTPError("no", response=httpx.Response(status, headers=named, request=request))
+    def __init__(self, status_code: int, headers: dict[str, str]) -> None:
+        self.status_code, self.headers = status_code, headers
+
+
+def _answered(status: int, **headers: str) -> Exception:
+    error = OSError("no")
+    error.response = _Answer(status, {name.replace("_", "-"): value for name, value in headers.items()})  # type: ignore[attr-defined]
+    return error
 
 
 @pytest.mark.parametrize(
