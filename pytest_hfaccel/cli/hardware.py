@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_hfaccel.cli import print_json
 from pytest_hfaccel.cli.results.compatibility import evidence_text
-from pytest_hfaccel.core.devices import COMPILERS, kind_named
+from pytest_hfaccel.core.devices import BROWSER_KINDS, COMPILERS, kind_named
 from pytest_hfaccel.core.errors import BackendUnavailable, ConfigError
 from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.reporting.tables import format_table
@@ -41,11 +41,13 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=_list)
 
     text = (
-        "Measure each device for half a minute (up to two minutes at a precision that a CPU emulates). Predictions for "
-        "models that were not measured are based on it."
+        "Measure each device for half a minute (up to two minutes at a precision that a CPU emulates, and minutes in a "
+        "browser, which has to be named). Predictions for models that were not measured are based on it."
     )
     parser = commands.add_parser("calibrate", help="measure how fast the devices of this machine are", description=text)
-    parser.add_argument("--device", nargs="+", metavar="ID", help="devices (default: those of this machine)")
+    parser.add_argument(
+        "--device", nargs="+", metavar="ID", help="devices (default: those of this machine, without browsers)"
+    )
     parser.add_argument("--dtype", nargs="+", choices=_DTYPES, default=["fp32"], help="precisions (default: fp32)")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's own number)")
     parser.add_argument("--database", metavar="FILE", help="benchmark database to store the calibrations in as well")
@@ -136,8 +138,8 @@ def _calibrate(arguments: argparse.Namespace) -> int:
 
     calibrated = list(product(arguments.device or (), arguments.dtype))
     if not arguments.device:
-        here = product((device.id for device in probe_devices().present()), arguments.dtype)
-        calibrated = [pair for pair in here if not why_not_calibrated(*pair)]
+        present = [device.id for device in probe_devices().present() if device.kind not in BROWSER_KINDS]
+        calibrated = [pair for pair in product(present, arguments.dtype) if not why_not_calibrated(*pair)]
     with StepProgress(len(calibrated), "calibrations") as progress:
         failures = sum(not _calibrate_one(device, dtype, arguments, progress) for device, dtype in calibrated)
     return int(failures > 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def probe_devices(root: Path = Path("/"), backends: Backends | None = None) -> H
         *probe_openvino(cpu, root),
         *probe_onnxruntime(cpu, root),
         *probe_executorch(cpu),
-        *probe_browsers(),
+        *(_on_this_cpu(each, cpu) for each in probe_browsers()),
         *probe_described(root),
         *backends.probe(),
     ]
@@ -110,6 +111,11 @@ def probe_executorch(cpu: Presence, folder_of: Callable[[str], Path | None] = pa
     details = {"flags": cpu.details["flags"]} if "flags" in cpu.details else {}
     version = installed_version("executorch") or "(version not known)"
     return [Presence(device, True, f"executorch {version}", cpu.name, cpu.memory_bytes, details)]
+
+
+def _on_this_cpu(browser: Presence, cpu: Presence) -> Presence:
+    """Name the chip of what a browser computes on the CPU. WebGPU's adapter is known to the page alone."""
+    return browser if browser.device.kind == "webgpu" or not browser.present else replace(browser, name=cpu.name)
 
 
 def probe_mps(

@@ -116,6 +116,7 @@ class Engine:
             replace(each, details={**each.details, "cores": cores}) if each.device.id == "openvino:CPU" else each
             for each in here
         ]
+        here = [each if each.name else replace(each, name=self.evidence.name_here(each.device)) for each in here]
         names = {(each.device.id, each.name) for each in here}
         there = [each for each in self.evidence.known_devices() if (each.device.id, each.name) not in names]
         return Platforms(load_specifications(), (*here, *there), self.config.devices)

@@ -114,6 +114,16 @@ class Evidence:
             self.notes.append(error.message)
         return None
 
+    def name_here(self, device: Device) -> str:
+        """Return what a device of this machine called itself when it was calibrated here; empty where it was not.
+
+        WebGPU's adapter is known only once a page has asked for it.
+        """
+        from pytest_hfaccel.predict.calibration import load_calibrations
+
+        found = load_calibrations(self._cache_dir)
+        return next((each.device_name for each in found if each.device == device.id), "")
+
     def known_devices(self) -> list[Presence]:
         """Return the devices that have rows or calibrations, the newest rows first."""
         seen = [(row.device, row.device_name) for row in reversed(self.rows) if row.implementation == "real"]

@@ -73,7 +73,7 @@ class BrowserBackend:
         try:
             page = runtime.page()
             require_fp32(device, cell.dtype, page.facts)
-            facts = _device_facts(device, page.facts)
+            facts = device_facts(device, page.facts)
             builder = Builder(runtime, source, device, cell.dtype)
             graphs = Graphs(builder)
             graph = graphs.graph(source.sample().forward)
@@ -177,7 +177,7 @@ def _computes_in_fp32(device: Device) -> dict[str, Any]:
     rows, columns = torch.randn(2, _PROBE_SIZE, _PROBE_SIZE, generator=torch.Generator().manual_seed(0))
     runtime = BrowserRuntime(_browser(device), device, 1, {"x": rows})
     try:
-        facts = _device_facts(device, runtime.page().facts)
+        facts = device_facts(device, runtime.page().facts)
         graph = runtime.compile(product_graph(columns), device, "fp32", "a product of two matrices")
         found = graph.run({"x": rows})["y"].double()
     finally:
@@ -220,7 +220,7 @@ def _browser(device: Device) -> Browser:
     return browser_for(find_installation(device))
 
 
-def _device_facts(device: Device, page: Mapping[str, Any]) -> dict[str, Any]:
+def device_facts(device: Device, page: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a browser says about one of its devices.
 
     Raises:

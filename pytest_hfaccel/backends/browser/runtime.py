@@ -236,6 +236,24 @@ class BrowserRuntime(OnnxPrograms):
         self.run_seconds = float(reply.header["seconds"])
         return reply.arrays
 
+    def time(self, session: Session, inputs: Arrays, rules: Mapping[str, float]) -> list[float]:
+        """Run a session again and again in the page; return the seconds of each run as the page measured them.
+
+        Args:
+            session: The session.
+            inputs: Its inputs, the same in each run.
+            rules: `least_runs`, `most_runs` and `seconds`, at which it ends; `fewest_runs` and `long_seconds` for runs
+                that take long; `resolutions`: so many steps of its clock are timed at once.
+
+        Raises:
+            RuntimeError: onnxruntime-web refuses, or fails.
+            DeviceCrashed: The page or its browser died.
+            DeviceTimeout: The runs took too long; the browser was ended.
+        """
+        arguments = {"session": session.number, "rules": dict(rules), "dropped": self._take_dropped()}
+        reply = session.page.call("time", RUN_S, inputs, **arguments)
+        return [float(each) for each in reply.header["seconds"]]
+
     def pipeline_in_page(self, folder: Path, task: str, positional: list[Any], options: dict[str, Any]) -> Any:
         """Have transformers.js run a pipeline; `BrowserModel.transformers_js` says what comes of it.
 

@@ -5,20 +5,28 @@ from __future__ import annotations
 import statistics
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from importlib.util import find_spec
 from math import prod
 from typing import Any
 
 from pytest_hfaccel.benchmark.noise import noise_between, read_noise
-from pytest_hfaccel.core.devices import TORCH_KINDS, kind_of
-from pytest_hfaccel.core.errors import BackendUnavailable, ConfigError
+from pytest_hfaccel.core.devices import BROWSER_KINDS, TORCH_KINDS, kind_of
+from pytest_hfaccel.core.errors import (
+    BackendUnavailable,
+    ConfigError,
+    DeviceCrashed,
+    DeviceTimeout,
+    LoadError,
+    OutOfMemory,
+)
 from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.predict.calibration.records import QUIET, DeviceCalibration, TimedOperator, disturbance_of
 
-CALIBRATED_KINDS = (*TORCH_KINDS, "openvino", "onnxruntime")
+CALIBRATED_KINDS = (*TORCH_KINDS, "openvino", "onnxruntime", *BROWSER_KINDS)
 """The kinds of device whose operators can be timed; `why_not_calibrated` knows which devices of them cannot."""
 
 DTYPES = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -39,14 +47,14 @@ def why_not_calibrated(device: str, dtype: str = "fp32") -> str:
         return f"{dtype!r} cannot be calibrated; allowed: {', '.join(DTYPES)}"
     if kind == "onnxruntime" and target not in ("", "CPU"):
         return f"{device} cannot be calibrated: of ONNX Runtime's providers, CPU alone can"
-    if kind == "onnxruntime" and dtype != "fp32":
+    if kind in ("onnxruntime", *BROWSER_KINDS) and dtype != "fp32":
         return f"{device} can be calibrated at fp32 only, not at {dtype}"
     return ""
 
 
-_LEAST_RUNS, _MOST_RUNS = 5, 400
-_SECONDS = 0.05
-_FEWEST_RUNS, _LONG_SECONDS = 3, 0.2
+LEAST_RUNS, MOST_RUNS = 5, 400
+SECONDS = 0.05
+FEWEST_RUNS, LONG_SECONDS = 3, 0.2
 """An operator that takes long is less disturbed in proportion: three runs of it will do."""
 
 
@@ -69,6 +77,11 @@ def median_seconds(
         run()
         finish()
         times.append(time.perf_counter() - started)
+    return median_of(times, spreads)
+
+
+def median_of(times: Sequence[float], spreads: list[float] | None = None) -> float:
+    """Return the median of the seconds of runs; `spreads` gets what `median_seconds` says."""
     median = statistics.median(times)
     if spreads is not None:
         spreads.append(median / max(min(times), 1e-9) - 1)
@@ -76,9 +89,9 @@ def median_seconds(
 
 
 def _goes_on(runs: int, seconds: float) -> bool:
-    if runs < _LEAST_RUNS:
-        return runs < _FEWEST_RUNS or seconds < _LONG_SECONDS
-    return seconds < _SECONDS and runs < _MOST_RUNS
+    if runs < LEAST_RUNS:
+        return runs < FEWEST_RUNS or seconds < LONG_SECONDS
+    return seconds < SECONDS and runs < MOST_RUNS
 
 
 class OperatorTimer(ABC):
@@ -118,12 +131,18 @@ class OperatorTimer(ABC):
         """Return the seconds of a convolution of an input of a shape (batch, channels, then one or two sides)."""
 
     @abstractmethod
-    def _moving(self, rows: int, width: int) -> Iterable[tuple[str, float]]:
-        """Yield kinds of operators that move numbers, with their seconds."""
+    def _moving(self, rows: int, width: int) -> Iterable[tuple[str, Callable[[], float]]]:
+        """Yield kinds of operators that move numbers, with a function that returns their seconds."""
 
     @abstractmethod
-    def _norms(self, rows: int, width: int) -> Iterable[tuple[str, float]]:
-        """Yield kinds of normalisations, with their seconds."""
+    def _norms(self, rows: int, width: int) -> Iterable[tuple[str, Callable[[], float]]]:
+        """Yield kinds of normalisations, with a function that returns their seconds."""
+
+    def _timed(
+        self, kind: str, size: tuple[int, ...], time: Callable[[], float], flops: int, numbers: int
+    ) -> Iterator[TimedOperator]:
+        """Yield an operator with the seconds that `time` returns, or nothing where it cannot be timed."""
+        yield TimedOperator(kind, size, time(), flops, numbers * self._bytes)
 
     def measure(self, note: Callable[[str], None]) -> Iterator[TimedOperator]:
         """Time every operator of `sizes`."""
@@ -131,49 +150,49 @@ class OperatorTimer(ABC):
 
         note("matrix products")
         for m, n, k in sizes.LINEAR:
-            yield self._timed("linear", (m, n, k), self._linear(m, n, k), 2 * m * n * k, m * k + n * k + m * n)
+            numbers = m * k + n * k + m * n
+            yield from self._timed("linear", (m, n, k), partial(self._linear, m, n, k), 2 * m * n * k, numbers)
+        run: Callable[[], float]
         note("batched products")
         for m, n, k, count in sizes.BMM:
             numbers = count * (m * k + k * n + m * n)
-            yield self._timed("bmm", (m, n, k, count), self._bmm(m, n, k, count), 2 * count * m * n * k, numbers)
+            run = partial(self._bmm, m, n, k, count)
+            yield from self._timed("bmm", (m, n, k, count), run, 2 * count * m * n * k, numbers)
         note("attention")
         for queries, width, heads in sizes.ATTENTION:
             flops, numbers = 4 * heads * queries * queries * width, 4 * heads * queries * width
-            seconds = self._attention(queries, width, heads)
-            yield self._timed("attention", (queries, width, heads), seconds, flops, numbers)
+            run = partial(self._attention, queries, width, heads)
+            yield from self._timed("attention", (queries, width, heads), run, flops, numbers)
         note("convolutions")
         for batch, channels, side, out, window, groups, stride in (*sizes.CONV, *sizes.DEPTHWISE):
             padding = window // 2 if stride == 1 else 0
-            yield self._convolution((batch, channels, side, side), out, window, groups, stride, padding)
+            yield from self._convolution((batch, channels, side, side), out, window, groups, stride, padding)
         for channels, samples, out, window, groups, stride in sizes.SOUND:
             padding = window // 2 if groups > 1 else 0
-            yield self._convolution((1, channels, samples), out, window, groups, stride, padding)
+            yield from self._convolution((1, channels, samples), out, window, groups, stride, padding)
         note("copies and activations")
         for count in sizes.NUMBERS:
             rows, width = max(1, count // sizes.ROW), min(count, sizes.ROW)
-            for kind, seconds in self._moving(rows, width):
+            for kind, run in self._moving(rows, width):
                 numbers = {"add": 3, "gather": self.gathered}.get(kind, 2) * rows * width
-                yield self._timed(kind, (rows * width,), seconds, 0, numbers)
+                yield from self._timed(kind, (rows * width,), run, 0, numbers)
         note("normalisations")
         for rows, width in sizes.NORMS:
-            for kind, seconds in self._norms(rows, width):
-                yield self._timed(kind, (rows * width,), seconds, 0, 2 * rows * width)
+            for kind, run in self._norms(rows, width):
+                yield from self._timed(kind, (rows * width,), run, 0, 2 * rows * width)
 
     def _convolution(
         self, shape: tuple[int, ...], out: int, window: int, groups: int, stride: int, padding: int
-    ) -> TimedOperator:
+    ) -> Iterator[TimedOperator]:
         sides = shape[2:]
         places = shape[0] * prod((side + 2 * padding - window) // stride + 1 for side in sides)
         depth = shape[1] // groups * window ** len(sides)
-        seconds = self._run_convolution(shape, out, (window,) * len(sides), groups, stride, padding)
+        run = partial(self._run_convolution, shape, out, (window,) * len(sides), groups, stride, padding)
         written = places * out
         flops, numbers = 2 * written * depth, prod(shape) + written + out * depth
         if out == groups:
-            return self._timed("depthwise", (written, depth), seconds, flops, numbers)
-        return self._timed("conv", (places, out // groups, depth, groups), seconds, flops, numbers)
-
-    def _timed(self, kind: str, size: tuple[int, ...], seconds: float, flops: int, numbers: int) -> TimedOperator:
-        return TimedOperator(kind, size, seconds, flops, numbers * self._bytes)
+            return self._timed("depthwise", (written, depth), run, flops, numbers)
+        return self._timed("conv", (places, out // groups, depth, groups), run, flops, numbers)
 
 
 def calibrate(
@@ -210,8 +229,8 @@ def calibrate(
                 facts = _faster(facts, again)
                 quieter = noise if disturbance_of(noise) <= disturbance_of(noise_again) else noise_again
                 noise = {**quieter, "passes": 2}
-        except (RuntimeError, AssertionError) as error:
-            # torch and OpenVINO both raise these when a device, or a dtype on it, is not available.
+        except (RuntimeError, AssertionError, DeviceCrashed, DeviceTimeout, LoadError, OutOfMemory) as error:
+            # torch and OpenVINO both raise the first two when a device, or a dtype on it, is not available.
             raise BackendUnavailable(f"{device} cannot be calibrated at {dtype}: {error}", stage="run") from error
         return DeviceCalibration(
             device=target.id,
@@ -230,7 +249,13 @@ def _measured(
     """Return what was measured, and what the machine did meanwhile (`DeviceCalibration.noise`)."""
     before = read_noise(device.id)
     timer: OperatorTimer
-    if device.kind == "onnxruntime":
+    if device.kind in BROWSER_KINDS:
+        _require_onnx(device)
+        from pytest_hfaccel.predict.calibration.browser_operators import PageTimer
+        from pytest_hfaccel.predict.calibration.onnx_operators import OnnxOperators
+
+        timer = OnnxOperators(PageTimer(device, threads), dtype)
+    elif device.kind == "onnxruntime":
         _require_onnx(device)
         from pytest_hfaccel.predict.calibration.onnx_operators import OnnxOperators, OnnxRuntimeTimer
 
@@ -264,9 +289,12 @@ def _require_onnx(device: Device) -> None:
 
 def _faster(facts: Mapping[str, Any], again: Mapping[str, Any]) -> dict[str, Any]:
     """Return the faster of two measurements of everything: others on the machine only ever add time."""
-    pairs = zip(facts["operators"], again["operators"], strict=True)
     overheads = {name: min(facts[name], again[name]) for name in facts if name.endswith("_seconds")}
-    operators = tuple(min(pair, key=lambda one: one.seconds) for pair in pairs)
+    found: dict[tuple[str, tuple[int, ...]], TimedOperator] = {}
+    for one in (*facts["operators"], *again["operators"]):  # one of them may have left an operator out
+        known = found.setdefault((one.kind, one.size), one)
+        found[one.kind, one.size] = min(known, one, key=lambda each: each.seconds)
+    operators = tuple(found.values())
     return {**facts, **overheads, "operators": operators}
 
 

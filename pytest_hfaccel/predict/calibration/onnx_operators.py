@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from math import prod
 from typing import Any, Protocol
 
+from pytest_hfaccel.core.errors import LoadError, OutOfMemory, first_line
 from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.predict.calibration.calibrating import OperatorTimer, median_seconds
 from pytest_hfaccel.predict.calibration.onnx_graphs import (
@@ -18,6 +20,7 @@ from pytest_hfaccel.predict.calibration.onnx_graphs import (
     convolution,
     linear,
 )
+from pytest_hfaccel.predict.calibration.records import TimedOperator
 
 _COLD_BYTES = 40 * 2**20
 """As many matrix products with weights of their own run side by side as fill this much: see `torch_operators`."""
@@ -33,6 +36,8 @@ class GraphTimer(Protocol):
     device_name: str
     versions: dict[str, str]
     details: dict[str, Any]
+    limit_s: float | None
+    """Seconds that a run of one operator may take; what would take longer is left out."""
 
     def seconds(self, model: Any, spreads: list[float] | None = None) -> float:
         """Return the median time of a graph (`OperatorGraph.model`), called as the backend calls models.
@@ -61,6 +66,8 @@ class OnnxOperators(OperatorTimer):
         self._numbers = Numbers()
         self._call = 0.0
         self._of_sources: dict[int, float] = {}
+        self._pace: dict[str, tuple[int, float]] = {}
+        self._left_out: list[str] = []
 
     def facts(self, note: Callable[[str], None]) -> dict[str, Any]:
         """Measure everything; a session has neither views nor Python between its operators."""
@@ -74,9 +81,31 @@ class OnnxOperators(OperatorTimer):
             "device_name": self._timer.device_name,
             "versions": self._timer.versions,
             "operators": operators,
-            "details": self._timer.details,
+            "details": {**self._timer.details, **({"left_out": self._left_out} if self._left_out else {})},
             **overheads,
         }
+
+    def _timed(
+        self, kind: str, size: tuple[int, ...], time: Callable[[], float], flops: int, numbers: int
+    ) -> Iterator[TimedOperator]:
+        """Yield an operator, unless it takes too long at the pace of smaller ones, or the runtime cannot hold it.
+
+        The first one of each kind is always timed: rates and times of a kind need one at least.
+        """
+        work, (_, pace) = flops or numbers, self._pace.get(kind, (0, 0.0))
+        if pace and self._timer.limit_s is not None and work * pace > self._timer.limit_s:
+            self._left_out.append(f"{kind} {size}: it would take {work * pace:.0f} s")
+            return
+        try:
+            (timed,) = super()._timed(kind, size, time, flops, numbers)
+        except (LoadError, OutOfMemory) as error:
+            if not pace:
+                raise
+            self._left_out.append(f"{kind} {size}: {first_line(error)}")
+            return
+        if work > self._pace.get(kind, (0, 0.0))[0]:
+            self._pace[kind] = (work, timed.seconds / work)
+        yield timed
 
     def _call_seconds(self) -> float:
         """Return the seconds of a graph that computes next to nothing."""
@@ -116,23 +145,24 @@ class OnnxOperators(OperatorTimer):
             [shape], lambda graph, x: [convolution(graph, x[0], *arguments) for _ in range(copies)], copies
         )
 
-    def _moving(self, rows: int, width: int) -> Iterator[tuple[str, float]]:
+    def _moving(self, rows: int, width: int) -> Iterator[tuple[str, Callable[[], float]]]:
         copies = _copies(rows * width)
         yield (
             "copy",
-            self._time(
+            partial(
+                self._time,
                 [(rows, max(1, width // 2))],
                 lambda graph, x: [concat_halves(graph, x[0], rows, width) for _ in range(copies)],
                 copies,
             ),
         )
         for kind, add in MOVING.items():
-            yield kind, self._chain(add, rows, width, copies)
+            yield kind, partial(self._chain, add, rows, width, copies)
 
-    def _norms(self, rows: int, width: int) -> Iterator[tuple[str, float]]:
+    def _norms(self, rows: int, width: int) -> Iterator[tuple[str, Callable[[], float]]]:
         for kind, add in NORMS.items():
             # A mean has another shape than what it is the mean of, so that nothing can follow it.
-            yield kind, self._chain(add, rows, width, 1 if kind == "mean" else _copies(rows * width))
+            yield kind, partial(self._chain, add, rows, width, 1 if kind == "mean" else _copies(rows * width))
 
     def _chain(self, add: Callable[[OperatorGraph, str, int, int], str], rows: int, width: int, length: int) -> float:
         """Return the seconds of an operator, of which several follow each other: equal ones of one input are merged."""
@@ -188,6 +218,7 @@ class OnnxRuntimeTimer:
         self.versions = {"onnxruntime": str(onnxruntime.__version__)}
         self.device_name = read_cpu().name
         self.details: dict[str, Any] = {}
+        self.limit_s: float | None = None
 
     def seconds(self, model: Any, spreads: list[float] | None = None) -> float:
         """Return the median time of a graph; see `GraphTimer`."""

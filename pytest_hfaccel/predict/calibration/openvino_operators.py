@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -82,14 +83,14 @@ class OpenVINOOperators(OperatorTimer):
             return self._time([ops.convolution(x, self._constant(out, *inner), *arguments)], x)
         return self._time([ops.group_convolution(x, self._constant(groups, out // groups, *inner), *arguments)], x)
 
-    def _moving(self, rows: int, width: int) -> Iterator[tuple[str, float]]:
+    def _moving(self, rows: int, width: int) -> Iterator[tuple[str, Callable[[], float]]]:
         x, y = self._parameter(rows, width), self._parameter(rows, width)
         half = self._parameter(rows, max(1, width // 2))
         heads = ops.reshape(x, ops.constant([rows, -1, min(width, sizes.HEAD)]), False)
         places = ops.constant(np.random.default_rng(0).integers(0, width, (rows, width), dtype=np.int32))
         mask = ops.constant(np.arange(width)[None] > width // 2)
-        yield "add", self._time([ops.add(x, y)], x, y)
-        yield "copy", self._time([ops.concat([half, half], 1)], half)
+        yield "add", partial(self._time, [ops.add(x, y)], x, y)
+        yield "copy", partial(self._time, [ops.concat([half, half], 1)], half)
         for kind, node in (
             ("in_place", ops.multiply(x, self._constant(1))),
             ("permute", ops.transpose(heads, ops.constant([1, 0, 2]))),
@@ -98,9 +99,9 @@ class OpenVINOOperators(OperatorTimer):
             ("gelu", ops.gelu(x, "erf")),
             ("tanh", ops.tanh(x)),
         ):
-            yield kind, self._time([node], x)
+            yield kind, partial(self._time, [node], x)
 
-    def _norms(self, rows: int, width: int) -> Iterator[tuple[str, float]]:
+    def _norms(self, rows: int, width: int) -> Iterator[tuple[str, Callable[[], float]]]:
         x, last = self._parameter(rows, width), ops.constant([-1])
         normal = ops.mvn(x, last, True, 1e-5, "INSIDE_SQRT")
         for kind, node in (
@@ -109,7 +110,7 @@ class OpenVINOOperators(OperatorTimer):
             ("batch_norm", ops.add(ops.multiply(x, self._constant(1, width)), self._constant(1, width))),
             ("mean", ops.reduce_mean(x, last, False)),
         ):
-            yield kind, self._time([node], x)
+            yield kind, partial(self._time, [node], x)
 
     def _parameter(self, *shape: int) -> Any:
         return ops.parameter(list(shape), np.float32)

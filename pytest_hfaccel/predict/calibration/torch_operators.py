@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -79,7 +80,7 @@ class TorchOperators(OperatorTimer):
         x = self._random(*shape)
         return self._time(lambda: layer(x))
 
-    def _moving(self, rows: int, width: int) -> Iterator[tuple[str, float]]:
+    def _moving(self, rows: int, width: int) -> Iterator[tuple[str, Callable[[], float]]]:
         # What an operator reads was written a few operators ago: it has left the nearest caches.
         xs = itertools.cycle(self._copies(rows, width, fill=_WARM_BYTES))
         y, places = self._random(rows, width), torch.randint(width, (rows, width), device=self._device)
@@ -99,9 +100,9 @@ class TorchOperators(OperatorTimer):
             ("gelu", lambda: functional.gelu(next(xs))),
             ("tanh", lambda: torch.tanh(next(xs))),
         ):
-            yield kind, self._time(run)
+            yield kind, partial(self._time, run)
 
-    def _norms(self, rows: int, width: int) -> Iterator[tuple[str, float]]:
+    def _norms(self, rows: int, width: int) -> Iterator[tuple[str, Callable[[], float]]]:
         x, weight = self._random(rows, width), self._random(width)
         images = x.reshape(1, -1, 8, 8)
         channel = self._random(images.shape[1]).abs()
@@ -111,7 +112,7 @@ class TorchOperators(OperatorTimer):
             ("batch_norm", lambda: functional.batch_norm(images, channel, channel, channel, channel)),
             ("mean", lambda: x.mean(-1)),
         ):
-            yield kind, self._time(run)
+            yield kind, partial(self._time, run)
 
     def _time(self, run: Callable[[], Any]) -> float:
         return median_seconds(run, _waiting_for(self._device), self.spreads)

@@ -60,6 +60,8 @@ class CalibratedLayer:
             return None
         seconds, (below, above), rests_on = self._estimate(trace, self._rooflines.of(calibration))
         noise = f"; {calibration.problem}" if calibration.problem else ""
+        if calibration.details.get("implementation") == "emulated":
+            noise += "; a software adapter computes there, in place of a GPU"
         basis = (
             f"{len(trace.operators)} kinds of traced operators at the speeds measured on {calibration.device_name} "
             f"({calibration.threads} threads, {calibration.taken[:10]}){rests_on}{noise}"

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from math import prod
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pytest_hfaccel.core.errors import BackendUnavailable, ConfigError
+from pytest_hfaccel.backends.browser.installed import probe_browsers
+from pytest_hfaccel.core.devices import BROWSER_KINDS
+from pytest_hfaccel.core.errors import BackendUnavailable, ConfigError, LoadError
 from pytest_hfaccel.core.prediction import Question, Source
 from pytest_hfaccel.predict.calibration import (
     DeviceCalibration,
@@ -75,6 +79,8 @@ def test_peak_and_bandwidth_come_from_the_operators() -> None:
         ("executorch", "fp32", "cannot be timed"),
         ("cpu", "int8", "int8"),
         ("onnxruntime:CPU", "fp16", "onnxruntime:CPU can be calibrated at fp32 only, not at fp16"),
+        ("wasm", "bf16", "wasm can be calibrated at fp32 only, not at bf16"),
+        ("webgpu", "fp16", "webgpu can be calibrated at fp32 only, not at fp16"),
         ("onnxruntime:CUDA", "fp32", "of ONNX Runtime's providers, CPU alone can"),
     ],
 )
@@ -99,6 +105,13 @@ def few_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sizes, name, value)
 
 
+_ABSENT = {presence.device.kind: presence.reason for presence in probe_browsers() if not presence.present}
+
+
+def in_browser(kind: str) -> Any:
+    return pytest.param(kind, marks=pytest.mark.skipif(kind in _ABSENT, reason=f"no {kind}: {_ABSENT.get(kind)}"))
+
+
 KINDS = {
     *("linear", "bmm", "attention", "conv", "depthwise", "add", "in_place", "copy", "permute", "gather", "masked"),
     *("gelu", "tanh", "layer_norm", "softmax", "batch_norm", "mean"),
@@ -107,7 +120,7 @@ KINDS = {
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("few_sizes")
-@pytest.mark.parametrize("device", ["cpu", "openvino:CPU", "onnxruntime:CPU"])
+@pytest.mark.parametrize("device", ["cpu", "openvino:CPU", "onnxruntime:CPU", *map(in_browser, BROWSER_KINDS)])
 def test_a_device_that_is_here_is_measured(device: str) -> None:
     heard: list[str] = []
     calibration = calibrate(device, threads=1, note=heard.append)
@@ -119,6 +132,51 @@ def test_a_device_that_is_here_is_measured(device: str) -> None:
     assert calibration.versions
     assert OperatorRoofline(calibration).seconds(trace(LINEAR, CONV)) > calibration.call_seconds
     assert DeviceCalibration.from_json(json.loads(json.dumps(calibration.to_json()))) == calibration
+
+
+def test_a_browser_that_is_not_here_is_unavailable_with_the_command_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HFACCEL_NODE_MODULES", str(tmp_path))
+    with pytest.raises(BackendUnavailable, match="npm install onnxruntime-web"):
+        calibrate("wasm", threads=1)
+
+
+class FixedTimer:
+    """Gives each graph the time of its products at a fixed pace; has no room for large constants."""
+
+    def __init__(self) -> None:
+        self.device_name = "a slow device"
+        self.versions = {"a runtime": "1"}
+        self.details: dict[str, Any] = {"implementation": "emulated"}
+        self.limit_s: float | None = 1.0
+        self.closed = False
+
+    def seconds(self, model: Any, spreads: list[float] | None = None) -> float:  # noqa: ARG002
+        numbers = max(prod(weight.dims) for weight in model.graph.initializer)
+        if numbers > 10**6:
+            raise LoadError("no room")
+        return 1e-5 + 1e-6 * numbers
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("few_sizes")
+def test_what_would_take_too_long_or_does_not_fit_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pytest_hfaccel.predict.calibration.onnx_operators import OnnxOperators
+
+    monkeypatch.setattr(sizes, "LINEAR", ((1, 64, 64), (4096, 64, 64), (1, 2000, 1000)))
+    timer = FixedTimer()
+    facts = OnnxOperators(timer, "fp32").facts(lambda _: None)
+    assert [one.size for one in facts["operators"] if one.kind == "linear"] == [(1, 64, 64)]
+    assert {one.kind for one in facts["operators"]} == KINDS
+    too_long, too_large = (each for each in facts["details"]["left_out"] if each.startswith("linear"))
+    assert too_long.startswith("linear (4096, 64, 64): it would take ")
+    assert too_large == "linear (1, 2000, 1000): no room"
+    assert facts["details"]["implementation"] == "emulated"
+    assert timer.closed
 
 
 @pytest.mark.slow

@@ -56,7 +56,9 @@ def test_a_recommendation(capsys: pytest.CaptureFixture[str], model: tuple[str, 
     assert lines[7].startswith("cuda ")
     assert lines[7].endswith("datasheet")
     assert lines[9].startswith("webnn: no number; declared real: declared for the embedding family; ")
-    assert "webnn cannot be calibrated; a number needs rows that were measured there" in lines[9]
+    assert (
+        "it is not in this machine, and no calibration of it is at hand: `hfaccel calibrate --device webnn`" in lines[9]
+    )
     assert lines[11].startswith("Explanation: cuda (NVIDIA A100 SXM 80 GB): ")
 
 

@@ -16,6 +16,8 @@ import pytest
 import pytest_hfaccel
 from pytest_hfaccel import predict
 from pytest_hfaccel.core.errors import ConfigError, LoadError
+from pytest_hfaccel.core.spec import Device
+from pytest_hfaccel.hardware import HardwareReport, Presence
 from pytest_hfaccel.predict import HardwareModelPredictor
 from pytest_hfaccel.predict.calibration import save_calibration
 from tests.unit.predict.predict_samples import CHIP, REPORT, block_trace, even_calibration, row
@@ -46,6 +48,35 @@ def make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Make:
 def calibrated(tmp_path: Path, *devices: str) -> None:
     for device in devices or ("cpu", "openvino:CPU"):
         save_calibration(replace(even_calibration(device, threads=4), device_name=CHIP), tmp_path / "cache")
+
+
+def test_runtimes_of_onnx_are_predicted_from_their_calibrations(make: Make, tmp_path: Path) -> None:
+    make()  # for the empty caches
+    calibrated(tmp_path, "onnxruntime:CPU", "wasm")
+    adapter = {"implementation": "emulated"}
+    on_gpu = replace(even_calibration("webgpu", threads=4), device_name="SwiftShader Device", details=adapter)
+    save_calibration(on_gpu, tmp_path / "cache")
+    report = HardwareReport(
+        (
+            *REPORT.presences,
+            Presence(Device("onnxruntime", "CPU"), True, "onnxruntime 1.32", CHIP),
+            Presence(Device("wasm"), True, "onnxruntime-web 1.30", CHIP),
+            Presence(Device("webgpu"), True, "onnxruntime-web 1.30", details={"implementation": "unknown"}),
+        )
+    )
+    predictor = HardwareModelPredictor(report=report)
+    names = ["onnxruntime", "wasm", "webgpu"]
+    found = predictor.predict_performance("bert-base-uncased", hardware=names)["predictions"]
+    assert {name: each["source"] for name, each in found.items()} == dict.fromkeys(names, "calibrated")
+    assert f"measured on {CHIP} (4 threads" in found["wasm"]["basis"]
+    assert "SwiftShader Device" in found["webgpu"]["basis"]
+    assert "a software adapter computes there" in found["webgpu"]["basis"]
+    refused = predictor.predict_performance("bert-base-uncased", hardware=names, precision="fp16")
+    assert refused["predictions"] == {}
+    for name in names:
+        basis = refused["not_predicted"][name]["basis"]
+        assert basis.startswith("not supported here: ")
+        assert "can be calibrated at fp32 only, not at fp16" in basis
 
 
 def test_a_recommendation_has_the_guides_keys(make: Make) -> None:

@@ -110,6 +110,18 @@ async function mlContext(deviceType) {
   return mlContexts.get(deviceType);
 }
 
+// The smallest step of the page's clock, in seconds.
+function clockResolution() {
+  let smallest = Infinity;
+  for (let step = 0; step < 20; step += 1) {
+    const before = performance.now();
+    let now = before;
+    while (now === before) now = performance.now();
+    smallest = Math.min(smallest, now - before);
+  }
+  return smallest / 1e3;
+}
+
 const commands = {
   // Which of the devices this browser has.
   async probe() {
@@ -172,6 +184,39 @@ const commands = {
       }
       const seconds = (performance.now() - started) / 1e3;
       return [{ seconds }, outputs];
+    } finally {
+      log = null;
+    }
+  },
+
+  // Time runs of a session here, without the way to the host: `rules` are those of `median_seconds` (calibrating.py).
+  // The clock of an isolated page is rounded to 5 us: short runs are timed several at once.
+  async time({ session, tensors, rules }) {
+    const made = sessions.get(session);
+    const feeds = Object.fromEntries(tensors.map(({ name, type, dims, bytes }) => [name, new ort.Tensor(type, new ARRAYS[type](bytes), dims)]));
+    const timed = async (runs) => {
+      const started = performance.now();
+      for (let run = 0; run < runs; run += 1) {
+        const results = await made.run(feeds, { logSeverityLevel: 3 });
+        for (const name of made.outputNames) await results[name].getData();
+      }
+      return (performance.now() - started) / 1e3;
+    };
+    log = []; // the session keeps writing what nobody reads
+    try {
+      const resolution = clockResolution();
+      await timed(1); // shaders are compiled in the first run
+      const at_once = Math.max(1, Math.ceil((rules.resolutions * resolution) / Math.max(await timed(1), resolution)));
+      const seconds = [];
+      const began = performance.now();
+      for (;;) {
+        const elapsed = (performance.now() - began) / 1e3;
+        const goes_on = seconds.length < rules.least_runs
+          ? seconds.length < rules.fewest_runs || elapsed < rules.long_seconds
+          : elapsed < rules.seconds && seconds.length < rules.most_runs;
+        if (!goes_on) return [{ seconds, at_once, resolution }];
+        seconds.push((await timed(at_once)) / at_once);
+      }
     } finally {
       log = null;
     }
