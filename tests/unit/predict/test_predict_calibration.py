@@ -153,7 +153,7 @@ class FixedTimer:
         self.closed = False
 
     def seconds(self, model: Any, spreads: list[float] | None = None) -> float:  # noqa: ARG002
-        numbers = max(prod(weight.dims) for weight in model.graph.initializer)
+        numbers: int = max(prod(weight.dims) for weight in model.graph.initializer)
         if numbers > 10**6:
             raise LoadError("no room")
         return 1e-5 + 1e-6 * numbers
