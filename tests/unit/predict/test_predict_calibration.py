@@ -286,6 +286,16 @@ def test_the_layer_answers_for_its_device_and_dtype_and_says_what_it_rests_on() 
     assert "hfaccel calibrate" in layer.why_not(Question("BertModel", "cuda"))
 
 
+def test_intervals_are_wider_where_fewer_models_were_measured() -> None:
+    def width(device: str) -> float:
+        found = CalibratedLayer([even_calibration(device)]).predict(Question("BertModel", device), trace(LINEAR))
+        assert found is not None
+        assert found.latency_ms is not None
+        return found.latency_ms.high / found.latency_ms.low
+
+    assert width("cpu") < width("onnxruntime:CPU") < width("wasm")
+
+
 def test_the_calibration_with_as_many_threads_is_preferred() -> None:
     layer = CalibratedLayer([even_calibration(threads=8), even_calibration(threads=2)], threads=2)
     found = layer.predict(Question("BertModel", "cpu"), trace(LINEAR))
