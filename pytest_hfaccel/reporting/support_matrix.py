@@ -126,7 +126,7 @@ def _cell(cell: CellResult, runs: Sequence[int]) -> dict[str, Any]:
             "status": str(check.status),
             "stage": str(check.stage),
             "cause": cause_of(check, cell.device),
-            "reason": reason_of(check),
+            "reason": without_folders(reason_of(check), "…/"),
         }
         for check in failures_of(cell)
     ]

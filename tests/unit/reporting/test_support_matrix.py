@@ -105,6 +105,15 @@ def test_the_json_has_every_check_and_what_repeats_a_failure(journal: Path) -> N
     )
 
 
+def test_a_reason_does_not_tell_where_things_lie_on_a_machine(tmp_path: Path) -> None:
+    said = "Load model from /home/jane/.cache/onnx/12ab/model.onnx failed: Squeeze"
+    written = Journal(tmp_path / JOURNAL, {"command": "pytest"})
+    written.append(cell("a/AModel", "onnxruntime:CPU", CheckOutcome("placement", Status.ERROR, Stage.COMPILE, said)))
+    written.close()
+    found = coverage_json(matrix_of([tmp_path / JOURNAL]))["models"]["a/AModel"]["cells"]["onnxruntime:CPU fp32"]
+    assert [problem["reason"] for problem in found["problems"]] == ["Load model from …/model.onnx failed: Squeeze"]
+
+
 def test_the_json_follows_its_schema(journal: Path) -> None:
     data = coverage_json(matrix_of([journal]))
     Draft202012Validator(load_schema("coverage")).validate(data)
