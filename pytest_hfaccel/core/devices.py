@@ -250,6 +250,9 @@ GPU_KINDS = tuple(kind.name for kind in _TABLE if kind.traits.torch_module and k
 
 BROWSER_KINDS = ("webgpu", "webnn", "wasm")
 
+ONNX_KINDS = ("onnxruntime", *BROWSER_KINDS)
+"""The kinds that run ONNX graphs."""
+
 _RUNTIME_KINDS = ("onnxruntime", "executorch")
 
 HARDWARE_KINDS = tuple(

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pytest_hfaccel.backends.base import flatten_outputs
 from pytest_hfaccel.backends.exported.capture import export_model
 from pytest_hfaccel.backends.exported.inputs import FOLDED, computed_inputs, widened
+from pytest_hfaccel.core.devices import ONNX_KINDS
 from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.upstream.transformers import captured_programs, dynamo_runner, onnx_runner, traced_names
 
@@ -35,8 +36,6 @@ _MOVERS = frozenset(
     }
 )
 """Operators of OpenVINO that move numbers and compute none."""
-
-ONNX_KINDS = ("onnxruntime", "wasm", "webgpu", "webnn")
 
 
 class NotPossible(Exception):

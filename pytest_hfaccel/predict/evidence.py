@@ -82,11 +82,17 @@ class Evidence:
             return []
 
     @cached_property
+    def _calibrations_here(self) -> list[DeviceCalibration]:
+        from pytest_hfaccel.predict.calibration import load_calibrations
+
+        return load_calibrations(self._cache_dir)
+
+    @cached_property
     def calibrations(self) -> list[DeviceCalibration]:
         """The calibrations of this machine, then those of the database; the newest first in each."""
-        from pytest_hfaccel.predict.calibration import DeviceCalibration, load_calibrations
+        from pytest_hfaccel.predict.calibration import DeviceCalibration
 
-        found = load_calibrations(self._cache_dir)
+        found = list(self._calibrations_here)
         if self._database is None or not is_database(self._database) or not self._database.is_file():
             return found
         from pytest_hfaccel.history import BenchmarkDatabase
@@ -119,10 +125,7 @@ class Evidence:
 
         WebGPU's adapter is known only once a page has asked for it.
         """
-        from pytest_hfaccel.predict.calibration import load_calibrations
-
-        found = load_calibrations(self._cache_dir)
-        return next((each.device_name for each in found if each.device == device.id), "")
+        return next((each.device_name for each in self._calibrations_here if each.device == device.id), "")
 
     def known_devices(self) -> list[Presence]:
         """Return the devices that have rows or calibrations, the newest rows first."""

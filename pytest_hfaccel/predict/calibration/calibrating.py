@@ -14,7 +14,7 @@ from math import prod
 from typing import Any
 
 from pytest_hfaccel.benchmark.noise import noise_between, read_noise
-from pytest_hfaccel.core.devices import BROWSER_KINDS, TORCH_KINDS, kind_of
+from pytest_hfaccel.core.devices import BROWSER_KINDS, ONNX_KINDS, TORCH_KINDS, kind_of
 from pytest_hfaccel.core.errors import (
     BackendUnavailable,
     ConfigError,
@@ -26,7 +26,7 @@ from pytest_hfaccel.core.errors import (
 from pytest_hfaccel.core.spec import Device
 from pytest_hfaccel.predict.calibration.records import QUIET, DeviceCalibration, TimedOperator, disturbance_of
 
-CALIBRATED_KINDS = (*TORCH_KINDS, "openvino", "onnxruntime", *BROWSER_KINDS)
+CALIBRATED_KINDS = (*TORCH_KINDS, "openvino", *ONNX_KINDS)
 """The kinds of device whose operators can be timed; `why_not_calibrated` knows which devices of them cannot."""
 
 DTYPES = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -47,7 +47,7 @@ def why_not_calibrated(device: str, dtype: str = "fp32") -> str:
         return f"{dtype!r} cannot be calibrated; allowed: {', '.join(DTYPES)}"
     if kind == "onnxruntime" and target not in ("", "CPU"):
         return f"{device} cannot be calibrated: of ONNX Runtime's providers, CPU alone can"
-    if kind in ("onnxruntime", *BROWSER_KINDS) and dtype != "fp32":
+    if kind in ONNX_KINDS and dtype != "fp32":
         return f"{device} can be calibrated at fp32 only, not at {dtype}"
     return ""
 

@@ -13,7 +13,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_hfaccel.core.devices import BROWSER_KINDS
+from pytest_hfaccel.core.devices import ONNX_KINDS
 from pytest_hfaccel.predict.calibration.records import DeviceCalibration, TimedOperator
 from pytest_hfaccel.tracing.trace import ModelTrace, Operator
 
@@ -104,11 +104,9 @@ class OperatorRoofline:
         return group, self._times[kind].at(written)
 
 
-ONNX_KINDS = ("onnxruntime", *BROWSER_KINDS)
-"""The kinds of device that run ONNX graphs, whose tensors have no strides."""
-
 COPIED_VIEWS = {"transpose": "permute", "permute": "permute", "split": "copy", "slice": "copy", "expand": "copy"}
-"""Operators that are views in torch and copies in ONNX graphs -> the kind of calibration whose time they take."""
+"""Operators that are views in torch and copies in ONNX graphs, whose tensors have no strides -> the kind of calibration
+whose time they take."""
 
 MATRIX = {"addmm": 1, "mm": 0, "_int_mm": 0, "linear": 0}
 """Products of a matrix with weights, and the position of the first factor among the tensor arguments."""
