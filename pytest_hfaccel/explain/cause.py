@@ -138,16 +138,8 @@ class _Evidence:
 
 
 RULES: tuple[Rule, ...] = (
-    (
-        lambda e: e.agrees(AGAIN),
-        Cause.UNDECIDED,
-        "the failure does not show again",
-    ),
-    (
-        lambda e: e.differs(PRODUCT),
-        Cause.DRIVER,
-        "the device computes a known product of two matrices wrongly, or not at all",
-    ),
+    # Tensors and objects that stay are seen, whatever the process's memory does: it does not grow while a leak fits
+    # into what was freed before.
     (
         lambda e: e.is_left_by(Cause.OURS),
         Cause.OURS,
@@ -157,6 +149,16 @@ RULES: tuple[Rule, ...] = (
         lambda e: e.is_left_by(Cause.TRANSFORMERS),
         Cause.TRANSFORMERS,
         "what stays after a run was allocated by the class's code, or by what it calls",
+    ),
+    (
+        lambda e: e.agrees(AGAIN),
+        Cause.UNDECIDED,
+        "the failure does not show again",
+    ),
+    (
+        lambda e: e.differs(PRODUCT),
+        Cause.DRIVER,
+        "the device computes a known product of two matrices wrongly, or not at all",
     ),
     (
         lambda e: e.is_left_by(Cause.RUNTIME),
@@ -282,7 +284,8 @@ def decide(
     evidence = _Evidence(experiments, dtype, is_exported, is_converted)
     for holds, cause, because in RULES:
         if holds(evidence):
-            return Verdict(check, cause, because, tuple(experiments), not evidence.agrees(AGAIN))
+            is_failure = cause != Cause.UNDECIDED or not evidence.agrees(AGAIN)
+            return Verdict(check, cause, because, tuple(experiments), is_failure)
     tried = [each.name for each in experiments if each.outcome in (AGREES, DIFFERS)]
     because = f"none of the experiments tells; tried: {', '.join(tried) or 'none'}"
     return Verdict(check, Cause.UNDECIDED, because, tuple(experiments))

@@ -80,7 +80,7 @@ class Examination:
                 return Verdict(self._check, Cause.UNDECIDED, why, is_failure=False)
             if not outcome.status.is_bad:
                 again = Experiment(cause.AGAIN, AGREES, about=f"{self._check} {outcome.status}", seconds=clock())
-                return cause.decide(self._check, [again], self._cell.dtype)
+                return cause.decide(self._check, [again, *known], self._cell.dtype)
             if outcome.cause in _SETTLED or outcome.status in (Status.GATED, Status.HUB_ERROR, Status.INFRA_ERROR):
                 return Verdict(self._check, outcome.cause or Cause.UNDECIDED, first_line(outcome.reason))
             for name, make in self._experiments(run, outcome):

@@ -12,6 +12,7 @@ from pytest_hfaccel.explain import cause
 from pytest_hfaccel.explain.cause import AGREES, DIFFERS, NOT_POSSIBLE, RULES, Experiment, decide
 
 FAILS = Experiment(cause.AGAIN, DIFFERS)
+NOT_AGAIN = Experiment(cause.AGAIN, AGREES)
 
 
 def found(**outcomes: str) -> list[Experiment]:
@@ -29,7 +30,7 @@ TIED = [Experiment(cause.AGAIN, DIFFERS, error=0.065), *found(**WRONG_GRAPH, INT
 @pytest.mark.parametrize(
     ("dtype", "experiments", "expected"),
     [
-        ("fp32", [Experiment(cause.AGAIN, AGREES)], Cause.UNDECIDED),
+        ("fp32", [NOT_AGAIN], Cause.UNDECIDED),
         ("fp32", found(PRODUCT=DIFFERS, BUDGET=AGREES), Cause.DRIVER),
         ("fp16", found(BUDGET=AGREES, TORCH=AGREES), Cause.NUMERICS),
         ("fp16", [*found(TORCH=AGREES), OVERFLOW], Cause.NUMERICS),
@@ -49,6 +50,8 @@ TIED = [Experiment(cause.AGAIN, DIFFERS, error=0.065), *found(**WRONG_GRAPH, INT
         ("fp32", [FAILS, Experiment(cause.LEAK, DIFFERS, leaf="ours")], Cause.OURS),
         ("fp32", [FAILS, Experiment(cause.LEAK, DIFFERS, leaf="transformers")], Cause.TRANSFORMERS),
         ("fp32", [*found(TORCH=AGREES), Experiment(cause.LEAK, DIFFERS, leaf="runtime")], Cause.RUNTIME),
+        ("fp32", [NOT_AGAIN, Experiment(cause.LEAK, DIFFERS, leaf="transformers")], Cause.TRANSFORMERS),
+        ("fp32", [NOT_AGAIN, Experiment(cause.LEAK, DIFFERS, leaf="runtime")], Cause.UNDECIDED),
         ("fp32", found(**WRONG_GRAPH, ATTENTION=DIFFERS, CAPTURED=DIFFERS), Cause.TRANSFORMERS),
         ("fp32", found(**WRONG_GRAPH, ATTENTION=AGREES, CAPTURED=DIFFERS), Cause.EXPORTER),
         ("fp32", [*TIED, Experiment(cause.TIES, DIFFERS, error=0.06)], Cause.TRANSFORMERS),
@@ -61,7 +64,9 @@ TIED = [Experiment(cause.AGAIN, DIFFERS, error=0.065), *found(**WRONG_GRAPH, INT
     ],
 )
 def test_the_cause_that_follows(dtype: str, experiments: list[Experiment], expected: Cause) -> None:
-    assert decide("parity", experiments, dtype).cause == expected
+    verdict = decide("parity", experiments, dtype)
+    assert verdict.cause == expected
+    assert verdict.is_failure == (NOT_AGAIN not in experiments or expected != Cause.UNDECIDED)
 
 
 def test_what_was_tried_is_said_where_nothing_follows() -> None:

@@ -91,8 +91,13 @@ def test_options_of_the_run_are_used(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["options"]["registries"]
 
 
+@pytest.mark.parametrize("elements", [2**18, 2**10], ids=["the-process-grows", "it-fits-into-freed-memory"])
 def test_a_leak_is_explained_by_the_line_that_allocates(
-    tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    elements: int,
+    tmp_path: Path,
+    shared_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     import torch
     from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
@@ -101,7 +106,7 @@ def test_a_leak_is_explained_by_the_line_that_allocates(
     right = GPT2MLP.forward
 
     def leaking(self: GPT2MLP, hidden: torch.Tensor) -> torch.Tensor:
-        kept.append(torch.zeros(2**18))
+        kept.append(torch.zeros(elements))
         return right(self, hidden)
 
     monkeypatch.setattr(GPT2MLP, "forward", leaking)
