@@ -73,10 +73,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     installed = Version(version("transformers"))
-    reason = f"the tables name classes of transformers {TABLES_ARE_OF}; {installed} is installed"
+    reasons = {
+        "tables": f"the tables name classes of transformers {TABLES_ARE_OF}; {installed} is installed",
+        "current_transformers": f"needs transformers {TABLES_ARE_OF}; {installed} is installed",
+    }
     for item in items:
-        if installed < TABLES_ARE_OF and item.get_closest_marker("tables"):
-            item.add_marker(pytest.mark.skip(reason=reason))
+        for marker, reason in reasons.items():
+            if installed < TABLES_ARE_OF and item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
         if item.path.is_relative_to(_HERE):
             item.add_marker(pytest.mark.filterwarnings("error"), append=False)
     # A file that takes long and begins last would leave the other workers without work.

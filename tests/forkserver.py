@@ -341,7 +341,8 @@ def warm() -> None:
     ours = importlib.import_module("pytest_hfaccel")
     for found in pkgutil.walk_packages(ours.__path__, "pytest_hfaccel."):
         if not found.name.endswith("__main__"):
-            importlib.import_module(found.name)
+            with suppress(ImportError):  # of an extra, or of a release of a package that lacks what a backend needs
+                importlib.import_module(found.name)
     for name in PLUGINS:
         with suppress(ImportError):
             importlib.import_module(name)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
-from importlib.metadata import EntryPoints, entry_points
+from importlib.metadata import EntryPoints, entry_points, version
 
 from pytest_hfaccel.backends.base import (
     Backend,
@@ -33,6 +33,9 @@ __all__ = [
     "SampleInputs",
     "WeightChange",
 ]
+
+_EXPORTERS_SINCE = "5.23"
+"""The first release whose exporters describe what they trace; earlier ones run models with torch only."""
 
 _CLASSES = {
     "torch": "pytest_hfaccel.backends.torch.backend:TorchBackend",
@@ -138,6 +141,11 @@ class Backends:
             try:
                 self._instances[kind] = shared or getattr(import_module(module), name)()
             except ImportError as error:
+                if (error.name or "").startswith("transformers.exporters"):
+                    raise BackendUnavailable(
+                        f"{kind!r} devices need the exporters of transformers {_EXPORTERS_SINCE} or newer, and "
+                        f"{version('transformers')} is installed; pip install 'transformers>={_EXPORTERS_SINCE}'"
+                    ) from error
                 raise BackendUnavailable(f"the backend of {kind!r} devices cannot be imported: {error}") from error
         return self._instances[kind]
 

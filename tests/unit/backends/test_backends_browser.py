@@ -54,6 +54,7 @@ def test_frames_carry_tensors_of_any_type() -> None:
         assert np.array_equal(reply.arrays[name], array)
 
 
+@pytest.mark.current_transformers
 @pytest.mark.parametrize(
     ("adapter", "expected"),
     [
@@ -266,6 +267,7 @@ def test_what_a_browser_cannot_hold_is_refused_with_the_reason(
         made.compile(product(), Device(device), "fp32", "Large")
 
 
+@pytest.mark.current_transformers
 @pytest.mark.parametrize(
     ("device", "dtype", "reason"),
     [

@@ -15,7 +15,7 @@ import pytest
 from pytest_hfaccel.backends import Backends, WeightChange
 from pytest_hfaccel.backends.base import Backend
 from pytest_hfaccel.backends.fake.backend import FakeBackend
-from pytest_hfaccel.core.errors import ConfigError, LoadError, OutOfMemory
+from pytest_hfaccel.core.errors import BackendUnavailable, ConfigError, LoadError, OutOfMemory
 from pytest_hfaccel.core.spec import Cell, Device, ModelSpec, Weights, WeightsChoice
 
 
@@ -43,6 +43,17 @@ def events(log: Path) -> list[str]:
 def test_it_is_served_by_name_and_is_a_backend() -> None:
     backend = Backends().for_kind("fake")
     assert isinstance(backend, Backend)
+
+
+def test_an_older_transformers_is_named_with_the_one_that_a_backend_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "backend_of_exports.py").write_text("import transformers.exporters.of_a_later_release\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    backends = Backends()
+    backends.register("exports", "backend_of_exports:Backend")
+    with pytest.raises(BackendUnavailable, match=r"need the exporters of transformers 5\.23 or newer, .*; pip install"):
+        backends.for_kind("exports")
 
 
 def test_a_run_is_logged_and_reproducible(script: Callable[..., Path]) -> None:

@@ -87,6 +87,7 @@ def test_a_wrong_graph_is_put_down_to_the_exporter(examine: Examine, monkeypatch
     assert (by_name[cause.CAPTURED].error or 1) < 1e-5 < (by_name[cause.INTERPRETED].error or 0)
 
 
+@pytest.mark.current_transformers
 @pytest.mark.parametrize(
     "always", [pytest.param(False, id="an optimisation"), pytest.param(True, id="a kernel", marks=pytest.mark.nightly)]
 )
@@ -238,6 +239,7 @@ def test_the_command_says_the_cause_with_its_experiments(
     assert {each["name"] for each in found["cause"]["experiments"]} >= {cause.AGAIN, cause.BUDGET, cause.TORCH}
 
 
+@pytest.mark.current_transformers
 def test_a_precision_that_is_not_here_is_no_failure_that_went_away(examine: Examine) -> None:
     pytest.importorskip("onnxruntime")
     verdict = examine("onnxruntime:CPU", "bf16")

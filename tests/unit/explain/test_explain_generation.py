@@ -154,6 +154,7 @@ def without_positions(prepare: Callable[..., dict[str, Any]]) -> Callable[..., d
     return prepared
 
 
+@pytest.mark.current_transformers
 def test_a_mask_that_generate_leaves_out_is_found_with_the_code_that_does() -> None:
     torch.manual_seed(0)
     sizes = {"src_vocab_size": 64, "tgt_vocab_size": 64, "d_model": 32, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}

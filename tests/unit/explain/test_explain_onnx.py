@@ -21,6 +21,7 @@ from pytest_hfaccel.registry.resolution import resolve_model
 
 onnx_ir = pytest.importorskip("onnx_ir")
 pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.current_transformers
 
 LAYER = "bert.encoder.layer.1"
 

@@ -21,6 +21,7 @@ from pytest_hfaccel.registry.resolution import resolve_model
 
 ov = pytest.importorskip("openvino")
 ops = pytest.importorskip("openvino.opset14")
+pytestmark = pytest.mark.current_transformers
 
 
 @dataclass(frozen=True)

@@ -134,6 +134,7 @@ def test_a_device_that_is_here_is_measured(device: str) -> None:
     assert DeviceCalibration.from_json(json.loads(json.dumps(calibration.to_json()))) == calibration
 
 
+@pytest.mark.current_transformers
 def test_a_browser_that_is_not_here_is_unavailable_with_the_command_that_installs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
