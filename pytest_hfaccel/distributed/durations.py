@@ -27,6 +27,13 @@ RECORDED = "recorded"
 UNKNOWN_SECONDS = 10.0
 """The estimate for a cell when nothing at all has been recorded: about what a tiny model takes, loading included."""
 
+UNKNOWN_FULL_SIZE_SECONDS = 60.0
+"""The same for a cell with real or random weights of the real size: about what whisper-tiny.en, of 38 million
+parameters, takes on two cores. It decides little but the order: such a model comes before tiny ones."""
+
+_Likeness = tuple[bool, tuple[str, ...]]
+"""Whether cells are of real size, and what else they have in common."""
+
 _SAY_NOTHING = frozenset({Status.UNAVAILABLE, Status.INCOMPLETE, Status.CRASHED, Status.TIMEOUT, Status.INFRA_ERROR})
 """Statuses of cells whose seconds say nothing about how long they take when they run to their end."""
 
@@ -70,10 +77,11 @@ def seconds_of_cells(cells: Sequence[SelectedCell], durations: Durations) -> lis
     """Return for each cell how long it takes, and whether that is recorded or what it is estimated from.
 
     The estimate is the median of the recorded cells of the same architecture on the same device, else of all cells of
-    its device, else of all cells; `UNKNOWN_SECONDS` where nothing is recorded.
+    its device, else of all cells; a tiny checkpoint says nothing about one of real size, nor the other way round. It is
+    `UNKNOWN_SECONDS`, or `UNKNOWN_FULL_SIZE_SECONDS`, where nothing is recorded.
     """
     recorded = [durations.recorded_seconds(cell) for cell in cells]
-    known: dict[tuple[str, ...], list[float]] = defaultdict(list)
+    known: dict[_Likeness, list[float]] = defaultdict(list)
     for cell, seconds in zip(cells, recorded, strict=True):
         if seconds is not None:
             for likeness in _likenesses(cell):
@@ -84,17 +92,19 @@ def seconds_of_cells(cells: Sequence[SelectedCell], durations: Durations) -> lis
     ]
 
 
-def _likenesses(cell: SelectedCell) -> list[tuple[str, ...]]:
+def _likenesses(cell: SelectedCell) -> list[_Likeness]:
     """What a cell has in common with others, closest first."""
-    return [(cell.architecture, cell.device), (cell.device,), ()]
+    alike = ((cell.architecture, cell.device), (cell.device,), ())
+    return [(cell.is_full_size, facts) for facts in alike]
 
 
-def _estimate(cell: SelectedCell, known: Mapping[tuple[str, ...], Sequence[float]]) -> tuple[float, str]:
+def _estimate(cell: SelectedCell, known: Mapping[_Likeness, Sequence[float]]) -> tuple[float, str]:
     for likeness in _likenesses(cell):
         if likeness in known:
-            of = " on ".join(likeness) or "all cells"
+            of = " on ".join(likeness[1]) or "all cells"
             return statistics.median(known[likeness]), f"estimated: median of {len(known[likeness])} of {of}"
-    return UNKNOWN_SECONDS, "estimated: nothing is recorded"
+    unknown = UNKNOWN_FULL_SIZE_SECONDS if cell.is_full_size else UNKNOWN_SECONDS
+    return unknown, "estimated: nothing is recorded"
 
 
 def read_durations(paths: Iterable[Path]) -> Durations:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pytest_hfaccel.core.results import CellKey
+from pytest_hfaccel.core.spec import Weights
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,11 @@ class SelectedCell:
     names: Mapping[str, str] = field(default_factory=dict, hash=False)
     facts: Mapping[str, Any] = field(default_factory=dict, hash=False)
     memory_bytes: int = 0
+
+    @property
+    def is_full_size(self) -> bool:
+        """Whether its weights are known to be others than those of a tiny checkpoint."""
+        return bool(self.facts.get("weights", Weights.TINY) != Weights.TINY)
 
     @property
     def key(self) -> CellKey:

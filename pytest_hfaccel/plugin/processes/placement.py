@@ -60,7 +60,7 @@ class GroupOrder:
 
     Args:
         collected: The tests of model classes.
-        durations: What earlier runs took.
+        durations: What earlier runs took. Without any, models of real size come first.
     """
 
     def __init__(self, collected: CollectedTests, durations: Durations) -> None:
@@ -68,7 +68,7 @@ class GroupOrder:
         self._seconds: dict[str, float] = {}
         self._devices = {nodeid: cell.device for cell in cells for nodeid in cell.tests}
         estimated = seconds_of_cells(cells, durations)
-        self.is_recorded = any(source == RECORDED for _, source in estimated)
+        self._are_known = any(source == RECORDED for _, source in estimated) or any(cell.is_full_size for cell in cells)
         for cell, (seconds, _) in zip(cells, estimated, strict=True):
             for nodeid in cell.tests:
                 self._seconds[nodeid] = durations.tests.get(nodeid, seconds / len(cell.tests))
@@ -91,7 +91,7 @@ class GroupOrder:
         found = [list(group) for group in groups]
 
         def weight(group: list[int]) -> tuple[float, int]:
-            return (self.seconds([tests[index] for index in group]) if self.is_recorded else 0.0, len(group))
+            return (self.seconds([tests[index] for index in group]) if self._are_known else 0.0, len(group))
 
         while 0 < len(found) < workers:
             candidates = [group for group in found if len(self._spread_devices(group, tests)) > 1]
@@ -170,7 +170,7 @@ def selected_cells(collected: CollectedTests) -> list[SelectedCell]:
         tests[index].append(nodeid)
     names = ("module", "cell", "model", "architecture", "device")
     return [
-        SelectedCell(**{name: facts[name] for name in names}, checks="", tests=tuple(tests[index]))
+        SelectedCell(**{name: facts[name] for name in names}, checks="", tests=tuple(tests[index]), facts=facts)
         for index, facts in enumerate(collected.cells)
     ]
 

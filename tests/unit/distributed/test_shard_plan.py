@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,8 @@ def test_what_never_ran_is_estimated_from_what_is_closest() -> None:
         (2, "estimated: median of 3 of all cells"),
     ]
     assert seconds_of_cells(cells[:1], Durations()) == [(10.0, "estimated: nothing is recorded")]
+    real = replace(cells[3], facts={"weights": "pretrained"})
+    assert seconds_of_cells([*cells[:3], real], durations)[3] == (60.0, "estimated: nothing is recorded")
 
 
 def test_files_of_pytest_split_are_read_and_written(tmp_path: Path) -> None:

@@ -53,6 +53,12 @@ def test_without_records_those_with_most_tests_come_first() -> None:
     assert arranged(found, Durations(), 2) == [["b-cpu", "b-openvino:CPU"], ["a-cpu"]]
 
 
+def test_without_records_models_of_real_size_come_first() -> None:
+    found = collected([("a", "cpu"), ("a", "openvino:CPU"), ("a", "webgpu"), ("b", "cpu"), ("c", "cpu")])
+    found.cells[3]["weights"] = "pretrained"
+    assert [group[0] for group in arranged(found, Durations(), 2)] == ["b-cpu", "a-cpu", "c-cpu"]
+
+
 def test_models_begin_on_different_devices_of_a_kind() -> None:
     devices = ("cpu", "cuda:0", "cuda:1", "cuda:2")
     found = collected([(model, device) for model in "abcd" for device in devices])
