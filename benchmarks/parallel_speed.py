@@ -4,10 +4,11 @@
     python benchmarks/parallel_speed.py --model gpt2 --device cpu --rounds 3 --output parallel_speed.txt
 
 Runs pytest on `model_classes`, by turns serially and with two workers, each time with an empty cache: checkpoints are
-built and models converted anew. The ratio of a round is the serial run's time on the clock by that of the other, both
-from the start of the process to its end. A short run has less to share out: to start two workers takes some seconds,
-and at the end one of them waits for the other. The goal is 1.6 on two cores that do nothing else. Exit code 1 where the
-median is below that, or where a verdict differs.
+built and models converted anew. There is no hub: a model whose weights no package has is tested as a tiny checkpoint.
+The ratio of a round is the serial run's time on the clock by that of the other, both from the start of the process to
+its end. A short run has less to share out: to start two workers takes some seconds, and at the end one of them waits
+for the other. The goal is 1.6 on two cores that do nothing else. Exit code 1 where the median is below that, or where a
+verdict differs.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def main() -> None:
     models, devices = given.model or (), given.device or DEVICES
     lines = [
         f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores, torch {version('torch')}; "
-        f"{', '.join(models) or 'all registered models'}, tiny, on {', '.join(devices)} in fp32; caches empty"
+        f"{', '.join(models) or 'all registered models'} on {', '.join(devices)} in fp32; caches empty, no hub"
     ]
     print(lines[0], flush=True)
     ratios, differences = [], []
@@ -50,9 +51,9 @@ def main() -> None:
             folder = Path(temporary) / str(number)
             ways = {"serial": (), "-n 2": ("-n", "2")}
             order = list(ways) if number % 2 else list(reversed(ways))
-            seconds = {way: run(folder / way.strip("- "), models, devices, ways[way]) for way in order}
+            seconds = {way: run(folder / way, models, devices, ways[way]) for way in order}
             ratios.append(seconds["serial"] / seconds["-n 2"])
-            serial, parallel = (verdicts.read(folder / way.strip("- ") / "journal.jsonl")[0] for way in ways)
+            serial, parallel = (verdicts.read(folder / way / "journal.jsonl")[0] for way in ways)
             differences += sorted(
                 f"{' '.join(key)}: {serial.get(key)} serially, {parallel.get(key)} with -n 2"
                 for key in serial.keys() | parallel.keys()
