@@ -29,6 +29,8 @@ class Traits:
             it takes long to bring a model there, or to run it. Where it is named by `--hf-device`, all run.
         needs_checkpoint: False where `load` is called without a checkpoint, and none is built.
         fixes_threads: A model keeps the number of threads that torch had when it was compiled.
+        most_idle: How many models that nobody uses stay loaded; `None`: as many as the memory budget allows. A budget
+            counts weights, and does not see what else a model takes: in a browser a process of its own.
     """
 
     exported: bool = True
@@ -39,6 +41,7 @@ class Traits:
     default_model_only: bool = False
     needs_checkpoint: bool = True
     fixes_threads: bool = False
+    most_idle: int | None = None
 
     def is_exact(self, target: str) -> bool:
         """Whether two runs on this target agree to the last bit."""
@@ -119,6 +122,9 @@ class DeviceKind:
     compiler: str = ""
     traits: Traits = field(default_factory=Traits)
 
+
+_IDLE_PAGES = 2
+"""The page of a tiny model takes over 100 MiB. Two, so that tests that go to and fro between models load each once."""
 
 _EAGER = Traits(exported=False, torch_module=True, accelerator=True)
 
@@ -203,9 +209,17 @@ _TABLE = (
         backend="executorch",
         traits=Traits(exact=("*",), host_memory=("*",), default_model_only=True),
     ),
-    DeviceKind("webgpu", backend="browser", traits=Traits(default_model_only=True)),
-    DeviceKind("webnn", backend="browser", traits=Traits(host_memory=("*",), default_model_only=True)),
-    DeviceKind("wasm", backend="browser", traits=Traits(exact=("*",), host_memory=("*",), default_model_only=True)),
+    DeviceKind("webgpu", backend="browser", traits=Traits(default_model_only=True, most_idle=_IDLE_PAGES)),
+    DeviceKind(
+        "webnn",
+        backend="browser",
+        traits=Traits(host_memory=("*",), default_model_only=True, most_idle=_IDLE_PAGES),
+    ),
+    DeviceKind(
+        "wasm",
+        backend="browser",
+        traits=Traits(exact=("*",), host_memory=("*",), default_model_only=True, most_idle=_IDLE_PAGES),
+    ),
     DeviceKind(
         "fake",
         is_indexed=True,

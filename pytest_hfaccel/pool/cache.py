@@ -176,6 +176,7 @@ class ModelCache:
             size=lambda loaded: int(loaded.nbytes),
             close=lambda loaded: loaded.close(),
             estimate=lambda: estimate(cell) if estimate else 0,
+            most_idle=cell.device.traits.most_idle,
         )
 
 

@@ -38,6 +38,7 @@ class Request:
         estimate: Bytes to reserve before `make` is called; asked only when the key was never made before.
         is_leased: Whether it stays until the lease is released. If not, it can be evicted as soon as it is made.
         is_move: Whether `make` moves what the table holds elsewhere. A move is no request in the statistics.
+        most_idle: How many resources of the device stay when nobody leases them; `None`: as many as the budget allows.
     """
 
     key: Hashable
@@ -48,6 +49,7 @@ class Request:
     estimate: Callable[[], int] = lambda: 0
     is_leased: bool = True
     is_move: bool = False
+    most_idle: int | None = None
 
 
 class State(Enum):
@@ -163,11 +165,18 @@ class ResourceTable:
         return entry
 
     def release(self, entry: Entry) -> None:
-        """End a lease."""
+        """End a lease. What has been idle longest is freed where the device is to keep fewer than are idle now."""
         with self._changed:
             entry.leases = max(0, entry.leases - 1)
             entry.last_used = self.clock()
             self._changed.notify_all()
+        most = entry.request.most_idle
+        while most is not None:
+            with self._changed:
+                victim = self._take_idle(lambda e: e.request.device == entry.request.device, keep=most)
+            if victim is None:
+                return
+            self._free(victim)
 
     def evict(self, accepts: Callable[[Entry], bool] = lambda _: True) -> int:
         """Free the resources that nobody leases and that `accepts` picks, longest idle first; return how many.
@@ -383,13 +392,17 @@ class ResourceTable:
                 self._limits[device] = self._budget(device)
             return self._limits[device]
 
-    def _take_idle(self, accepts: Callable[[Entry], bool]) -> Entry | None:
-        """Take the longest idle entry of those accepted out of use; the caller frees it without the lock."""
-        idle = (entry for entry in self._entries.values() if entry.is_idle and accepts(entry))
-        victim = min(idle, key=lambda entry: entry.last_used, default=None)
-        if victim is not None:
-            victim.state = State.CLOSING
-            self._counts["evictions"] += 1
+    def _take_idle(self, accepts: Callable[[Entry], bool], keep: int = 0) -> Entry | None:
+        """Take the longest idle entry of those accepted out of use; the caller frees it without the lock.
+
+        None is taken where no more than `keep` are idle.
+        """
+        idle = [entry for entry in self._entries.values() if entry.is_idle and accepts(entry)]
+        if len(idle) <= keep:
+            return None
+        victim = min(idle, key=lambda entry: entry.last_used)
+        victim.state = State.CLOSING
+        self._counts["evictions"] += 1
         return victim
 
     def _free(self, entry: Entry) -> None:

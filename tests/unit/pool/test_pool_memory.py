@@ -50,6 +50,18 @@ def test_only_as_much_is_evicted_as_is_needed() -> None:
     assert held(pool) == ["c-30", "d-30", "e-35"]
 
 
+def test_of_a_device_whose_models_take_more_than_their_weights_few_stay_idle() -> None:
+    pool = make_pool(SizedModel)  # no budget: memory alone would evict none
+    in_use = pool.acquire(make_cell("a-1", "wasm"))
+    for name in ("b-1", "c-1", "b-1", "d-1"):
+        pool.acquire(make_cell(name, "wasm")).release()
+    touch(pool, "e-1", "f-1", "g-1")
+    assert held(pool) == ["a-1", "b-1", "d-1", "e-1", "f-1", "g-1"], "a is in use, and those on the CPU stay"
+    in_use.release()
+    assert held(pool)[:2] == ["a-1", "d-1"]
+    assert pool.stats()["evictions"] == 2
+
+
 def test_without_an_estimate_the_measured_bytes_of_the_first_load_are_reserved() -> None:
     seen_while_loading = []
 
