@@ -22,9 +22,11 @@ import torch
 from pytest_hfaccel.backends import Backends, WeightChange
 from pytest_hfaccel.backends.browser.installed import find_browser, find_installation, probe_browsers
 from pytest_hfaccel.backends.browser.server import Server, pack, unpack
+from pytest_hfaccel.checkpoints import CheckpointStore
 from pytest_hfaccel.core.errors import BackendUnavailable, DeviceCrashed, DeviceTimeout, LoadError, OutOfMemory
 from pytest_hfaccel.core.spec import Device
-from tests.unit.backends.backend_sources import CountingSource, make_cell, tiny_checkpoint
+from pytest_hfaccel.registry.auto_classes import match_pairs
+from tests.unit.backends.backend_sources import TINY, CountingSource, make_cell, tiny_checkpoint
 
 onnx = pytest.importorskip("onnx", reason="onnx is an extra of this package")
 onnx_ir = pytest.importorskip("onnx_ir")
@@ -450,6 +452,19 @@ def test_webgpu_in_software_is_emulated(tmp_path: Path) -> None:
         assert placement.implementation == "emulated"
     assert placement.actual_devices == ("webgpu",)
     runtime.close()
+
+
+@needs_webgpu
+@pytest.mark.slow
+def test_a_graph_that_takes_more_inputs_than_the_sample_has_is_opened_at_once(shared_cache: Path) -> None:
+    """The exporter makes positions of this class's sizes before it traces: they are inputs of the graph."""
+    spec = match_pairs("qwen3_vl_moe_vision/Qwen3VLMoeVisionModel")[0]
+    source = CheckpointStore(shared_cache).prepare(spec, TINY)
+    loaded = load(source, "webgpu")
+    assert loaded.placement.details["nodes"]["webgpu"] > 0
+    assert loaded.timings["compile"] > 0.1, "the session is part of loading, not of the first run"
+    assert loaded.forward(source.sample().forward)
+    loaded.close()
 
 
 @needs_webnn
