@@ -20,6 +20,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import torch
 
@@ -196,11 +197,11 @@ def _require_feedable(exported: Any, inputs: Mapping[str, torch.Tensor], compute
 
 @contextmanager
 def tracing() -> Iterator[None]:
-    """Trace alone in this process, without remarks, without the garbage collector.
+    """Trace alone in this process, without remarks, without the garbage collector, without a stack for each node.
 
     The tracer's remarks are about its own work, and in a test run a warning may be an error. It makes millions of
     objects, and each pass of the collector goes over all of transformers: in a fresh process that is a few percent of
-    a conversion.
+    a conversion. The stacks, which say where in the model's code a node comes from, are read by nobody here.
     """
     loggers = [logging.getLogger(name) for name in _CHATTY]
     with _ONE_AT_A_TIME, warnings.catch_warnings():
@@ -211,7 +212,8 @@ def tracing() -> Iterator[None]:
             logger.setLevel(logging.ERROR)
         gc.disable()
         try:
-            yield
+            with patch.object(torch.fx.config, "do_not_emit_stack_traces", True, create=True):  # not in every release
+                yield
         finally:
             if collects:
                 gc.enable()

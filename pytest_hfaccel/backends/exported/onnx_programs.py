@@ -20,6 +20,7 @@ import torch
 
 from pytest_hfaccel.backends.exported import constants
 from pytest_hfaccel.core.errors import BackendUnavailable
+from pytest_hfaccel.upstream.onnxscript import rules_on_their_operator_only
 from pytest_hfaccel.upstream.torch import keep_onnx_registry, no_cache_of_fake_operators
 from pytest_hfaccel.upstream.transformers import cache_shapes
 
@@ -95,7 +96,8 @@ class OnnxPrograms:
 
         # torch prints the steps of a conversion.
         silence = contextlib.redirect_stdout(io.StringIO())
-        with silence, keep_onnx_registry, no_cache_of_fake_operators(when=bool(options)):
+        fewer_attempts = rules_on_their_operator_only
+        with silence, keep_onnx_registry, fewer_attempts, no_cache_of_fake_operators(when=bool(options)):
             exported = OnnxExporter().export(model, dict(inputs), OnnxConfig(**options))
         _remove_traces_of_source(exported.program)
         if stateful:
