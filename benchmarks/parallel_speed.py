@@ -45,7 +45,7 @@ def main() -> None:
         f"{', '.join(models) or 'all registered models'} on {', '.join(devices)} in fp32; caches empty, no hub"
     ]
     print(lines[0], flush=True)
-    ratios, differences = [], []
+    ratios, different = [], []
     with tempfile.TemporaryDirectory() as temporary:
         for number in range(given.rounds):
             folder = Path(temporary) / str(number)
@@ -54,22 +54,18 @@ def main() -> None:
             seconds = {way: run(folder / way, models, devices, ways[way]) for way in order}
             ratios.append(seconds["serial"] / seconds["-n 2"])
             serial, parallel = (verdicts.read(folder / way / "journal.jsonl")[0] for way in ways)
-            differences += sorted(
-                f"{' '.join(key)}: {serial.get(key)} serially, {parallel.get(key)} with -n 2"
-                for key in serial.keys() | parallel.keys()
-                if serial.get(key) != parallel.get(key)
-            )
+            different += [f"serially -> with -n 2: {line}" for line in verdicts.differences(serial, parallel)]
             lines.append(
                 f"round {number + 1} ({order[0]} first): serially {seconds['serial']:.0f} s, -n 2 "
                 f"{seconds['-n 2']:.0f} s: {ratios[-1]:.2f}; {len(serial)} checks"
             )
             print(lines[-1], flush=True)
-    lines += differences or ["The verdicts are the same."]
+    lines += different or ["The verdicts are the same."]
     lines.append(f"-n 2 is {statistics.median(ratios):.2f} times as fast as a serial run (goal {GOAL}).")
     print("\n".join(lines[1 + given.rounds :]))
     if given.output:
         given.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    if differences or statistics.median(ratios) < GOAL:
+    if different or statistics.median(ratios) < GOAL:
         sys.exit(1)
 
 

@@ -39,6 +39,19 @@ def read(path: Path) -> tuple[Verdicts, dict[tuple[str, str, str], float]]:
     return verdicts, errors
 
 
+def differences(before: Verdicts, after: Verdicts) -> list[str]:
+    """Return a line for each check whose verdict is another, or that only one of the runs has."""
+
+    def told(verdict: tuple[str, ...]) -> str:
+        return " ".join(filter(None, verdict)) or "not run"
+
+    return [
+        f"{' '.join(key)}: {told(before.get(key, ()))} -> {told(after.get(key, ()))}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+    ]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("before", type=Path)
@@ -48,21 +61,16 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     (before, old_errors), (after, new_errors) = read(arguments.before), read(arguments.after)
-    different = {key for key in before.keys() & after.keys() if before[key] != after[key]}
-    for key in sorted(different):
-        print(f"{' '.join(key)}: {' '.join(before[key])} -> {' '.join(after[key])}")
-    for missing in sorted(before.keys() - after.keys()):
-        print(f"{' '.join(missing)}: {before[missing][0]} -> not run")
-    for new in sorted(after.keys() - before.keys()):
-        print(f"{' '.join(new)}: not run -> {after[new][0]}")
+    different = differences(before, after)
+    for line in different:
+        print(line)
     if arguments.numbers:
         for key in sorted(old_errors.keys() & new_errors.keys()):
             old, new_error = old_errors[key], new_errors[key]
             if max(old, new_error) > NOISE and not 1 / DRIFT < (new_error or NOISE) / (old or NOISE) < DRIFT:
                 print(f"{' '.join(key)}: rel-L2 {old:.2g} -> {new_error:.2g}")
-    same = before == after
-    print(f"{len(before)} checks before, {len(after)} after, {len(different)} with another verdict")
-    return 0 if same else 1
+    print(f"{len(before)} checks before, {len(after)} after, {len(different)} differ")
+    return 1 if different else 0
 
 
 if __name__ == "__main__":

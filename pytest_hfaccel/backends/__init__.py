@@ -9,6 +9,8 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoints, entry_points, version
 
+from packaging.version import Version
+
 from pytest_hfaccel.backends.base import (
     Backend,
     DeviceProbe,
@@ -141,12 +143,7 @@ class Backends:
             try:
                 self._instances[kind] = shared or getattr(import_module(module), name)()
             except ImportError as error:
-                if (error.name or "").startswith("transformers.exporters"):
-                    raise BackendUnavailable(
-                        f"{kind!r} devices need the exporters of transformers {_EXPORTERS_SINCE} or newer, and "
-                        f"{version('transformers')} is installed; pip install 'transformers>={_EXPORTERS_SINCE}'"
-                    ) from error
-                raise BackendUnavailable(f"the backend of {kind!r} devices cannot be imported: {error}") from error
+                raise BackendUnavailable(_why_not_imported(kind, error)) from error
         return self._instances[kind]
 
     def probe(self) -> list[Presence]:
@@ -160,3 +157,14 @@ class Backends:
             return backend.probe() if isinstance(backend, DeviceProbe) else []
         except Exception as error:
             return [Presence(Device(kind), False, f"its backend failed to answer: {type(error).__name__}: {error}")]
+
+
+def _why_not_imported(kind: str, error: ImportError) -> str:
+    if (error.name or "").startswith("transformers.exporters"):
+        installed = version("transformers")
+        if Version(installed) < Version(_EXPORTERS_SINCE):
+            return (
+                f"{kind!r} devices need the exporters of transformers {_EXPORTERS_SINCE} or newer, and {installed} is "
+                f"installed; pip install 'transformers>={_EXPORTERS_SINCE}'"
+            )
+    return f"the backend of {kind!r} devices cannot be imported: {error}"

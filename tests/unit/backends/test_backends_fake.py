@@ -45,14 +45,22 @@ def test_it_is_served_by_name_and_is_a_backend() -> None:
     assert isinstance(backend, Backend)
 
 
+@pytest.mark.parametrize(
+    ("installed", "told"),
+    [
+        ("5.22.3", r"need the exporters of transformers 5\.23 or newer, and 5\.22\.3 is installed; pip install"),
+        ("5.30.0", r"cannot be imported: No module named 'transformers\.exporters\.of_a_later_release'"),
+    ],
+)
 def test_an_older_transformers_is_named_with_the_one_that_a_backend_needs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    installed: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("pytest_hfaccel.backends.version", lambda _: installed)
     (tmp_path / "backend_of_exports.py").write_text("import transformers.exporters.of_a_later_release\n")
     monkeypatch.syspath_prepend(tmp_path)
     backends = Backends()
     backends.register("exports", "backend_of_exports:Backend")
-    with pytest.raises(BackendUnavailable, match=r"need the exporters of transformers 5\.23 or newer, .*; pip install"):
+    with pytest.raises(BackendUnavailable, match=told):
         backends.for_kind("exports")
 
 
