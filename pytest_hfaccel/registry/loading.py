@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +89,11 @@ class MergedFiles:
         for index, item in enumerate(document.data.get("expect") or ()):
             if ("expect", index) not in broken:
                 place = document.place(("expect", index))
-                for check in item.get("checks") or [item.get("check")]:
-                    self.expected.append((tuple(item["pairs"]), expectation({**item, "check": check}, place)))
+                checks = item.get("checks") or [item.get("check")]
+                devices = item.get("devices") or [item.get("device", "*")]
+                for check, device in product(checks, devices):
+                    each = expectation({**item, "check": check, "device": device}, place)
+                    self.expected.append((tuple(item["pairs"]), each))
 
     def _add_model(self, name: str, entry: dict[str, Any] | None, document: Document) -> None:
         loc = ("models", name)

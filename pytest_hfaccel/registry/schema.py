@@ -131,6 +131,7 @@ class PairsExpect(Expect):
 
     pairs: Annotated[list[PairPattern], Field(min_length=1)]
     checks: Annotated[list[str], Field(min_length=1)] | None = None
+    devices: Annotated[list[Annotated[str, AfterValidator(_device)]], Field(min_length=1)] | None = None
 
 
 class Package(Entry):

@@ -38,6 +38,15 @@ def test_a_pair_gets_what_is_said_of_it_and_of_its_class(tmp_path: Path) -> None
     assert "loops over values" not in {e.reason for s in registry.informed(other) for e in s.expect}
 
 
+def test_checks_and_devices_may_be_several(tmp_path: Path) -> None:
+    entry = '{pairs: [opt/OPTModel], devices: ["onnxruntime:*", wasm], checks: [parity, canary], stage: run, reason: r}'
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"version: 1\nexpect:\n  - {entry}\n", encoding="utf-8")
+    (spec,) = load_registry([file]).informed(match_pairs("opt/OPTModel"))
+    found = {(each.device, each.check) for each in spec.expect if each.reason == "r"}
+    assert found == {(device, check) for device in ("onnxruntime:*", "wasm") for check in ("parity", "canary")}
+
+
 @pytest.mark.parametrize(
     ("entry", "problem"),
     [
@@ -45,6 +54,7 @@ def test_a_pair_gets_what_is_said_of_it_and_of_its_class(tmp_path: Path) -> None
         ("{pairs: [OPTModel], stage: run, reason: r}", "'OPTModel' is not a model type and a class of it"),
         ("{pairs: [a/B], stage: run, reason: r, cause: bug}", "'bug' is not a cause"),
         ("{pairs: [a/B], stage: run, reason: r, pair: x}", "'pair' is not a key here. Did you mean 'pairs'?"),
+        ("{pairs: [a/B], stage: run, reason: r, devices: [gpu]}", "'gpu' is not a device"),
         ("{pairs: [a/B], stage: run}", "expect[0].reason: is missing"),
     ],
 )
