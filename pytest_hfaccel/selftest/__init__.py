@@ -16,7 +16,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pytest_hfaccel.backends import Backends
 from pytest_hfaccel.checks import built_in_checks
@@ -40,6 +40,8 @@ from pytest_hfaccel.numerics import tolerances
 from pytest_hfaccel.selftest.defects import BERT, DEFECTS, GPT2, Defect, NotPlanted
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from pytest_hfaccel.backends.base import Backend, LoadedModel, ModelSource
     from pytest_hfaccel.core.config import RunConfig
     from pytest_hfaccel.numerics.reference import Reference
@@ -171,7 +173,12 @@ def _refuse_unreal(devices: Sequence[Device]) -> None:
 
 
 def _on_device(config: RunConfig, device: Device, checks: CheckRegistry, *, is_first: bool) -> Iterator[Verdict]:
-    bench = Bench(config, device, checks)
+    with KeptModels() as kept:
+        yield from _on_bench(Bench(config, device, checks, kept=kept), is_first=is_first)
+
+
+def _on_bench(bench: Bench, *, is_first: bool) -> Iterator[Verdict]:
+    device = bench.device
     # What is wrong with the files or the class is wrong on every device alike.
     defects = [defect for defect in DEFECTS if _is_about(defect, device) and (is_first or not defect.is_anywhere)]
     right = [
@@ -187,6 +194,33 @@ def _on_device(config: RunConfig, device: Device, checks: CheckRegistry, *, is_f
         yield judge.tried(bench, defects)
 
 
+class KeptModels:
+    """Converted models, each loaded once for all that is planted around it, until the end of a `with` block.
+
+    To open a model takes seconds on some runtimes, and most defects change nothing inside it. Models of torch are
+    loaded each time: that is quick, and nobody then has to know that a check leaves them as they were.
+    """
+
+    def __init__(self) -> None:
+        self._models: dict[tuple[Hashable, str], LoadedModel] = {}
+
+    def load(self, backend: Backend, cell: Cell, source: ModelSource) -> LoadedModel:
+        """As `Backend.load`; what is returned stays open when it is closed."""
+        if not cell.device.traits.exported:
+            return backend.load(cell, source)
+        key = (cell.key, source.fingerprint)
+        if key not in self._models:
+            self._models[key] = backend.load(cell, source)
+        return cast("LoadedModel", Planted(self._models[key], close=lambda: None))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for loaded in self._models.values():
+            loaded.close()
+
+
 class Bench:
     """Runs a correct model, or one with a defect, on one device.
 
@@ -196,6 +230,7 @@ class Bench:
         checks: The battery.
         runner: What runs the cells; a broken judge replaces it.
         planted: What loads the models; likewise.
+        kept: The models that are loaded already, for whoever closes them.
     """
 
     def __init__(
@@ -206,9 +241,16 @@ class Bench:
         *,
         runner: type[Runner] = Runner,
         planted: type[PlantedBackends] | None = None,
+        kept: KeptModels | None = None,
     ) -> None:
         self.config, self.device, self.checks = config, device, checks
         self.runner, self.planted = runner, planted or PlantedBackends
+        self.kept = kept or KeptModels()
+
+    def with_judge(self, **changed: Any) -> Bench:
+        """Return the same bench with another judge: `checks`, `runner` or `planted`."""
+        options = {"checks": self.checks, "runner": self.runner, "planted": self.planted, **changed}
+        return Bench(self.config, self.device, kept=self.kept, **options)
 
     def right(self, model: ModelSpec, names: Sequence[str]) -> Verdict:
         """Run a model as it is, which must pass."""
@@ -234,7 +276,7 @@ class Bench:
     def wrong(self, defect: Defect) -> Verdict:
         """Plant a defect, and run the checks that must catch it."""
         started = time.perf_counter()
-        backends = self.planted(defect, self.device)
+        backends = self.planted(defect, self.device, self.kept)
         device = CLASS_LEVEL if defect.level == "class" else self.device
         with self._running(backends) as runner, tempfile.TemporaryDirectory(prefix="hfaccel-") as folder:
             cell = _cell(defect.model, device)
@@ -272,9 +314,9 @@ class PlantedBackends(Backends):
         problem: Why it could not be planted; empty if it could.
     """
 
-    def __init__(self, defect: Defect, device: Device) -> None:
+    def __init__(self, defect: Defect, device: Device, kept: KeptModels) -> None:
         super().__init__()
-        self._defect, self._device = defect, device
+        self._defect, self._device, self._kept = defect, device, kept
         self.used = 0 if defect.load else 1
         self.problem = ""
 
@@ -284,10 +326,11 @@ class PlantedBackends(Backends):
         return cast("Backend", Planted(backend, load=lambda cell, source: self._load(backend, cell, source)))
 
     def _load(self, backend: Backend, cell: Cell, source: ModelSource) -> LoadedModel:
+        load = partial(self._kept.load, backend) if cell.device == self._device else backend.load
         if self._defect.load is None or self._is_right(cell, source):
-            return backend.load(cell, source)
+            return load(cell, source)
         try:
-            wrong = self._defect.load(backend.load, cell, source)
+            wrong = self._defect.load(load, cell, source)
         except NotPlanted as error:
             self.problem = str(error)
             raise
@@ -406,7 +449,7 @@ class _OwnReference(Runner):
 
 @contextmanager
 def _own_reference(bench: Bench) -> Iterator[Bench]:
-    yield Bench(bench.config, bench.device, bench.checks, runner=_OwnReference)
+    yield bench.with_judge(runner=_OwnReference)
 
 
 class _PlantedEverywhere(PlantedBackends):
@@ -418,7 +461,7 @@ class _PlantedEverywhere(PlantedBackends):
 
 @contextmanager
 def _shared_loading(bench: Bench) -> Iterator[Bench]:
-    yield Bench(bench.config, bench.device, bench.checks, planted=_PlantedEverywhere)
+    yield bench.with_judge(planted=_PlantedEverywhere)
 
 
 @contextmanager
@@ -430,7 +473,7 @@ def _idle_checks(names: Sequence[str], bench: Bench) -> Iterator[Bench]:
     missing = [name for name in names if name not in bench.checks]
     if missing:
         raise NotPlanted(f"there are no checks {', '.join(missing)}")
-    yield Bench(bench.config, bench.device, idle)
+    yield bench.with_judge(checks=idle)
 
 
 def _one_for_each_check() -> dict[str, str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -14,9 +15,10 @@ from pytest_hfaccel.checks.base import CheckContext, CheckRegistry, failed, pass
 from pytest_hfaccel.cli import main
 from pytest_hfaccel.core.config import RunConfig
 from pytest_hfaccel.core.results import CheckOutcome
-from pytest_hfaccel.core.spec import CPU
-from pytest_hfaccel.selftest import BLIND_SPOTS, DEFECTS, JUDGES, Bench, Found, Verdict, self_test
+from pytest_hfaccel.core.spec import CPU, Cell
+from pytest_hfaccel.selftest import BLIND_SPOTS, DEFECTS, JUDGES, Bench, Found, KeptModels, Verdict, self_test
 from pytest_hfaccel.selftest.defects import Defect, loaded_as, read_as
+from tests.unit.pool.pool_samples import make_cell
 
 pytestmark = pytest.mark.slow
 
@@ -102,6 +104,27 @@ def test_a_failure_for_another_reason_has_caught_nothing(shared_cache: Path) -> 
     defect = Defect("other", "backend", ("parity",), loaded_as(lambda loaded: loaded), because="NaN")
     verdict = Bench(RunConfig(cache=str(shared_cache / "hfaccel")), CPU, checks).wrong(defect)
     assert (verdict.found, verdict.detail) == (Found.MISSED, "for another reason than 'NaN': says no")
+
+
+@pytest.mark.parametrize(("device", "loads"), [("webgpu", 2), ("cpu", 4)])
+def test_a_converted_model_is_loaded_once_for_all_that_is_planted_around_it(device: str, loads: int) -> None:
+    opened: list[SimpleNamespace] = []
+    closed: list[SimpleNamespace] = []
+
+    def load(_cell: Cell, source: Any) -> SimpleNamespace:
+        opened.append(SimpleNamespace(of=source.fingerprint))
+        opened[-1].close = lambda made=opened[-1]: closed.append(made)
+        return opened[-1]
+
+    backend, cell = cast("Any", SimpleNamespace(load=load)), make_cell("selftest-bert", device)
+    with KeptModels() as kept:
+        for fingerprint in ("right", "wrong", "right", "wrong"):
+            loaded = kept.load(backend, cell, cast("Any", SimpleNamespace(fingerprint=fingerprint)))
+            assert cast("Any", loaded).of == fingerprint
+            loaded.close()
+        assert len(opened) == loads
+        assert len(closed) == (0 if loads == 2 else 4)
+    assert len(closed) == loads
 
 
 def test_every_check_of_the_battery_has_a_defect() -> None:
