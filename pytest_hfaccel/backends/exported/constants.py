@@ -86,7 +86,8 @@ def _proportional(values: Array, original: Array, changed: Array) -> Array | Non
         if old.ravel()[largest] == 0 or np.ptp(old) == 0:
             return None
         scale = values.ravel()[largest] / old.ravel()[largest]
-        if np.allclose(values.ravel(), scale * old.ravel(), rtol=_ROUNDING, atol=0):
+        # Zeros are any weight times 0, and say nothing of which.
+        if scale != 0 and np.allclose(values.ravel(), scale * old.ravel(), rtol=_ROUNDING, atol=0):
             scaled: Array = (scale * new).reshape(values.shape)
             return scaled
     return None
