@@ -170,24 +170,21 @@ class ResourceTable:
             entry.leases = max(0, entry.leases - 1)
             entry.last_used = self.clock()
             self._changed.notify_all()
-        most = entry.request.most_idle
-        while most is not None:
-            with self._changed:
-                victim = self._take_idle(lambda e: e.request.device == entry.request.device, keep=most)
-            if victim is None:
-                return
-            self._free(victim)
+        device, most = entry.request.device, entry.request.most_idle
+        if most is not None:
+            self.evict(lambda other: other.request.device == device, keep=most)
 
-    def evict(self, accepts: Callable[[Entry], bool] = lambda _: True) -> int:
+    def evict(self, accepts: Callable[[Entry], bool] = lambda _: True, keep: int = 0) -> int:
         """Free the resources that nobody leases and that `accepts` picks, longest idle first; return how many.
 
         Args:
             accepts: Asked under the lock, possibly several times per entry; must be quick.
+            keep: How many of them stay.
         """
         evicted = 0
         while True:
             with self._changed:
-                victim = self._take_idle(accepts)
+                victim = self._take_idle(accepts, keep)
             if victim is None:
                 return evicted
             self._free(victim)

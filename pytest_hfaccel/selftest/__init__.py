@@ -20,11 +20,11 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from pytest_hfaccel.backends import Backends
 from pytest_hfaccel.checks import built_in_checks
@@ -221,10 +221,11 @@ class KeptModels:
             loaded.close()
 
 
+@dataclass(frozen=True)
 class Bench:
     """Runs a correct model, or one with a defect, on one device.
 
-    Args:
+    Attributes:
         config: As for `self_test`.
         device: The device.
         checks: The battery.
@@ -233,24 +234,12 @@ class Bench:
         kept: The models that are loaded already, for whoever closes them.
     """
 
-    def __init__(
-        self,
-        config: RunConfig,
-        device: Device,
-        checks: CheckRegistry,
-        *,
-        runner: type[Runner] = Runner,
-        planted: type[PlantedBackends] | None = None,
-        kept: KeptModels | None = None,
-    ) -> None:
-        self.config, self.device, self.checks = config, device, checks
-        self.runner, self.planted = runner, planted or PlantedBackends
-        self.kept = kept or KeptModels()
-
-    def with_judge(self, **changed: Any) -> Bench:
-        """Return the same bench with another judge: `checks`, `runner` or `planted`."""
-        options = {"checks": self.checks, "runner": self.runner, "planted": self.planted, **changed}
-        return Bench(self.config, self.device, kept=self.kept, **options)
+    config: RunConfig
+    device: Device
+    checks: CheckRegistry
+    runner: type[Runner] = Runner
+    planted: type[PlantedBackends] = field(default_factory=lambda: PlantedBackends)
+    kept: KeptModels = field(default_factory=KeptModels)
 
     def right(self, model: ModelSpec, names: Sequence[str]) -> Verdict:
         """Run a model as it is, which must pass."""
@@ -449,7 +438,7 @@ class _OwnReference(Runner):
 
 @contextmanager
 def _own_reference(bench: Bench) -> Iterator[Bench]:
-    yield bench.with_judge(runner=_OwnReference)
+    yield replace(bench, runner=_OwnReference)
 
 
 class _PlantedEverywhere(PlantedBackends):
@@ -461,7 +450,7 @@ class _PlantedEverywhere(PlantedBackends):
 
 @contextmanager
 def _shared_loading(bench: Bench) -> Iterator[Bench]:
-    yield bench.with_judge(planted=_PlantedEverywhere)
+    yield replace(bench, planted=_PlantedEverywhere)
 
 
 @contextmanager
@@ -473,7 +462,7 @@ def _idle_checks(names: Sequence[str], bench: Bench) -> Iterator[Bench]:
     missing = [name for name in names if name not in bench.checks]
     if missing:
         raise NotPlanted(f"there are no checks {', '.join(missing)}")
-    yield bench.with_judge(checks=idle)
+    yield replace(bench, checks=idle)
 
 
 def _one_for_each_check() -> dict[str, str]:

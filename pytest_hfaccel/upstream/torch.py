@@ -9,6 +9,7 @@ from copy import copy
 from functools import wraps
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 from pytest_hfaccel.core.errors import first_line
 from pytest_hfaccel.core.spec import CPU, Device
@@ -64,6 +65,18 @@ def large_constants_in_traces(elements: int) -> Iterator[None]:
         yield
     finally:
         fake_tensor.CONSTANT_NUMEL_LIMIT = limit
+
+
+@contextmanager
+def no_stacks_in_traces() -> Iterator[None]:
+    """Have `torch.export` note no stack of the model's code for each node: a twentieth of its conversions.
+
+    The setting is torch's own, and public; an older torch has none and does not look.
+    """
+    from torch.fx import config
+
+    with patch.object(config, "do_not_emit_stack_traces", True, create=True):
+        yield
 
 
 @contextmanager

@@ -20,7 +20,6 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from unittest.mock import patch
 
 import torch
 
@@ -34,6 +33,7 @@ from pytest_hfaccel.backends.exported.inputs import (
 )
 from pytest_hfaccel.backends.generation import neutral_settings
 from pytest_hfaccel.core.errors import LoadError, OutOfMemory, error_line, is_out_of_memory
+from pytest_hfaccel.upstream.torch import no_stacks_in_traces
 from pytest_hfaccel.upstream.transformers import decoding_step, traced_names, traced_tensors
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ def tracing() -> Iterator[None]:
             logger.setLevel(logging.ERROR)
         gc.disable()
         try:
-            with patch.object(torch.fx.config, "do_not_emit_stack_traces", True, create=True):  # not in every release
+            with no_stacks_in_traces():
                 yield
         finally:
             if collects:

@@ -96,8 +96,12 @@ class OnnxPrograms:
 
         # torch prints the steps of a conversion.
         silence = contextlib.redirect_stdout(io.StringIO())
-        fewer_attempts = rules_on_their_operator_only
-        with silence, keep_onnx_registry, fewer_attempts, no_cache_of_fake_operators(when=bool(options)):
+        with (
+            silence,
+            keep_onnx_registry,
+            rules_on_their_operator_only,
+            no_cache_of_fake_operators(when=bool(options)),
+        ):
             exported = OnnxExporter().export(model, dict(inputs), OnnxConfig(**options))
         _remove_traces_of_source(exported.program)
         if stateful:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("onnxscript")
+pytest.importorskip("onnxscript", reason="onnxscript is an extra of this package")
 
 from pytest_hfaccel.upstream.onnxscript import rules_on_their_operator_only
 

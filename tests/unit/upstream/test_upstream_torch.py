@@ -24,6 +24,7 @@ from pytest_hfaccel.upstream.torch import (
     keep_onnx_registry,
     large_constants_in_traces,
     no_cache_of_fake_operators,
+    no_stacks_in_traces,
     packet_and_arguments,
     skip_init_on_meta,
     storage_key,
@@ -95,6 +96,19 @@ def test_torch_still_folds_only_single_numbers_while_it_traces() -> None:
     with large_constants_in_traces(7):
         assert fake_tensor.CONSTANT_NUMEL_LIMIT == 7
     assert own == fake_tensor.CONSTANT_NUMEL_LIMIT
+
+
+def test_a_trace_notes_stacks_unless_it_is_told_not_to() -> None:
+    import torch
+
+    def noted() -> list[bool]:
+        graph = torch.export.export(torch.nn.Linear(3, 2), (torch.ones(1, 3),)).graph
+        return [bool(node.stack_trace) for node in graph.nodes if node.op == "call_function"]
+
+    assert noted() == [True], "torch notes none by itself: no_stacks_in_traces is no longer needed"
+    with no_stacks_in_traces():
+        assert noted() == [False]
+    assert noted() == [True]
 
 
 def test_private_names_of_tensors_and_operators_are_there() -> None:
