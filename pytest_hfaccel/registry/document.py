@@ -303,6 +303,8 @@ def _text(loc: Loc, detail: Any) -> str:
         return not_allowed(given, context["noun"], context["allowed"])
     if kind == "malformed":
         return f"{short_repr(given)} is not {context['noun']}."
+    if kind == "both":
+        return str(detail["msg"])
     if kind == "missing":
         return "is missing."
     if kind in _WANTED:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
 from pytest_hfaccel.core.results import Cause, Stage
@@ -132,6 +132,15 @@ class PairsExpect(Expect):
     pairs: Annotated[list[PairPattern], Field(min_length=1)]
     checks: Annotated[list[str], Field(min_length=1)] | None = None
     devices: Annotated[list[Annotated[str, AfterValidator(_device)]], Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_or_several(self) -> PairsExpect:
+        for one, several in (("check", "checks"), ("device", "devices")):
+            if {one, several} <= self.model_fields_set:
+                raise PydanticCustomError(
+                    "both", "has both '{one}' and '{several}'; keep one.", {"one": one, "several": several}
+                )
+        return self
 
 
 class Package(Entry):

@@ -56,6 +56,8 @@ def test_checks_and_devices_may_be_several(tmp_path: Path) -> None:
         ("{pairs: [a/B], stage: run, reason: r, pair: x}", "'pair' is not a key here. Did you mean 'pairs'?"),
         ("{pairs: [a/B], stage: run, reason: r, devices: [gpu]}", "'gpu' is not a device"),
         ("{pairs: [a/B], stage: run}", "expect[0].reason: is missing"),
+        ("{pairs: [a/B], stage: run, reason: r, device: cpu, devices: [wasm]}", "has both 'device' and 'devices'"),
+        ("{pairs: [a/B], stage: run, reason: r, check: parity, checks: [canary]}", "has both 'check' and 'checks'"),
     ],
 )
 def test_mistakes(tmp_path: Path, entry: str, problem: str) -> None:
