@@ -29,6 +29,7 @@ ATTENTION = "torch on the CPU with another attention"
 TIES = "torch on the CPU with ties the other way"
 ALONE = "runtime without pytest-hfaccel"
 CAPTURED = "captured program in torch"
+VALID = "graph checked by onnx"
 INTERPRETED = "graph without the runtime's kernels"
 UNOPTIMISED = "optimisations off"
 CPU_DEVICE = "CPU device of the same runtime"
@@ -216,6 +217,11 @@ RULES: tuple[Rule, ...] = (
         "the program that torch.export captured is another than the model",
     ),
     (
+        lambda e: e.differs(VALID),
+        Cause.EXPORTER,
+        "the graph is not valid ONNX, whoever reads it",
+    ),
+    (
         lambda e: e.differs(INTERPRETED),
         Cause.EXPORTER,
         "the graph computes something else than the model, whoever runs it",
@@ -254,6 +260,11 @@ RULES: tuple[Rule, ...] = (
         lambda e: not e.is_exported and e.agrees(TORCH),
         Cause.RUNTIME,
         "torch on the CPU is right: it is what the runtime does on this device",
+    ),
+    (
+        lambda e: e.agrees(VALID) and e.agrees(TORCH),
+        Cause.RUNTIME,
+        "the graph is valid ONNX, and the runtime does not take it",
     ),
     (
         lambda e: not e.is_converted and e.agrees(TORCH),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pytest_hfaccel.backends.base import flatten_outputs
+from pytest_hfaccel.core.devices import ONNX_KINDS
 from pytest_hfaccel.core.errors import HfAccelError, error_line, first_line
 from pytest_hfaccel.core.results import Cause, CheckOutcome, Stage, Status
 from pytest_hfaccel.core.spec import CPU, Cell
@@ -136,6 +137,8 @@ class Examination:
             yield cause.TORCH, lambda: Experiment(cause.TORCH, DIFFERS, about="it is this cell")
         if outcome.stage == Stage.CONVERT:
             return
+        if outcome.stage == Stage.COMPILE and self._cell.device.kind in ONNX_KINDS:
+            yield cause.VALID, lambda: self._checked_graph(run)
         if self._cell.device.compiler:
             eager = replace(self._cell, device=self._cell.device.eager)
             yield cause.UNOPTIMISED, lambda: self._run_check(eager)
@@ -249,6 +252,13 @@ class Examination:
         if found.outcome == AGREES:
             return replace(found, about=f"but for {borrowed}, which the runtime computed alone")
         raise variants.NotPossible(f"it differs, but nothing except the runtime computes {borrowed}")
+
+    def _checked_graph(self, run: CellRun) -> Experiment:
+        device = self._cell.device
+        backend: Any = self._runner.backends.for_kind(device.kind)
+        with backend.runtime_on(device) as runtime:
+            problem = variants.problem_of_graph(runtime, device, run.source, run.sample.forward)
+        return Experiment("", DIFFERS if problem else AGREES, about=problem[:300])
 
     def _unoptimised(self, run: CellRun, loaded: Any) -> Experiment:
         outputs = variants.run_unoptimised(loaded, self._cell.dtype, run.sample.forward)

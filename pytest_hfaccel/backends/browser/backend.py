@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,15 @@ class BrowserBackend:
         require_fp32(device, dtype, {})
         facts = _computes_in_fp32(device)
         return {**facts, "browser": browser.version}
+
+    @contextmanager
+    def runtime_on(self, device: Device) -> Iterator[BrowserRuntime]:
+        """Give what converts and compiles, with a page of its own that is closed with the `with` block."""
+        runtime = BrowserRuntime(_browser(device), device, torch.get_num_threads(), {}, fix_shapes=False)
+        try:
+            yield runtime
+        finally:
+            runtime.close()
 
     def load(self, cell: Cell, source: ModelSource) -> BrowserModel:
         """Convert the checkpoint, unless that has been done, and open it in a page of its own.

@@ -9,6 +9,7 @@ import contextlib
 import io
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,10 @@ class ExecuTorchBackend:
 
     name = "executorch"
     runtime = ExecuTorchRuntime()
+
+    def runtime_on(self, device: Device) -> AbstractContextManager[ExecuTorchRuntime]:  # noqa: ARG002 - one serves all
+        """Return what converts and compiles, for a `with` block."""
+        return nullcontext(self.runtime)
 
     def confirm(self, device: Device, dtype: str = "fp32") -> dict[str, Any]:
         """Lower a product of two matrices and compute it; as `DeviceProbe.confirm`."""

@@ -3,7 +3,7 @@
 | module | what it does |
 |---|---|
 | `capture.py` | traces and converts, keeping open the axes that can be kept open |
-| `failing_part.py` | finds the smallest part of a model that cannot be converted |
+| `failing_part.py` | finds the smallest part of a model that cannot be converted, or then compiled |
 | `inputs.py` | what two calls must have in common to share a graph, and the inputs that are computed before tracing |
 | `conversions.py` | converted models on disk |
 | `constants.py` | finds a weight among the constants of a converted model |

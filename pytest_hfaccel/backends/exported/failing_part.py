@@ -1,4 +1,4 @@
-"""Where a conversion fails: the smallest part of a model that cannot be converted by itself.
+"""Where a conversion fails: the smallest part of a model that cannot be converted, or then compiled, by itself.
 
 Each module is converted as the model is, by transformers' exporter and its runtime, with the inputs that it gets in the
 model; only its inputs that are no tensors are constants. One that cannot be converted while all modules in it can is
@@ -8,20 +8,24 @@ the answer.
 from __future__ import annotations
 
 import copy
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from pytest_hfaccel.backends.exported.capture import said_by_exporter, tracing
+from pytest_hfaccel.backends.exported.conversions import Conversions
 from pytest_hfaccel.core.errors import error_line, line_of_transformers
 
 if TYPE_CHECKING:
     from pytest_hfaccel.backends.exported import ExportedRuntime
+    from pytest_hfaccel.core.spec import Device
 
     Call = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -30,13 +34,13 @@ _TEXT = 300
 
 @dataclass(frozen=True)
 class FailedPart:
-    """A module that cannot be converted.
+    """A module that cannot be converted, or compiled.
 
     Attributes:
         name: Dotted path in the model; empty for the model itself.
         kind: Its class.
         shapes: Shapes of the tensors that it gets.
-        error: What its conversion ends with: the error's type and first line.
+        error: What that ends with: the error's type and first line.
         place: The line of the model's code that was traced then, `file:line: code`; empty where none was.
     """
 
@@ -52,12 +56,14 @@ class ConversionSearch:
     """What was found.
 
     Attributes:
-        smallest: The smallest part that cannot be converted; `None` where each can, the model itself included.
-        path: The modules around it that cannot be converted either, the model first.
-        converted: How many modules were converted by themselves without an error.
+        compiled_for: The device that each converted module was then compiled for; empty where none was.
+        smallest: The smallest part with which that fails; `None` where it fails with none, the model itself included.
+        path: The modules around it with which it fails, too, the model first.
+        converted: With how many modules by themselves it succeeded.
         not_tried: Modules whose turn did not come within the time, or that the model did not call.
     """
 
+    compiled_for: str = ""
     smallest: FailedPart | None = None
     path: list[FailedPart] = field(default_factory=list)
     converted: int = 0
@@ -65,13 +71,14 @@ class ConversionSearch:
 
     def lines(self) -> Iterator[str]:
         """Yield the answer as lines of text."""
+        done = f"converted and compiled for {self.compiled_for}" if self.compiled_for else "converted"
         if self.smallest is None:
-            yield "Conversion: the model can be converted, with the shapes of its sample inputs."
+            yield f"Conversion: the model can be {done}, with the shapes of its sample inputs."
             return
         part = self.smallest
         shapes = ", ".join("x".join(map(str, shape)) or "scalar" for shape in part.shapes)
         where = part.name or "the model's own forward"
-        yield f"Conversion: {where} ({part.kind}; {shapes}) is the smallest part that cannot be converted: {part.error}"
+        yield f"Conversion: {where} ({part.kind}; {shapes}) is the smallest part that cannot be {done}: {part.error}"
         if part.place:
             yield f"  at {part.place}"
         if self.not_tried:
@@ -80,6 +87,7 @@ class ConversionSearch:
     def to_json(self) -> dict[str, Any]:
         """Return the answer as plain JSON values."""
         return {
+            "compiled_for": self.compiled_for,
             "smallest": self.smallest and vars(self.smallest),
             "path": [vars(each) for each in self.path],
             "converted": self.converted,
@@ -88,7 +96,12 @@ class ConversionSearch:
 
 
 def find_failing_part(
-    runtime: ExportedRuntime, model: Any, inputs: Mapping[str, torch.Tensor], seconds: float | None = None
+    runtime: ExportedRuntime,
+    model: Any,
+    inputs: Mapping[str, torch.Tensor],
+    seconds: float | None = None,
+    *,
+    device: Device | None = None,
 ) -> ConversionSearch:
     """Find the smallest module whose conversion fails.
 
@@ -97,16 +110,18 @@ def find_failing_part(
         model: The transformers model on the CPU in fp32.
         inputs: Arguments of its `forward`.
         seconds: Begin no conversion after so many.
+        device: Also compile what was converted, for this device.
     """
     model.eval()
     deadline = None if seconds is None else time.monotonic() + seconds
     modules, calls, found = dict(model.named_modules()), _record(model, inputs), ConversionSearch()
+    found.compiled_for = device.id if device is not None else ""
 
     def visit(name: str) -> FailedPart | None:
         if name not in calls or (deadline is not None and time.monotonic() > deadline):
             found.not_tried.append(name)
             return None
-        error = _try(runtime, modules[name], calls[name], model)
+        error = _try(runtime, modules[name], calls[name], model, device)
         if error is None:
             found.converted += 1
             return None
@@ -145,14 +160,24 @@ def _parts(name: str, calls: Mapping[str, Call]) -> list[str]:
     return [each for each in inside if not any(each.startswith(f"{other}.") for other in inside)]
 
 
-def _try(runtime: ExportedRuntime, module: Any, call: Call, model: Any) -> Exception | None:
+def _try(runtime: ExportedRuntime, module: Any, call: Call, model: Any, device: Device | None) -> Exception | None:
     part = _Part(module, call, model)
-    with tracing():
-        try:
-            runtime.convert(part, part.inputs, {}, stateful=False)
-        except Exception as error:  # whatever tracing or converting raises is the answer
-            return error
+    try:
+        with tracing():
+            exported = runtime.convert(part, part.inputs, {}, stateful=False)
+        if device is not None:
+            _compile(runtime, exported, device, type(module).__name__)
+    except Exception as error:  # whatever tracing, converting or compiling raises is the answer
+        return error
     return None
+
+
+def _compile(runtime: ExportedRuntime, exported: Any, device: Device, architecture: str) -> None:
+    """Compile what was converted as a model's is: written, and read again."""
+    with tempfile.TemporaryDirectory(prefix="hfaccel-") as folder:
+        store = Conversions(runtime, Path(folder))
+        store.make("part", lambda: (exported, "static", []))
+        runtime.compile(store.read("part").program, device, "fp32", architecture)
 
 
 class _Part(torch.nn.Module):  # type: ignore[misc]

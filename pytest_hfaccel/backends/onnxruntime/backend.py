@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import onnxruntime as ort
@@ -64,7 +66,7 @@ class OnnxRuntime(OnnxPrograms):
                 session, graph = open_and_read_back(program, device, architecture)
         except RuntimeError as error:
             raise LoadError(
-                f"{architecture} cannot be compiled for {device}: {first_line(error)}", stage="compile"
+                f"{architecture} cannot be compiled for {device}: {_without_path(first_line(error))}", stage="compile"
             ) from error
         compiled = SessionGraph(program, session, graph, device)
         real = compiled.effective_dtype(dtype)
@@ -171,6 +173,10 @@ class OnnxRuntimeBackend:
     name = "onnxruntime"
     runtime = OnnxRuntime()
 
+    def runtime_on(self, device: Device) -> AbstractContextManager[OnnxRuntime]:  # noqa: ARG002 - one serves all
+        """Return what converts and compiles, for a `with` block."""
+        return nullcontext(self.runtime)
+
     def confirm(self, device: Device, dtype: str = "fp32") -> dict[str, Any]:
         """Compute a product on the device; as `DeviceProbe.confirm`."""
         require_device(device)
@@ -242,3 +248,8 @@ def _device_facts(device: Device) -> dict[str, Any]:
 def _is_emulated(device: Device) -> bool:
     """Whether a GPU's provider runs on the CPU: a software adapter, which its maker allows on request only."""
     return device.target.startswith("WebGPU") and hardware_of(device).get("type") == "CPU"
+
+
+def _without_path(message: str) -> str:
+    """Leave out which file it was: it lies in a cache, and its name says nothing."""
+    return re.sub(r"Load model from .*? failed: ?", "", message)

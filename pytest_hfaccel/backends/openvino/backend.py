@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,10 @@ class OpenVINOBackend:
 
     name = "openvino"
     runtime = OpenVINORuntime()
+
+    def runtime_on(self, device: Device) -> AbstractContextManager[OpenVINORuntime]:  # noqa: ARG002 - one serves all
+        """Return what converts and compiles, for a `with` block."""
+        return nullcontext(self.runtime)
 
     def confirm(self, device: Device, dtype: str = "fp32") -> dict[str, Any]:
         """Compute a product on the device; as `DeviceProbe.confirm`."""

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from pytest_hfaccel.explain.cause import Experiment, Verdict
 
 
+_CONVERSION: dict[str, str] = {Stage.CONVERT: "converted", Stage.COMPILE: "compiled"}
+"""The stages between a torch model and a graph that can run, and what fails in them."""
+
+
 def add_parser(commands: Any) -> None:
     """Add `explain` to the parsers of `hfaccel`."""
     text = (
@@ -132,7 +136,7 @@ def _answer(session: Session, cell: Cell, target: Target, scripts: Path | None, 
 
     failures = target.failures()
     known: list[Experiment | None] = []
-    is_converted = not (failures and failures[0].stage == Stage.CONVERT)
+    ended_at = failures[0].stage if failures else ""
     why = "the model did not get as far as its outputs" if _ended_before_run(failures) else ""
     why = why or ("" if cell.device.traits.torch_module else why_unreadable(cell.device))
     if not why:
@@ -141,9 +145,9 @@ def _answer(session: Session, cell: Cell, target: Target, scripts: Path | None, 
             known.append(operator)
             answer.divergence = tuple(line for line in answer.lines if not line.startswith("Reproduction:"))
         except LoadError as error:
-            if error.stage != Stage.CONVERT:
+            if error.stage not in _CONVERSION:
                 return _not_loaded(cell, error)
-            why, is_converted = "the model cannot be converted", False
+            why, ended_at = f"the model cannot be {_CONVERSION[error.stage]}", error.stage
         except CheckpointError as error:
             return _not_loaded(cell, error)
         except HfAccelError:
@@ -152,8 +156,8 @@ def _answer(session: Session, cell: Cell, target: Target, scripts: Path | None, 
             why = error_line(error)
     if why:
         answer = _Answer([f"First divergence: not looked for: {why}."], {"first_divergence": why}, bool(failures))
-        if not is_converted:
-            _add_conversion(session, cell, answer, seconds)
+        if ended_at in _CONVERSION:
+            _add_conversion(session, cell, answer, seconds, compiles=ended_at == Stage.COMPILE)
     if any(each.name == "generation" for each in failures) or not (target.record or answer.is_wrong or why):
         known.append(_add_generation(session, cell, answer))
     if any(each.name == "memory" for each in failures):
@@ -313,16 +317,18 @@ def _add_leak(session: Session, cell: Cell, answer: _Answer) -> Experiment | Non
     return leak_of(found)
 
 
-def _add_conversion(session: Session, cell: Cell, answer: _Answer, seconds: float | None) -> None:
-    """Add the smallest part of the model that cannot be converted, where the conversion fails."""
-    runtime = getattr(session.backends.for_kind(cell.device.kind), "runtime", None)
-    if runtime is None:
+def _add_conversion(session: Session, cell: Cell, answer: _Answer, seconds: float | None, *, compiles: bool) -> None:
+    """Add the smallest part of the model that cannot be converted or, where that succeeds, compiled."""
+    runtime_on = getattr(session.backends.for_kind(cell.device.kind), "runtime_on", None)
+    if runtime_on is None:
         return
     from pytest_hfaccel.backends.exported.failing_part import find_failing_part
 
     run = session.runner.open(cell)
     try:
-        found = find_failing_part(runtime, run.source.torch_model("fp32"), run.source.sample().forward, seconds)
+        model, inputs = run.source.torch_model("fp32"), run.source.sample().forward
+        with runtime_on(cell.device) as runtime:
+            found = find_failing_part(runtime, model, inputs, seconds, device=cell.device if compiles else None)
     finally:
         run.close()
     answer.lines += found.lines()

@@ -65,6 +65,26 @@ def test_a_model_that_can_be_converted() -> None:
     assert (late.smallest, late.not_tried) == (None, [""])
 
 
+def test_a_part_that_is_converted_and_cannot_be_compiled() -> None:
+    pytest.importorskip("onnxscript", reason="a conversion to ONNX needs it")
+    pytest.importorskip("onnxruntime", reason="it compiles")
+    from pytest_hfaccel.backends.exported.failing_part import find_failing_part
+    from pytest_hfaccel.backends.onnxruntime.backend import OnnxRuntime
+    from pytest_hfaccel.core.spec import Device
+
+    model, inputs = _model(branches=False)
+    # What onnxscript makes of it squeezes an axis of length 4 (docs/upstream/onnxscript_squeezes_longer_axes.py).
+    model.blocks[1].gate.forward = lambda x, *, scale: x.squeeze(1) * scale
+    runtime = OnnxRuntime()
+    assert find_failing_part(runtime, model, inputs).smallest is None
+    found = find_failing_part(runtime, model, inputs, device=Device.parse("onnxruntime:CPU"))
+    assert found.smallest is not None
+    assert (found.smallest.name, [each.name for each in found.path]) == ("blocks.1.gate", ["", "blocks.1"])
+    assert "Squeeze" in found.smallest.error
+    (line,) = found.lines()
+    assert "is the smallest part that cannot be converted and compiled for onnxruntime:CPU: " in line
+
+
 def test_what_the_exporter_to_onnx_lacks_is_named_once_without_colours() -> None:
     pytest.importorskip("onnxscript", reason="a conversion to ONNX needs it")
     import torch

@@ -60,6 +60,9 @@ TIED = [Experiment(cause.AGAIN, DIFFERS, error=0.065), *found(**WRONG_GRAPH, INT
         ("fp32", found(GENERATION=DIFFERS), Cause.TRANSFORMERS),
         ("fp32", found(GENERATION=DIFFERS, TORCH=AGREES), Cause.UNDECIDED),
         ("fp32", found(GENERATION=AGREES), Cause.UNDECIDED),
+        ("fp32", found(TORCH=AGREES, VALID=DIFFERS), Cause.EXPORTER),
+        ("fp32", found(TORCH=AGREES, VALID=AGREES), Cause.RUNTIME),
+        ("fp32", found(TORCH=DIFFERS, VALID=AGREES), Cause.TRANSFORMERS),
         ("fp32", [FAILS], Cause.UNDECIDED),
     ],
 )

@@ -116,6 +116,39 @@ def test_a_wrong_result_of_onnx_runtime_is_put_down_to_it(
     assert found[cause.UNOPTIMISED] == (DIFFERS if always else AGREES)
 
 
+@pytest.mark.current_transformers
+@pytest.mark.parametrize("culprit", ["exporter", pytest.param("runtime", marks=pytest.mark.nightly)])
+def test_a_graph_that_does_not_become_a_session(
+    culprit: str, examine: Examine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ort = pytest.importorskip("onnxruntime")
+    onnx_ir = pytest.importorskip("onnx_ir")
+    from pytest_hfaccel.backends.exported.onnx_programs import OnnxPrograms
+
+    convert, open_session = OnnxPrograms.convert, ort.InferenceSession
+
+    def convert_wrongly(self: Any, model: Any, *arguments: Any, **options: Any) -> Any:
+        exported = convert(self, model, *arguments, **options)
+        node = next(node for node in exported.program.graph if node.op_type == "Softmax")
+        node.attributes["axis"] = onnx_ir.AttrInt64("axis", 99)
+        return exported
+
+    def refuse(model: Any, *arguments: Any, **options: Any) -> Any:
+        if b"LayerNormalization" in (Path(model).read_bytes() if isinstance(model, str) else model):
+            raise RuntimeError("LayerNormalization is not implemented")
+        return open_session(model, *arguments, **options)
+
+    if culprit == "exporter":
+        monkeypatch.setattr(OnnxPrograms, "convert", convert_wrongly)
+    else:
+        monkeypatch.setattr(ort, "InferenceSession", refuse)
+    verdict = examine("onnxruntime:CPU", check="forward")
+    assert verdict.cause == culprit, list(verdict.lines())
+    found = outcomes(verdict)
+    assert found[cause.VALID] == (DIFFERS if culprit == "exporter" else AGREES)
+    assert found[cause.TORCH] == found[cause.PRODUCT] == AGREES
+
+
 @pytest.mark.nightly
 def test_a_program_that_is_captured_wrongly_is_put_down_to_the_exporter(
     examine: Examine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
