@@ -20,11 +20,16 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pytest_hfaccel.explain.modules import tensors_in
+from pytest_hfaccel.hardware.cpu import read_memory
 
 Array = NDArray[Any]
 
 _HUGE = 1e30
 """Numbers beyond it are masks: the most negative number of a dtype, or infinity."""
+
+_COPIES = 4
+"""How many times the recorded values there are in memory while a graph is compared with them: recorded, kept as
+tensors, split into numbers and masks, and the graph's own."""
 
 _DEEPEST = 4
 """Levels of decomposition: a decomposition's own operators are decomposed again."""
@@ -61,8 +66,9 @@ class TorchValue:
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[misc]
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, largest_bytes: int) -> None:
         super().__init__()
+        self._left = largest_bytes
         self.values: list[TorchValue] = []
         self.stack: list[str] = [""]
         self._kinds = {name: type(module).__name__ for name, module in model.named_modules()}
@@ -116,6 +122,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]
         if tensor.is_complex() or tensor.layout != torch.strided:
             return
         plain = tensor.detach().double() if tensor.is_floating_point() else tensor.detach()
+        self._left -= plain.nbytes
+        if self._left < 0:
+            raise MemoryError("what the model computes inside takes more memory than is free")
         module = self.stack[-1]
         number = len(self.values)
         array = plain.cpu().numpy().copy()
@@ -125,8 +134,12 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]
 
 
 def record_values(model: Any, inputs: Mapping[str, torch.Tensor]) -> list[TorchValue]:
-    """Run a model on the CPU once; return the values that depend on its inputs, in the order of computation."""
-    recorder = _Recorder(model)
+    """Run a model on the CPU once; return the values that depend on its inputs, in the order of computation.
+
+    Raises:
+        MemoryError: There is not enough free memory to keep them and to compare a graph with them.
+    """
+    recorder = _Recorder(model, read_memory().available_bytes // _COPIES)
     recorder.note_inputs(inputs)
     with ExitStack() as hooks:
         for name, module in model.named_modules():

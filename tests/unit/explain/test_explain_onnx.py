@@ -15,8 +15,10 @@ from pytest_hfaccel.backends.browser.installed import probe_browsers
 from pytest_hfaccel.cli import main
 from pytest_hfaccel.core.config import RunConfig
 from pytest_hfaccel.engine.session import Session
+from pytest_hfaccel.explain import torch_values
 from pytest_hfaccel.explain.graphs import GraphExplanation, RuntimeGraph, explain_graph, open_graph
 from pytest_hfaccel.explain.reproduction import write_graph_reproduction
+from pytest_hfaccel.hardware.cpu import Memory
 from pytest_hfaccel.registry.resolution import resolve_model
 
 onnx_ir = pytest.importorskip("onnx_ir")
@@ -200,3 +202,11 @@ def test_the_command_explains_a_right_graph(
     assert found["operator"] is None
     assert 0 < found["error"] < found["budget"]
     assert found["matched"] > 0.9 * found["values"]
+
+
+def test_values_that_do_not_fit_into_the_free_memory_are_not_kept(
+    explained: Explained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch_values, "read_memory", lambda: Memory(2**34, 2**16))
+    with pytest.raises(MemoryError, match="takes more memory than is free"):
+        explained(lambda _: None)
