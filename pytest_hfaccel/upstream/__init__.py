@@ -7,10 +7,32 @@ is imported inside the functions: importing these modules costs nothing.
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
+
+TORCHAO = ("torchao", "torch.utils._pytree")
+"""The loggers of what torchao remarks while it is imported, about kernels for other machines. ExecuTorch brings it, and
+transformers imports it where it is installed."""
+
+
+@contextmanager
+def errors_only(*loggers: str) -> Iterator[None]:
+    """Keep out of the output what these loggers have to say short of an error, and Python's warnings."""
+    levels = {name: logging.getLogger(name).level for name in loggers}
+    with warnings.catch_warnings():
+        # Where a test run turns warnings into errors, another library's deprecations must not fail it.
+        warnings.simplefilter("ignore")
+        for name in levels:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)
 
 
 class RefCountedContext:

@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import re
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
 
-from pytest_hfaccel.upstream import RefCountedContext
-
-_CHATTY = ("executorch", "torchao", "torch.utils._pytree", "transformers")
+from pytest_hfaccel.upstream import TORCHAO, RefCountedContext, errors_only
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
+def quiet() -> AbstractContextManager[None]:
     """Silence ExecuTorch and what it imports: torchao's list of libraries that do not fit, deprecations of others."""
-    loggers = [logging.getLogger(name) for name in _CHATTY]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+    return errors_only("executorch", *TORCHAO, "transformers")
 
 
 @lru_cache(maxsize=1)

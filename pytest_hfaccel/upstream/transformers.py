@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pytest_hfaccel.upstream import RefCountedContext
+from pytest_hfaccel.upstream import TORCHAO, RefCountedContext, errors_only
 
 if TYPE_CHECKING:
     import torch
@@ -26,9 +27,8 @@ def _silence(undo: ExitStack) -> None:
     if logging.is_progress_bar_enabled():
         undo.callback(logging.enable_progress_bar)
         logging.disable_progress_bar()
-    # Where a test run turns warnings into errors, another library's deprecations must not fail the load.
-    undo.enter_context(warnings.catch_warnings())
-    warnings.simplefilter("ignore")
+    # `modeling_utils` imports torchao; after that there is nothing to keep quiet, and a level costs what is said above.
+    undo.enter_context(errors_only(*(() if "transformers.modeling_utils" in sys.modules else TORCHAO)))
 
 
 quiet = RefCountedContext(_silence)

@@ -14,9 +14,7 @@ What is cached is therefore the conversion, per format (`conversions.py`): all r
 from __future__ import annotations
 
 import gc
-import logging
 import threading
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -33,6 +31,7 @@ from pytest_hfaccel.backends.exported.inputs import (
 )
 from pytest_hfaccel.backends.generation import neutral_settings
 from pytest_hfaccel.core.errors import LoadError, OutOfMemory, error_line, is_out_of_memory
+from pytest_hfaccel.upstream import TORCHAO, errors_only
 from pytest_hfaccel.upstream.torch import no_stacks_in_traces
 from pytest_hfaccel.upstream.transformers import decoding_step, traced_names, traced_tensors
 
@@ -57,8 +56,7 @@ _CHATTY = (
     "onnxscript",
     "onnx_ir",
     "executorch",
-    "torchao",
-    "torch.utils._pytree",
+    *TORCHAO,
 )
 
 
@@ -203,13 +201,8 @@ def tracing() -> Iterator[None]:
     objects, and each pass of the collector goes over all of transformers: in a fresh process that is a few percent of
     a conversion. The stacks, which say where in the model's code a node comes from, are read by nobody here.
     """
-    loggers = [logging.getLogger(name) for name in _CHATTY]
-    with _ONE_AT_A_TIME, warnings.catch_warnings():
-        levels = [logger.level for logger in loggers]
+    with _ONE_AT_A_TIME, errors_only(*_CHATTY):
         collects = gc.isenabled()
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
         gc.disable()
         try:
             with no_stacks_in_traces():
@@ -217,5 +210,3 @@ def tracing() -> Iterator[None]:
         finally:
             if collects:
                 gc.enable()
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

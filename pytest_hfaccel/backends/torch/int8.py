@@ -7,8 +7,6 @@ a model really multiplies with is seen while it runs (`product_weights`).
 from __future__ import annotations
 
 import contextlib
-import logging
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any
@@ -21,6 +19,7 @@ from pytest_hfaccel.backends.base import Placement, WeightChange
 from pytest_hfaccel.backends.torch.model import TorchModel
 from pytest_hfaccel.core.errors import BackendUnavailable
 from pytest_hfaccel.core.spec import Device
+from pytest_hfaccel.upstream import TORCHAO, errors_only
 from pytest_hfaccel.upstream.torch import grouped_product
 
 _PRODUCTS = frozenset(
@@ -141,7 +140,7 @@ def quantize(model: Any) -> Any:
 
     GPT-2's `Conv1D`, a linear layer with its weight transposed, is replaced by a linear layer first.
     """
-    with _quiet():
+    with errors_only(*TORCHAO):
         from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
         for parent in list(model.modules()):
@@ -186,17 +185,3 @@ def _as_linear(layer: Any) -> torch.nn.Linear:
     linear.weight = torch.nn.Parameter(layer.weight.detach().T.contiguous(), requires_grad=False)
     linear.bias = layer.bias
     return linear
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the remarks torchao makes while it is imported, about kernels for other machines, out of the test run."""
-    logger = logging.getLogger("torch.utils._pytree")
-    level = logger.level
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
