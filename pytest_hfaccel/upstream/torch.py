@@ -80,6 +80,18 @@ def no_stacks_in_traces() -> Iterator[None]:
 
 
 @contextmanager
+def no_printed_traces() -> Iterator[None]:
+    """Have `torch.export` print nothing where a trace fails.
+
+    Where that depends on values, it prints what it has traced so far to stderr: hundreds of lines, for each way tried.
+    """
+    from torch.export import _trace
+
+    with patch.object(_trace, "print", lambda *_, **__: None, create=True):
+        yield
+
+
+@contextmanager
 def no_cache_of_fake_operators(when: bool) -> Iterator[None]:
     """Have `torch.export` run each operator on fake tensors, and keep no cache of what came out.
 

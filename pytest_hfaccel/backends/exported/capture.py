@@ -32,7 +32,7 @@ from pytest_hfaccel.backends.exported.inputs import (
 from pytest_hfaccel.backends.generation import neutral_settings
 from pytest_hfaccel.core.errors import LoadError, OutOfMemory, error_line, is_out_of_memory
 from pytest_hfaccel.upstream import TORCHAO, errors_only
-from pytest_hfaccel.upstream.torch import no_stacks_in_traces
+from pytest_hfaccel.upstream.torch import no_printed_traces, no_stacks_in_traces
 from pytest_hfaccel.upstream.transformers import decoding_step, traced_names, traced_tensors
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ def tracing() -> Iterator[None]:
         collects = gc.isenabled()
         gc.disable()
         try:
-            with no_stacks_in_traces():
+            with no_stacks_in_traces(), no_printed_traces():
                 yield
         finally:
             if collects:

@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from pytest_hfaccel.backends.exported.capture import said_by_exporter, tracing
 from pytest_hfaccel.backends.exported.conversions import Conversions
-from pytest_hfaccel.core.errors import error_line, line_of_transformers
+from pytest_hfaccel.core.errors import LoadError, error_line, line_of_transformers
 
 if TYPE_CHECKING:
     from pytest_hfaccel.backends.exported import ExportedRuntime
@@ -60,7 +60,8 @@ class ConversionSearch:
         smallest: The smallest part with which that fails; `None` where it fails with none, the model itself included.
         path: The modules around it with which it fails, too, the model first.
         converted: With how many modules by themselves it succeeded.
-        not_tried: Modules whose turn did not come within the time, or that the model did not call.
+        not_tried: Modules whose turn did not come within the time, that the model did not call, or that were to be
+            compiled and could not be converted by themselves.
     """
 
     compiled_for: str = ""
@@ -73,7 +74,10 @@ class ConversionSearch:
         """Yield the answer as lines of text."""
         done = f"converted and compiled for {self.compiled_for}" if self.compiled_for else "converted"
         if self.smallest is None:
-            yield f"Conversion: the model can be {done}, with the shapes of its sample inputs."
+            if "" in self.not_tried:
+                yield f"Conversion: no part was found: each that was tried can be {done}; {self._not_tried()}."
+            else:
+                yield f"Conversion: the model can be {done}, with the shapes of its sample inputs."
             return
         part = self.smallest
         shapes = ", ".join("x".join(map(str, shape)) or "scalar" for shape in part.shapes)
@@ -82,7 +86,11 @@ class ConversionSearch:
         if part.place:
             yield f"  at {part.place}"
         if self.not_tried:
-            yield f"  {len(self.not_tried)} modules were not tried: {', '.join(self.not_tried[:4])}"
+            yield f"  {self._not_tried()}"
+
+    def _not_tried(self) -> str:
+        names = [name or "the model itself" for name in self.not_tried]
+        return f"left out: {', '.join(names[:4])}" + (f" and {len(names) - 4} more" if names[4:] else "")
 
     def to_json(self) -> dict[str, Any]:
         """Return the answer as plain JSON values."""
@@ -126,12 +134,17 @@ def find_failing_part(
             found.converted += 1
             return None
         failed = _failed_part(name, modules[name], calls[name], error)
-        found.path.append(failed)
+        # What fails at another stage than the model says nothing of it, but the parts in it may.
+        is_like_model = device is None or isinstance(error, LoadError)
+        if is_like_model:
+            found.path.append(failed)
+        else:
+            found.not_tried.append(name)
         for part in _parts(name, calls):
             inner = visit(part)
             if inner is not None:
                 return inner
-        return failed
+        return failed if is_like_model else None
 
     found.smallest = visit("")
     found.path = [each for each in found.path if each is not found.smallest]

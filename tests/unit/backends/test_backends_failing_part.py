@@ -103,3 +103,17 @@ def test_what_the_exporter_to_onnx_lacks_is_named_once_without_colours() -> None
     problem = r"Tried: varying, all, static: DispatchError: No ONNX function found for .*bessel_j0"
     assert re.search(problem, caught.value.message)
     assert "\x1b" not in caught.value.message
+
+
+def test_a_part_that_fails_before_the_model_does_is_not_the_answer() -> None:
+    pytest.importorskip("onnxscript", reason="a conversion to ONNX needs it")
+    pytest.importorskip("onnxruntime", reason="it compiles")
+    from pytest_hfaccel.backends.exported.failing_part import find_failing_part
+    from pytest_hfaccel.backends.onnxruntime.backend import OnnxRuntime
+    from pytest_hfaccel.core.spec import Device
+
+    model, inputs = _model(branches=True)
+    found = find_failing_part(OnnxRuntime(), model, inputs, device=Device.parse("onnxruntime:CPU"))
+    assert (found.smallest, found.not_tried) == (None, ["", "blocks.1", "blocks.1.gate"])
+    (line,) = found.lines()
+    assert line.endswith("left out: the model itself, blocks.1, blocks.1.gate.")

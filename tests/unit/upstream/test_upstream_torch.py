@@ -24,6 +24,7 @@ from pytest_hfaccel.upstream.torch import (
     keep_onnx_registry,
     large_constants_in_traces,
     no_cache_of_fake_operators,
+    no_printed_traces,
     no_stacks_in_traces,
     packet_and_arguments,
     skip_init_on_meta,
@@ -109,6 +110,23 @@ def test_a_trace_notes_stacks_unless_it_is_told_not_to() -> None:
     with no_stacks_in_traces():
         assert noted() == [False]
     assert noted() == [True]
+
+
+def test_a_trace_that_fails_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    class Branches(torch.nn.Module):  # type: ignore[misc]
+        def forward(self, x: Any) -> Any:
+            return x if x.sum() > 0 else -x
+
+    def printed() -> str:
+        with pytest.raises(RuntimeError, match="data-dependent"):
+            torch.export.export(Branches(), (torch.ones(2),))
+        return capsys.readouterr().err
+
+    assert "def forward" in printed(), "torch prints no part of a graph: no_printed_traces is no longer needed"
+    with no_printed_traces():
+        assert "def forward" not in printed()
 
 
 def test_private_names_of_tensors_and_operators_are_there() -> None:
