@@ -18,10 +18,12 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: matrix sweep site test test-all lint docs bench pictures clean
 
-# The self-test comes first: where it is red, a green matrix would prove nothing.
+# The self-test comes first: where it is red, a green matrix would prove nothing. `make matrix DEVICES=cpu,wasm` runs on
+# these devices only.
+DEVICES :=
 matrix: $(INSTALLED) $(BROWSER_MODULES) $(EXECUTORCH)
-	$(VENV)/bin/hfaccel selftest -n 2
-	$(PY) -m pytest model_classes --all-models --all-hardware -n 2
+	$(VENV)/bin/hfaccel selftest -n 2 $(if $(DEVICES),--device $(DEVICES))
+	$(PY) -m pytest model_classes --all-models --all-hardware $(if $(DEVICES),--hf-device $(DEVICES)) -n 2
 
 # Every class of transformers on the CPU: some ten minutes. `make sweep DEVICE=openvino:CPU ARGS=--hf-resume` goes on.
 DEVICE ?= cpu

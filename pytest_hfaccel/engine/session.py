@@ -190,7 +190,7 @@ class Session:
             self.claimed |= {spec.name for spec in specs}
             self.patterns |= set(model_class.architectures)
             cells = self.plan.cells(specs, self.store)
-            if self.config.all_models and not self.config.devices:
+            if self.config.all_models and (self.config.all_hardware or not self.config.devices):
                 default = default_of_class(model_class, self.registry)
                 cells = [
                     cell for cell in cells if cell.model.name == default or not cell.device.traits.default_model_only

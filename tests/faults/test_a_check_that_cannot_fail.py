@@ -156,7 +156,7 @@ def test_two_devices_at_a_time_find_what_one_after_the_other_does(
     monkeypatch.setenv("HFACCEL_CACHE", str(shared_cache / "hfaccel"))
     found = []
     for workers in ("1", "2"):
-        assert main(["selftest", "--device", "cpu", "--device", "openvino:CPU", "-n", workers, "--json"]) == 0
+        assert main(["selftest", "--device", "cpu,openvino:CPU", "-n", workers, "--json"]) == 0
         verdicts = json.loads(capsys.readouterr().out)["verdicts"]
         found.append(sorted((verdict["device"], verdict["defect"], verdict["found"]) for verdict in verdicts))
     assert found[0] == found[1]

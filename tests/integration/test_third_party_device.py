@@ -83,4 +83,5 @@ def test_one_that_runs_default_models_only_runs_all_where_it_is_named(project: P
         return {name.partition("-toasterleft")[0] for name in ids if "-toasterleft" in name}
 
     assert models_on_it("--all-hardware") == {"bert-base-uncased"}
+    assert models_on_it("--all-hardware", "--hf-device", "toaster:left") == {"bert-base-uncased"}
     assert {"bert-base-uncased", "distilbert-base-uncased"} < models_on_it("--hf-device", "toaster:left")

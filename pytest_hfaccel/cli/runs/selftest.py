@@ -24,7 +24,7 @@ def add_parser(commands: Any) -> None:
         "one is not.",
     )
     parser.add_argument(
-        "--device", action="append", default=[], metavar="X", help="device to test; may be repeated (default: all)"
+        "--device", action="append", default=[], metavar="X,...", help="devices to test; may be repeated (default: all)"
     )
     parser.add_argument(
         "-n",
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.workers < 1:
         raise ConfigError(f"--workers {arguments.workers}: nothing would run.", hint="Give a number from 1.")
-    devices = devices_of(arguments.device)
+    devices = devices_of(name for each in arguments.device for name in each.split(",") if name)
     verdicts: list[Verdict] = []
     if not arguments.json:
         print(_row("defect", "device", "", "by"))
