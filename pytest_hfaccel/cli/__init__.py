@@ -144,7 +144,7 @@ def write_file(path: Path, content: str, option: str) -> None:
 
 
 def devices_of(names: Iterable[str]) -> list[Device]:
-    """Return the devices of these names, or those of this machine when there are none.
+    """Return the devices of these names, each one or several with commas, or those of this machine when there are none.
 
     Raises:
         ConfigError: A name is none of a device.
@@ -154,5 +154,5 @@ def devices_of(names: Iterable[str]) -> list[Device]:
     from pytest_hfaccel.hardware import probe_devices
 
     backends = Backends()
-    named = [Device.parse(name, backends.kinds()) for name in names]
+    named = [Device.parse(name, backends.kinds()) for each in names for name in each.split(",") if name]
     return list(dict.fromkeys(named or probe_devices(backends=backends).present()))

@@ -45,9 +45,12 @@ class NotPossible(Exception):
 def run_captured(loaded: GraphModel, source: Any, inputs: Tensors) -> Tensors:
     """Capture the model as the runtime's exporter does, and run the captured program in torch."""
     runtime = loaded.runtime
+    static = runtime.takes_static_shapes_only(loaded.device)
+    model = source.torch_model("fp32")
+    examples = dict(inputs) if static or computed_inputs(model, inputs) else widened(inputs, fixed_batch=False)
     captured: list[tuple[Any, Any]] = []
     with captured_programs(captured):
-        _exported(runtime, loaded.device, source, inputs)
+        export_model(runtime, model, examples, static=static)
     if not captured:
         raise NotPossible(f"the exporter of {runtime.title} does not go by torch.export")
     program, metadata = captured[-1]
@@ -57,12 +60,13 @@ def run_captured(loaded: GraphModel, source: Any, inputs: Tensors) -> Tensors:
 
 
 def problem_of_graph(runtime: Any, device: Device, source: Any, inputs: Tensors) -> str:
-    """Convert the model to ONNX and return what onnx's checker, shapes included, has against it; empty for nothing."""
+    """Return what onnx's checker, shapes included, has against the model's ONNX graph in fp32; empty for nothing."""
     import onnx
 
+    from pytest_hfaccel.backends.exported.graphs import Builder, Graphs
     from pytest_hfaccel.backends.exported.onnx_programs import serialized
 
-    content = serialized(_exported(runtime, device, source, inputs).program)
+    content = serialized(Graphs(Builder(runtime, source, device, "fp32")).conversion(inputs).program)
     try:
         onnx.checker.check_model(content, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -274,14 +278,6 @@ def _onnx_content(program: Any, dtype: str) -> bytes:
     from pytest_hfaccel.backends.onnxruntime.precision import in_half_precision
 
     return serialized(in_half_precision(program, "the model") if dtype == "fp16" else program)
-
-
-def _exported(runtime: Any, device: Device, source: Any, inputs: Tensors) -> Any:
-    """Convert the model anew, as it was converted for the device."""
-    static = runtime.takes_static_shapes_only(device)
-    model = source.torch_model("fp32")
-    examples = dict(inputs) if static or computed_inputs(model, inputs) else widened(inputs, fixed_batch=False)
-    return export_model(runtime, model, examples, static=static)[0]
 
 
 def _named_like(loaded: GraphModel, outputs: Tensors, inputs: Tensors) -> Tensors:

@@ -9,7 +9,6 @@ import contextlib
 import io
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import torch
 
 from pytest_hfaccel.backends.base import INT8, ModelSource, Placement
 from pytest_hfaccel.backends.executorch.programs import PORTABLE, XNNPACK, Program
+from pytest_hfaccel.backends.exported import OneRuntime
 from pytest_hfaccel.backends.exported.graphs import Builder, Graph, Graphs
 from pytest_hfaccel.backends.exported.inputs import SAMPLES
 from pytest_hfaccel.backends.exported.model import GraphModel
@@ -153,15 +153,11 @@ class ExecuTorchGraph:
         return "/".join(sorted(self.program.product_weights())) or "fp32"
 
 
-class ExecuTorchBackend:
+class ExecuTorchBackend(OneRuntime):
     """Serves `executorch:XNNPACK`."""
 
     name = "executorch"
     runtime = ExecuTorchRuntime()
-
-    def runtime_on(self, device: Device) -> AbstractContextManager[ExecuTorchRuntime]:  # noqa: ARG002 - one serves all
-        """Return what converts and compiles, for a `with` block."""
-        return nullcontext(self.runtime)
 
     def confirm(self, device: Device, dtype: str = "fp32") -> dict[str, Any]:
         """Lower a product of two matrices and compute it; as `DeviceProbe.confirm`."""

@@ -12,14 +12,14 @@
 | `model.py` | the `LoadedModel`: forward, generation with and without cache, the canary's wrong weight |
 | `architecture.py` | the transformers class without weights, for `generate` and pipelines |
 
-A runtime adds a folder with an `ExportedRuntime`, a `CompiledGraph`, and a `Backend` whose `load` checks the device
-and returns a `GraphModel`. `backends/openvino/` is the example.
+A runtime adds a folder with an `ExportedRuntime`, a `CompiledGraph`, and a `Backend` (from `OneRuntime`) whose `load`
+checks the device and returns a `GraphModel`. `backends/openvino/` is the example.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -152,3 +152,17 @@ class ExportedRuntime(Protocol):
 
     def memory(self, device: Device) -> Memory:
         """Return the memory of a device."""
+
+
+class OneRuntime:
+    """The part of a backend that says what converts and compiles, where that is the same object for all its devices.
+
+    Attributes:
+        runtime: That object.
+    """
+
+    runtime: ExportedRuntime
+
+    def runtime_on(self, device: Device) -> AbstractContextManager[ExportedRuntime]:  # noqa: ARG002 - the same for all
+        """Return it, for a `with` block."""
+        return nullcontext(self.runtime)

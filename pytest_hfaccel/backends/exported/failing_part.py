@@ -122,8 +122,8 @@ def find_failing_part(
     """
     model.eval()
     deadline = None if seconds is None else time.monotonic() + seconds
-    modules, calls, found = dict(model.named_modules()), _record(model, inputs), ConversionSearch()
-    found.compiled_for = device.id if device is not None else ""
+    modules, calls = dict(model.named_modules()), _record(model, inputs)
+    found = ConversionSearch(compiled_for=device.id if device is not None else "")
 
     def visit(name: str) -> FailedPart | None:
         if name not in calls or (deadline is not None and time.monotonic() > deadline):

@@ -201,6 +201,17 @@ class Graphs:
         """
         return self._graph(inputs, static=self._static or bool(self._computed.of(inputs)))
 
+    def conversion(self, inputs: Tensors) -> Conversion:
+        """Return what `graph` compiles for inputs like these.
+
+        Raises:
+            LoadError: It cannot be converted.
+            OutOfMemory: Memory ran out.
+        """
+        static = self._static or bool(self._computed.of(inputs))
+        kind = signature(inputs, exact=static, fixed_batch=False)
+        return self._convert(inputs, kind, static=static, fixed_batch=False)
+
     def feed(self, inputs: Tensors) -> dict[str, torch.Tensor]:
         """Return what the graph for these inputs takes, with the inputs that are computed of others."""
         return self.graph(inputs).feed({**inputs, **self._computed.of(inputs)})
@@ -230,21 +241,23 @@ class Graphs:
             del self._graphs[signature(inputs, exact=static, fixed_batch=fixed_batch)]
             raise
 
-    def _build(self, inputs: Tensors, kind: str, *, static: bool, fixed_batch: bool) -> Graph:
+    def _convert(self, inputs: Tensors, kind: str, *, static: bool, fixed_batch: bool) -> Conversion:
         runtime, source = self._builder.runtime, self._builder.source
 
         def export() -> tuple[Any, str, list[str]]:
             examples = dict(inputs) if static else widened(inputs, fixed_batch=fixed_batch)
             return export_model(runtime, source.torch_model("fp32"), examples, static=self._static)
 
-        # A change is made to the weights as they were; they are compressed after it.
-        is_int8 = self._builder.dtype == INT8
         # Runtimes that share conversions may differ in this: a graph traced for any shape can have the same signature.
         shared = f"static {kind}" if self._static else kind
-        conversion = self._builder.convert(shared, export, compress=is_int8 and self._edit is None)
+        # A change is made to the weights as they were; they are compressed after it.
+        return self._builder.convert(shared, export, compress=self._builder.dtype == INT8 and self._edit is None)
+
+    def _build(self, inputs: Tensors, kind: str, *, static: bool, fixed_batch: bool) -> Graph:
+        conversion = self._convert(inputs, kind, static=static, fixed_batch=fixed_batch)
         program = self._edit(conversion.program) if self._edit else conversion.program
-        if self._edit and is_int8:
-            program = runtime.compress(program, source.spec.architecture)
+        if self._edit and self._builder.dtype == INT8:
+            program = self._builder.runtime.compress(program, self._builder.source.spec.architecture)
         return Graph(conversion, self._builder.compile(program))
 
 

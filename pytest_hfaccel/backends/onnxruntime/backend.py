@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import onnxruntime as ort
 import torch
 
 from pytest_hfaccel.backends.base import INT8, ModelSource, Placement
+from pytest_hfaccel.backends.exported import OneRuntime
 from pytest_hfaccel.backends.exported.graphs import Builder, Graph, Graphs
 from pytest_hfaccel.backends.exported.model import GraphModel
 from pytest_hfaccel.backends.exported.onnx_programs import (
@@ -167,15 +167,11 @@ class SessionGraph:
         return {operator: count for operator, count in self.fallback().items() if operator in PRODUCTS}
 
 
-class OnnxRuntimeBackend:
+class OnnxRuntimeBackend(OneRuntime):
     """Serves every provider of ONNX Runtime."""
 
     name = "onnxruntime"
     runtime = OnnxRuntime()
-
-    def runtime_on(self, device: Device) -> AbstractContextManager[OnnxRuntime]:  # noqa: ARG002 - one serves all
-        """Return what converts and compiles, for a `with` block."""
-        return nullcontext(self.runtime)
 
     def confirm(self, device: Device, dtype: str = "fp32") -> dict[str, Any]:
         """Compute a product on the device; as `DeviceProbe.confirm`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from pytest_hfaccel.backends.onnxruntime.sessions import (
 )
 from pytest_hfaccel.core.errors import BackendUnavailable, LoadError, first_line
 from pytest_hfaccel.core.spec import Device
+from pytest_hfaccel.upstream import errors_only
 
 DTYPES = ("fp32", "fp16", INT8)
 """What this backend runs at. ONNX Runtime's tools make no bf16 of a graph in fp32."""
@@ -298,11 +298,5 @@ def in_half_precision(program: Any, architecture: str) -> Any:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the remarks of ONNX Runtime's tools, which use the root logger, out of the test run."""
-    logger = logging.getLogger()
-    level = logger.level
-    with contextlib.redirect_stdout(io.StringIO()):
-        logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
+    with contextlib.redirect_stdout(io.StringIO()), errors_only("root"):
+        yield

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import openvino as ov
 import torch
 
 from pytest_hfaccel.backends.base import INT8, ModelSource, Placement
+from pytest_hfaccel.backends.exported import OneRuntime
 from pytest_hfaccel.backends.exported.graphs import Builder, Graph, Graphs
 from pytest_hfaccel.backends.exported.model import GraphModel
 from pytest_hfaccel.backends.memory import out_of_memory_raised
@@ -180,15 +180,11 @@ def _is_open(port: Any) -> bool:
     return bool(shape.rank.is_dynamic or (shape.rank.get_length() and shape[0].is_dynamic))
 
 
-class OpenVINOBackend:
+class OpenVINOBackend(OneRuntime):
     """Serves every OpenVINO device: CPU, GPU, NPU, and those that choose among them."""
 
     name = "openvino"
     runtime = OpenVINORuntime()
-
-    def runtime_on(self, device: Device) -> AbstractContextManager[OpenVINORuntime]:  # noqa: ARG002 - one serves all
-        """Return what converts and compiles, for a `with` block."""
-        return nullcontext(self.runtime)
 
     def confirm(self, device: Device, dtype: str = "fp32") -> dict[str, Any]:
         """Compute a product on the device; as `DeviceProbe.confirm`."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
-import warnings
 from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -16,6 +14,7 @@ from openvino import opset14 as ops
 
 from pytest_hfaccel.backends.exported import constants
 from pytest_hfaccel.core.errors import BackendUnavailable, LoadError
+from pytest_hfaccel.upstream import errors_only
 from pytest_hfaccel.upstream.openvino import send_no_telemetry
 
 if TYPE_CHECKING:
@@ -87,15 +86,8 @@ def _quiet() -> Any:
     Its handler keeps the stdout of the moment it is imported; that of a captured test is closed later. So the import
     happens in here, too.
     """
-    logger = logging.getLogger("nncf")
-    level = logger.level
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
+    with contextlib.redirect_stdout(io.StringIO()), errors_only("nncf"):
+        yield
 
 
 def edit_constant(program: ov.Model, weights: Mapping[str, Any], change: WeightChange) -> ov.Model:

@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.workers < 1:
         raise ConfigError(f"--workers {arguments.workers}: nothing would run.", hint="Give a number from 1.")
-    devices = devices_of(name for each in arguments.device for name in each.split(",") if name)
+    devices = devices_of(arguments.device)
     verdicts: list[Verdict] = []
     if not arguments.json:
         print(_row("defect", "device", "", "by"))
